@@ -1,0 +1,96 @@
+"""Lifelong learning inside the Hugging Face `Trainer`: one model keeps every task it learns.
+
+Importing this package registers the `DRIFT` method with PEFT and the `lifelong` task with `transformers.pipeline`.
+Neither library is imported for it: when they are not loaded yet, the registration follows their own import.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "AccuracyMatrix": "hf_lifelong.evaluation",
+    "DriftAdapterConfig": "hf_lifelong.adapter",
+    "DriftTrainer": "hf_lifelong.training",
+    "DriftTrainingArguments": "hf_lifelong.training",
+    "KnowledgeBase": "hf_lifelong.knowledge",
+    "LifelongPipeline": "hf_lifelong.answering",
+    "Task": "hf_lifelong.training",
+    "forget": "hf_lifelong.adapter",
+    "knowledge_of": "hf_lifelong.adapter",
+    "predict": "hf_lifelong.adapter",
+}
+__all__ = [*sorted(_PUBLIC), "__version__"]
+
+if TYPE_CHECKING:
+    from .adapter import DriftAdapterConfig, forget, knowledge_of, predict
+    from .answering import LifelongPipeline
+    from .evaluation import AccuracyMatrix
+    from .knowledge import KnowledgeBase
+    from .training import DriftTrainer, DriftTrainingArguments, Task
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module `hf_lifelong` has no attribute `{name}`")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def _register_peft() -> None:
+    from .adapter.registration import register
+
+    register()
+
+
+def _register_pipeline() -> None:
+    from .answering import register
+
+    register()
+
+
+class _AfterImport(importlib.abc.MetaPathFinder):
+    """Runs a function once, right after a module's first import.
+
+    PEFT has no entry point for methods that live outside of it, and importing it here would cost seconds to programs
+    that only want `hf_lifelong`'s command line or version.
+    """
+
+    def __init__(self, module: str, function: Callable[[], None]) -> None:
+        self.module, self.function = module, function
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != self.module:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            execute, function = spec.loader.exec_module, self.function
+
+            def execute_then_register(module: ModuleType) -> None:
+                execute(module)
+                function()
+
+            spec.loader.exec_module = execute_then_register  # type: ignore[method-assign]
+        return spec
+
+
+for _module, _function in (("peft", _register_peft), ("transformers.pipelines", _register_pipeline)):
+    if _module in sys.modules:
+        _function()
+    else:
+        sys.meta_path.insert(0, _AfterImport(_module, _function))

@@ -1,0 +1,126 @@
+"""What differs between base models: where the layers are, which of their arguments carry rows, default targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from peft.tuners.tuners_utils import check_target_module_exists
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from .config import DriftAdapterConfig
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Args:
+    layers (`str`): Path of the layer list from the base model.
+    targets (`tuple[str, ...]`): Suffixes of the linear layers that carry adapters by default.
+    """
+
+    layers: str
+    targets: tuple[str, ...]
+
+
+_BERT = Architecture("encoder.layer", ("query", "key", "value", "dense"))
+ARCHITECTURES: dict[str, Architecture] = {
+    "bert": _BERT,
+    "roberta": _BERT,
+    "xlm-roberta": _BERT,
+    "camembert": _BERT,
+    "electra": _BERT,
+    "distilbert": Architecture("transformer.layer", ("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2")),
+    "deberta": Architecture("encoder.layer", ("in_proj", "dense")),
+    "deberta-v2": Architecture("encoder.layer", ("query_proj", "key_proj", "value_proj", "dense")),
+    "modernbert": Architecture("layers", ("Wqkv", "Wo", "Wi")),
+}
+
+# Arguments of a layer that have one row per input. By name, because shape misleads: DeBERTa's relative embeddings can
+# have as many rows as a batch.
+ROW_ARGUMENTS = frozenset(
+    {
+        "hidden_states",
+        "x",
+        "attention_mask",
+        "attn_mask",
+        "sliding_window_mask",
+        "position_ids",
+        "position_embeddings",
+        "encoder_hidden_states",
+        "encoder_attention_mask",
+        "query_states",
+    }
+)
+
+
+def layers_of(model: nn.Module) -> tuple[str, nn.ModuleList]:
+    """Path and list of the layers of a base model.
+
+    Raises:
+        ValueError: when the architecture is unknown and no list of equal layers can be found.
+    """
+    known = ARCHITECTURES.get(getattr(getattr(model, "config", None), "model_type", ""))
+    if known is not None:
+        return known.layers, model.get_submodule(known.layers)  # type: ignore[return-value]
+    lists = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len({type(m) for m in module}) == 1 and name.count(".") <= 2
+    ]
+    if not lists:
+        raise ValueError(
+            f"No list of layers was found in `{type(model).__name__}`; lifelong adapters need a base whose layers "
+            f"follow one another, such as {sorted(ARCHITECTURES)}."
+        )
+    return max(lists, key=lambda item: len(item[1]))
+
+
+def trunk_layers(config: DriftAdapterConfig, layers: int) -> int:
+    """Number of trunk layers: the share rounded, with at least one layer left above the trunk."""
+    return min(round(config.trunk_depth * layers), layers - 1)
+
+
+def signature_depths(trunk: int, most: int = 4) -> list[int]:
+    """Hidden states (0 = embeddings) that make a signature: up to `most`, evenly spread over the trunk, its end
+    included."""
+    count = min(most, trunk + 1)
+    return [round(i * trunk / max(count - 1, 1)) for i in range(count)] if count > 1 else [trunk]
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear layer that an adapter can be added to (quantised ones are `nn.Linear` too)."""
+    return isinstance(module, nn.Linear | Conv1D)
+
+
+def target_names(config: DriftAdapterConfig, model: nn.Module) -> list[str]:
+    """Full names of the linear layers above the trunk that carry adapters.
+
+    Raises:
+        ValueError: when nothing matches; names the linear layers there are.
+    """
+    path, layers = layers_of(model)
+    above = range(trunk_layers(config, len(layers)), len(layers))
+    linear = [
+        f"{path}.{i}.{name}" for i in above for name, module in layers[i].named_modules() if is_linear(_base(module))
+    ]
+    linear = [name for name in linear if not name.endswith(".base_layer")]
+    wanted = config.target_modules
+    if wanted is None:
+        known = ARCHITECTURES.get(model.config.model_type)
+        wanted = set(known.targets) if known is not None else "all-linear"
+    if wanted == "all-linear":
+        names = linear
+    else:
+        match = DriftAdapterConfig(target_modules=wanted, exclude_modules=config.exclude_modules)
+        names = [name for name in linear if check_target_module_exists(match, name)]
+    if not names:
+        raise ValueError(
+            f"`target_modules` {wanted!r} matches no linear layer above the trunk (layers {above.start} to "
+            f"{above.stop - 1} of `{path}`). The linear layers there end in "
+            f"{sorted({name.rsplit('.', 1)[-1] for name in linear})}."
+        )
+    return names
+
+
+def _base(module: nn.Module) -> nn.Module:
+    return module.base_layer if isinstance(getattr(module, "base_layer", None), nn.Module) else module

@@ -1,0 +1,140 @@
+"""Configuration of the `DRIFT` method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from peft import PeftConfig
+
+from ..knowledge import KnowledgeBase
+from .registration import drift_type
+
+POLICIES = ("signature", "uncertainty", "cascade")
+UNCERTAINTIES = ("entropy", "variance")
+ANSWERS = ("merged", "ensemble")
+
+
+@dataclass
+class DriftAdapterConfig(PeftConfig):
+    """Configuration of a lifelong adapter: low-rank members above a frozen trunk, kept in groups, chosen per input.
+
+    Args:
+        r (`int`, *optional*, defaults to `8`):
+            Rank of each member.
+        lora_alpha (`float`, *optional*, defaults to `16`):
+            Updates are scaled by `lora_alpha / r`.
+        lora_dropout (`float`, *optional*, defaults to `0.1`):
+            Dropout probability on the input of the adapters and of the heads during training; one of the drift
+            sources.
+        target_modules (`set[str]` or `str`, *optional*):
+            Linear layers that carry an adapter, in PEFT's spelling; only those above the trunk are taken. `None` takes
+            the defaults of the architecture, `"all-linear"` all of them.
+        exclude_modules (`set[str]` or `str`, *optional*):
+            Linear layers to leave out, in PEFT's spelling.
+        trunk_depth (`float`, *optional*, defaults to `0.5`):
+            Share of the layers, from the bottom, that carry no adapter and are shared by all members, in [0, 1).
+        members (`int`, *optional*, defaults to `5`):
+            Snapshots that are kept of each task.
+        retrieval (`str`, *optional*, defaults to `"signature"`):
+            How the group of an input is chosen: `"signature"` (where the input lies in the trunk), `"uncertainty"`
+            (DriftNet as published: the least uncertain group, all members run) or `"cascade"` (signature, then
+            uncertainty among the groups that are still in question).
+        uncertainty (`str`, *optional*, defaults to `"entropy"`):
+            What uncertainty is: `"entropy"` (of the mean probabilities, as a share of the largest possible) or
+            `"variance"` (of the probabilities between members).
+        answer (`str`, *optional*, defaults to `"merged"`):
+            How a chosen group answers: `"merged"` (the mean of its members' weight updates, one pass) or `"ensemble"`
+            (the mean of its members' probabilities).
+        per_batch (`bool`, *optional*, defaults to `False`):
+            Choose one group for a whole batch, whose inputs are then taken to be of one task.
+        signature_rank (`int`, *optional*, defaults to `64`):
+            Directions of the scatter that a signature keeps.
+        signature_size (`int`, *optional*, defaults to `1536`):
+            Largest number of features of a signature; wider hidden states go through a fixed random projection.
+        signature_shrinkage (`float`, *optional*, defaults to `0.05`):
+            Share of the covariance that is replaced by its mean variance, in (0, 1].
+        max_length (`int`, *optional*, defaults to `128`):
+            Longest input in tokens; longer texts are cut, longer contexts are read in windows.
+        stride (`int`, *optional*, defaults to `32`):
+            Overlap of two windows in tokens.
+        knowledge (`dict`, *optional*):
+            The manifest of what was learned (`KnowledgeBase.to_dict`); written by training, not by hand.
+    """
+
+    r: int = field(default=8, metadata={"help": "Rank of each member."})
+    lora_alpha: float = field(default=16, metadata={"help": "Updates are scaled by `lora_alpha / r`."})
+    lora_dropout: float = field(
+        default=0.1, metadata={"help": "Dropout probability on the input of adapters and heads during training."}
+    )
+    target_modules: set[str] | list[str] | str | None = field(
+        default=None, metadata={"help": "Linear layers that carry an adapter; only those above the trunk are taken."}
+    )
+    exclude_modules: set[str] | list[str] | str | None = field(
+        default=None, metadata={"help": "Linear layers to leave out."}
+    )
+    trunk_depth: float = field(
+        default=0.5, metadata={"help": "Share of the layers, from the bottom, that carry no adapter, in [0, 1)."}
+    )
+    members: int = field(default=5, metadata={"help": "Snapshots that are kept of each task."})
+    retrieval: str = field(
+        default="signature",
+        metadata={"help": "How the group of an input is chosen.", "choices": POLICIES},
+    )
+    uncertainty: str = field(default="entropy", metadata={"help": "What uncertainty is.", "choices": UNCERTAINTIES})
+    answer: str = field(default="merged", metadata={"help": "How a chosen group answers.", "choices": ANSWERS})
+    per_batch: bool = field(default=False, metadata={"help": "Choose one group for a whole batch."})
+    signature_rank: int = field(
+        default=64, metadata={"help": "Directions of the scatter that a signature keeps."}
+    )
+    signature_size: int = field(
+        default=1536, metadata={"help": "Largest number of features of a signature."}
+    )
+    signature_shrinkage: float = field(
+        default=0.05, metadata={"help": "Share of the covariance that is replaced by its mean variance, in (0, 1]."}
+    )
+    max_length: int = field(default=128, metadata={"help": "Longest input in tokens."})
+    stride: int = field(default=32, metadata={"help": "Overlap of two windows of a long context, in tokens."})
+    knowledge: dict[str, Any] | None = field(
+        default=None, metadata={"help": "The manifest of what was learned; written by training."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.task_type is None:
+            self.task_type = "FEATURE_EXTRACTION"
+        super().__post_init__()
+        self.peft_type = drift_type()
+        for name in ("target_modules", "exclude_modules"):
+            value = getattr(self, name)
+            setattr(self, name, set(value) if isinstance(value, list | tuple) else value)
+        self._check()
+
+    def _check(self) -> None:
+        if self.task_type != "FEATURE_EXTRACTION":
+            raise ValueError(
+                f"`task_type` is {self.task_type!r}; heads belong to the adapter, so load the base with `AutoModel` "
+                "and leave `task_type` out."
+            )
+        for name, choices in (("retrieval", POLICIES), ("uncertainty", UNCERTAINTIES), ("answer", ANSWERS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"`{name}` is {getattr(self, name)!r}; choose one of {list(choices)}.")
+        for name in ("r", "members", "signature_rank", "signature_size", "max_length"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)!r}; it must be an integer of at least 1.")
+        if not 0 <= self.trunk_depth < 1:
+            raise ValueError(f"`trunk_depth` is {self.trunk_depth!r}; it must be a share of the layers in [0, 1).")
+        if not 0 <= self.lora_dropout < 1:
+            raise ValueError(f"`lora_dropout` is {self.lora_dropout!r}; it must be a probability in [0, 1).")
+        if not 0 < self.signature_shrinkage <= 1:
+            raise ValueError(f"`signature_shrinkage` is {self.signature_shrinkage!r}; it must be in (0, 1].")
+        if not 0 <= self.stride < self.max_length // 2:
+            raise ValueError(
+                f"`stride` is {self.stride!r}; it must be at least 0 and less than half of `max_length` "
+                f"({self.max_length}), or windows would not move forward."
+            )
+        if self.knowledge is not None:
+            KnowledgeBase.from_dict(self.knowledge)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As PEFT's, with sets as sorted lists: a saved configuration must not depend on hash seeds."""
+        return {k: sorted(v) if isinstance(v, set) else v for k, v in super().to_dict().items()}

@@ -1,0 +1,249 @@
+"""The root of an adapter: heads of all members, signatures, and the manifest they follow."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..knowledge import KnowledgeBase, Router, Signature, novelty, shared_router
+from .config import DriftAdapterConfig
+from .layers import DriftTunerLayer, Plan, Route, empty_bank
+from .planning import Tables
+
+
+@dataclass
+class OpenTask:
+    """The task that the working adapter is being trained on."""
+
+    kind: str
+    labels: tuple[str, ...]
+
+
+@dataclass
+class Request:
+    """What a caller asks of one forward pass; fields that are `None` follow the adapter's configuration.
+
+    Args:
+        policy (`str`, *optional*): A retrieval policy, `"oracle"` (then `group` is used), or `"features"` (stop at the
+            trunk's end).
+        group (`Tensor`, *optional*): `[B]`, the group of each row.
+        answer (`str`, *optional*): `"merged"` or `"ensemble"`.
+        uncertainty (`str`, *optional*): `"entropy"` or `"variance"`.
+        per_batch (`bool`, *optional*): One group for the whole batch.
+        novelty (`bool`): Also measure how far each input lies from the task that answers.
+        features (`Tensor`, *optional*): `[B, D]`, set by the pass.
+    """
+
+    policy: str | None = None
+    group: Tensor | None = None
+    answer: str | None = None
+    uncertainty: str | None = None
+    per_batch: bool | None = None
+    novelty: bool = False
+    features: Tensor | None = None
+
+
+class Lifelong(DriftTunerLayer):
+    """Heads, signatures and manifest of a model's lifelong adapters; a child of the base model named `lifelong`.
+
+    Tensors per adapter, all float32: the working head `drift_head_weight [W, H]`, `drift_head_bias [W]`; the heads of
+    all members, `drift_bank_head_weight [ΣW, H]`, `drift_bank_head_bias [ΣW]`; the signatures of all tasks,
+    `drift_signature_mean [tasks, D]`, `drift_signature_factor [tasks, rank, D]`,
+    `drift_signature_diagonal [tasks, D]`.
+    """
+
+    adapter_layer_names = ("drift_head_weight", "drift_head_bias")
+    other_param_names = (
+        "drift_bank_head_weight",
+        "drift_bank_head_bias",
+        "drift_signature_mean",
+        "drift_signature_factor",
+        "drift_signature_diagonal",
+        "knowledge",
+        "config",
+    )
+    tensors = (*adapter_layer_names, *other_param_names[:5])
+
+    def __init__(self, route: Route, hidden_size: int, features: int) -> None:
+        super().__init__(route)
+        self.hidden_size = hidden_size
+        self.features = features
+        self.knowledge: dict[str, KnowledgeBase] = {}
+        self.config: dict[str, DriftAdapterConfig] = {}
+        self.task: OpenTask | None = None
+        self.request: Request | None = None
+        self.input_noise = 0.0
+        self.dropout = 0.0
+        self.frozen_below: tuple[nn.Module, ...] = ()
+        self.above: tuple[nn.Module, ...] = ()
+        self.still = False
+        self._router: Router | None = None
+        self._tables: Tables | None = None
+        self._loaded = False
+        self.register_load_state_dict_pre_hook(lambda module, *_: module.refresh())
+
+    def update_layer(
+        self, adapter_name: str, config: DriftAdapterConfig, knowledge: KnowledgeBase, device: torch.device
+    ) -> None:
+        """Adds the tensors of one adapter; what will be loaded starts without memory."""
+        tasks, rows, d = len(knowledge.tasks), knowledge.head_offsets[-1], self.features
+        self.drift_head_weight[adapter_name] = nn.Parameter(torch.zeros(0, self.hidden_size, device=device))
+        self.drift_head_bias[adapter_name] = nn.Parameter(torch.zeros(0, device=device))
+        self.drift_bank_head_weight[adapter_name] = empty_bank((rows, self.hidden_size), device)
+        self.drift_bank_head_bias[adapter_name] = empty_bank((rows,), device)
+        self.drift_signature_mean[adapter_name] = empty_bank((tasks, d), device)
+        self.drift_signature_factor[adapter_name] = empty_bank((tasks, config.signature_rank, d), device)
+        self.drift_signature_diagonal[adapter_name] = empty_bank((tasks, d), device)
+        self.knowledge[adapter_name] = knowledge
+        self.config[adapter_name] = config
+        self.dropout = config.lora_dropout
+        self.refresh()
+
+    @property
+    def name(self) -> str | None:
+        """The active adapter; `None` when adapters are switched off."""
+        return None if self.disable_adapters or not self.active_adapters else self.active_adapters[0]
+
+    @property
+    def signature(self) -> Signature:
+        """Signatures of all tasks of the active adapter, `[tasks, …]`."""
+        name = self.active_adapters[0]
+        return Signature(
+            self.drift_signature_mean[name], self.drift_signature_factor[name], self.drift_signature_diagonal[name]
+        )
+
+    @property
+    def router(self) -> Router | None:
+        """Discriminants of the tasks present; computed on first use and again after any change."""
+        knowledge, config = self.knowledge[self.active_adapters[0]], self.config[self.active_adapters[0]]
+        if self._router is None and knowledge.tasks:
+            counts = torch.tensor([task.examples for task in knowledge.tasks])
+            with torch.no_grad():
+                self._router = shared_router(self.signature, counts, config.signature_shrinkage)
+        return self._router
+
+    def tables(self, device: torch.device) -> Tables:
+        """What the manifest says of each group, as tensors."""
+        if self._tables is None or self._tables.task.device != device:
+            self._tables = Tables(self.knowledge[self.active_adapters[0]], device)
+        return self._tables
+
+    def relative_novelty(self, features: Tensor, group: Tensor) -> Tensor:
+        """Distance of each row from the nearest task of its group, as a share of that task's threshold, `[B]`."""
+        name = self.active_adapters[0]
+        knowledge, shrinkage = self.knowledge[name], self.config[name].signature_shrinkage
+        own = torch.tensor(knowledge.group_of_task, device=group.device)
+        in_group = own == group[:, None]
+        nearest = self.router(features).masked_fill(~in_group, float("-inf")).argmax(1)  # type: ignore[misc]
+        signature = self.signature
+        chosen = Signature(signature.mean[nearest], signature.factor[nearest], signature.diagonal[nearest])
+        limit = torch.tensor([task.threshold for task in knowledge.tasks], device=group.device)
+        return novelty(features, chosen, shrinkage) / limit[nearest]
+
+    def check_loaded(self) -> None:
+        """Refuses to answer from tensors that no file gave (`ValueError`)."""
+        if self._loaded:
+            return
+        absent = [name for name in self.tensors if getattr(self, name)[self.active_adapters[0]].device.type == "meta"]
+        if absent:
+            raise ValueError(
+                f"The adapter's file gave no `{absent[0]}`, though its manifest states tasks; the folder is damaged. "
+                "Download or save the adapter again."
+            )
+        self._loaded = True
+
+    def refresh(self) -> None:
+        """Drops what was computed from the tensors and the manifest."""
+        self._router, self._tables, self._loaded = None, None, False
+
+    def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
+        super().set_adapter(adapter_names, inference_mode=inference_mode)
+        self.refresh()
+
+    def open(self, kind: str, labels: tuple[str, ...], width: int, start: Sequence[Tensor] | None = None) -> None:
+        """Makes a working head of `width` rows; from here to `close`, the base's forward uses the working adapter.
+
+        Args:
+            start (sequence of two `Tensor`, *optional*): Weight `[width, H]` and bias `[width]` to start from.
+        """
+        name, device = self.active_adapters[0], self.drift_bank_head_weight[self.active_adapters[0]].device
+        weight = torch.empty(width, self.hidden_size, device=device).normal_(std=0.02)
+        bias = torch.zeros(width, device=device)
+        if start is not None:
+            weight, bias = start[0].detach().clone(), start[1].detach().clone()
+        self.drift_head_weight[name] = nn.Parameter(weight)
+        self.drift_head_bias[name] = nn.Parameter(bias)
+        self.task = OpenTask(kind, labels)
+
+    def close(self) -> None:
+        """Ends training of a task: the working head is emptied, so that a saved adapter bears no trace of it."""
+        name = self.active_adapters[0]
+        for container in (self.drift_head_weight, self.drift_head_bias):
+            container[name] = nn.Parameter(container[name].detach()[:0].clone())
+        self.task = None
+
+    def working_logits(self, hidden: Tensor) -> Tensor:
+        """`[…, H]` → `[…, W]` through the working head."""
+        name = self.active_adapters[0]
+        weight, bias = self.drift_head_weight[name], self.drift_head_bias[name]
+        hidden = nn.functional.dropout(hidden.to(weight.dtype), self.dropout, self.training and not self.still)
+        return nn.functional.linear(hidden, weight, bias)
+
+    def plan_logits(self, hidden: Tensor, plan: Plan) -> Tensor:
+        """Logits of each row through the mean head of its members.
+
+        Args:
+            hidden (`Tensor`): `[N, T, H]`.
+
+        Returns:
+            `[N, T, W]`, `W` the widest head among the rows; narrower heads give logits of 0 in the rest.
+        """
+        name = self.active_adapters[0]
+        weight, bias = self.drift_bank_head_weight[name], self.drift_bank_head_bias[name]
+        offsets = torch.tensor(self.knowledge[name].head_offsets, device=hidden.device)
+        first, width = offsets[plan.members], (offsets[1:] - offsets[:-1])[plan.members]
+        columns = torch.arange(int(width.max()), device=hidden.device)
+        share = (columns < width[..., None]) * plan.weights[..., None]
+        rows = (first[..., None] + columns).clamp_max(len(weight) - 1)
+        mean_weight = (weight[rows] * share[..., None]).sum(1)
+        mean_bias = (bias[rows] * share).sum(1)
+        return hidden.to(weight.dtype) @ mean_weight.mT + mean_bias.unsqueeze(1)
+
+    def train(self, mode: bool = True) -> Lifelong:
+        super().train(mode)
+        for module in (*self.frozen_below, *(self.above if self.still else ())):
+            module.eval()
+        return self
+
+
+def lifelong_of(model: nn.Module) -> Lifelong:
+    """The lifelong root of a model, however the model was loaded or wrapped.
+
+    Raises:
+        ValueError: when the model has no lifelong adapter.
+    """
+    for module in itertools.islice(model.modules(), 16):
+        root = module._modules.get("lifelong")
+        if isinstance(root, Lifelong):
+            return root
+    raise ValueError(
+        f"`{type(model).__name__}` has no lifelong adapter. Add one with `get_peft_model(model, DriftAdapterConfig())` "
+        "or load one with `AutoPeftModelForFeatureExtraction.from_pretrained(folder)`."
+    )
+
+
+def knowledge_of(model: nn.Module) -> KnowledgeBase:
+    """What the active lifelong adapter of a model has learned."""
+    root = lifelong_of(model)
+    return root.knowledge[root.active_adapters[0]]
+
+
+def active_config(model: nn.Module) -> Any:
+    """The configuration of the active lifelong adapter of a model."""
+    root = lifelong_of(model)
+    return root.config[root.active_adapters[0]]

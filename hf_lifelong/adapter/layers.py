@@ -1,0 +1,186 @@
+"""The injected layer: one trainable working pair and a frozen bank of members beside a linear layer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+
+
+@dataclass
+class Plan:
+    """Which member answers which row above the trunk.
+
+    Args:
+        row (`Tensor`): `[N]`, input row of each row above the trunk; `None` when rows stay as they are (N = B).
+        members (`Tensor`): `[N, K]`, members whose updates are averaged for a row.
+        weights (`Tensor`): `[N, K]`, their weights, summing to 1 per row (0 where a row has fewer than K members).
+        pair (`Tensor`): `[N]`, the (input, group) pair that a row belongs to.
+        pair_row (`Tensor`): `[pairs]`, input row of each pair.
+        pair_group (`Tensor`): `[pairs]`, group of each pair.
+        pair_task (`Tensor`): `[pairs]`, the task whose head and members answer for the pair.
+        preference (`Tensor`): `[B, groups]`, the signature's posterior; `None` when the signature was not asked.
+    """
+
+    row: Tensor | None
+    members: Tensor
+    weights: Tensor
+    pair: Tensor
+    pair_row: Tensor
+    pair_group: Tensor
+    pair_task: Tensor
+    preference: Tensor | None = None
+
+
+class Route:
+    """What one forward pass does in every injected layer of a model: shared by reference, set by the base's hooks."""
+
+    def __init__(self) -> None:
+        self.mode = "base"  # "base": as without adapter; "working": the working pair; "bank": as `plan` says
+        self.plan: Plan | None = None
+
+    def clear(self) -> None:
+        self.mode, self.plan = "base", None
+
+
+class DriftTunerLayer(nn.Module, BaseTunerLayer):
+    """What the injected layers and the root share: `tensors` names their containers, each keyed by adapter name."""
+
+    tensors: tuple[str, ...] = ()
+
+    def __init__(self, route: Route) -> None:
+        super().__init__()
+        self.route = route
+        self.merged_adapters: list[str] = []
+        for name in self.tensors:
+            setattr(self, name, nn.ParameterDict())
+        self.register_load_state_dict_pre_hook(size_from_file)
+
+    def freeze(self, adapter_name: str) -> None:
+        """Nothing but the working tensors is ever trained, however the adapter was loaded."""
+        for container in set(self.tensors) - set(self.adapter_layer_names):
+            getattr(self, container)[adapter_name].requires_grad_(False)
+
+    def where(self) -> torch.device | None:
+        """The device of the tensors that have memory."""
+        return next((p.device for p in self.parameters() if p.device.type != "meta"), None)
+
+    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
+        # PEFT's own version also casts to the dtype of the base, which would round members on a bf16 base.
+        device = device or self.where()
+        for container in (getattr(self, name) for name in self.tensors):
+            if device is not None and adapter_name in container and container[adapter_name].device.type != "meta":
+                container[adapter_name].data = container[adapter_name].data.to(device)
+
+
+class DriftLayer(DriftTunerLayer):
+    """A linear layer with low-rank members.
+
+    `drift_A [r, in]` and `drift_B [out, r]` are trained; `drift_bank_A [members, r, in]` and
+    `drift_bank_B [members, out, r]` never are. All are float32 whatever the base's dtype.
+    """
+
+    adapter_layer_names = ("drift_A", "drift_B")
+    other_param_names = ("drift_bank_A", "drift_bank_B", "drift_dropout", "scaling")
+    tensors = ("drift_A", "drift_B", "drift_bank_A", "drift_bank_B")
+
+    def __init__(self, base_layer: nn.Module, route: Route) -> None:
+        super().__init__(route)
+        self.base_layer = base_layer
+        self.drift_dropout = nn.ModuleDict()
+        self.scaling: dict[str, float] = {}
+
+    def update_layer(self, adapter_name: str, config: Any, members: int, fan_in: int, fan_out: int) -> None:
+        """Adds the tensors of one adapter; a bank that will be loaded starts without memory."""
+        device = self.where()
+        self.drift_A[adapter_name] = nn.Parameter(torch.zeros(config.r, fan_in, device=device))
+        self.drift_B[adapter_name] = nn.Parameter(torch.zeros(fan_out, config.r, device=device))
+        self.drift_bank_A[adapter_name] = empty_bank((members, config.r, fan_in), device)
+        self.drift_bank_B[adapter_name] = empty_bank((members, fan_out, config.r), device)
+        self.drift_dropout[adapter_name] = nn.Dropout(config.lora_dropout)
+        self.scaling[adapter_name] = config.lora_alpha / config.r
+        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    def reset(self, adapter_name: str, closed: bool = False) -> None:
+        """A fresh working pair, which changes nothing yet; `closed` leaves no trace of training (all zero)."""
+        with torch.no_grad():
+            self.drift_B[adapter_name].zero_()
+            if closed:
+                self.drift_A[adapter_name].zero_()
+            else:
+                nn.init.kaiming_uniform_(self.drift_A[adapter_name], a=math.sqrt(5))
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        result = self.base_layer(x, *args, **kwargs)
+        if self.route.mode == "base" or self.disable_adapters:
+            return result
+        name = self.active_adapters[0]
+        if self.route.mode == "working":
+            a, b = self.drift_A[name], self.drift_B[name]
+            update = self.drift_dropout[name](self._cast_input_dtype(x, a.dtype)) @ a.T @ b.T
+        else:
+            plan = self.route.plan
+            update = bank_update(
+                self._cast_input_dtype(x, self.drift_bank_A[name].dtype),
+                self.drift_bank_A[name],
+                self.drift_bank_B[name],
+                plan.members,  # type: ignore[union-attr]
+                plan.weights,  # type: ignore[union-attr]
+            )
+        return result + (update * self.scaling[name]).to(result.dtype)
+
+    def where(self) -> torch.device:
+        return self.get_base_layer().weight.device
+
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        raise ValueError(
+            "A lifelong adapter answers with a different member for each input, so it cannot be merged into the base "
+            "model's weights."
+        )
+
+
+def bank_update(x: Tensor, bank_a: Tensor, bank_b: Tensor, members: Tensor, weights: Tensor) -> Tensor:
+    """The mean of member updates for each row in two batched products.
+
+    `Σ_k weights[n, k] · B_k A_k x_n` is one product of rank K·r: the members' factors are stacked, not summed, so the
+    mean of the updates is exact.
+
+    Args:
+        x (`Tensor`): `[N, T, in]`.
+        bank_a (`Tensor`): `[members, r, in]`.
+        bank_b (`Tensor`): `[members, out, r]`.
+        members (`Tensor`): `[N, K]`.
+        weights (`Tensor`): `[N, K]`.
+
+    Returns:
+        `[N, T, out]`.
+    """
+    a = bank_a[members].flatten(1, 2)
+    b = (bank_b[members] * weights[..., None, None].to(bank_b.dtype)).transpose(1, 2).flatten(2, 3)
+    return x @ a.mT @ b.mT
+
+
+def empty_bank(shape: tuple[int, ...], device: torch.device | str) -> nn.Parameter:
+    """A frozen stack of the size that the manifest states; without memory until a file that agrees is read."""
+    where = torch.device("meta") if math.prod(shape) else torch.device(device)
+    return nn.Parameter(torch.empty(shape, device=where, dtype=torch.float32), requires_grad=False)
+
+
+def size_from_file(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Load hook: gives each tensor of an adapter the size it has in the file.
+
+    Trainer loads checkpoints into a model that may have learned less than the file holds. What the file holds is
+    checked against the manifest before this (`tuner.check_tensors`).
+    """
+    for container in module.tensors:  # type: ignore[union-attr]
+        for name, parameter in getattr(module, container).items():
+            loaded = state_dict.get(f"{prefix}{container}.{name}")
+            if loaded is None or (loaded.shape == parameter.shape and parameter.device.type != "meta"):
+                continue
+            device = module.where() or loaded.device  # type: ignore[operator]
+            fresh = torch.empty(loaded.shape, dtype=parameter.dtype, device=device)
+            getattr(module, container)[name] = nn.Parameter(fresh, requires_grad=parameter.requires_grad)

@@ -1,0 +1,33 @@
+"""Grouping: does a new task belong to a group that is known already? Decided on the new task's data alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .manifest import KnowledgeBase
+from .retrieval import group_posterior
+from .signatures import Router
+
+
+def candidate_groups(
+    knowledge: KnowledgeBase, router: Router | None, features: Tensor, kind: str, labels: tuple[str, ...], most: int = 3
+) -> list[int]:
+    """The groups that a new task may belong to: same kind, same label names, nearest by signature first.
+
+    Args:
+        router (`Router`, *optional*): Of the tasks in `knowledge`; `None` when there are none.
+        features (`Tensor`): `[n, D]`, pooled hidden states of the new task.
+    """
+    if router is None:
+        return []
+    near = group_posterior(router(features), knowledge.group_of_task).mean(0)
+    order = torch.argsort(near, descending=True).tolist()
+    same = {group for task, group in zip(knowledge.tasks, knowledge.group_of_task, strict=True)
+            if task.kind == kind and task.labels == labels}  # fmt: skip
+    return [group for group in order if group in same][:most]
+
+
+def joins(old_score: float, new_score: float, tolerance: float) -> bool:
+    """Whether a group that scores `old_score` on the new task's validation data does as well as the new members."""
+    return old_score >= new_score - tolerance

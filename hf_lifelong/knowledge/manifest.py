@@ -1,0 +1,215 @@
+"""The manifest of a knowledge base: which tasks were learned, in which groups, with how many members.
+
+The order of `tasks` is the order of learning, and every stacked tensor of an adapter follows it: the members of the
+first task come first in each bank, its head rows come first in the flat head, its signature is row 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import accumulate
+from typing import Any
+
+FORMAT = 1
+
+
+class ManifestError(ValueError):
+    """A manifest that cannot be used: names the field and the reason."""
+
+
+@dataclass(frozen=True)
+class LearnedTask:
+    """One visit to a task.
+
+    Args:
+        name (`str`): Name of the task, unique in a knowledge base.
+        kind (`str`): Objective of the task, such as `"text-classification"`.
+        labels (`tuple[str, ...]`): Label names in the order of the head's rows.
+        width (`int`): Rows of the head of each member.
+        members (`int`): Snapshots that were kept.
+        group (`str`): Name of the earliest task of the same group; a task that opened a group names itself.
+        examples (`int`): Texts that the signature was fitted on.
+        threshold (`float`): Novelty (see `signatures.novelty`) above which an input counts as unknown.
+        score (`float`, *optional*): The task's metric on its own validation part when it was committed.
+        started_from (`str`, *optional*): The task whose newest member training started from; `None` for a fresh start.
+    """
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    width: int
+    members: int
+    group: str
+    examples: int
+    threshold: float
+    score: float | None = None
+    started_from: str | None = None
+
+
+@dataclass
+class KnowledgeBase:
+    """All that an adapter knows, without its tensors.
+
+    Args:
+        base (`dict`): What the adapter was trained on: `model_type`, `hidden_size`, `layers`, `fingerprint`, `dtype`.
+        trunk (`int`): Layers of the trunk.
+        depths (`list[int]`): Hidden states (0 = embeddings) whose means make the signature, all inside the trunk.
+        tasks (`list[LearnedTask]`): What was learned, oldest first.
+        scores (`dict`, *optional*): The accuracy matrix (`AccuracyMatrix.to_dict`), as last measured.
+    """
+
+    base: dict[str, Any] = field(default_factory=dict)
+    trunk: int = 0
+    depths: list[int] = field(default_factory=list)
+    tasks: list[LearnedTask] = field(default_factory=list)
+    scores: dict[str, Any] | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Task names, oldest first."""
+        return [task.name for task in self.tasks]
+
+    @property
+    def groups(self) -> list[str]:
+        """Group names in the order in which the groups were opened."""
+        return list(dict.fromkeys(task.group for task in self.tasks))
+
+    @property
+    def member_offsets(self) -> list[int]:
+        """First member of each task, then the number of all members."""
+        return list(accumulate((task.members for task in self.tasks), initial=0))
+
+    @property
+    def head_offsets(self) -> list[int]:
+        """First head row of each member (all tasks in order), then the number of all head rows."""
+        widths = [task.width for task in self.tasks for _ in range(task.members)]
+        return list(accumulate(widths, initial=0))
+
+    @property
+    def group_of_task(self) -> list[int]:
+        """Index into `groups` for each task."""
+        index = {name: i for i, name in enumerate(self.groups)}
+        return [index[task.group] for task in self.tasks]
+
+    def index(self, name: str) -> int:
+        """Position of a task. Raises `KeyError` with the known names."""
+        if name not in self.names:
+            raise KeyError(f"no task `{name}` in this knowledge base; it knows {self.names}")
+        return self.names.index(name)
+
+    def newest(self, group: int) -> int:
+        """Position of the task that joined a group last: its members answer for the group."""
+        return max(i for i, g in enumerate(self.group_of_task) if g == group)
+
+    def group_index(self, group: int | str) -> int:
+        """Index of a group given by index, by group name, or by the name of any of its tasks."""
+        if isinstance(group, str):
+            return self.group_of_task[self.index(group)]
+        if not 0 <= group < len(self.groups):
+            raise KeyError(f"no group {group} in this knowledge base; it has {len(self.groups)} groups")
+        return group
+
+    def with_task(self, task: LearnedTask) -> KnowledgeBase:
+        """A knowledge base that has learned one more task; scores are not carried over."""
+        if task.name in self.names:
+            raise ManifestError(f"task `{task.name}` is in the knowledge base already; give the new task another name")
+        return replace(self, tasks=[*self.tasks, task], scores=None)
+
+    def without(self, name: str) -> KnowledgeBase:
+        """A knowledge base as it would be without one task.
+
+        A group that the task opened is named after its next task. Scores are dropped, because they were measured with
+        the forgotten task present.
+        """
+        gone = self.tasks[self.index(name)]
+        rest = [task for task in self.tasks if task.name != name]
+        heirs = [task.name for task in rest if task.group == gone.name]
+        renamed = [replace(task, group=heirs[0]) if heirs and task.group == gone.name else task for task in rest]
+        return replace(self, tasks=renamed, scores=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe form: no tuples, no NaN, no times."""
+        data = asdict(self)
+        data["format"] = FORMAT
+        for task in data["tasks"]:
+            task["labels"] = list(task["labels"])
+        return data
+
+    @classmethod
+    def from_dict(cls, data: Any) -> KnowledgeBase:
+        """Reads `to_dict`'s form.
+
+        Raises:
+            ManifestError: when a field is missing, surplus, of the wrong type or out of range, or when the format is
+                newer than this package reads.
+        """
+        if not isinstance(data, dict):
+            raise ManifestError(f"`knowledge` must be an object, not {type(data).__name__}")
+        version = data.get("format")
+        if not isinstance(version, int) or version < 1:
+            raise ManifestError(f"`knowledge.format` must be a positive integer, not {version!r}")
+        if version > FORMAT:
+            raise ManifestError(
+                f"`knowledge.format` is {version}, this package reads up to {FORMAT}; "
+                "upgrade with `pip install -U hf_lifelong`"
+            )
+        expected = {f.name for f in fields(cls)} | {"format"}
+        _same_keys("knowledge", data, expected)
+        _check_type("knowledge.base", data["base"], dict)
+        _check_count("knowledge.trunk", data["trunk"])
+        _check_type("knowledge.depths", data["depths"], list)
+        for depth in data["depths"]:
+            _check_count("knowledge.depths", depth, most=data["trunk"])
+        _check_type("knowledge.tasks", data["tasks"], list)
+        if data["scores"] is not None:
+            _check_type("knowledge.scores", data["scores"], dict)
+        tasks = [_read_task(i, task) for i, task in enumerate(data["tasks"])]
+        names = [task.name for task in tasks]
+        for i, task in enumerate(tasks):
+            where = f"knowledge.tasks[{i}]"
+            if task.name in names[:i]:
+                raise ManifestError(f"`{where}.name`: `{task.name}` stands twice")
+            if task.group != task.name and task.group not in names[:i]:
+                raise ManifestError(f"`{where}.group`: `{task.group}` is no earlier task")
+            if task.group != task.name and tasks[names.index(task.group)].labels != task.labels:
+                raise ManifestError(f"`{where}.labels` differ from those of its group `{task.group}`")
+        return cls(data["base"], data["trunk"], list(data["depths"]), tasks, data["scores"])
+
+
+def _same_keys(where: str, data: dict[str, Any], expected: set[str]) -> None:
+    missing, surplus = sorted(expected - set(data)), sorted(set(data) - expected)
+    if missing or surplus:
+        raise ManifestError(f"`{where}` lacks {missing} and has unknown fields {surplus}")
+
+
+def _check_type(where: str, value: Any, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise ManifestError(f"`{where}` must be a {kind.__name__}, not {type(value).__name__}")
+
+
+def _check_count(where: str, value: Any, least: int = 0, most: int = 2**31) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ManifestError(f"`{where}` must be an integer from {least} to {most}, not {value!r}")
+
+
+def _read_task(i: int, data: Any) -> LearnedTask:
+    where = f"knowledge.tasks[{i}]"
+    _check_type(where, data, dict)
+    _same_keys(where, data, {f.name for f in fields(LearnedTask)})
+    for key in ("name", "kind", "group"):
+        _check_type(f"{where}.{key}", data[key], str)
+    _check_type(f"{where}.labels", data["labels"], list)
+    for label in data["labels"]:
+        _check_type(f"{where}.labels", label, str)
+    for key in ("width", "members", "examples"):
+        _check_count(f"{where}.{key}", data[key], least=1)
+    if data["width"] != len(data["labels"]):
+        raise ManifestError(f"`{where}.width` is {data['width']}, but there are {len(data['labels'])} labels")
+    for key in ("threshold", "score"):
+        if data[key] is None and key == "score":
+            continue
+        if not isinstance(data[key], int | float) or isinstance(data[key], bool) or not 0 <= data[key] < float("inf"):
+            raise ManifestError(f"`{where}.{key}` must be a finite number of at least 0, not {data[key]!r}")
+    if data["started_from"] is not None:
+        _check_type(f"{where}.started_from", data["started_from"], str)
+    return LearnedTask(**{**data, "labels": tuple(data["labels"])})

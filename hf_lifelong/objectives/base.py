@@ -1,0 +1,364 @@
+"""The interface of a kind of task, and what all kinds do alike."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+MODEL_INPUTS: tuple[str, ...] = ("input_ids", "token_type_ids", "attention_mask")
+
+
+class Objective(ABC):
+    """One kind of task. Stateless: everything it needs arrives as arguments.
+
+    Sizes in the docstrings: N rows of a batch, T tokens of its longest row, W outputs of the head, D distributions
+    of a row, C classes of a distribution, F features (tokenised rows), E examples (rows of the user's data set).
+
+    Attributes:
+        kind (`str`): Name of the kind.
+        targets (`tuple[str, ...]`): Model inputs that carry the targets.
+        per_token (`bool`): Whether the head reads every token (`True`) or the mean-pooled text (`False`).
+        metric (`str`): Key of the primary metric in what `score` returns.
+        columns (`dict[str, str]`): Default column name of every role.
+        aliases (`dict[str, tuple[str, ...]]`): Further default names of a role, tried in order.
+        optional (`frozenset[str]`): Roles that a data set may lack.
+        label_role (`str`, *optional*): The role that holds class labels.
+        extras (`tuple[str, ...]`): Columns that `encode(training=False)` adds and `decode` reads.
+    """
+
+    kind: ClassVar[str]
+    targets: ClassVar[tuple[str, ...]]
+    per_token: ClassVar[bool]
+    metric: ClassVar[str]
+    columns: ClassVar[dict[str, str]]
+    aliases: ClassVar[dict[str, tuple[str, ...]]] = {}
+    optional: ClassVar[frozenset[str]] = frozenset()
+    label_role: ClassVar[str | None] = None
+    extras: ClassVar[tuple[str, ...]] = ("example",)
+
+    def resolve_columns(self, dataset: Dataset, columns: Mapping[str, str]) -> dict[str, str]:
+        """Fills in the default column of every role that is not named, and checks all of them.
+
+        Of a tokenised data set (see `is_tokenised`) only the targets are needed, other roles may be missing.
+
+        Args:
+            dataset (`datasets.Dataset`): The task's rows.
+            columns (`dict[str, str]`): Role to column name, as far as it differs from the default.
+
+        Returns:
+            `dict[str, str]`: Role to column name, for every role the data set has. Resolving it again changes nothing.
+
+        Raises:
+            ValueError: If a role is unknown, or its column is missing or of the wrong type.
+        """
+        check_dataset(dataset)
+        unknown = sorted(set(columns) - set(self.columns))
+        if unknown:
+            roles = ", ".join(self.columns)
+            raise ValueError(f"columns has the unknown role {unknown[0]!r}; a {self.kind} task has the roles {roles}.")
+        tokenised = self.is_tokenised(dataset)
+        resolved = {}
+        for role in self.columns:
+            name = self._column_of(role, dataset, columns, required=not tokenised and role not in self.optional)
+            if name is not None:
+                resolved[role] = name
+        if tokenised and self.label_role:
+            resolved[self.label_role] = self.targets[0]
+        for role, name in resolved.items():
+            expected = self._expected_type(role, dataset.features[name])
+            if expected:
+                raise ValueError(
+                    f"columns[{role!r}]: column {name!r} holds {dataset.features[name]}, but a {self.kind} task needs "
+                    f"{expected}; name another column or convert it with Dataset.map or Dataset.cast_column."
+                )
+        return resolved
+
+    def is_tokenised(self, dataset: Dataset) -> bool:
+        """Whether a data set already has the model's inputs and this kind's targets."""
+        return {"input_ids", *self.targets} <= set(dataset.column_names)
+
+    def encode(
+        self,
+        dataset: Dataset,
+        columns: Mapping[str, str],
+        labels: Sequence[str],
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        stride: int,
+        training: bool,
+    ) -> Dataset:
+        """Tokenises a data set.
+
+        A data set that is already tokenised is returned as it is, less the columns that are not needed; each of its
+        rows is then an example of its own.
+
+        Args:
+            dataset (`datasets.Dataset`): The task's rows.
+            columns (`dict[str, str]`): Role to column name.
+            labels (`list[str]`): The task's label names, as `label_names` returns them.
+            tokenizer (`PreTrainedTokenizerBase`): The backbone's tokenizer.
+            max_length (`int`): Longest feature, in tokens, special tokens included.
+            stride (`int`): Tokens of context that neighbouring windows share (question answering only).
+            training (`bool`): `False` adds the columns in `extras`, which `decode` needs: `example` (row in
+                `dataset`) for every kind, and `offsets` or `words` as the kind's class says.
+
+        Returns:
+            `datasets.Dataset`: One row per feature, unpadded: the tokenizer's model inputs and `targets`.
+
+        Raises:
+            ValueError: If the data set is empty, or a value in it cannot be encoded; the message names its row.
+        """
+        check_dataset(dataset)
+        check_not_empty(dataset)
+        if self.is_tokenised(dataset):
+            return self._keep_tokenised(dataset, labels, tokenizer, training)
+        encode_batch = partial(
+            self._encode_batch_for,
+            columns=self.resolve_columns(dataset, columns),
+            labels=list(labels),
+            tokenizer=tokenizer,
+            max_length=max_length,
+            stride=stride,
+            training=training,
+        )
+        # Without its format, so that batches are plain lists; without the original types, because a column called
+        # "labels" may change from strings or ClassLabel to integers.
+        return dataset.with_format(None).map(
+            encode_batch,
+            batched=True,
+            with_indices=True,
+            remove_columns=dataset.column_names,
+            try_original_type=False,
+            desc=f"Encoding for {self.kind}",
+        )
+
+    def decode(
+        self,
+        scores: np.ndarray,
+        features: Dataset,
+        examples: Dataset,
+        columns: Mapping[str, str],
+        labels: Sequence[str],
+    ) -> list[dict[str, Any]]:
+        """Turns the probabilities of all features into one answer per example.
+
+        Args:
+            scores (`np.ndarray` of shape `[F, D, C]`): Probabilities as `distributions` gives them, of right-padded
+                features. D and C may be larger or smaller than a feature needs; what is missing counts as zero.
+            features (`datasets.Dataset` of F rows): Made by `encode(training=False)`.
+            examples (`datasets.Dataset` of E rows): The data set that `features` was made of.
+            columns (`dict[str, str]`): Role to column name.
+            labels (`list[str]`): The task's label names.
+
+        Returns:
+            `list[dict]`: E answers in the order of `examples`, each with at least `answer` and `score`.
+
+        Raises:
+            ValueError: If the sizes do not fit, or `features` lacks the columns in `extras`.
+        """
+        missing = [name for name in self.extras if name not in features.column_names]
+        if missing:
+            raise ValueError(f"features has no column {missing[0]!r}; make it with encode(..., training=False).")
+        table = features.select_columns(list(self.extras)).with_format("arrow")[:]
+        sources = self.sources_of(examples, self.resolve_columns(examples, columns))
+        return self.decode_rows(scores, {name: table.column(name) for name in self.extras}, sources, labels)
+
+    @abstractmethod
+    def label_names(self, dataset: Dataset, columns: Mapping[str, str]) -> list[str]:
+        """Returns the label names, in the order of the head's outputs.
+
+        Args:
+            dataset (`datasets.Dataset`): The task's rows.
+            columns (`dict[str, str]`): Role to column name.
+
+        Raises:
+            ValueError: If the data set is empty, a label lies outside the names, or there are fewer than two.
+        """
+
+    @abstractmethod
+    def head_width(self, labels: Sequence[str]) -> int:
+        """Returns W, the number of outputs of the head."""
+
+    @abstractmethod
+    def loss(self, logits: Tensor, batch: Mapping[str, Tensor], mask: Tensor) -> Tensor:
+        """Returns the loss that training minimises.
+
+        Args:
+            logits (`Tensor` of shape `[N, T, W]` if `per_token` else `[N, W]`): Outputs of the head, any float dtype.
+            batch (`dict[str, Tensor]`): Holds `targets`, int64.
+            mask (`Tensor` of shape `[N, T]`): Attention mask, 1 for tokens and 0 for padding.
+
+        Returns:
+            `Tensor`: float32 scalar in nats; 0 if the batch has no target that counts.
+        """
+
+    @abstractmethod
+    def distributions(self, logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the distributions that answers and their uncertainty are taken of.
+
+        Args:
+            logits (`Tensor` of shape `[N, T, W]` if `per_token` else `[N, W]`): Outputs of the head, any float dtype.
+            mask (`Tensor` of shape `[N, T]`): Attention mask, 1 for tokens and 0 for padding.
+
+        Returns:
+            `tuple[Tensor, Tensor, Tensor]`, all float32: `probabilities` `[N, D, C]`, which sum to 1 over C;
+            `weights` `[N, D]`, each distribution's share in the row's uncertainty, which sum to 1 over D;
+            `log_classes` `[N, D]`, the largest entropy a distribution can have, in nats, at least log 2.
+        """
+
+    @abstractmethod
+    def decode_rows(
+        self, scores: np.ndarray, features: Mapping[str, Any], sources: Sequence[Any], labels: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """`decode` for features that are not in a data set, such as those of `inputs.encode_inputs`.
+
+        Args:
+            scores (`np.ndarray` of shape `[F, D, C]`): As in `decode`.
+            features (`dict`): The columns in `extras`, F entries each; `example` counts from 0 to E - 1.
+            sources (`list` of length E): What answers are cut from: contexts (question answering), word lists (token
+                classification), anything (text classification). An input of another form has no such source:
+                give `""` or `None`, and the answer is empty.
+            labels (`list[str]`): The task's label names.
+        """
+
+    @abstractmethod
+    def references(self, examples: Dataset, columns: Mapping[str, str], labels: Sequence[str]) -> list[Any]:
+        """Returns the E right answers in the form that `score` compares answers with.
+
+        Raises:
+            ValueError: If a label lies outside `labels`; the message names its row.
+        """
+
+    @abstractmethod
+    def score(self, answers: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
+        """Compares answers with the right ones.
+
+        Args:
+            answers (`list` of length E): The `answer` values of `decode`. They may come from another kind, in which
+                case they count as wrong.
+            references (`list` of length E): As `references` returns them.
+
+        Returns:
+            `dict[str, float]`: Metrics in [0, 1], larger is better; `metric` is one of the keys.
+
+        Raises:
+            ValueError: If there are no references, or not as many as answers.
+        """
+
+    @abstractmethod
+    def majority(self, references_train: Sequence[Any], references_test: Sequence[Any]) -> float:
+        """Returns the primary metric on the test rows of always giving the training rows' most frequent answer.
+
+        Raises:
+            ValueError: If either list is empty.
+        """
+
+    @abstractmethod
+    def _encode_batch(
+        self,
+        batch: Mapping[str, list[Any]],
+        rows: Sequence[int],
+        columns: Mapping[str, str],
+        labels: Sequence[str],
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        stride: int,
+    ) -> dict[str, list[Any]]:
+        """Encodes some rows: model inputs, `targets` and `extras`."""
+
+    @abstractmethod
+    def _expected_type(self, role: str, feature: Any) -> str | None:
+        """Says what a role's column must hold, or returns `None` if `feature` is that."""
+
+    @abstractmethod
+    def sources_of(self, examples: Dataset, columns: Mapping[str, str]) -> list[Any]:
+        """Returns `sources` of `decode_rows` for a data set."""
+
+    @abstractmethod
+    def _check_tokenised(self, dataset: Dataset, labels: Sequence[str]) -> None:
+        """Raises a `ValueError` if a tokenised data set's targets do not fit `labels`."""
+
+    def _column_of(self, role: str, dataset: Dataset, columns: Mapping[str, str], required: bool) -> str | None:
+        named = columns.get(role)
+        candidates = (named,) if named is not None else (self.columns[role], *self.aliases.get(role, ()))
+        for name in candidates:
+            if name in dataset.column_names:
+                return name
+        if named is None and not required:
+            return None
+        tried = " or ".join(repr(name) for name in candidates)
+        raise ValueError(
+            f"columns[{role!r}]: there is no column {tried} in the data set; it has {dataset.column_names}. "
+            f"Give the right one as columns={{{role!r}: ...}}."
+        )
+
+    def _encode_batch_for(
+        self, batch: Mapping[str, list[Any]], rows: Sequence[int], training: bool, **options: Any
+    ) -> dict[str, list[Any]]:
+        encoded = self._encode_batch(batch, rows, **options)
+        return {name: values for name, values in encoded.items() if not training or name not in self.extras}
+
+    def _keep_tokenised(
+        self, dataset: Dataset, labels: Sequence[str], tokenizer: PreTrainedTokenizerBase, training: bool
+    ) -> Dataset:
+        self._check_tokenised(dataset, labels)
+        wanted = {*MODEL_INPUTS, *tokenizer.model_input_names, *self.targets}
+        kept = dataset.with_format(None).select_columns([name for name in dataset.column_names if name in wanted])
+        if not training:
+            for name, values in self._tokenised_extras(dataset).items():
+                kept = kept.add_column(name, values)
+        return kept
+
+    def _tokenised_extras(self, dataset: Dataset) -> dict[str, list[Any]]:
+        return {"example": list(range(len(dataset)))}
+
+
+def check_dataset(dataset: Any) -> None:
+    """Raises a `ValueError` unless the object is a map-style data set."""
+    from datasets import Dataset
+
+    if not isinstance(dataset, Dataset):
+        raise ValueError(
+            f"dataset must be a datasets.Dataset, not {type(dataset).__name__}; pass one split of a DatasetDict, and "
+            "load without streaming."
+        )
+
+
+def check_not_empty(dataset: Dataset) -> None:
+    """Raises a `ValueError` if a data set has no rows."""
+    if len(dataset) == 0:
+        raise ValueError(
+            "dataset is empty; a task needs at least one row, so check the split or filter it comes from."
+        )
+
+
+def check_comparable(answers: Sequence[Any], references: Sequence[Any]) -> None:
+    """Raises a `ValueError` unless answers and references can be compared one by one."""
+    if not references:
+        raise ValueError("references is empty; there is nothing to score, so give at least one example.")
+    if len(answers) != len(references):
+        raise ValueError(f"answers has {len(answers)} entries and references {len(references)}; give one per example.")
+
+
+def check_references(references_train: Sequence[Any]) -> None:
+    """Raises a `ValueError` if there is nothing to take the most frequent answer of."""
+    if not references_train:
+        raise ValueError("references_train is empty; the majority answer needs at least one training example.")
+
+
+def is_string(feature: Any) -> bool:
+    """Whether a `datasets` feature holds strings."""
+    return getattr(feature, "dtype", None) in ("string", "large_string")
+
+
+def column_values(dataset: Dataset, name: str) -> list[Any]:
+    """Returns a column as plain Python values, whatever format the data set is set to."""
+    return dataset.select_columns([name]).with_format("arrow")[:].column(name).to_pylist()

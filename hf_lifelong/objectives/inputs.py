@@ -1,0 +1,222 @@
+"""From texts to model inputs: the tokenising that data sets and single inputs share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .base import MODEL_INPUTS
+
+if TYPE_CHECKING:
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+FORMS = (
+    'a string, {"text": ..., "text_pair": ...}, {"question": ..., "context": ...} or {"tokens": [...]}, '
+    "with strings as values"
+)
+"""The forms of input that `encode_inputs` knows, in words."""
+
+NO_OFFSET = [-1, -1]
+"""Offset of a token that is not part of the context."""
+
+
+def encode_inputs(
+    inputs: Sequence[str | Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, max_length: int, stride: int
+) -> tuple[dict[str, list[Any]], list[int]]:
+    """Tokenises inputs that arrive without a task, whatever their forms.
+
+    An input gets the same `input_ids` as it would as a row of a task's data set.
+
+    Args:
+        inputs (`list` of length E): Strings, `{"text": ..., "text_pair": ...}` (`text_pair` may be left out),
+            `{"question": ..., "context": ...}` or `{"tokens": [...]}`, mixed at will.
+        tokenizer (`PreTrainedTokenizerBase`): The backbone's tokenizer.
+        max_length (`int`): Longest feature, in tokens, special tokens included.
+        stride (`int`): Tokens of context that neighbouring windows share.
+
+    Returns:
+        `tuple[dict[str, list], list[int]]`: The features and the input that each of the F features belongs to, in
+        order of the inputs. The features' columns are the tokenizer's model inputs (unpadded), `example` (that same
+        list), `offsets` (see `tokenize_windows`) and `words` (see `tokenize_words`), both `[]` where they do
+        not apply.
+
+    Raises:
+        ValueError: If an input has none of the forms; the message names its index.
+    """
+    forms: dict[str, list[int]] = {}
+    for i, entry in enumerate(inputs):
+        forms.setdefault(_form_of(entry, i), []).append(i)
+    features: list[dict[str, Any]] = []
+    for form, rows in forms.items():
+        encoded = _encode_form(form, [inputs[i] for i in rows], rows, tokenizer, max_length, stride)
+        features += [dict(zip(encoded, values, strict=True)) for values in zip(*encoded.values(), strict=True)]
+    features.sort(key=lambda feature: feature["example"])
+    model_inputs = [name for name in MODEL_INPUTS if name in tokenizer.model_input_names]
+    names = list(features[0]) if features else [*model_inputs, "example", "offsets", "words"]
+    table = {name: [feature[name] for feature in features] for name in names}
+    return table, table["example"]
+
+
+def tokenize_texts(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int
+) -> dict[str, list[Any]]:
+    """Tokenises texts, or pairs of texts, and cuts off what is too long (of the longer text of a pair first).
+
+    Returns:
+        `dict[str, list]`: Model inputs, one feature per text.
+    """
+    check_lengths(tokenizer, max_length, pair=pairs is not None)
+    second = list(pairs) if pairs is not None else None
+    return _model_inputs(tokenizer(list(texts), second, truncation=True, max_length=max_length))
+
+
+def tokenize_windows(
+    tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], contexts: Sequence[str], max_length: int, stride: int
+) -> dict[str, list[Any]]:
+    """Tokenises questions with their contexts, which are cut into overlapping windows where they are too long.
+
+    A question that would fill its windows is cut, so that every window moves on by a quarter of what the overlap
+    leaves free.
+
+    Returns:
+        `dict[str, list]`: Model inputs, one feature per window, `example` (index of the question) and `offsets` (per
+        token its `[start, end]` in characters of the context, `[-1, -1]` for tokens outside the context).
+    """
+    check_fast(tokenizer)
+    check_lengths(tokenizer, max_length, pair=True, stride=stride)
+    free = max_length - tokenizer.num_special_tokens_to_add(pair=True) - stride
+    encoded = tokenizer(
+        _cut(tokenizer, questions, max(1, free * 3 // 4)),
+        list(contexts),
+        truncation="only_second",
+        max_length=max_length,
+        stride=stride,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+    )
+    offsets = []
+    for i, window in enumerate(encoded["offset_mapping"]):
+        sequences = encoded.sequence_ids(i)
+        offsets.append([list(o) if s == 1 else NO_OFFSET for o, s in zip(window, sequences, strict=True)])
+    return {
+        **_model_inputs(encoded),
+        "example": [int(i) for i in encoded["overflow_to_sample_mapping"]],
+        "offsets": offsets,
+    }
+
+
+def tokenize_words(
+    tokenizer: PreTrainedTokenizerBase, words: Sequence[Sequence[str]], max_length: int
+) -> dict[str, list[Any]]:
+    """Tokenises texts that are split into words, and cuts off what is too long.
+
+    Returns:
+        `dict[str, list]`: Model inputs, one feature per text, and `words` (per token the index of its word, -1 for
+        special tokens).
+    """
+    check_fast(tokenizer)
+    check_lengths(tokenizer, max_length)
+    encoded = tokenizer(
+        [list(text) for text in words], is_split_into_words=True, truncation=True, max_length=max_length
+    )
+    indices = [[-1 if word is None else word for word in encoded.word_ids(i)] for i in range(len(words))]
+    return {**_model_inputs(encoded), "words": indices}
+
+
+def check_lengths(tokenizer: PreTrainedTokenizerBase, max_length: int, pair: bool = False, stride: int = 0) -> None:
+    """Raises a `ValueError` unless windows of `max_length` tokens that overlap by `stride` hold text and move on."""
+    special = tokenizer.num_special_tokens_to_add(pair=pair)
+    needed = special + (2 if pair else 1)
+    if max_length < needed:
+        raise ValueError(
+            f"max_length is {max_length}, but {special} special tokens and the text need at least {needed}; raise it."
+        )
+    if not 0 <= stride <= max_length - needed:
+        raise ValueError(
+            f"stride is {stride}, but windows of max_length={max_length} tokens allow 0 to {max_length - needed}; "
+            "choose a stride in this range (a third of max_length is usual)."
+        )
+
+
+def check_fast(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises a `ValueError` unless a tokenizer says which characters and words its tokens come from."""
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"tokenizer is a {type(tokenizer).__name__}, which does not say where in the text its tokens are; "
+            "questions and split words need a fast one, for example from AutoTokenizer.from_pretrained."
+        )
+
+
+def check_texts(values: Sequence[Any], rows: Sequence[int], column: str) -> None:
+    """Raises a `ValueError` that names the first row whose value is not a string."""
+    for value, row in zip(values, rows, strict=True):
+        if not isinstance(value, str):
+            raise ValueError(f"column {column!r}, row {row}: {value!r} is not a string; correct it or drop the row.")
+
+
+def check_words(values: Sequence[Any], rows: Sequence[int], column: str) -> None:
+    """Raises a `ValueError` that names the first row whose value is not a list of strings."""
+    for value, row in zip(values, rows, strict=True):
+        if not _are_words(value):
+            raise ValueError(
+                f"column {column!r}, row {row}: {value!r} is not a list of strings; correct it or drop the row."
+            )
+
+
+def _form_of(entry: Any, index: int) -> str:
+    if isinstance(entry, str):
+        return "text"
+    if isinstance(entry, Mapping):
+        keys = set(entry)
+        if keys == {"tokens"} and _are_words(entry["tokens"]):
+            return "tokens"
+        given = {key for key in keys if not (key == "text_pair" and entry[key] is None)}
+        if all(isinstance(entry[key], str) for key in given):
+            if given == {"question", "context"}:
+                return "question"
+            if given in ({"text"}, {"text", "text_pair"}):
+                return "pair" if "text_pair" in given else "text"
+    raise ValueError(f"inputs[{index}] is {entry!r:.200}, which is no known form of input; give {FORMS}.")
+
+
+def _encode_form(
+    form: str,
+    entries: Sequence[Any],
+    rows: Sequence[int],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    stride: int,
+) -> dict[str, list[Any]]:
+    if form == "question":
+        questions, contexts = ([entry[key] for entry in entries] for key in ("question", "context"))
+        encoded = tokenize_windows(tokenizer, questions, contexts, max_length, stride)
+    elif form == "tokens":
+        encoded = tokenize_words(tokenizer, [entry["tokens"] for entry in entries], max_length)
+    else:
+        texts = [entry if isinstance(entry, str) else entry["text"] for entry in entries]
+        pairs = [entry["text_pair"] for entry in entries] if form == "pair" else None
+        encoded = tokenize_texts(tokenizer, texts, pairs, max_length)
+    count = len(encoded["input_ids"])
+    empty: list[list[int]] = [[] for _ in range(count)]
+    example = [rows[i] for i in encoded.pop("example", range(count))]
+    offsets, words = encoded.pop("offsets", empty), encoded.pop("words", empty)
+    return {**encoded, "example": example, "offsets": offsets, "words": words}
+
+
+def _cut(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], tokens: int) -> list[str]:
+    encoded = tokenizer(
+        list(texts), add_special_tokens=False, truncation=True, max_length=tokens, return_offsets_mapping=True
+    )
+    # Only a text that fills the limit may have lost something; all others stay as they are, to the character.
+    return [
+        text[: offsets[-1][1]] if len(offsets) == tokens else text
+        for text, offsets in zip(texts, encoded["offset_mapping"], strict=True)
+    ]
+
+
+def _are_words(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(word, str) for word in value)
+
+
+def _model_inputs(encoded: BatchEncoding) -> dict[str, list[Any]]:
+    return {name: list(encoded[name]) for name in MODEL_INPUTS if name in encoded}

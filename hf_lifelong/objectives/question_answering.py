@@ -1,0 +1,283 @@
+"""Extractive question answering: the span of a context that answers a question (SQuAD layout)."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .base import (
+    Objective,
+    check_comparable,
+    check_dataset,
+    check_not_empty,
+    check_references,
+    column_values,
+    is_string,
+)
+from .inputs import check_texts, tokenize_windows
+from .labels import IGNORED
+from .numeric import LOG_2, fit, mask_padding, mean_cross_entropy, padded
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+MAX_ANSWER_TOKENS = 30
+"""Longest answer that decoding considers, the customary limit for SQuAD."""
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+class QuestionAnswering(Objective):
+    """Start and end token of the answer in each window of the context.
+
+    Features of `encode(training=False)` carry `example` and `offsets` (per token `[start, end]` in characters of the
+    context, `[-1, -1]` outside it). A window without the whole answer has token 0 as its target. A question without
+    gold answers (SQuAD 2.0) has the empty answer as its right one.
+
+    Metrics: `f1` (primary) and `exact_match`, of SQuAD v1.1 but in [0, 1] instead of per cent.
+    """
+
+    kind = "question-answering"
+    targets = ("start_positions", "end_positions")
+    per_token = True
+    metric = "f1"
+    columns = {"question": "question", "context": "context", "answers": "answers"}
+    extras = ("example", "offsets")
+
+    def label_names(self, dataset: Dataset, columns: Mapping[str, str]) -> list[str]:
+        check_dataset(dataset)
+        check_not_empty(dataset)
+        self.resolve_columns(dataset, columns)
+        return ["start", "end"]
+
+    def head_width(self, labels: Sequence[str]) -> int:
+        return 2
+
+    def loss(self, logits: Tensor, batch: Mapping[str, Tensor], mask: Tensor) -> Tensor:
+        """Mean of the cross entropies of start and end over the T tokens; targets outside the tokens do not count."""
+        losses = []
+        for i, name in enumerate(self.targets):
+            targets = batch[name]
+            clamped = targets.clamp(0, mask.shape[1] - 1)
+            valid = (targets == clamped) & (mask.gather(1, clamped[:, None])[:, 0] != 0)
+            losses.append(mean_cross_entropy(mask_padding(logits[..., i], mask), targets.where(valid, IGNORED)))
+        return (losses[0] + losses[1]) / 2
+
+    def distributions(self, logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """D = 2 (start, end) and C = T: the softmax over the tokens of a row."""
+        probabilities = mask_padding(logits.transpose(1, 2), mask).softmax(dim=-1)
+        weights = torch.full_like(probabilities[:, :, 0], 0.5)
+        tokens = (mask != 0).sum(dim=1, keepdim=True).to(weights.dtype)
+        return probabilities, weights, tokens.log().clamp(min=LOG_2).expand_as(weights)
+
+    def decode_rows(
+        self, scores: np.ndarray, features: Mapping[str, Any], sources: Sequence[Any], labels: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """`{"answer": text, "score": p(start) * p(end), "start": char, "end": char}`, `end` exclusive.
+
+        The best span over all windows of an example that lies in the context and has at most `MAX_ANSWER_TOKENS`
+        tokens; `""` with score 0 if no span has a positive probability.
+        """
+        offsets = padded(features["offsets"], entry=(2,))
+        example = np.asarray(features["example"], dtype=np.int64)
+        best, first, last = best_spans(fit(scores, len(example), 2, offsets.shape[1]), offsets[..., 0] >= 0)
+        answers = [{"answer": "", "score": 0.0, "start": 0, "end": 0} for _ in sources]
+        for i in np.flatnonzero(best > 0):
+            source = sources[example[i]]
+            if best[i] > answers[example[i]]["score"]:
+                start, end = int(offsets[i, first[i], 0]), int(offsets[i, last[i], 1])
+                answers[example[i]] = _cut_answer(source, start, end, float(best[i]))
+        return answers
+
+    def references(
+        self, examples: Dataset, columns: Mapping[str, str], labels: Sequence[str]
+    ) -> list[dict[str, list[str]]]:
+        """`{"text": all gold answers}` per example."""
+        column = self.resolve_columns(examples, columns).get("answers")
+        if column is None:
+            raise ValueError(
+                f"columns['answers']: a tokenised data set needs its gold answers to be scored, but it has only "
+                f"{examples.column_names}; keep the column or give the data set before it was tokenised."
+            )
+        return [{"text": _gold(v, row, column)[0]} for row, v in enumerate(column_values(examples, column))]
+
+    def score(self, answers: Sequence[Any], references: Sequence[Mapping[str, list[str]]]) -> dict[str, float]:
+        check_comparable(answers, references)
+        exact = f1 = 0.0
+        for answer, reference in zip(answers, references, strict=True):
+            if isinstance(answer, str):
+                # Without gold answers the empty one is right, and there is no partly right one.
+                exact += max((exact_match(answer, gold) for gold in reference["text"]), default=not normalise(answer))
+                f1 += max((token_f1(answer, gold) for gold in reference["text"]), default=not normalise(answer))
+        return {"exact_match": exact / len(references), "f1": f1 / len(references)}
+
+    def majority(self, references_train: Sequence[Any], references_test: Sequence[Any]) -> float:
+        """The empty answer's: no answer is frequent. 0 where every question has an answer."""
+        check_references(references_train)
+        return self.score([""] * len(references_test), references_test)[self.metric]
+
+    def _encode_batch(
+        self,
+        batch: Mapping[str, list[Any]],
+        rows: Sequence[int],
+        columns: Mapping[str, str],
+        labels: Sequence[str],
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        stride: int,
+    ) -> dict[str, list[Any]]:
+        question, context, answers = (columns[role] for role in self.columns)
+        for column in (question, context):
+            check_texts(batch[column], rows, column)
+        encoded = tokenize_windows(tokenizer, batch[question], batch[context], max_length, stride)
+        golds = [
+            _first_answer(value, text, row, answers)
+            for value, text, row in zip(batch[answers], batch[context], rows, strict=True)
+        ]
+        spans = [
+            token_span(np.array(window), *golds[i])
+            for i, window in zip(encoded["example"], encoded["offsets"], strict=True)
+        ]
+        encoded["example"] = [rows[i] for i in encoded["example"]]
+        return {
+            **encoded,
+            "start_positions": [start for start, _ in spans],
+            "end_positions": [end for _, end in spans],
+        }
+
+    def _expected_type(self, role: str, feature: Any) -> str | None:
+        if role != "answers":
+            return None if is_string(feature) else "strings"
+        fields = getattr(feature, "feature", feature)
+        fits = isinstance(fields, Mapping) and {"text", "answer_start"} <= set(fields)
+        return None if fits else '{"text": [...], "answer_start": [...]} per row (SQuAD layout)'
+
+    def sources_of(self, examples: Dataset, columns: Mapping[str, str]) -> list[Any]:
+        if "context" not in columns:
+            raise ValueError(
+                f"columns['context']: answers are cut from the context, but the tokenised data set has only "
+                f"{examples.column_names}; keep the column or give the data set before it was tokenised."
+            )
+        return column_values(examples, columns["context"])
+
+    def _check_tokenised(self, dataset: Dataset, labels: Sequence[str]) -> None:
+        """Nothing to check: `loss` leaves out targets that lie outside the tokens."""
+
+    def _tokenised_extras(self, dataset: Dataset) -> dict[str, list[Any]]:
+        if "offsets" not in dataset.column_names:
+            raise ValueError(
+                f"dataset is tokenised, but has no column 'offsets' to find answers in the context with; it has "
+                f"{dataset.column_names}. Give the data set before it was tokenised."
+            )
+        return {**super()._tokenised_extras(dataset), "offsets": column_values(dataset, "offsets")}
+
+
+def token_span(offsets: np.ndarray, start: int, end: int) -> tuple[int, int]:
+    """Returns the first and last token of an answer, `(0, 0)` unless the window holds all of it.
+
+    Args:
+        offsets (`np.ndarray` of shape `[T, 2]`): Characters of each token, -1 outside the context.
+        start (`int`): First character of the answer in the context.
+        end (`int`): The character after its last one; `end <= start` means that there is no answer.
+    """
+    inside = np.flatnonzero(offsets[:, 0] >= 0)
+    if end <= start or not len(inside):
+        return 0, 0
+    starts, ends = offsets[inside, 0], offsets[inside, 1]
+    if starts[0] > start or ends[-1] < end:
+        return 0, 0
+    first, last = np.flatnonzero(ends > start)[0], np.flatnonzero(starts < end)[-1]
+    return (int(inside[first]), int(inside[last])) if first <= last else (0, 0)
+
+
+def best_spans(scores: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Finds each window's best span of at most `MAX_ANSWER_TOKENS` tokens; of equally good ones the shortest.
+
+    Args:
+        scores (`np.ndarray` of shape `[F, 2, T]`): Probabilities of start and end.
+        inside (`np.ndarray` of shape `[F, T]`): bool, tokens of the context.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray, np.ndarray]`, all of shape `[F]`: probability, first and last token. The
+        probability is 0 where no span is possible.
+    """
+    starts, ends = scores[:, 0] * inside, scores[:, 1] * inside
+    windows, tokens = starts.shape
+    best = np.zeros(windows, dtype=scores.dtype)
+    first, last = np.zeros((2, windows), dtype=np.int64)
+    # One diagonal of the table start x end at a time: every window at once, in far less memory than the tables.
+    for length in range(min(MAX_ANSWER_TOKENS, tokens)):
+        products = starts[:, : tokens - length] * ends[:, length:]
+        at = products.argmax(axis=1)
+        value = products[np.arange(windows), at]
+        better = value > best
+        best = np.where(better, value, best)
+        first, last = np.where(better, at, first), np.where(better, at + length, last)
+    return best, first, last
+
+
+def normalise(text: str) -> str:
+    """Lower-cases and drops punctuation, articles and surplus blanks, as the official SQuAD v1.1 evaluation does."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def exact_match(answer: str, gold: str) -> float:
+    """1.0 if two answers are equal after normalisation, else 0.0 (SQuAD v1.1)."""
+    return float(normalise(answer) == normalise(gold))
+
+
+def token_f1(answer: str, gold: str) -> float:
+    """F1 of the words that two answers have in common after normalisation, in [0, 1] (SQuAD v1.1)."""
+    given, right = normalise(answer).split(), normalise(gold).split()
+    common = sum((Counter(given) & Counter(right)).values())
+    return 2 * common / (len(given) + len(right)) if common else 0.0
+
+
+def _cut_answer(source: Any, start: int, end: int, score: float) -> dict[str, Any]:
+    text = source[start:end]
+    # Byte-level tokens begin with the blank before the word.
+    start += len(text) - len(text.lstrip())
+    text = text.strip()
+    return {"answer": text, "score": score, "start": start, "end": start + len(text)}
+
+
+def _gold(value: Any, row: int, column: str) -> tuple[list[str], list[int]]:
+    """Returns texts and starts, from a dict of lists or from a list of dicts."""
+    if isinstance(value, list):
+        value = {key: [answer[key] for answer in value] for key in ("text", "answer_start")}
+    texts, starts = (value.get(key) for key in ("text", "answer_start")) if value else (None, None)
+    if texts is None or starts is None or len(texts) != len(starts) or None in (*texts, *starts):
+        raise ValueError(
+            f"column {column!r}, row {row}: {value!r} does not give as many texts as starts; give "
+            '{"text": [...], "answer_start": [...]}, with empty lists if there is no answer.'
+        )
+    return list(texts), list(starts)
+
+
+def _first_answer(value: Any, context: str, row: int, column: str) -> tuple[int, int]:
+    """Returns start and end, in characters, of the first gold answer; `(0, 0)` if there is none."""
+    texts, starts = _gold(value, row, column)
+    if not texts or not texts[0].strip():
+        return 0, 0
+    text, start = texts[0], starts[0]
+    found = context[start : start + len(text)] if start >= 0 else ""
+    # Case may differ, because data sets lower-case one of the two; anything else would train on a wrong span.
+    if found.casefold() != text.casefold():
+        raise ValueError(
+            f"column {column!r}, row {row}: the context has {found!r} at answer_start={start}, not the answer "
+            f"{text!r}; correct answer_start or drop the row."
+        )
+    blanks = len(text) - len(text.lstrip())
+    return start + blanks, start + blanks + len(text.strip())
+
+
+OBJECTIVE = QuestionAnswering()

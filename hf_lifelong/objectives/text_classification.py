@@ -1,0 +1,125 @@
+"""Text classification: one label for a text or a pair of texts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .base import (
+    Objective,
+    check_comparable,
+    check_dataset,
+    check_not_empty,
+    check_references,
+    column_values,
+    is_string,
+)
+from .inputs import check_texts, tokenize_texts
+from .labels import find_label_names, is_label, label_ids, label_index, label_scores, most_frequent
+from .numeric import LOG_2, fit, mean_cross_entropy
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+
+class TextClassification(Objective):
+    """One of C labels for each text. Features of `encode(training=False)` carry `example`.
+
+    Metrics: `accuracy` (primary) and `f1`, macro-averaged over the labels that occur in the references.
+    """
+
+    kind = "text-classification"
+    targets = ("labels",)
+    per_token = False
+    metric = "accuracy"
+    columns = {"text": "text", "text_pair": "text_pair", "label": "label"}
+    aliases = {"label": ("labels",)}
+    optional = frozenset({"text_pair"})
+    label_role = "label"
+    extras = ("example",)
+
+    def label_names(self, dataset: Dataset, columns: Mapping[str, str]) -> list[str]:
+        check_dataset(dataset)
+        check_not_empty(dataset)
+        column = self.resolve_columns(dataset, columns)["label"]
+        # The targets of a tokenised data set are bare integers; the column they were made of may still have the names.
+        declared_in = (column, "label") if self.is_tokenised(dataset) else (column,)
+        return find_label_names(dataset, column, declared_in, nested=False)
+
+    def head_width(self, labels: Sequence[str]) -> int:
+        return len(labels)
+
+    def loss(self, logits: Tensor, batch: Mapping[str, Tensor], mask: Tensor) -> Tensor:
+        return mean_cross_entropy(logits, batch["labels"])
+
+    def distributions(self, logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """D = 1 and C = W: the softmax over the labels."""
+        probabilities = logits.float().softmax(dim=-1)[:, None, :]
+        weights = torch.ones_like(probabilities[:, :, 0])
+        return probabilities, weights, torch.full_like(weights, max(LOG_2, math.log(logits.shape[-1])))
+
+    def decode_rows(
+        self, scores: np.ndarray, features: Mapping[str, Any], sources: Sequence[Any], labels: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """`{"answer": label name, "score": probability}`, the mean over an example's features if it has several."""
+        example = np.asarray(features["example"], dtype=np.int64)
+        sums = np.zeros((len(sources), len(labels)))
+        np.add.at(sums, example, fit(scores, len(example), 1, len(labels))[:, 0])
+        means = sums / np.bincount(example, minlength=len(sources)).clip(min=1)[:, None]
+        best = means.argmax(axis=1)
+        return [{"answer": labels[k], "score": float(row[k])} for k, row in zip(best, means, strict=True)]
+
+    def references(self, examples: Dataset, columns: Mapping[str, str], labels: Sequence[str]) -> list[str]:
+        column = self.resolve_columns(examples, columns)["label"]
+        values = column_values(examples, column)
+        return [labels[i] for i in label_ids(values, range(len(values)), column, label_index(labels), labels)]
+
+    def score(self, answers: Sequence[Any], references: Sequence[str]) -> dict[str, float]:
+        check_comparable(answers, references)
+        return label_scores([a if isinstance(a, str) else None for a in answers], references)
+
+    def majority(self, references_train: Sequence[str], references_test: Sequence[str]) -> float:
+        check_references(references_train)
+        return self.score([most_frequent(references_train)] * len(references_test), references_test)[self.metric]
+
+    def _encode_batch(
+        self,
+        batch: Mapping[str, list[Any]],
+        rows: Sequence[int],
+        columns: Mapping[str, str],
+        labels: Sequence[str],
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        stride: int,
+    ) -> dict[str, list[Any]]:
+        text, pair, label = columns["text"], columns.get("text_pair"), columns["label"]
+        for column in (text, pair):
+            if column is not None:
+                check_texts(batch[column], rows, column)
+        pairs = batch[pair] if pair is not None else None
+        return {
+            **tokenize_texts(tokenizer, batch[text], pairs, max_length),
+            "labels": label_ids(batch[label], rows, label, label_index(labels), labels),
+            "example": list(rows),
+        }
+
+    def _expected_type(self, role: str, feature: Any) -> str | None:
+        if role == "label":
+            return None if is_label(feature) else "one label per row (ClassLabel, string or integer)"
+        return None if is_string(feature) else "strings"
+
+    def sources_of(self, examples: Dataset, columns: Mapping[str, str]) -> list[Any]:
+        return [None] * len(examples)
+
+    def _check_tokenised(self, dataset: Dataset, labels: Sequence[str]) -> None:
+        values = column_values(dataset, "labels")
+        label_ids(values, range(len(values)), "labels", {i: i for i in range(len(labels))}, labels)
+
+
+OBJECTIVE = TextClassification()

@@ -1,0 +1,87 @@
+"""`DriftTrainingArguments`: Trainer's arguments, per task, and the drift."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+STARTS = ("fresh", "previous", "nearest")
+GROUPINGS = ("performance", "boundary")
+
+
+@dataclass
+class DriftTrainingArguments(TrainingArguments):
+    """Arguments of [`DriftTrainer`]. Those of `TrainingArguments` keep their meaning for each task: epochs, steps,
+    warm-up and logging start anew with every task.
+
+    With every drift source off (`gradient_noise=0`, `input_noise=0`, `drift_dropout=False`,
+    `cyclic_learning_rate=False`) training is plain fine-tuning with snapshots.
+
+    Args:
+        learning_rate (`float`, *optional*, defaults to `2e-3`):
+            As in `TrainingArguments`; the default fits low-rank adapters.
+        cyclic_learning_rate (`bool`, *optional*, defaults to `True`):
+            Whether the learning rate falls along a cosine to zero in each cycle (`members` cycles a task, a snapshot
+            at the end of each). Off: `lr_scheduler_type` over the whole task, snapshots at the same steps.
+        first_cycle (`float`, *optional*, defaults to `0.5`):
+            Share of a task's steps in its first cycle; the other cycles share the rest. In (0, 1).
+        gradient_noise (`float`, *optional*, defaults to `0.05`):
+            Norm of the Gaussian noise added to the gradient, as a share of the gradient's norm; falls to zero in each
+            cycle.
+        input_noise (`float`, *optional*, defaults to `0.05`):
+            Standard deviation of the Gaussian noise added to each hidden state at the trunk's end, as a share of that
+            state's root mean square; falls to zero in each cycle.
+        drift_dropout (`bool`, *optional*, defaults to `True`):
+            Whether dropout is on above the trunk, with the probabilities of the base model and of `lora_dropout`.
+        start_from (`str`, *optional*, defaults to `"fresh"`):
+            What a task starts from: `"fresh"`, `"previous"` (the task learned last) or `"nearest"` (the newest task of
+            the group whose signature lies closest).
+        grouping (`str`, *optional*, defaults to `"performance"`):
+            `"performance"`: a task whose data an old group answers as well as the new members joins that group.
+            `"boundary"`: every task opens a group.
+        grouping_tolerance (`float`, *optional*, defaults to `0.01`):
+            How much worse (in the task's metric, on its validation part) an old group may be for a task to join it.
+        validation_share (`float`, *optional*, defaults to `0.1`):
+            Share of a task's training data that is split off for validation where none is given. In (0, 1).
+        signature_samples (`int`, *optional*, defaults to `1000`):
+            Training texts that a signature is fitted on.
+    """
+
+    learning_rate: float = field(default=2e-3, metadata={"help": "Highest learning rate of each task."})
+    cyclic_learning_rate: bool = field(
+        default=True, metadata={"help": "Cosine cycles of the learning rate, a snapshot at the end of each."}
+    )
+    first_cycle: float = field(default=0.5, metadata={"help": "Share of a task's steps in its first cycle, in (0, 1)."})
+    gradient_noise: float = field(
+        default=0.05, metadata={"help": "Norm of the gradient noise as a share of the gradient's norm."}
+    )
+    input_noise: float = field(
+        default=0.05, metadata={"help": "Noise at the trunk's end as a share of the hidden states' root mean square."}
+    )
+    drift_dropout: bool = field(default=True, metadata={"help": "Dropout above the trunk."})
+    start_from: str = field(default="fresh", metadata={"help": "What a task starts from.", "choices": STARTS})
+    grouping: str = field(
+        default="performance", metadata={"help": "When a task joins an old group.", "choices": GROUPINGS}
+    )
+    grouping_tolerance: float = field(
+        default=0.01, metadata={"help": "How much worse an old group may be for a task to join it."}
+    )
+    validation_share: float = field(
+        default=0.1, metadata={"help": "Share of the training data split off for validation where none is given."}
+    )
+    signature_samples: int = field(default=1000, metadata={"help": "Training texts that a signature is fitted on."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, choices in (("start_from", STARTS), ("grouping", GROUPINGS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"`{name}` is {getattr(self, name)!r}; choose one of {list(choices)}.")
+        for name in ("gradient_noise", "input_noise", "grouping_tolerance"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"`{name}` is {getattr(self, name)!r}; it must be a share of at least 0.")
+        for name in ("first_cycle", "validation_share"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)!r}; it must lie between 0 and 1.")
+        if self.signature_samples < 2:
+            raise ValueError(f"`signature_samples` is {self.signature_samples}; a signature needs at least 2 texts.")

@@ -1,0 +1,89 @@
+"""The callback that turns one Trainer run into members: drift of each step, snapshots, what checkpoints must hold."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from ..adapter.bank import Snapshot, take_snapshot
+from ..adapter.heads import lifelong_of
+from .arguments import DriftTrainingArguments
+from .checkpoints import mark_complete
+from .drift import cycle_ends, cycle_position, decay
+
+
+class SnapshotCallback(TrainerCallback):
+    """Takes a member at the end of each cycle, and sets the noise of each step.
+
+    Args:
+        members (`int`): Cycles of a task.
+    """
+
+    def __init__(self, members: int) -> None:
+        self.members = members
+        self.begin("", "")
+
+    def begin(self, task: str, folder: str | os.PathLike[str], snapshots: list[Snapshot] | None = None) -> None:
+        """Makes ready for a task; `snapshots` are those of a run that is resumed."""
+        self.task, self.folder = task, folder
+        self.snapshots: list[Snapshot] = list(snapshots or [])
+        self.steps: list[int] = []
+        self.ends: list[int] = []
+        self.scale = 1.0
+
+    def plan(self, steps: int, first: float) -> list[int]:
+        """Fixes the ends of the cycles, once the number of steps is known."""
+        self.ends = cycle_ends(steps, self.members, first)
+        return self.ends
+
+    def on_train_begin(
+        self, args: DriftTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.plan(state.max_steps, args.first_cycle)
+        self.steps = self.ends[: len(self.snapshots)]
+
+    def on_step_begin(
+        self, args: DriftTrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        self.scale = decay(cycle_position(state.global_step, self.ends))
+        lifelong_of(model).input_noise = args.input_noise * self.scale
+
+    def on_step_end(
+        self, args: DriftTrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        if state.global_step in self.ends:
+            self._take(model, state.global_step)
+
+    def on_save(
+        self, args: DriftTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if args.should_save:
+            checkpoint = os.path.join(self.folder, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+            mark_complete(Path(checkpoint), self.task, state.global_step, self.snapshots)
+
+    def on_train_end(
+        self, args: DriftTrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        best = state.best_global_step if args.load_best_model_at_end else None
+        if best and state.best_model_checkpoint:
+            # The best weights are in the model now: members from later steps belong to what was discarded.
+            keep = [i for i, step in enumerate(self.steps) if step < best]
+            self.snapshots = [self.snapshots[i] for i in keep]
+            self._take(model, best)
+        elif not self.steps or self.steps[-1] != state.global_step:
+            self._take(model, state.global_step)
+
+    def _take(self, model: Any, step: int) -> None:
+        snapshot = take_snapshot(model)
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in snapshot.values()):
+            raise FloatingPointError(
+                f"The weights of task `{self.task}` are NaN or infinite at step {step}; nothing of the task was kept. "
+                "Lower `learning_rate` or raise `warmup_steps`."
+            )
+        self.snapshots.append(snapshot)
+        self.steps.append(step)

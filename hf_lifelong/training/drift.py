@@ -1,0 +1,93 @@
+"""Drift: what keeps training exploring, and when snapshots are taken.
+
+The noise of a step depends on the seed, the task and the step alone, so that a resumed run repeats it, and so that all
+data-parallel ranks, which hold the same reduced gradient, stay equal.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def cycle_ends(steps: int, cycles: int, first: float) -> list[int]:
+    """The step after which each cycle ends.
+
+    Args:
+        steps (`int`): Optimiser steps of the task.
+        cycles (`int`): Number of cycles.
+        first (`float`): Share of the steps in the first cycle; the others share the rest equally.
+
+    Raises:
+        ValueError: when there are fewer steps than cycles.
+    """
+    if steps < cycles:
+        raise ValueError(
+            f"The task has {steps} optimiser steps, fewer than `members` ({cycles}), so not every member would be "
+            "trained. Raise `num_train_epochs` or `max_steps`, or lower `members` in `DriftAdapterConfig`."
+        )
+    if cycles == 1:
+        return [steps]
+    lead = min(max(round(steps * first), 1), steps - cycles + 1)
+    return [lead + round((steps - lead) * i / (cycles - 1)) for i in range(cycles)]
+
+
+def cycle_position(step: int, ends: list[int]) -> float:
+    """How far a step lies in its cycle, in [0, 1); 1 after the last cycle."""
+    cycle = bisect_right(ends, step)
+    if cycle == len(ends):
+        return 1.0
+    start = ends[cycle - 1] if cycle else 0
+    return (step - start) / (ends[cycle] - start)
+
+
+def decay(position: float) -> float:
+    """Cosine from 1 at the start of a cycle to 0 at its end."""
+    return 0.5 * (1 + math.cos(math.pi * position))
+
+
+def learning_rate_factor(step: int, ends: list[int], warmup: int) -> float:
+    """Factor on the learning rate: the cosine of the cycle, with a linear warm-up at the start of the task."""
+    return decay(cycle_position(step, ends)) * min(1.0, (step + 1) / (warmup + 1))
+
+
+def gradient_noise_hook(
+    share: Callable[[], float], seed: Callable[[], int], name: Callable[[], str]
+) -> Callable[[torch.optim.Optimizer, tuple, dict[str, Any]], None]:
+    """A hook for `Optimizer.register_step_pre_hook`: adds Gaussian noise to the gradient, and refuses NaN.
+
+    The noise vector over all parameters has an expected norm of `share() * ‖gradient‖`. The hook runs after reduction,
+    unscaling and clipping.
+
+    Args:
+        share (`Callable`): Noise norm as a share of the gradient norm at this step.
+        seed (`Callable`): Seed of this step's noise.
+        name (`Callable`): Name of the task, for the error.
+    """
+
+    def hook(optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict[str, Any]) -> None:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not gradients:
+            return
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        if not torch.isfinite(norm):
+            raise FloatingPointError(
+                f"The gradient of task `{name()}` is NaN or infinite; nothing of the task was kept. Lower "
+                "`learning_rate`, raise `warmup_steps`, or look for empty or damaged texts in its data."
+            )
+        if not (wanted := share()):
+            return
+        generator = torch.Generator(gradients[0].device).manual_seed(seed())
+        size = sum(g.numel() for g in gradients)
+        noise = torch.randn(size, generator=generator, device=gradients[0].device, dtype=torch.float32)
+        noise *= wanted * norm / size**0.5
+        parts = noise.split([g.numel() for g in gradients])
+        torch._foreach_add_(
+            gradients, [part.view_as(g).to(g.dtype) for part, g in zip(parts, gradients, strict=True)]
+        )
+
+    return hook

@@ -1,0 +1,177 @@
+"""Answers of whole data sets, and the scores of them.
+
+Members never change once they are committed, so the answer of a group to a row is kept: after a later task only the
+routing is done again, and only rows that go elsewhere are run.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from tqdm.auto import tqdm
+
+from ..adapter import knowledge_of, lifelong_of, predict, trunk_features
+from ..adapter.decoding import decode_answers
+from ..knowledge import KnowledgeBase, group_posterior
+from ..objectives.base import MODEL_INPUTS
+from .tasks import PreparedTask, Split
+
+
+@dataclass
+class Scored:
+    """Scores of one data set.
+
+    Args:
+        metrics (`dict[str, float]`): The kind's metrics.
+        retrieval (`float`): Share of the rows that went to the task's own group.
+        groups (`list[str]`): Group that answered each row.
+    """
+
+    metrics: dict[str, float]
+    retrieval: float
+    groups: list[str]
+
+
+class Scorer:
+    """Scores tasks with a model that has a lifelong adapter.
+
+    Args:
+        model (`nn.Module`): The model.
+        accelerator (`accelerate.Accelerator`): Shares rows among processes.
+        batch_size (`int`): Rows of a batch.
+        quiet (`bool`): No progress bars.
+    """
+
+    def __init__(self, model: torch.nn.Module, accelerator: Any, batch_size: int, quiet: bool) -> None:
+        self.model, self.accelerator, self.batch_size, self.quiet = model, accelerator, batch_size, quiet
+        self._features: dict[int, torch.Tensor] = {}
+        self._answers: dict[tuple[int, str], dict[int, np.ndarray]] = defaultdict(dict)
+        self._splits: list[Split] = []  # keeps the splits alive whose ids are keys
+
+    @property
+    def knowledge(self) -> KnowledgeBase:
+        return knowledge_of(self.model)
+
+    def features(self, prepared: PreparedTask, rows: Any, limit: int | None = None) -> torch.Tensor:
+        """Trunk features of a data set's rows, `[rows, D]`; of `limit` rows evenly spread over it where it is longer."""
+        count = len(rows)
+        index = range(count) if limit is None or count <= limit else np.linspace(0, count - 1, limit).astype(int)
+        found = dict(self._batches(prepared, rows, index, "Signature", lambda b, i: trunk_features(self.model, b)))
+        return torch.stack([found[int(i)] for i in index])
+
+    def oracle(self, prepared: PreparedTask, split: Split, task: str) -> dict[str, float]:
+        """Metrics when the newest members of `task` answer every row."""
+        rows = range(len(split.features))
+        answers = self._answers_of(prepared, split, {task: list(rows)})
+        return self._metrics(prepared, split, [task] * len(rows), answers)
+
+    def score(self, prepared: PreparedTask, split: Split, policy: str | None = None) -> Scored:
+        """Metrics without being told the task, under a policy (the configuration's where it is `None`)."""
+        config = lifelong_of(self.model).config[lifelong_of(self.model).active_adapters[0]]
+        if (policy or config.retrieval) == "signature" and config.answer == "merged" and not config.per_batch:
+            chosen = self._route(prepared, split)
+            wanted: dict[str, list[int]] = defaultdict(list)
+            for row, task in enumerate(chosen):
+                wanted[task].append(row)
+            answers = self._answers_of(prepared, split, wanted)
+        else:
+            chosen, answers = self._run(prepared, split, policy)
+        metrics = self._metrics(prepared, split, chosen, answers)
+        group_of = {task.name: task.group for task in self.knowledge.tasks}
+        groups = [group_of[task] for task in chosen]
+        own = group_of.get(prepared.name)
+        return Scored(metrics, float(np.mean([group == own for group in groups])), groups)
+
+    def _route(self, prepared: PreparedTask, split: Split) -> list[str]:
+        """The newest task of the group that the signature chooses for each row."""
+        if id(split) not in self._features:
+            self._features[id(split)] = self.features(prepared, split.features)
+            self._splits.append(split)
+        root, knowledge = lifelong_of(self.model), self.knowledge
+        features = self._features[id(split)]
+        likelihood = root.router(features.to(root.where()))  # type: ignore[misc]
+        chosen = group_posterior(likelihood, knowledge.group_of_task).argmax(1).tolist()
+        newest = [knowledge.tasks[knowledge.newest(g)].name for g in range(len(knowledge.groups))]
+        return [newest[g] for g in chosen]
+
+    def _answers_of(
+        self, prepared: PreparedTask, split: Split, wanted: dict[str, list[int]]
+    ) -> dict[tuple[int, str], np.ndarray]:
+        """Scores `[D, C]` of (row, task) pairs; those known are not run again."""
+        missing = [
+            (row, task) for task, rows in wanted.items() for row in rows if row not in self._answers[id(split), task]
+        ]
+        if missing:
+            self._splits.append(split)
+            group_of = {task: self.knowledge.group_index(task) for task in wanted}
+            index = [row for row, _ in missing]
+            groups = torch.tensor([group_of[task] for _, task in missing])
+
+            def answer(batch: dict[str, torch.Tensor], places: list[int]) -> Iterable[np.ndarray]:
+                return predict(self.model, batch, "oracle", groups[places], "merged").scores.cpu().numpy()  # type: ignore[union-attr]
+
+            # A row may be asked for by several tasks, so answers are told apart by place, not by row.
+            places = self._batches(prepared, split.features, index, f"Answering {prepared.name}", answer, by_place=True)
+            for place, scores in places:
+                row, task = missing[place]
+                self._answers[id(split), task][row] = scores
+        return {(row, task): self._answers[id(split), task][row] for task, rows in wanted.items() for row in rows}
+
+    def _run(
+        self, prepared: PreparedTask, split: Split, policy: str | None
+    ) -> tuple[list[str], dict[tuple[int, str], np.ndarray]]:
+        def answer(batch: dict[str, torch.Tensor], places: list[int]) -> Iterable[Any]:
+            out = predict(self.model, batch, policy)
+            return list(zip(out.task.tolist(), out.scores.cpu().numpy(), strict=True))  # type: ignore[union-attr]
+
+        rows = range(len(split.features))
+        names = self.knowledge.names
+        found = dict(self._batches(prepared, split.features, rows, f"Answering {prepared.name}", answer))
+        chosen = [names[found[row][0]] for row in rows]
+        return chosen, {(row, chosen[row]): found[row][1] for row in rows}
+
+    def _batches(
+        self, prepared: PreparedTask, rows: Any, index: Any, title: str, function: Any, by_place: bool = False
+    ) -> Iterator[tuple[int, Any]]:
+        """Runs `function(batch, places)` over rows in order of length, shared among processes; yields (row, result)."""
+        inputs = rows.select_columns([c for c in MODEL_INPUTS if c in rows.column_names]).with_format(None)
+        inputs = inputs.select([int(i) for i in index])[:]
+        order = np.argsort([-len(ids) for ids in inputs["input_ids"]], kind="stable").tolist()
+        batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+        results: list[tuple[int, Any]] = []
+        with self.accelerator.split_between_processes(batches) as share:
+            for places in tqdm(share, desc=title, disable=self.quiet or len(share) < 2, leave=False):
+                batch = {name: [values[p] for p in places] for name, values in inputs.items()}
+                padded = prepared.tokenizer.pad(batch, return_tensors="pt")
+                results.extend(zip(places, function(dict(padded), places), strict=True))
+        if self.accelerator.num_processes > 1:
+            results = gather_object(results)
+        for place, result in results:
+            yield (place if by_place else int(index[place])), (
+                result.cpu() if isinstance(result, torch.Tensor) else result
+            )
+
+    def _metrics(
+        self, prepared: PreparedTask, split: Split, chosen: list[str], answers: dict[tuple[int, str], np.ndarray]
+    ) -> dict[str, float]:
+        knowledge = self.knowledge
+        place = {name: i for i, name in enumerate(knowledge.names)}
+        rows = split.features.with_format(None)[:]
+        found = decode_answers(
+            knowledge,
+            [place[task] for task in chosen],
+            [answers[row, task] for row, task in enumerate(chosen)],
+            {name: rows[name] for name in prepared.objective.extras},
+            prepared.objective.sources_of(split.examples, prepared.columns),
+        )
+        # An answer of another kind cannot be right, even where its words are those of a right one.
+        same = [knowledge.tasks[answer["task"]].kind == prepared.kind for answer in found]
+        given = [answer["answer"] if ok else None for answer, ok in zip(found, same, strict=True)]
+        references = prepared.objective.references(split.examples, prepared.columns, prepared.labels)
+        return prepared.objective.score(given, references)

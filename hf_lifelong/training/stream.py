@@ -1,0 +1,228 @@
+"""The task loop: one Trainer run per task, then commit. And going on after a kill."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import set_seed
+from transformers.trainer_utils import TrainOutput
+
+from ..adapter import lifelong_of
+from ..adapter.bank import add_task, close_task, open_task, set_knowledge
+from ..adapter.tuner import check_tensors
+from ..evaluation import AccuracyMatrix, plot_matrix
+from ..files import read_json, read_tensors, write_json
+from ..knowledge import KnowledgeBase, LearnedTask, candidate_groups, fit_signature, group_posterior, joins, novelty
+from .checkpoints import newest_checkpoint, newest_commit, publish, stream_folder, task_folder, write_commit
+from .tasks import PreparedTask, check_names
+
+if TYPE_CHECKING:
+    from .trainer import DriftTrainer
+
+logger = logging.getLogger(__name__)
+
+# Inputs of a task that count as unknown to it, as a share of its validation part.
+FALSE_ALARMS = 0.03
+
+
+def learn(trainer: DriftTrainer, resume: bool, **options: Any) -> TrainOutput:
+    """Learns the tasks of a trainer that are not learned yet, one after another.
+
+    Args:
+        resume (`bool`): Go on from the newest complete checkpoint, or else the last commit, in `output_dir`.
+        options: For `Trainer.train`.
+
+    Returns:
+        What `Trainer.train` returned for the last task.
+    """
+    folder = stream_folder(trainer.args.output_dir)
+    committed = newest_commit(trainer.args.output_dir) if resume else None
+    if committed is not None:
+        restore(trainer.model, committed)
+        if trainer.args.should_save:
+            publish(committed, trainer.args.output_dir)
+    elif trainer.args.should_save:
+        if not resume:
+            shutil.rmtree(folder, ignore_errors=True)
+    knowledge = trainer.knowledge
+    todo = [task for task in trainer.tasks if not (committed and task.name in knowledge.names)]
+    check_names(todo, knowledge.names)
+    output = TrainOutput(0, 0.0, {})
+    for task in todo:
+        logger.info(f"Learning task `{task.name}` ({trainer.tasks.index(task) + 1} of {len(trainer.tasks)})")
+        prepared = trainer.prepared(task)
+        started_from = begin(trainer, prepared)
+        checkpoint = newest_checkpoint(task_folder(trainer.args.output_dir, task.name), task.name) if resume else None
+        trainer.snapshots.begin(task.name, trainer.task_dir, checkpoint[1] if checkpoint else None)
+        try:
+            output = trainer.train_task(str(checkpoint[0]) if checkpoint else None, **options)
+        except BaseException:
+            close_task(trainer.model)
+            raise
+        commit(trainer, prepared, started_from)
+    return output
+
+
+def restore(model: torch.nn.Module, folder: Path) -> None:
+    """Gives a model the adapter of a commit: manifest and tensors.
+
+    Raises:
+        DamagedFileError: when a file of the commit cannot be read.
+        ValueError: when manifest and tensors do not fit each other or the model.
+    """
+    root = lifelong_of(model)
+    adapter = root.active_adapters[0]
+    knowledge = KnowledgeBase.from_dict(read_json(folder / "adapter_config.json")["knowledge"])
+    tensors = read_tensors(folder / "adapter_model.safetensors")
+    set_knowledge(model, knowledge)
+    check_tensors(model, adapter, tensors)
+    model.load_adapter(str(folder), adapter, is_trainable=True)  # type: ignore[operator]
+
+
+def begin(trainer: DriftTrainer, prepared: PreparedTask) -> str | None:
+    """Makes trainer and model ready for a task; returns the task that training starts from, if any."""
+    set_seed(trainer.args.seed + prepared.seed)
+    start = starting_point(trainer, prepared)
+    same_head = start is not None and (start.kind, start.labels) == (prepared.kind, prepared.labels)
+    set_seed(trainer.args.seed + prepared.seed)
+    name = start.name if start is not None else None
+    open_task(trainer.model, prepared.kind, prepared.labels, prepared.width, name, same_head)
+    trainer.start_task(prepared)
+    return name
+
+
+def starting_point(trainer: DriftTrainer, prepared: PreparedTask) -> LearnedTask | None:
+    """The learned task that a new one starts from, as `start_from` says."""
+    knowledge, how = trainer.knowledge, trainer.args.start_from
+    if how == "fresh" or not knowledge.tasks:
+        return None
+    if how == "previous":
+        return knowledge.tasks[-1]
+    router = lifelong_of(trainer.model).router
+    features = train_features(trainer, prepared)
+    near = group_posterior(router(features.to(router.weight.device)), knowledge.group_of_task)  # type: ignore
+    return knowledge.tasks[knowledge.newest(int(near.mean(0).argmax()))]
+
+
+def train_features(trainer: DriftTrainer, prepared: PreparedTask) -> torch.Tensor:
+    """Trunk features of the training texts that a signature is fitted on, `[n, D]`."""
+    return trainer.scorer.features(prepared, prepared.train, trainer.args.signature_samples)
+
+
+def commit(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None) -> None:
+    """Keeps what a task's training gave: members, signature, group, scores; then writes it, whole or not at all."""
+    learned = keep(trainer, prepared, started_from)
+    close_task(trainer.model)
+    measure(trainer, prepared)
+    if trainer.args.should_save:
+        count = len(trainer.knowledge.tasks)
+        write_commit(trainer.args.output_dir, count, lambda folder: save(trainer, folder))
+        shutil.rmtree(trainer.task_dir, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    logger.info(f"Task `{learned.name}` is kept in group `{learned.group}` with {learned.members} members")
+
+
+def keep(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None) -> LearnedTask:
+    """Adds the members of a task to the model and decides their group."""
+    model, scorer = trainer.model, trainer.scorer
+    config = lifelong_of(model).config[lifelong_of(model).active_adapters[0]]
+    before, router = trainer.knowledge, lifelong_of(model).router
+    signature = fit_signature(train_features(trainer, prepared).cpu(), config.signature_rank)
+    held_out = scorer.features(prepared, prepared.validation.features, trainer.args.signature_samples).cpu()
+    distance = novelty(held_out, signature, config.signature_shrinkage)
+    near = []
+    if trainer.args.grouping == "performance":
+        where = router.weight.device if router is not None else held_out.device
+        near = candidate_groups(before, router, held_out.to(where), prepared.kind, prepared.labels)
+    learned = LearnedTask(
+        name=prepared.name,
+        kind=prepared.kind,
+        labels=prepared.labels,
+        width=prepared.width,
+        members=len(trainer.snapshots.snapshots),
+        group=prepared.name,
+        examples=min(len(prepared.train), trainer.args.signature_samples),
+        threshold=max(float(torch.quantile(distance, 1 - FALSE_ALARMS)), 1e-6),
+        started_from=started_from,
+    )
+    add_task(model, learned, trainer.snapshots.snapshots, signature)
+    metric = prepared.objective.metric
+    score = scorer.oracle(prepared, prepared.validation, prepared.name)[metric]
+    group = prepared.name
+    for candidate in near:
+        newest = before.tasks[before.newest(candidate)].name
+        old = scorer.oracle(prepared, prepared.validation, newest)[metric]
+        if joins(old, score, trainer.args.grouping_tolerance):
+            group = before.groups[candidate]
+            break
+    learned = replace(learned, score=score, group=group)
+    set_knowledge(model, replace(trainer.knowledge, tasks=[*before.tasks, learned]))
+    return learned
+
+
+def measure(trainer: DriftTrainer, newest: PreparedTask | None = None) -> dict[str, float]:
+    """Scores every learned task of the trainer, writes the accuracy matrix into the manifest, and logs it.
+
+    Args:
+        newest (`PreparedTask`, *optional*): The task that was just learned, which adds a row and a column; without it
+            the last row is measured again.
+    """
+    knowledge, scorer = trainer.knowledge, trainer.scorer
+    matrix = trainer.matrix or AccuracyMatrix([], [], [], [], [], [])
+    free: dict[str, float] = {}
+    oracle: dict[str, float] = {}
+    retrieval: dict[str, float] = {}
+    details: dict[str, float] = {}
+    for task in trainer.tasks:
+        if task.name not in knowledge.names:
+            continue
+        prepared = trainer.prepared(task)
+        metric = prepared.objective.metric
+        own = knowledge.tasks[knowledge.newest(knowledge.group_index(task.name))].name
+        scored = scorer.score(prepared, prepared.test)
+        given = scorer.oracle(prepared, prepared.test, own)
+        free[task.name], oracle[task.name] = scored.metrics[metric], given[metric]
+        retrieval[task.name] = scored.retrieval
+        details |= {f"{task.name}_{key}": value for key, value in scored.metrics.items()}
+        details |= {f"{task.name}_oracle_{metric}": given[metric], f"{task.name}_retrieval": scored.retrieval}
+    if newest is not None:
+        matrix.add(newest.name, newest.objective.metric, majority(newest), free, oracle, retrieval)
+    elif matrix.tasks:
+        matrix.replace_last(free, oracle, retrieval)
+    trainer.matrix = matrix
+    set_knowledge(trainer.model, replace(knowledge, scores=matrix.to_dict()))
+    return details | matrix.summary()
+
+
+def majority(prepared: PreparedTask) -> float:
+    """The score of always giving the most frequent training answer: R[0] of the accuracy matrix."""
+    references = prepared.objective.references
+    train = references(prepared.train_examples, prepared.columns, prepared.labels)
+    test = references(prepared.test.examples, prepared.columns, prepared.labels)
+    return prepared.objective.majority(train, test)
+
+
+def save(trainer: DriftTrainer, folder: Path) -> None:
+    """Writes the adapter folder: adapter, tokenizer, accuracy matrix as JSON and picture."""
+    trainer.model.save_pretrained(str(folder))  # type: ignore[union-attr, operator]
+    if trainer.processing_class is not None:
+        trainer.processing_class.save_pretrained(str(folder))
+    if trainer.matrix is not None:
+        save_scores(trainer.matrix, folder)
+
+
+def save_scores(matrix: AccuracyMatrix, folder: str | os.PathLike[str]) -> None:
+    """Writes the accuracy matrix beside an adapter, for people: as JSON and, with matplotlib, as a picture."""
+    write_json(Path(folder) / "accuracy_matrix.json", matrix.to_dict())
+    try:
+        plot_matrix(matrix, Path(folder) / "accuracy_matrix.png")
+    except ImportError as error:
+        logger.warning(f"The picture of the accuracy matrix was not drawn. {error}")
+
+

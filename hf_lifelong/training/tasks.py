@@ -1,0 +1,188 @@
+"""Tasks: what a user hands in, and the same made ready for training."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import DataCollatorForTokenClassification, DataCollatorWithPadding, EvalPrediction
+
+from ..adapter import DriftAdapterConfig
+from ..objectives import KINDS, Objective, get_objective
+
+
+@dataclass
+class Task:
+    """One data set and one objective.
+
+    Args:
+        name (`str`): Unique name of the task.
+        kind (`str`): `"text-classification"`, `"question-answering"` or `"token-classification"`.
+        train (`datasets.Dataset`): Training data; only this is learned from.
+        validation (`datasets.Dataset`, *optional*): For thresholds, grouping and early stopping. Split off the
+            training data where it is absent.
+        test (`datasets.Dataset`, *optional*): For scores only; nothing is chosen by it. A task without it is scored
+            on its validation part.
+        columns (`dict[str, str]`, *optional*): Role → column, where a column has another name than the kind expects
+            (`text`, `text_pair`, `label`; `question`, `context`, `answers`; `tokens`, `tags`).
+        compute_metrics (`Callable`, *optional*): As in `Trainer`, for evaluations while this task is trained.
+    """
+
+    name: str
+    kind: str
+    train: Dataset
+    validation: Dataset | None = None
+    test: Dataset | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise ValueError(f"`name` of a task must be a text that is not empty, not {self.name!r}.")
+        if self.kind not in KINDS:
+            raise ValueError(f"`kind` of task `{self.name}` is {self.kind!r}; choose one of {list(KINDS)}.")
+        for split in ("train", "validation", "test"):
+            data = getattr(self, split)
+            if data is None and split != "train":
+                continue
+            if not isinstance(data, Dataset):
+                raise ValueError(
+                    f"`{split}` of task `{self.name}` must be a `datasets.Dataset`, not {type(data).__name__}. Of a "
+                    '`DatasetDict` give one split, such as `data["train"]`; streaming data cannot be split and '
+                    "counted."
+                )
+            if not len(data):
+                raise ValueError(f"`{split}` of task `{self.name}` is empty; give at least one row.")
+
+
+@dataclass
+class Split:
+    """Examples of a task and the features made of them (several per example where contexts are long)."""
+
+    examples: Dataset
+    features: Dataset
+
+
+class PreparedTask:
+    """A task with its labels found, its columns checked and its data encoded.
+
+    Args:
+        task (`Task`): What the user handed in.
+        tokenizer: The base model's tokenizer.
+        config (`DriftAdapterConfig`): Gives lengths.
+        validation_share (`float`): For tasks without validation data.
+
+    Raises:
+        ValueError: for missing columns, labels outside the names, too little data.
+    """
+
+    def __init__(self, task: Task, tokenizer: Any, config: DriftAdapterConfig, validation_share: float) -> None:
+        self.task, self.name, self.kind = task, task.name, task.kind
+        self.tokenizer, self.config = tokenizer, config
+        self.objective: Objective = get_objective(task.kind)
+        try:
+            train, validation = self._split(validation_share)
+            self.columns = self.objective.resolve_columns(train, task.columns)
+            self.labels = tuple(self.objective.label_names(task.train, self.columns))
+            self.width = self.objective.head_width(self.labels)
+            self.train_examples = train
+            self.train = self._encode(train, training=True)
+            self.validation = Split(validation, self._encode(validation, training=False))
+        except ValueError as error:
+            raise ValueError(f"Task `{task.name}`: {error}") from error
+        self._test: Split | None = None
+
+    def _split(self, share: float) -> tuple[Dataset, Dataset]:
+        task = self.task
+        if task.validation is not None:
+            return task.train, task.validation
+        if len(task.train) < 2:
+            raise ValueError("`train` has one row, so no validation part can be split off; give more rows.")
+        size = min(max(round(len(task.train) * share), 1), len(task.train) - 1)
+        parts = task.train.train_test_split(test_size=size, seed=zlib.crc32(task.name.encode()))
+        return parts["train"], parts["test"]
+
+    def _encode(self, data: Dataset, training: bool) -> Dataset:
+        config = self.config
+        if self.tokenizer is None and not self.objective.is_tokenised(data):
+            raise ValueError(
+                "the data is not tokenised and `processing_class` is missing; give the tokenizer to `DriftTrainer`."
+            )
+        return self.objective.encode(
+            data, self.columns, self.labels, self.tokenizer, config.max_length, config.stride, training
+        )
+
+    @property
+    def test(self) -> Split:
+        """What scores are measured on: the test part, or the validation part of a task without one."""
+        if self.task.test is None:
+            return self.validation
+        if self._test is None:
+            self._test = Split(self.task.test, self._encode(self.task.test, training=False))
+        return self._test
+
+    @property
+    def seed(self) -> int:
+        """Differs between tasks, and does not depend on which other tasks there are."""
+        return zlib.crc32(self.name.encode()) % 2**20
+
+    def collator(self) -> Any:
+        """Pads a batch of this kind's features."""
+        if self.tokenizer is None:
+            return None
+        per_token = self.kind == "token-classification"
+        return (DataCollatorForTokenClassification if per_token else DataCollatorWithPadding)(self.tokenizer)
+
+    def metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        """The kind's metrics of the working adapter on the validation part, from logits padded with -100."""
+        logits = torch.as_tensor(np.asarray(prediction.predictions), dtype=torch.float32)
+        mask = logits[..., 0] != -100 if logits.dim() == 3 else torch.ones(len(logits), 1, dtype=torch.bool)
+        scores = self.objective.distributions(logits, mask)[0].numpy()
+        split = self.validation
+        found = self.objective.decode(scores, split.features, split.examples, self.columns, self.labels)
+        references = self.objective.references(split.examples, self.columns, self.labels)
+        return self.objective.score([answer["answer"] for answer in found], references)
+
+
+def check_names(tasks: list[Task], known: list[str]) -> None:
+    """Refuses names that stand twice or that the adapter has learned already.
+
+    Raises:
+        ValueError: names the task.
+    """
+    seen: set[str] = set()
+    for task in tasks:
+        if task.name in seen:
+            raise ValueError(f"`tasks` names `{task.name}` twice; give each task its own name.")
+        if task.name in known:
+            raise ValueError(
+                f"`tasks` names `{task.name}`, which this adapter has learned already. To teach it more of the same, "
+                "give the new data its own name: it joins the old group by itself when it is the same task."
+            )
+        seen.add(task.name)
+
+
+def single_task(train: Dataset, validation: Dataset | None, name: str = "task") -> Task:
+    """The task that `train_dataset=` stands for: its kind is read from its columns.
+
+    Raises:
+        ValueError: when the columns fit no kind.
+    """
+    columns = set(train.column_names)
+    if "start_positions" in columns or {"question", "context", "answers"} <= columns:
+        kind = "question-answering"
+    elif "tokens" in columns or ("labels" in columns and isinstance(train[0]["labels"], list)):
+        kind = "token-classification"
+    elif columns & {"label", "labels"}:
+        kind = "text-classification"
+    else:
+        raise ValueError(
+            f"`train_dataset` has the columns {sorted(columns)}, which fit no kind of task. Give "
+            '`tasks=[Task("name", "text-classification", train_dataset, columns={...})]` instead.'
+        )
+    return Task(name, kind, train, validation)

@@ -1,0 +1,241 @@
+"""`DriftTrainer`: Trainer for a stream of tasks."""
+
+from __future__ import annotations
+
+import functools
+import os
+import zlib
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import Trainer, TrainerControl, TrainingArguments
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import TrainOutput
+
+from ..adapter import knowledge_of, lifelong_of
+from ..evaluation import AccuracyMatrix
+from ..knowledge import KnowledgeBase
+from . import stream
+from .arguments import DriftTrainingArguments
+from .callbacks import SnapshotCallback
+from .checkpoints import task_folder
+from .drift import gradient_noise_hook, learning_rate_factor
+from .scoring import Scorer
+from .tasks import PreparedTask, Task, check_names, single_task
+
+
+class DriftTrainer(Trainer):
+    """Learns tasks one after another, each on its own data only, and keeps all of them.
+
+    Takes everything that `Trainer` takes. Each task is one run of `Trainer.train` on a low-rank working adapter; its
+    snapshots then become members of the model's knowledge base, which the model answers from without being told the
+    task.
+
+    Args:
+        model (`PeftModel`): A base with a lifelong adapter (`get_peft_model(base, DriftAdapterConfig())`), new or
+            loaded: a loaded one goes on learning.
+        args ([`DriftTrainingArguments`], *optional*): Trainer's arguments, which hold for each task, and the drift.
+        data_collator, train_dataset, eval_dataset, processing_class, compute_metrics and more: As in `Trainer`. With
+            `train_dataset` and no `tasks`, that is one task, of the kind that its columns say.
+        tasks (`list[Task]`, *optional*): What to learn, in order.
+
+    Raises:
+        ValueError: when the model has no lifelong adapter, an argument clashes, or a task cannot be used.
+    """
+
+    def __init__(
+        self,
+        model: Any = None,
+        args: TrainingArguments | None = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        *,
+        tasks: list[Task] | None = None,
+        **options: Any,
+    ) -> None:
+        args = args if args is not None else DriftTrainingArguments("trainer_output")
+        check_setup(model, args, options)
+        if (tasks is None) == (train_dataset is None):
+            raise ValueError("Give either `tasks` or `train_dataset`: exactly one of them says what to learn.")
+        self.tasks = list(tasks) if tasks is not None else [single_task(train_dataset, eval_dataset)]
+        if not self.tasks:
+            raise ValueError("`tasks` is empty; give at least one `Task`.")
+        check_names(self.tasks, [])
+        root = lifelong_of(model)
+        self.task_dir: str = args.output_dir
+        self.matrix: AccuracyMatrix | None = None
+        self._prepared: dict[str, PreparedTask] = {}
+        self._user_metrics = options.get("compute_metrics")
+        self._user_collator = data_collator
+        super().__init__(
+            model,
+            args,
+            data_collator=data_collator,
+            train_dataset=self.tasks[0].train,
+            eval_dataset=self.tasks[0].validation or self.tasks[0].train,
+            processing_class=processing_class,
+            **options,
+        )
+        # The adapter's loss is a mean over the batch; Trainer would otherwise take it for one that is scaled already,
+        # because the base's forward accepts any keyword.
+        self.loss_is_scaled_for_ga = False
+        self.model_accepts_loss_kwargs = False
+        self.snapshots = SnapshotCallback(root.config[root.active_adapters[0]].members)
+        self.add_callback(self.snapshots)
+        if self.knowledge.scores is not None:
+            self.matrix = AccuracyMatrix.from_dict(self.knowledge.scores)
+
+    @property
+    def knowledge(self) -> KnowledgeBase:
+        """What the model has learned."""
+        return knowledge_of(self.model)
+
+    @functools.cached_property
+    def scorer(self) -> Scorer:
+        """Answers data sets with the model."""
+        return Scorer(self.model, self.accelerator, self.args.eval_batch_size, self.args.disable_tqdm)
+
+    def prepared(self, task: Task) -> PreparedTask:
+        """A task with its data encoded; done once."""
+        if task.name not in self._prepared:
+            root = lifelong_of(self.model)
+            config = root.config[root.active_adapters[0]]
+            self._prepared[task.name] = PreparedTask(task, self.processing_class, config, self.args.validation_share)
+        return self._prepared[task.name]
+
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, trial: Any = None, **options: Any
+    ) -> TrainOutput:
+        """Learns all tasks, in order.
+
+        Args:
+            resume_from_checkpoint (`bool`, *optional*): `True` goes on where an earlier run with the same `output_dir`
+                stopped, in the middle of a task too, and ends as that run would have ended; where nothing was saved,
+                it starts from the beginning.
+
+        Returns:
+            `TrainOutput` of the last task.
+        """
+        if isinstance(resume_from_checkpoint, str) and os.path.realpath(resume_from_checkpoint) != os.path.realpath(
+            self.args.output_dir
+        ):
+            raise ValueError(
+                f"`resume_from_checkpoint` is {resume_from_checkpoint!r}; a stream resumes from its `output_dir`. "
+                "Give `True`."
+            )
+        if trial is not None:
+            raise ValueError("`trial`: hyperparameter search is not supported for a stream of tasks.")
+        return stream.learn(self, bool(resume_from_checkpoint), **options)
+
+    def train_task(self, checkpoint: str | None, **options: Any) -> TrainOutput:
+        """One run of `Trainer.train`, on the task that was started."""
+        return super().train(resume_from_checkpoint=checkpoint, **options)
+
+    def start_task(self, prepared: PreparedTask) -> None:
+        """Makes everything that a task must not inherit from the one before anew."""
+        root = lifelong_of(self.model)
+        root.still = not self.args.drift_dropout
+        self.task_dir = str(task_folder(self.args.output_dir, prepared.name))
+        self.train_dataset, self.eval_dataset = prepared.train, prepared.validation.features
+        collator = self._user_collator or prepared.collator()
+        self.data_collator = collator if collator is not None else self.data_collator
+        self.label_names = list(prepared.objective.targets)
+        self.compute_metrics = prepared.task.compute_metrics or self._user_metrics or prepared.metrics
+        self.optimizer = self.lr_scheduler = None  # type: ignore[assignment]
+        self._signature_columns = None
+        self.model_wrapped = self.model
+        self.control = TrainerControl()
+        for i, callback in enumerate(self.callback_handler.callbacks):
+            if isinstance(callback, ExportableState):
+                self.callback_handler.callbacks[i] = type(callback)(**callback.state()["args"])
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Scores every learned task of this trainer without telling the model which task an input belongs to.
+
+        While a task is trained it is `Trainer.evaluate`: the working adapter on the task's validation part.
+
+        Returns:
+            Per task its metrics, oracle score and retrieval accuracy, and over all tasks average accuracy, learning
+            accuracy, BWT, forgetting, retrieval and oracle accuracy, all prefixed.
+        """
+        if lifelong_of(self.model).task is not None:
+            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        if eval_dataset is not None:
+            raise ValueError(
+                "`eval_dataset`: outside of training, what is scored are the tasks' own parts. Give the data as "
+                "`test` of its `Task`."
+            )
+        if not set(self.knowledge.names) & {task.name for task in self.tasks}:
+            raise ValueError("None of this trainer's tasks is learned yet; call `train()` first.")
+        metrics = {f"{metric_key_prefix}_{key}": value for key, value in stream.measure(self).items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        known = self.optimizer
+        optimizer = super().create_optimizer(model)
+        if optimizer is not known:
+            held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            lost = [n for n, p in self.model.named_parameters() if p.requires_grad and id(p) not in held]
+            if lost:
+                raise RuntimeError(
+                    f"{len(lost)} trainable parameters are not in the optimizer (first: `{lost[0]}`). Give no "
+                    "`optimizers`; each task needs its own."
+                )
+            optimizer.register_step_pre_hook(
+                gradient_noise_hook(self._noise_share, self._noise_seed, lambda: self.snapshots.task)
+            )
+        return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        if not self.args.cyclic_learning_rate:
+            return super().create_scheduler(num_training_steps, optimizer)
+        ends = self.snapshots.plan(num_training_steps, self.args.first_cycle)
+        factor = functools.partial(
+            learning_rate_factor, ends=ends, warmup=self.args.get_warmup_steps(num_training_steps)
+        )
+        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        super().save_model(output_dir, _internal_call)
+        if self.matrix is not None and not _internal_call and self.args.should_save:
+            stream.save_scores(self.matrix, output_dir or self.args.output_dir)
+
+    def _noise_share(self) -> float:
+        return self.args.gradient_noise * self.snapshots.scale
+
+    def _noise_seed(self) -> int:
+        # Sharded parameters (FSDP, ZeRO) are disjoint parts of one gradient; equal noise on them would be correlated.
+        rank = self.accelerator.process_index if self.is_fsdp_enabled or self.is_deepspeed_enabled else 0
+        return zlib.crc32(f"{self.args.seed}/{self.snapshots.task}/{self.state.global_step}/{rank}".encode())
+
+    def _get_output_dir(self, trial: Any) -> str:
+        # The one place that Trainer asks where checkpoints go: those of a task must not mix with another's.
+        return self.task_dir
+
+
+def check_setup(model: Any, args: Any, options: dict[str, Any]) -> None:
+    """Refuses what a stream of tasks cannot be trained with, before anything is set up."""
+    if not isinstance(args, DriftTrainingArguments):
+        raise ValueError(f"`args` must be `DriftTrainingArguments`, not `{type(args).__name__}`.")
+    if options.get("model_init") is not None:
+        raise ValueError("`model_init` would lose what was learned with every task; give `model`.")
+    if options.get("optimizers", (None, None)) != (None, None):
+        raise ValueError("`optimizers` cannot be given: each task needs its own. Use `optim` in the arguments.")
+    if model is None:
+        raise ValueError("`model` is missing; give `get_peft_model(base, DriftAdapterConfig())`.")
+    lifelong_of(model)
+    if args.n_gpu > 1:
+        raise ValueError(
+            "Several GPUs in one process (`nn.DataParallel`) are not supported. Start one process a GPU: "
+            "`accelerate launch script.py`."
+        )
+

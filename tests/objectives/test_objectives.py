@@ -1,0 +1,120 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from datasets import Dataset, DatasetDict
+
+from hf_lifelong.objectives import KINDS, Objective, get_objective
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_one_stateless_instance(kind):
+    objective = get_objective(kind)
+    assert isinstance(objective, Objective)
+    assert objective.kind == kind
+    assert objective is get_objective(kind)
+    assert not vars(objective)
+
+
+def test_unknown_kind_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"kind is 'regression'.*text-classification, question-answering, token-cl"):
+        get_objective("regression")
+
+
+def test_naming_the_kinds_imports_no_torch():
+    code = "import sys; from hf_lifelong.objectives import KINDS; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_package_imports_nothing_else_of_hf_lifelong():
+    code = (
+        "import sys; from hf_lifelong.objectives import KINDS, get_objective; [get_objective(k) for k in KINDS];"
+        "print([m for m in sys.modules if m.startswith('hf_lifelong.') and 'objectives' not in m])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+ROWS = {
+    "text-classification": {"text": ["a", "b"], "label": [0, 1]},
+    "question-answering": {
+        "question": ["who?"],
+        "context": ["Jim did."],
+        "answers": [{"text": ["Jim"], "answer_start": [0]}],
+    },
+    "token-classification": {"tokens": [["Jim", "did"]], "tags": [["B-PER", "O"]]},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bad_data_sets_and_columns(kind, tokenizer):
+    objective = get_objective(kind)
+    data = Dataset.from_dict(ROWS[kind])
+    first, second = [role for role in objective.columns if role != "text_pair"][:2]
+    with pytest.raises(ValueError, match=f"unknown role 'lable'; a {kind} task has the roles {first}"):
+        objective.resolve_columns(data, {"lable": "label"})
+    with pytest.raises(ValueError, match=rf"columns\['{second}'\].*no column 'nope'.*'{first}'"):
+        objective.resolve_columns(data, {second: "nope"})
+    with pytest.raises(ValueError, match=rf"columns\['{first}'\].*no column '{first}'"):
+        objective.resolve_columns(data.rename_column(first, "other"), {})
+    resolved = objective.resolve_columns(data.rename_column(first, "other"), {first: "other"})
+    assert resolved[first] == "other"
+    assert objective.resolve_columns(data.rename_column(first, "other"), resolved) == resolved
+    for role in (first, second):
+        floats = data.remove_columns(role).add_column(role, [0.5] * len(data))
+        with pytest.raises(ValueError, match=rf"columns\['{role}'\].*column '{role}' holds .*float64.* needs "):
+            objective.resolve_columns(floats, {})
+    with pytest.raises(ValueError, match="not DatasetDict; pass one split"):
+        objective.resolve_columns(DatasetDict(train=data), {})
+    with pytest.raises(ValueError, match="not IterableDataset"):
+        objective.label_names(data.to_iterable_dataset(), {})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_empty_data_set(kind, tokenizer):
+    objective = get_objective(kind)
+    data = Dataset.from_dict(ROWS[kind])
+    labels = objective.label_names(data, {})
+    with pytest.raises(ValueError, match="dataset is empty"):
+        objective.encode(data.select([]), {}, labels, tokenizer, 16, 4, training=True)
+    with pytest.raises(ValueError, match="dataset is empty"):
+        objective.label_names(data.select([]), {})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_need_references_and_as_many_answers(kind):
+    objective = get_objective(kind)
+    references = objective.references(Dataset.from_dict(ROWS[kind]), {}, ["0", "1", "B-PER", "O"])
+    with pytest.raises(ValueError, match="references is empty"):
+        objective.score([], [])
+    with pytest.raises(ValueError, match=f"answers has 0 entries and references {len(references)}"):
+        objective.score([], references)
+    with pytest.raises(ValueError, match="references_train is empty"):
+        objective.majority([], references)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_encoding_ignores_the_format_of_a_data_set(kind, tokenizer):
+    objective = get_objective(kind)
+    data = Dataset.from_dict(ROWS[kind])
+    labels = objective.label_names(data, {})
+    options = ({}, labels, tokenizer, 16, 4)
+    plain = objective.encode(data, *options, training=False)
+    numpy = objective.encode(data.with_format("numpy"), *options, training=False)
+    assert plain.to_dict() == numpy.to_dict()
+    assert set(plain.column_names) == {*tokenizer.model_input_names, *objective.targets, *objective.extras}
+    train = objective.encode(data, *options, training=True)
+    assert set(train.column_names) == {*tokenizer.model_input_names, *objective.targets}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_features_and_scores_must_fit(kind, tokenizer):
+    objective = get_objective(kind)
+    data = Dataset.from_dict(ROWS[kind])
+    labels = objective.label_names(data, {})
+    features = objective.encode(data, {}, labels, tokenizer, 16, 4, training=False)
+    with pytest.raises(ValueError, match="scores has the shape"):
+        objective.decode(np.ones((7, 2, 2)), features, data, {}, labels)
+    train = objective.encode(data, {}, labels, tokenizer, 16, 4, training=True)
+    with pytest.raises(ValueError, match="features has no column 'example'"):
+        objective.decode(np.ones((len(train), 2, 2)), train, data, {}, labels)

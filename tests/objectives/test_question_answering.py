@@ -1,0 +1,270 @@
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+
+from hf_lifelong.objectives import get_objective
+from hf_lifelong.objectives.question_answering import best_spans, exact_match, normalise, token_f1, token_span
+
+objective = get_objective("question-answering")
+LABELS = ["start", "end"]
+FILLER = "It was a quiet day by the sea and nothing much happened. "
+CONTEXTS = [
+    FILLER * 4 + "Then Grace Hopper wrote the first compiler, in 1952. " + FILLER,
+    "Ada Lovelace was born in 1815.",
+]
+ANSWERS = ["Grace Hopper", "1815"]
+QUESTIONS = ["Who wrote the first compiler?", "When was Ada Lovelace born?"]
+
+
+def squad(contexts=CONTEXTS, answers=ANSWERS):
+    golds = [{"text": [a], "answer_start": [c.index(a)]} for c, a in zip(contexts, answers, strict=True)]
+    return Dataset.from_dict({"question": QUESTIONS, "context": contexts, "answers": golds})
+
+
+def encode(data, tokenizer, max_length=48, stride=12, training=False):
+    return objective.encode(data, {}, LABELS, tokenizer, max_length, stride, training)
+
+
+def one_hot(features):
+    scores = np.zeros((len(features), 2, max(len(ids) for ids in features["input_ids"]) + 5), dtype=np.float32)
+    for i, row in enumerate(features):
+        scores[i, 0, row["start_positions"]] = scores[i, 1, row["end_positions"]] = 1
+    return scores
+
+
+def test_answer_in_a_later_window_comes_back_to_the_character(tokenizer):
+    data = squad()
+    features = encode(data, tokenizer)
+    assert features["example"][:].count(0) > 2
+    assert (features[0]["start_positions"], features[0]["end_positions"]) == (0, 0)
+    assert objective.label_names(data, {}) == LABELS
+    answers = objective.decode(one_hot(features), features, data, {}, LABELS)
+    start = CONTEXTS[0].index("Grace Hopper")
+    assert answers[0] == {"answer": "Grace Hopper", "score": 1.0, "start": start, "end": start + 12}
+    references = objective.references(data, {}, LABELS)
+    assert references == [{"text": ["Grace Hopper"]}, {"text": ["1815"]}]
+    assert objective.score([a["answer"] for a in answers], references) == {"exact_match": 1.0, "f1": 1.0}
+
+
+def test_windows_cover_the_context_and_overlap(tokenizer):
+    features = encode(squad(), tokenizer).filter(lambda row: row["example"] == 0)
+    spans = [[tuple(o) for o in row["offsets"] if o[0] >= 0] for row in features]
+    whole = tokenizer(CONTEXTS[0], add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    assert sorted(set().union(*spans)) == whole
+    for before, after in pairwise(spans):
+        assert before[-12:] == after[:12]
+    for row in features:
+        assert len(row["offsets"]) == len(row["input_ids"]) <= 48
+
+
+def test_answers_as_a_list_of_dicts(tokenizer):
+    data = Dataset.from_dict(
+        {"question": QUESTIONS[1:], "context": CONTEXTS[1:], "answers": [[{"text": "1815", "answer_start": 25}]]}
+    )
+    assert objective.references(data, {}, LABELS) == [{"text": ["1815"]}]
+    features = encode(data, tokenizer)
+    assert objective.decode(one_hot(features), features, data, {}, LABELS)[0]["answer"] == "1815"
+
+
+def test_question_without_answer_targets_the_first_token(tokenizer):
+    data = Dataset.from_dict(
+        {"question": ["Why?"], "context": ["No idea."], "answers": [{"text": [], "answer_start": []}]}
+    ).cast(squad().features)
+    features = encode(data, tokenizer)
+    assert (features[0]["start_positions"], features[0]["end_positions"]) == (0, 0)
+    answers = objective.decode(one_hot(features), features, data, {}, LABELS)
+    assert answers == [{"answer": "", "score": 0.0, "start": 0, "end": 0}]
+    references = objective.references(data, {}, LABELS)
+    assert objective.score([""], references) == objective.score(["the"], references) == {"exact_match": 1, "f1": 1}
+    assert objective.score(["No"], references) == {"exact_match": 0, "f1": 0}
+
+
+def test_very_long_question_still_leaves_room_for_the_context(tokenizer):
+    data = squad().map(lambda row: {"question": row["question"] + " why" * 200})
+    features = encode(data, tokenizer)
+    answers = objective.decode(one_hot(features), features, data, {}, LABELS)
+    assert [a["answer"] for a in answers] == ANSWERS
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        ({"text": ["1815"], "answer_start": [3]}, "row 0: the context has ' Lov' at answer_start=3, not .*'1815'"),
+        ({"text": ["1815"], "answer_start": [-5]}, "row 0: the context has ''"),
+        ({"text": ["1815"], "answer_start": [400]}, "row 0: the context has ''"),
+        ({"text": ["1815"], "answer_start": []}, "row 0.*does not give as many texts as starts"),
+        (None, "row 0: None does not give as many texts as starts"),
+    ],
+)
+def test_bad_answers(answers, message, tokenizer):
+    data = Dataset.from_dict(
+        {"question": QUESTIONS[1:], "context": CONTEXTS[1:], "answers": [answers]}, features=squad().features
+    )
+    with pytest.raises(ValueError, match=f"column 'answers', {message}"):
+        encode(data, tokenizer)
+
+
+def test_bad_texts_and_lengths(tokenizer):
+    data = squad()
+    missing = data.map(lambda row, i: {"context": row["context"] if i else None}, with_indices=True)
+    with pytest.raises(ValueError, match="column 'context', row 0: None is not a string"):
+        encode(missing, tokenizer)
+    with pytest.raises(ValueError, match="stride is 44, but windows of max_length=48 tokens allow 0 to 43"):
+        encode(data, tokenizer, stride=44)
+    with pytest.raises(ValueError, match="stride is -1"):
+        encode(data, tokenizer, stride=-1)
+    with pytest.raises(ValueError, match="max_length is 4"):
+        encode(data, tokenizer, max_length=4, stride=0)
+
+    class Slow:
+        is_fast = False
+
+    with pytest.raises(ValueError, match=r"tokenizer is a Slow.*AutoTokenizer"):
+        encode(data, Slow())
+
+
+def test_smallest_lengths_end(tokenizer):
+    features = encode(squad(), tokenizer, max_length=12, stride=7)
+    assert len(features) > 10
+
+
+def test_tokenised_data_needs_offsets_to_be_answered(tokenizer):
+    data = squad()
+    tokenised = encode(data.select([1]), tokenizer).remove_columns("example")
+    train = encode(tokenised.remove_columns("offsets"), tokenizer, training=True)
+    assert train.to_dict() == tokenised.remove_columns("offsets").to_dict()
+    with pytest.raises(ValueError, match="no column 'offsets'"):
+        encode(tokenised.remove_columns("offsets"), tokenizer)
+    with pytest.raises(ValueError, match=r"columns\['answers'\].*gold answers"):
+        objective.references(tokenised, {}, LABELS)
+    kept = encode(tokenised, tokenizer)
+    with pytest.raises(ValueError, match=r"columns\['context'\].*cut from the context"):
+        objective.decode(one_hot(kept), kept, tokenised, {}, LABELS)
+    whole = tokenised.add_column("context", CONTEXTS[1:]).add_column("answers", data.select([1])["answers"][:])
+    answers = objective.decode(one_hot(kept), kept, whole, {}, LABELS)
+    assert answers[0]["answer"] == "1815"
+    assert objective.references(whole, {}, LABELS) == [{"text": ["1815"]}]
+
+
+def test_token_span_by_hand():
+    offsets = np.array([[-1, -1], [-1, -1], [0, 3], [4, 9], [9, 10], [11, 15], [-1, -1]])
+    assert token_span(offsets, 4, 10) == (3, 4)
+    assert token_span(offsets, 6, 15) == (3, 5)
+    assert token_span(offsets, 11, 16) == (0, 0)
+    assert token_span(offsets, 10, 11) == (0, 0)
+    assert token_span(offsets, 5, 5) == (0, 0)
+    assert token_span(offsets[3:], 0, 3) == (0, 0)
+    assert token_span(offsets[:2], 0, 3) == (0, 0)
+
+
+def brute_force(starts, ends, inside, longest=30):
+    spans = [
+        (starts[s] * ends[e], s, e)
+        for s in range(len(starts))
+        for e in range(s, min(len(starts), s + longest))
+        if inside[s] and inside[e]
+    ]
+    return max(spans)
+
+
+def test_best_spans_equal_brute_force():
+    rng = np.random.default_rng(0)
+    scores = rng.random((6, 2, 50))
+    inside = np.zeros((6, 50), dtype=bool)
+    inside[:, 7:45] = True
+    # The best start and end lie 31 tokens apart, and once in the wrong order.
+    scores[0, 0, 8], scores[0, 1, 38] = 5, 5
+    scores[1, 0, 30], scores[1, 1, 10] = 5, 5
+    best, first, last = best_spans(scores, inside)
+    for i in range(6):
+        assert (best[i], first[i], last[i]) == brute_force(*scores[i], inside[i])
+
+
+def test_decoding_picks_the_best_window_and_ignores_what_is_no_context():
+    features = {
+        "example": [0, 0, 2],
+        "offsets": [[[-1, -1], [0, 1], [2, 3]], [[-1, -1], [2, 3], [3, 5], [-1, -1]], []],
+    }
+    scores = np.zeros((3, 2, 6))
+    scores[0, 0, :3], scores[0, 1, :3] = [0.9, 0.1, 0.0], [0.9, 0.0, 0.1]
+    scores[1, 0, :4], scores[1, 1, :4] = [0.0, 0.6, 0.4, 0.0], [0.0, 0.2, 0.6, 0.2]
+    scores[2] = 1
+    answers = objective.decode_rows(scores, features, ["a b c", "never seen", ""], LABELS)
+    # The second window's best span is "b" + " c".
+    assert answers[0] == {"answer": "b c", "score": pytest.approx(0.36), "start": 2, "end": 5}
+    assert answers[1] == answers[2] == {"answer": "", "score": 0.0, "start": 0, "end": 0}
+    # A span that begins with a blank is given without it.
+    scores[1, 0, :3] = [0.0, 0.0, 1.0]
+    blank = objective.decode_rows(scores, features, ["a b c", "", ""], LABELS)[0]
+    assert blank == {"answer": "c", "score": pytest.approx(0.6), "start": 4, "end": 5}
+    narrow = objective.decode_rows(scores[:1, :, :2], {"example": [0], "offsets": [[[0, 1]]]}, [" "], LABELS)
+    assert narrow[0]["answer"] == ""
+    assert objective.decode_rows(scores, {"example": [0] * 3, "offsets": [[], [], []]}, [""], LABELS)[0]["score"] == 0
+
+
+def test_loss_by_hand():
+    # Row 0: three tokens; start logits (ln 2, 0, 0) and end logits all 0. Row 1: two tokens and padding.
+    starts = torch.tensor([[math.log(2), 0.0, 0.0], [0.0, 0.0, 9.0]])
+    ends = torch.tensor([[0.0, 0.0, 0.0], [math.log(3), 0.0, 9.0]])
+    logits = torch.stack([starts, ends], dim=-1)
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
+    batch = {"start_positions": torch.tensor([0, 1]), "end_positions": torch.tensor([2, 0])}
+    start, end = (math.log(2) + math.log(2)) / 2, (math.log(3) + math.log(4 / 3)) / 2
+    assert objective.loss(logits, batch, mask).item() == pytest.approx((start + end) / 2)
+    for outside in (-1, 3, -100, 2):
+        batch = {"start_positions": torch.tensor([0, outside]), "end_positions": torch.tensor([2, outside])}
+        expected = (math.log(2) + math.log(3)) / 2
+        assert objective.loss(logits, batch, mask).item() == pytest.approx(expected)
+    nothing = {name: torch.tensor([-100, -100]) for name in batch}
+    logits.requires_grad_()
+    loss = objective.loss(logits, nothing, mask)
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad.abs().sum() == 0
+
+
+def test_distributions_by_hand():
+    logits = torch.zeros(3, 4, 2)
+    logits[0, 0, 0] = math.log(2)
+    logits[1, 3] = 50
+    mask = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]])
+    probabilities, weights, log_classes = objective.distributions(logits.to(torch.float16), mask)
+    assert probabilities.shape == (3, 2, 4)
+    expected = torch.tensor([[0.5, 0.25, 0.25, 0], [1 / 3, 1 / 3, 1 / 3, 0]])
+    torch.testing.assert_close(probabilities[0], expected, atol=1e-3, rtol=0)
+    assert probabilities[1].tolist() == [[1, 0, 0, 0]] * 2
+    assert not probabilities.isnan().any()
+    torch.testing.assert_close(probabilities.sum(-1), torch.ones(3, 2))
+    assert weights.tolist() == [[0.5, 0.5]] * 3
+    wanted = torch.tensor([[math.log(3)] * 2, [math.log(2)] * 2, [math.log(2)] * 2])
+    torch.testing.assert_close(log_classes, wanted)
+
+
+def test_normalisation_by_hand():
+    assert normalise("  The Cat's  pyjamas, an\tawful SIGHT!") == "cats pyjamas awful sight"
+    assert normalise("another theory") == "another theory"
+    assert exact_match("The U.S.A.", "usa") == 1.0
+    assert exact_match("usa today", "usa") == 0.0
+
+
+def test_token_f1_by_hand():
+    # Two words in common, of three given and four right: precision 2/3, recall 1/2.
+    assert token_f1("the red fox ran", "red dog ran far") == pytest.approx(2 * (2 / 3) * (1 / 2) / (2 / 3 + 1 / 2))
+    # A repeated word counts as often as both have it.
+    assert token_f1("go go go", "go go") == pytest.approx(0.8)
+    assert token_f1("", "x") == token_f1("a", "the") == 0.0
+
+
+def test_score_takes_the_best_gold_and_refuses_other_kinds():
+    references = [{"text": ["in 1952", "1952"]}, {"text": ["red fox"]}, {"text": ["x"]}, {"text": ["y"]}]
+    scores = objective.score(["1952.", "fox", ["x"], None], references)
+    assert scores == {"exact_match": 0.25, "f1": pytest.approx((1 + 2 / 3) / 4)}
+
+
+def test_majority_is_the_empty_answer():
+    assert objective.majority([{"text": ["x"]}], [{"text": ["x"]}, {"text": ["the"]}]) == 0.0
+    assert objective.majority([{"text": ["x"]}], [{"text": ["x"]}, {"text": []}]) == 0.5

@@ -1,0 +1,182 @@
+import math
+import sys
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features, List, Value
+from seqeval.metrics import f1_score
+
+from hf_lifelong.objectives import get_objective
+
+objective = get_objective("token-classification")
+TAGS = ["O", "B-PER", "I-PER"]
+WORDS = [["Jim", "Henson", "unquestionably", "sings"], ["rain"]]
+
+
+def tagged(words=WORDS, tags=((1, 2, 0, 0), (0,)), names=TAGS, column="ner_tags"):
+    features = Features({"tokens": List(Value("string")), column: List(ClassLabel(names=names))})
+    return Dataset.from_dict({"tokens": words, column: [list(t) for t in tags]}, features=features)
+
+
+def encode(data, tokenizer, max_length=16, training=False, labels=TAGS):
+    return objective.encode(data, {}, labels, tokenizer, max_length, 0, training)
+
+
+def test_label_names():
+    assert objective.label_names(tagged(), {}) == TAGS
+    assert objective.label_names(Dataset.from_dict({"tokens": [["a"], []], "tags": [["N", "V"], []]}), {}) == [
+        "N",
+        "V",
+    ]
+    assert objective.label_names(Dataset.from_dict({"tokens": [["a"]], "pos_tags": [[2]]}), {}) == ["0", "1", "2"]
+    assert objective.head_width(TAGS) == 3
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ([[0, 1], [-1]], r"column 'tags', row 1: the label -1 is none of the 2 labels \('0', '1'\)"),
+        ([[0, 1], [None]], "row 1: the label None"),
+        ([[0, 1], None], "row 1: the list of labels is missing"),
+        ([[0, 0], [0]], "1 label name.*at least 2"),
+    ],
+)
+def test_bad_labels(tags, message):
+    with pytest.raises(ValueError, match=message):
+        objective.label_names(Dataset.from_dict({"tokens": [["a", "b"], ["c"]], "tags": tags}), {})
+
+
+@pytest.mark.parametrize(
+    ("words", "tags", "message"),
+    [
+        ([["a"], ["b", "c"]], [[0], [1]], "column 'tags', row 1: 1 tags for 2 words in column 'tokens'"),
+        ([["a"], ["b"]], [[0], None], "row 1: 0 tags for 1 words"),
+        ([["a"], ["b"]], [[0], [3]], "row 1: the label 3 is none of the 3 labels"),
+        ([["a"], [None]], [[0], [1]], r"column 'tokens', row 1: \[None\] is not a list of strings"),
+        ([["a"], None], [[0], [1]], "column 'tokens', row 1: None is not a list of strings"),
+    ],
+)
+def test_bad_rows(words, tags, message, tokenizer):
+    with pytest.raises(ValueError, match=message):
+        encode(Dataset.from_dict({"tokens": words, "tags": tags}), tokenizer)
+
+
+def test_labels_sit_on_first_tokens(tokenizer):
+    row = encode(tagged(), tokenizer)[0]
+    tokens = tokenizer.convert_ids_to_tokens(row["input_ids"])
+    assert row["example"] == 0
+    assert row["words"][0] == row["words"][-1] == -1
+    assert len(tokens) > len(WORDS[0]) + 2
+    labelled = [(t, label) for t, label in zip(tokens, row["labels"], strict=True) if label != -100]
+    assert [label for _, label in labelled] == [1, 2, 0, 0]
+    assert not any(t.startswith("##") for t, _ in labelled)
+
+
+def one_hot(labels, classes=5, tokens=20):
+    scores = np.zeros((len(labels), tokens, classes), dtype=np.float32)
+    for i, row in enumerate(labels):
+        for t, label in enumerate(row):
+            scores[i, t, max(label, 0)] = 1
+    return scores
+
+
+def test_round_trip(tokenizer):
+    data = tagged()
+    features = encode(data, tokenizer)
+    answers = objective.decode(one_hot(features["labels"]), features, data, {}, TAGS)
+    references = objective.references(data, {}, TAGS)
+    assert references == [["B-PER", "I-PER", "O", "O"], ["O"]]
+    assert answers == [{"answer": right, "score": 1.0} for right in references]
+    assert objective.score([a["answer"] for a in answers], references) == {"accuracy": 1.0, "f1": 1.0}
+
+
+def test_words_that_were_cut_off_or_empty_get_an_answer(tokenizer):
+    data = tagged([["", "Jim", *["word"] * 10]], [(0, 1, *[0] * 10)])
+    features = encode(data, tokenizer, max_length=5)
+    answer = objective.decode(one_hot(features["labels"]), features, data, {}, TAGS)[0]
+    assert answer == {"answer": ["O", "B-PER"] + ["O"] * 10, "score": 1.0}
+    none = objective.decode_rows(one_hot([[1]]), {"example": [0], "words": [[]]}, ["a text"], TAGS)
+    assert none == [{"answer": [], "score": 0.0}]
+    unread = objective.decode_rows(one_hot([[1]]), {"example": [0], "words": [[-1]]}, [["w"]], ["N", "V"])
+    assert unread == [{"answer": ["N"], "score": 0.0}]
+
+
+def test_decoding_by_hand():
+    scores = np.array([[[1.0, 0.0], [0.4, 0.6], [0.9, 0.1], [0.8, 0.2]]])
+    answers = objective.decode_rows(scores, {"example": [0], "words": [[-1, 0, 0, 1]]}, [["a", "b"]], ["N", "V"])
+    assert answers == [{"answer": ["V", "N"], "score": pytest.approx(0.7)}]
+
+
+def test_tokenised_data_is_kept(tokenizer):
+    data = tagged()
+    tokenised = encode(data, tokenizer, training=True).add_column("ner_tags", data["ner_tags"][:])
+    tokenised = tokenised.cast_column("ner_tags", data.features["ner_tags"])
+    assert objective.label_names(tokenised, {}) == TAGS
+    kept = encode(tokenised, tokenizer, max_length=3)
+    assert kept["input_ids"][:] == tokenised["input_ids"][:]
+    assert objective.references(tokenised, {}, TAGS) == objective.references(data, {}, TAGS)
+    answers = objective.decode(one_hot(kept["labels"]), kept, tokenised, {}, TAGS)
+    assert [a["answer"] for a in answers] == objective.references(data, {}, TAGS)
+    with pytest.raises(ValueError, match="row 0: the label 2 is none of the 2 labels"):
+        encode(tokenised, tokenizer, labels=TAGS[:2])
+
+
+def test_loss_by_hand():
+    logits = torch.zeros(2, 2, 3)
+    logits[0, 0, 1] = math.log(4)
+    labels = torch.tensor([[1, -100], [2, -100]])
+    mask = torch.ones(2, 2)
+    loss = objective.loss(logits, {"labels": labels}, mask)
+    assert loss.item() == pytest.approx((math.log(6 / 4) + math.log(3)) / 2)
+    assert objective.loss(logits, {"labels": torch.full((2, 2), -100)}, mask).item() == 0
+
+
+def test_distributions_by_hand():
+    logits = torch.zeros(2, 3, 2)
+    logits[0, 0, 0] = math.log(3)
+    mask = torch.tensor([[1, 1, 0], [0, 0, 0]])
+    probabilities, weights, log_classes = objective.distributions(logits, mask)
+    torch.testing.assert_close(probabilities[0, 0], torch.tensor([0.75, 0.25]))
+    torch.testing.assert_close(probabilities.sum(-1), torch.ones(2, 3))
+    assert weights.tolist() == [[0.5, 0.5, 0], [0, 0, 0]]
+    torch.testing.assert_close(log_classes, torch.full((2, 3), math.log(2)))
+
+
+def test_entity_f1_by_hand():
+    references = [["B-PER", "I-PER", "O"], ["B-LOC", "O"]]
+    answers = [["B-PER", "O", "O"], ["B-LOC", "B-PER"]]
+    given = objective.score(answers, references)
+    # Given: PER (word 0), LOC, PER; right: PER (words 0 and 1), LOC. In common: LOC. Precision 1/3, recall 1/2.
+    assert given == {"accuracy": 0.6, "f1": pytest.approx(0.4)}
+    assert given["f1"] == pytest.approx(f1_score(references, answers))
+
+
+def test_word_f1_by_hand():
+    # N: precision 1/2, recall 1, F1 2/3; V: precision 1, recall 1/2, F1 2/3.
+    scores = objective.score([["N", "N"], ["V"]], [["N", "V"], ["V"]])
+    assert scores == {"accuracy": pytest.approx(2 / 3), "f1": pytest.approx(2 / 3)}
+
+
+@pytest.mark.parametrize("wrong", ["B-PER", None, {"a": 1}, [], ["B-PER"], [1, 2], ["joy", "sad"], ["", None]])
+def test_answers_of_other_kinds_count_as_wrong(wrong):
+    assert objective.score([wrong], [["B-PER", "I-PER"]]) == {"accuracy": 0.0, "f1": 0.0}
+    assert objective.score([wrong], [["N", "V"]]) == {"accuracy": 0.0, "f1": 0.0}
+
+
+def test_majority():
+    assert objective.majority([["O", "O"], ["B-PER"]], [["O", "B-PER"]]) == 0.0
+    # Always N: accuracy 2/3; N has F1 4/5 and V 0.
+    assert objective.majority([["N", "N", "V"]], [["N", "N", "V"]]) == pytest.approx(0.4)
+
+
+def test_missing_seqeval_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "seqeval.metrics", None)
+    with pytest.raises(ImportError, match=r'pip install "hf_lifelong\[token-classification\]"'):
+        objective.score([["O"]], [["B-PER"]])
+    assert objective.score([["N"]], [["N"]])["f1"] == 1.0
+
+
+def test_references_without_words():
+    with pytest.raises(ValueError, match="holds no words"):
+        objective.score([[]], [[]])
