@@ -23,7 +23,7 @@ from rivals import separate_lora, sequential_lora
 from streams import STREAMS, load_task
 
 HERE = Path(__file__).parent
-BUDGET = {"epochs": 3, "batch_size": 16, "learning_rate": 4e-3, "max_length": 64}
+BUDGET = {"epochs": 3, "batch_size": 16, "learning_rate": 2e-3, "max_length": 64}
 TRAIN_SIZE = 2000
 METHODS = ("separate", "sequential", "ours")
 

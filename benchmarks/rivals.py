@@ -52,9 +52,10 @@ def fit(model: torch.nn.Module, tokenizer: Any, train: Dataset, seed: int, budge
             num_train_epochs=budget["epochs"],
             per_device_train_batch_size=budget["batch_size"],
             learning_rate=budget["learning_rate"],
-            warmup_steps=0.06,
+            warmup_steps=0.1,
             save_strategy="no",
             logging_steps=100,
+            train_sampling_strategy="group_by_length",
             report_to="none",
             disable_tqdm=True,
         )

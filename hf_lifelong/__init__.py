@@ -50,15 +50,13 @@ def __dir__() -> list[str]:
 
 
 def _register_peft() -> None:
-    from .adapter.registration import register
-
-    register()
+    if "hf_lifelong.adapter" not in sys.modules:  # when it is what imports PEFT, it registers itself at its end
+        importlib.import_module("hf_lifelong.adapter")
 
 
 def _register_pipeline() -> None:
-    from .answering import register
-
-    register()
+    if "hf_lifelong.answering" not in sys.modules:
+        importlib.import_module("hf_lifelong.answering")
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):

@@ -112,3 +112,6 @@ def register() -> None:
     """Makes `pipeline("lifelong")` known to transformers."""
     if "lifelong" not in PIPELINE_REGISTRY.get_supported_tasks():
         PIPELINE_REGISTRY.register_pipeline("lifelong", pipeline_class=LifelongPipeline, pt_model=AutoModel)
+
+
+register()

@@ -110,10 +110,10 @@ class KnowledgeBase:
         return group
 
     def with_task(self, task: LearnedTask) -> KnowledgeBase:
-        """A knowledge base that has learned one more task; scores are not carried over."""
+        """A knowledge base that has learned one more task; its scores lack the task until it is measured."""
         if task.name in self.names:
             raise ManifestError(f"task `{task.name}` is in the knowledge base already; give the new task another name")
-        return replace(self, tasks=[*self.tasks, task], scores=None)
+        return replace(self, tasks=[*self.tasks, task])
 
     def without(self, name: str) -> KnowledgeBase:
         """A knowledge base as it would be without one task.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -59,10 +58,12 @@ class TextClassification(Objective):
         return mean_cross_entropy(logits, batch["labels"])
 
     def distributions(self, logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """D = 1 and C = W: the softmax over the labels."""
+        """D = 1 and C = W: the softmax over the labels. A logit of -inf stands for a label that a row does not have,
+        where rows of narrower heads are padded."""
         probabilities = logits.float().softmax(dim=-1)[:, None, :]
         weights = torch.ones_like(probabilities[:, :, 0])
-        return probabilities, weights, torch.full_like(weights, max(LOG_2, math.log(logits.shape[-1])))
+        classes = (logits != float("-inf")).sum(dim=-1, keepdim=True).to(weights.dtype)
+        return probabilities, weights, classes.log().clamp(min=LOG_2)
 
     def decode_rows(
         self, scores: np.ndarray, features: Mapping[str, Any], sources: Sequence[Any], labels: Sequence[str]

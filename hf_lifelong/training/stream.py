@@ -19,6 +19,7 @@ from ..adapter.tuner import check_tensors
 from ..evaluation import AccuracyMatrix, plot_matrix
 from ..files import read_json, read_tensors, write_json
 from ..knowledge import KnowledgeBase, LearnedTask, candidate_groups, fit_signature, group_posterior, joins, novelty
+from ..objectives import get_objective
 from .checkpoints import newest_checkpoint, newest_commit, publish, stream_folder, task_folder, write_commit
 from .tasks import PreparedTask, check_names
 
@@ -174,7 +175,7 @@ def measure(trainer: DriftTrainer, newest: PreparedTask | None = None) -> dict[s
             the last row is measured again.
     """
     knowledge, scorer = trainer.knowledge, trainer.scorer
-    matrix = trainer.matrix or AccuracyMatrix([], [], [], [], [], [])
+    matrix = trainer.matrix or AccuracyMatrix()
     free: dict[str, float] = {}
     oracle: dict[str, float] = {}
     retrieval: dict[str, float] = {}
@@ -193,9 +194,11 @@ def measure(trainer: DriftTrainer, newest: PreparedTask | None = None) -> dict[s
         details |= {f"{task.name}_oracle_{metric}": given[metric], f"{task.name}_retrieval": scored.retrieval}
     if newest is not None:
         matrix.add(newest.name, newest.objective.metric, majority(newest), free, oracle, retrieval)
-    elif matrix.tasks:
+    else:
+        for name in knowledge.names if not matrix.tasks else ():
+            metric = get_objective(knowledge.tasks[knowledge.index(name)].kind).metric
+            matrix.add(name, metric, None, {})
         matrix.replace_last(free, oracle, retrieval)
-    trainer.matrix = matrix
     set_knowledge(trainer.model, replace(knowledge, scores=matrix.to_dict()))
     return details | matrix.summary()
 

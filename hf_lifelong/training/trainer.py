@@ -66,7 +66,6 @@ class DriftTrainer(Trainer):
         check_names(self.tasks, [])
         root = lifelong_of(model)
         self.task_dir: str = args.output_dir
-        self.matrix: AccuracyMatrix | None = None
         self._prepared: dict[str, PreparedTask] = {}
         self._user_metrics = options.get("compute_metrics")
         self._user_collator = data_collator
@@ -85,13 +84,17 @@ class DriftTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self.snapshots = SnapshotCallback(root.config[root.active_adapters[0]].members)
         self.add_callback(self.snapshots)
-        if self.knowledge.scores is not None:
-            self.matrix = AccuracyMatrix.from_dict(self.knowledge.scores)
 
     @property
     def knowledge(self) -> KnowledgeBase:
         """What the model has learned."""
         return knowledge_of(self.model)
+
+    @property
+    def matrix(self) -> AccuracyMatrix | None:
+        """The accuracy matrix as last measured; `None` before the first task and after forgetting one."""
+        scores = self.knowledge.scores
+        return AccuracyMatrix.from_dict(scores) if scores is not None else None
 
     @functools.cached_property
     def scorer(self) -> Scorer:

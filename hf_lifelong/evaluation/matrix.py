@@ -1,0 +1,375 @@
+"""The accuracy matrix of a stream of tasks, and the numbers that are read off it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from numbers import Real
+from typing import Any
+
+Row = list[float | None]
+
+
+def _score(value: Any, name: str) -> float | None:
+    if value is None:
+        return None
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number:
+        raise ValueError(f"`{name}` is {value!r}, not a number; give a share in [0, 1], or None if not measured.")
+    if value != value:
+        raise ValueError(f"`{name}` is NaN; give None for a score that was not measured.")
+    # Before the conversion, which fails for integers that are too large for a float.
+    if not 0 <= value <= 1:
+        raise ValueError(f"`{name}` is {value}, outside [0, 1]; give scores as shares, not in percent.")
+    return float(value)
+
+
+def _list(value: Any, name: str) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"`{name}` is of type {type(value).__name__}; give a list.")
+    return list(value)
+
+
+def _name(value: Any, name: str) -> str:
+    # Names reach terminals, Markdown tables and plots, where line breaks and control characters do harm.
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise ValueError(f"`{name}` is {value!r}; give a non-empty name of printable characters.")
+    return value
+
+
+def _names(value: Any, name: str) -> list[str]:
+    return [_name(item, f"{name}[{index}]") for index, item in enumerate(_list(value, name))]
+
+
+def _check_length(values: Sequence[Any], tasks: int, name: str) -> None:
+    if len(values) != tasks:
+        raise ValueError(
+            f"`{name}` has {len(values)} entries for {tasks} tasks; give one for each task, in their order."
+        )
+
+
+def _square(value: Any, tasks: int, name: str, forward: bool) -> list[Row]:
+    rows = _list(value, name)
+    _check_length(rows, tasks, name)
+    square: list[Row] = []
+    for i, cells in enumerate(rows):
+        where = f"{name}[{i}]"
+        cells = _list(cells, where)
+        if not i < len(cells) <= tasks:
+            raise ValueError(
+                f"`{where}` has {len(cells)} entries; give {i + 1} (the tasks learned so far) to {tasks} (all tasks)."
+            )
+        row = [_score(cell, f"{where}[{j}]") for j, cell in enumerate(cells)]
+        if not forward and any(cell is not None for cell in row[i + 1 :]):
+            raise ValueError(f"`{where}` has a value for a task that was not learned yet; give None there.")
+        square.append(row + [None] * (tasks - len(row)))
+    return square
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    measured = [value for value in values if value is not None]
+    return math.fsum(measured) / len(measured) if measured else None
+
+
+def _difference(left: float | None, right: float | None) -> float | None:
+    return None if left is None or right is None else left - right
+
+
+@dataclass
+class AccuracyMatrix:
+    """Scores of every task after every task of a stream.
+
+    Below, R[i][j] is the score on task j after learning task i, and T the number of tasks. All entries are shares in
+    [0, 1]; `None` stands for a score that was not measured, and means leave it out. Definitions and signs of the
+    metrics: Lopez-Paz and Ranzato, 2017 (average accuracy, BWT, FWT); Chaudhry et al., 2018 (forgetting); Riemer et
+    al., 2019 (learning accuracy).
+
+    Every metric is a method with the argument `after` (`int`, *optional*, defaults to `-1`): the row that counts as
+    the last one, as an index that may be negative. It gives the metric as it stood when the stream had come that far,
+    `None` when nothing that it needs was measured, and a `ValueError` when there is no such row.
+
+    Args:
+        tasks (`list[str]`):
+            Names of the tasks in learning order, all different.
+        metrics (`list[str]`):
+            Name of each task's metric, such as `"accuracy"` or `"f1"`. Higher has to be better.
+        baseline (`list[float | None]`):
+            R[0][j], the score of always answering the majority class (an untrained head has no score of its own).
+        scores (`list[list[float | None]]`):
+            R, of shape (T, T). Entries above the diagonal are `None`, or scores on tasks still to come. Rows may be
+            given without them, with i + 1 entries in row i; they are filled up with `None`.
+        oracle (`list[list[float | None]]`):
+            As `scores`, when the right group is given. Nothing above the diagonal.
+        retrieval (`list[list[float | None]]`):
+            Share of a task's inputs whose chosen group is the group of their task. Shape as `oracle`.
+
+    Raises:
+        ValueError: If lengths or types do not fit, a task is named twice, or a score is NaN or outside [0, 1].
+    """
+
+    tasks: list[str] = field(default_factory=list)
+    metrics: list[str] = field(default_factory=list)
+    baseline: list[float | None] = field(default_factory=list)
+    scores: list[list[float | None]] = field(default_factory=list)
+    oracle: list[list[float | None]] = field(default_factory=list)
+    retrieval: list[list[float | None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.tasks = _names(self.tasks, "tasks")
+        twice = sorted({task for task in self.tasks if self.tasks.count(task) > 1})
+        if twice:
+            raise ValueError(f"`tasks` has {', '.join(map(repr, twice))} more than once; give each task its own name.")
+        count = len(self.tasks)
+        self.metrics = _names(self.metrics, "metrics")
+        _check_length(self.metrics, count, "metrics")
+        baseline = _list(self.baseline, "baseline")
+        _check_length(baseline, count, "baseline")
+        self.baseline = [_score(value, f"baseline[{j}]") for j, value in enumerate(baseline)]
+        self.scores = _square(self.scores, count, "scores", forward=True)
+        self.oracle = _square(self.oracle, count, "oracle", forward=False)
+        self.retrieval = _square(self.retrieval, count, "retrieval", forward=False)
+
+    def add(
+        self,
+        task: str,
+        metric: str,
+        baseline: float | None,
+        scores: Mapping[str, float | None],
+        oracle: Mapping[str, float | None] | None = None,
+        retrieval: Mapping[str, float | None] | None = None,
+        forward: float | None = None,
+    ) -> None:
+        """Appends the column and the row of a task that has just been learned. After an error nothing has changed.
+
+        Args:
+            task (`str`):
+                Name of the new task.
+            metric (`str`):
+                Name of its metric.
+            baseline (`float`, *optional*):
+                Score of its majority class.
+            scores (`Mapping[str, float | None]`):
+                Score of each task learned so far, the new one included. Tasks left out count as not measured.
+            oracle (`Mapping[str, float | None]`, *optional*):
+                The same when the right group is given.
+            retrieval (`Mapping[str, float | None]`, *optional*):
+                Share of each task's inputs whose chosen group is the group of their task.
+            forward (`float`, *optional*):
+                Score on the new task just before it was learned, for FWT. Goes above the diagonal.
+
+        Raises:
+            ValueError: If the task is there already, a mapping names a task that is not, or a score is NaN or outside
+                [0, 1].
+        """
+        _name(task, "task")
+        _name(metric, "metric")
+        if task in self.tasks:
+            raise ValueError(f"`task` is {task!r}, which the matrix has already; use another name or `replace_last`.")
+        forward = _score(forward, "forward")
+        if forward is not None and not self.tasks:
+            raise ValueError("`forward` is given for the first task; leave it out, as nothing was learned before it.")
+        tasks = [*self.tasks, task]
+        baseline = _score(baseline, "baseline")
+        new = self._rows(tasks, scores, oracle, retrieval)
+        for name, row in new.items():
+            rows: list[Row] = getattr(self, name)
+            for earlier in rows:
+                earlier.append(None)
+            rows.append(row)
+        if forward is not None:
+            self.scores[-2][-1] = forward
+        self.tasks.append(task)
+        self.metrics.append(metric)
+        self.baseline.append(baseline)
+
+    def replace_last(
+        self,
+        scores: Mapping[str, float | None],
+        oracle: Mapping[str, float | None] | None = None,
+        retrieval: Mapping[str, float | None] | None = None,
+    ) -> None:
+        """Puts a newer measurement in the place of the last row. After an error nothing has changed.
+
+        Args:
+            scores (`Mapping[str, float | None]`), oracle (*optional*), retrieval (*optional*):
+                As in `add`. Tasks left out, and mappings left out, count as not measured: no older value stays.
+
+        Raises:
+            ValueError: If the matrix is empty, a mapping names a task that it lacks, or a score is NaN or outside
+                [0, 1].
+        """
+        if not self.tasks:
+            raise ValueError("`replace_last` needs a row, and the matrix is empty; call `add` first.")
+        for name, row in self._rows(self.tasks, scores, oracle, retrieval).items():
+            getattr(self, name)[-1] = row
+
+    @staticmethod
+    def _rows(
+        tasks: list[str],
+        scores: Mapping[str, float | None],
+        oracle: Mapping[str, float | None] | None,
+        retrieval: Mapping[str, float | None] | None,
+    ) -> dict[str, Row]:
+        rows: dict[str, Row] = {}
+        for name, values in (("scores", scores), ("oracle", oracle or {}), ("retrieval", retrieval or {})):
+            if not isinstance(values, Mapping):
+                raise ValueError(f"`{name}` is of type {type(values).__name__}; give a dict from task name to score.")
+            unknown = [key for key in values if key not in tasks]
+            if unknown:
+                raise ValueError(
+                    f"`{name}` names {', '.join(map(repr, unknown))}, which the matrix does not have; its tasks are "
+                    f"{', '.join(map(repr, tasks))}."
+                )
+            rows[name] = [_score(values.get(task), f"{name}[{task!r}]") for task in tasks]
+        return rows
+
+    def _last(self, after: int) -> int:
+        count = len(self.tasks)
+        if not count and after == -1:
+            return -1
+        if not -count <= after < count:
+            raise ValueError(f"`after` is {after}, but the matrix has {count} rows; give the index of one of them.")
+        return after % count
+
+    def _row_mean(self, rows: list[Row], after: int) -> float | None:
+        last = self._last(after)
+        return _mean(rows[last][: last + 1]) if rows else None
+
+    def average_accuracy(self, after: int = -1) -> float | None:
+        """Returns the mean of R[T][j] over the tasks learned so far."""
+        return self._row_mean(self.scores, after)
+
+    def oracle_accuracy(self, after: int = -1) -> float | None:
+        """Returns the average accuracy when the right group is given."""
+        return self._row_mean(self.oracle, after)
+
+    def retrieval_accuracy(self, after: int = -1) -> float | None:
+        """Returns the mean over tasks of the share of inputs whose chosen group is the group of their task.
+
+        Every task has the same weight, whatever its number of inputs.
+        """
+        return self._row_mean(self.retrieval, after)
+
+    def learning_accuracy(self, after: int = -1) -> float | None:
+        """Returns the mean of R[j][j]: how well each task was known when it had just been learned."""
+        return _mean(self.scores[j][j] for j in range(self._last(after) + 1))
+
+    def bwt(self, after: int = -1) -> float | None:
+        """Returns backward transfer, the mean over j < T of R[T][j] − R[j][j]. Negative means forgetting.
+
+        0.0 for one task.
+        """
+        last = self._last(after)
+        if last == 0:
+            return 0.0
+        return _mean(_difference(self.scores[last][j], self.scores[j][j]) for j in range(last))
+
+    def forgetting(self, after: int = -1) -> float | None:
+        """Returns the mean over j < T of max R[i][j] − R[T][j], the maximum over j ≤ i < T. Positive means forgetting.
+
+        Scores on a task before it was learned do not enter the maximum. 0.0 for one task.
+        """
+        last = self._last(after)
+        if last == 0:
+            return 0.0
+        drops: list[float | None] = []
+        for j in range(last):
+            known = [score for row in self.scores[j:last] if (score := row[j]) is not None]
+            drops.append(_difference(max(known, default=None), self.scores[last][j]))
+        return _mean(drops)
+
+    def fwt(self, after: int = -1) -> float | None:
+        """Returns forward transfer, the mean over j > 1 of R[j−1][j] − R[0][j]. Positive means earlier tasks helped.
+
+        The mean is over the tasks that were scored just before they were learned and have a baseline; `None` when
+        there is no such task.
+        """
+        return _mean(_difference(self.scores[j - 1][j], self.baseline[j]) for j in range(1, self._last(after) + 1))
+
+    def summary(self) -> dict[str, float]:
+        """Returns all metrics of the whole stream by name; those that were not measured are left out."""
+        metrics = {
+            "average_accuracy": self.average_accuracy(),
+            "learning_accuracy": self.learning_accuracy(),
+            "bwt": self.bwt(),
+            "forgetting": self.forgetting(),
+            "fwt": self.fwt(),
+            "retrieval_accuracy": self.retrieval_accuracy(),
+            "oracle_accuracy": self.oracle_accuracy(),
+        }
+        return {name: value for name, value in metrics.items() if value is not None}
+
+    def without(self, task: str) -> AccuracyMatrix:
+        """Returns a new matrix that lacks the row and the column of a task.
+
+        The rows of later tasks keep the scores that were measured while the task was there.
+
+        Raises:
+            ValueError: If the matrix does not have the task.
+        """
+        if task not in self.tasks:
+            raise ValueError(f"`task` is {task!r}, which the matrix does not have; its tasks are {self.tasks}.")
+        gone = self.tasks.index(task)
+
+        def cut(values: list[Any]) -> list[Any]:
+            return values[:gone] + values[gone + 1 :]
+
+        return AccuracyMatrix(
+            tasks=cut(self.tasks),
+            metrics=cut(self.metrics),
+            baseline=cut(self.baseline),
+            scores=[cut(row) for row in cut(self.scores)],
+            oracle=[cut(row) for row in cut(self.oracle)],
+            retrieval=[cut(row) for row in cut(self.retrieval)],
+        )
+
+    def beside(self, rows: Sequence[Sequence[float | None]], name: str) -> AccuracyMatrix:
+        """Returns the matrix of another method on the same stream, for comparison.
+
+        Args:
+            rows (`Sequence[Sequence[float | None]]`):
+                The other method's R; shape as `scores`.
+            name (`str`):
+                What error messages call `rows`.
+
+        Raises:
+            ValueError: If `rows` does not fit the tasks of this matrix, or a score is NaN or outside [0, 1].
+        """
+        count = len(self.tasks)
+        return AccuracyMatrix(
+            tasks=self.tasks,
+            metrics=self.metrics,
+            baseline=self.baseline,
+            scores=_square(rows, count, name, forward=True),
+            oracle=[[None] * count] * count,
+            retrieval=[[None] * count] * count,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as lists of strings, floats and `None`, safe for JSON. Square tables of shape (T, T)."""
+        copies: dict[str, Any] = {}
+        for item in fields(self):
+            values = getattr(self, item.name)
+            copies[item.name] = [list(value) if isinstance(value, list) else value for value in values]
+        return copies
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> AccuracyMatrix:
+        """Reads what `to_dict` wrote.
+
+        Raises:
+            ValueError: If `data` is not a mapping with exactly the fields of the matrix, or a field is not valid; the
+                message names the field and the reason.
+        """
+        if not isinstance(data, Mapping):
+            raise ValueError(f"`data` is of type {type(data).__name__}; give the dict that `to_dict` returned.")
+        expected = [item.name for item in fields(cls)]
+        missing = [name for name in expected if name not in data]
+        unknown = sorted(str(name) for name in data if name not in expected)
+        if missing or unknown:
+            raise ValueError(
+                f"`data` lacks {missing or 'nothing'} and has the unknown keys {unknown or 'none'}; give the dict "
+                "that `to_dict` returned."
+            )
+        return cls(**{name: data[name] for name in expected})

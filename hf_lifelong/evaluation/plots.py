@@ -1,0 +1,172 @@
+"""The accuracy matrix as pictures. Matplotlib is imported when a plot is drawn, and its global state is left alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from .matrix import AccuracyMatrix, Row
+from .report import format_score
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Viridis rises evenly in brightness, so that it also reads in grey and with every kind of colour blindness.
+_COLOURS = "viridis"
+_DPI = 150
+_NAME_LENGTH = 24
+
+
+@contextmanager
+def _figure(path: str | os.PathLike[str], size: tuple[float, float]) -> Iterator[Figure]:
+    try:
+        from matplotlib import style
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('Plots need matplotlib: run `pip install "hf_lifelong[plots]"`.') from error
+    # A user's own style would change the bytes. A figure outside pyplot draws with Agg whatever the backend is.
+    with style.context("default"):
+        figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
+        yield figure
+        figure.savefig(path, format="png", bbox_inches="tight", metadata={"Software": None})
+
+
+def _check_not_empty(matrix: AccuracyMatrix) -> None:
+    if not matrix.tasks:
+        raise ValueError("`matrix` is empty, so there is nothing to plot; add a task first.")
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 1]}…"
+
+
+def _label_stream(axes: Axes, names: list[str]) -> None:
+    axes.set_xticks(range(len(names)))
+    # Task names are no formulas: "$" has to stay a dollar sign.
+    axes.set_xticklabels(
+        [_short(name) for name in names], rotation=40, ha="right", rotation_mode="anchor", parse_math=False
+    )
+
+
+def _heading(title: str, matrix: AccuracyMatrix) -> str:
+    accuracy, transfer = format_score(matrix.average_accuracy()), format_score(matrix.bwt(), sign=True)
+    return f"{title}\naverage accuracy ↑ {accuracy}, BWT ↑ {transfer}"
+
+
+def _draw_panel(axes: Axes, matrix: AccuracyMatrix, title: str) -> Any:
+    rows: list[Row] = matrix.scores
+    labels = [_short(task) for task in matrix.tasks]
+    has_baseline = any(value is not None for value in matrix.baseline)
+    if has_baseline:
+        rows, labels = [matrix.baseline, *rows], ["majority class", *labels]
+    values = [[float("nan") if value is None else value for value in row] for row in rows]
+    image = axes.imshow(values, cmap=_COLOURS, vmin=0.0, vmax=1.0)
+    count = len(matrix.tasks)
+    decimals, size = (3, 9) if count <= 8 else (2, 7.5)
+    for i, row in enumerate(rows):
+        for j, value in enumerate(row):
+            if value is not None:
+                red, green, blue, _ = image.cmap(value)
+                # Relative luminance (WCAG 2); at 0.179 black and white text stand out equally.
+                bright = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 > 0.179
+                text = format_score(value, decimals=decimals)
+                axes.text(j, i, text, ha="center", va="center", fontsize=size, color="black" if bright else "white")
+    if has_baseline:
+        axes.axhline(0.5, color="white", linewidth=3)
+    _label_stream(axes, matrix.tasks)
+    axes.set_yticks(range(len(labels)))
+    axes.set_yticklabels(labels, parse_math=False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("scored on")
+    axes.set_ylabel("learned up to")
+    axes.set_title(title, fontsize=11, parse_math=False)
+    return image
+
+
+def plot_matrix(
+    matrix: AccuracyMatrix,
+    path: str | os.PathLike[str],
+    beside: tuple[str, Sequence[Sequence[float | None]]] | None = None,
+) -> None:
+    """Draws the accuracy matrix as a heat map: one row after each task, one column for each task, values written in.
+
+    The first row is the score of the majority class. The same input gives the same bytes.
+
+    Args:
+        matrix ([`AccuracyMatrix`]):
+            What to draw; at least one task.
+        path (`str` or `os.PathLike`):
+            The PNG file to write, in a folder that exists.
+        beside (`tuple[str, Sequence[Sequence[float | None]]]`, *optional*):
+            Title and scores of another method on the same stream, drawn to the right on the same colour scale; shape
+            (tasks, tasks), or the lower triangle.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        ValueError: If the matrix is empty, or the scores in `beside` do not fit its tasks.
+    """
+    _check_not_empty(matrix)
+    panels = [(matrix, "hf_lifelong" if beside else "Score on each task along the stream")]
+    if beside is not None:
+        title, rows = beside
+        panels.append((matrix.beside(rows, "beside"), title))
+    side = max(0.5 * len(matrix.tasks), 2.4)
+    with _figure(path, ((side + 1.8) * len(panels) + 1.4, side + 2.2)) as figure:
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for panel, (shown, title) in zip(axes, panels, strict=True):
+            image = _draw_panel(panel, shown, _heading(title, shown))
+        for panel in axes[1:]:
+            panel.set_ylabel("")
+            panel.set_yticklabels([])
+        figure.colorbar(image, ax=list(axes), label="score", shrink=0.8)
+
+
+def plot_accuracy(matrix: AccuracyMatrix, path: str | os.PathLike[str]) -> None:
+    """Draws the average accuracy, and the score on each task from when it was learned, over the stream.
+
+    The same input gives the same bytes.
+
+    Args:
+        matrix ([`AccuracyMatrix`]):
+            What to draw; at least one task.
+        path (`str` or `os.PathLike`):
+            The PNG file to write, in a folder that exists.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        ValueError: If the matrix is empty.
+    """
+    _check_not_empty(matrix)
+    count = len(matrix.tasks)
+    with _figure(path, (max(0.5 * count, 4.0) + 3.0, max(0.24 * count, 2.2) + 2.0)) as figure:
+        from matplotlib import colormaps
+
+        colours, markers = colormaps[_COLOURS], "osD^vP*X"
+        axes = figure.subplots()
+        missing = float("nan")
+        for j, task in enumerate(matrix.tasks):
+            scores = [missing if (score := row[j]) is None else score for row in matrix.scores[j:]]
+            # The brightest colours would be lost on white. Markers tell neighbours apart where colours are close.
+            colour = colours(0.9 * j / max(count - 1, 1))
+            axes.plot(
+                range(j, count), scores, color=colour, marker=markers[j % len(markers)], label=_short(task), lw=1.2
+            )
+        averages = [matrix.average_accuracy(i) for i in range(count)]
+        heights = [missing if value is None else value for value in averages]
+        axes.plot(range(count), heights, color="black", lw=3, marker="o", label="average accuracy", zorder=3)
+        _label_stream(axes, matrix.tasks)
+        axes.set_xlim(-0.3, count - 0.7)
+        axes.set_ylim(-0.02, 1.02)
+        axes.set_xlabel("learned up to")
+        axes.set_ylabel("score")
+        axes.grid(axis="y", alpha=0.3)
+        axes.set_title(_heading("Score on each task along the stream", matrix), fontsize=11)
+        legend = axes.legend(
+            loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, title="scored on", fontsize=8
+        )
+        for text in legend.get_texts():
+            text.set_parse_math(False)

@@ -1,0 +1,142 @@
+"""The accuracy matrix as a table, for terminals and for model cards."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from .matrix import AccuracyMatrix, Row
+
+MISSING = "·"
+_TEXT_WIDTH = 119
+_GAP = "  "
+
+
+def format_score(value: float | None, sign: bool = False, decimals: int = 3) -> str:
+    """Returns a score with a fixed number of decimals, with a plus sign on request; `"·"` when it is missing."""
+    if value is None:
+        return MISSING
+    # Adding zero turns the -0.0 that rounding may leave into 0.0.
+    rounded = round(value, decimals) + 0.0
+    return f"{rounded:+.{decimals}f}" if sign and rounded else f"{rounded:.{decimals}f}"
+
+
+def summary_line(matrix: AccuracyMatrix) -> str:
+    """Returns the metrics of the whole stream in one line; arrows say which way is better."""
+    parts = [
+        f"average accuracy ↑ {format_score(matrix.average_accuracy())}",
+        f"BWT ↑ {format_score(matrix.bwt(), sign=True)} (negative = forgetting)",
+        f"forgetting ↓ {format_score(matrix.forgetting())}",
+    ]
+    forward = matrix.fwt()
+    if forward is not None:
+        parts.append(f"FWT ↑ {format_score(forward, sign=True)}")
+    retrieved = matrix.retrieval_accuracy()
+    if retrieved is not None:
+        parts.append(f"retrieval ↑ {format_score(retrieved)}")
+    return ", ".join(parts)
+
+
+def _after_rows(matrix: AccuracyMatrix) -> list[tuple[str, Row]]:
+    return [(f"after {task}", row) for task, row in zip(matrix.tasks, matrix.scores, strict=True)]
+
+
+def _if_measured(label: str, row: Row) -> list[tuple[str, Row]]:
+    return [(label, row)] if any(value is not None for value in row) else []
+
+
+def _rows(matrix: AccuracyMatrix) -> list[tuple[str, Row]]:
+    return [
+        *_if_measured("majority class", matrix.baseline),
+        *_after_rows(matrix),
+        *_if_measured("oracle (right group given)", matrix.oracle[-1]),
+        *_if_measured("retrieval (right group chosen)", matrix.retrieval[-1]),
+    ]
+
+
+def _blocks(widths: list[int], room: int) -> Iterator[range]:
+    start, used = 0, 0
+    for column, width in enumerate(widths):
+        used += len(_GAP) + width
+        if used > room and column > start:
+            yield range(start, column)
+            start, used = column, len(_GAP) + width
+    yield range(start, len(widths))
+
+
+def to_text(matrix: AccuracyMatrix, extra: Mapping[str, Sequence[Sequence[float | None]]] | None = None) -> str:
+    """Returns the matrix as a plain-text table for a terminal.
+
+    One column for each task, one row after each task, framed by the majority class and, after the last task, the
+    oracle and the retrieval accuracy; then a line with the metrics of the stream. A stream that is too wide for the
+    terminal is broken into several tables below each other.
+
+    Args:
+        matrix ([`AccuracyMatrix`]):
+            What to show.
+        extra (`Mapping[str, Sequence[Sequence[float | None]]]`, *optional*):
+            The scores of other methods on the same stream by name, such as `"one LoRA, trained on task after task"`;
+            each of shape (tasks, tasks), or the lower triangle. They follow below, each with its own line of metrics.
+
+    Returns:
+        `str`: Lines of at most 119 characters where the names allow it, without a line break at the end.
+
+    Raises:
+        ValueError: If scores in `extra` do not fit the tasks of the matrix.
+    """
+    if not matrix.tasks:
+        return "No task has been learned yet."
+    lines = _text_table(matrix, _rows(matrix))
+    for name, rows in (extra or {}).items():
+        other = matrix.beside(rows, f"extra[{name!r}]")
+        lines += ["", f"{name}:", *_text_table(other, _after_rows(other))]
+    return "\n".join(lines)
+
+
+def _text_table(matrix: AccuracyMatrix, rows: list[tuple[str, Row]]) -> list[str]:
+    heads = [(task, f"{metric} ↑") for task, metric in zip(matrix.tasks, matrix.metrics, strict=True)]
+    widths = [max(len(task), len(metric), 5) for task, metric in heads]
+    margin = max(len(label) for label, _ in rows)
+    lines: list[str] = []
+    for block in _blocks(widths, _TEXT_WIDTH - margin):
+
+        def line(label: str, cells: Sequence[str], block: range = block) -> str:
+            padded = (cells[column].rjust(widths[column]) for column in block)
+            return _GAP.join([label.ljust(margin), *padded]).rstrip()
+
+        if block.start:
+            lines.append("")
+        lines.append(line("", [task for task, _ in heads]))
+        lines.append(line("", [metric for _, metric in heads]))
+        for label, row in rows:
+            # Rows from before the tasks of a later block would be nothing but dots.
+            if not block.start or any(row[column] is not None for column in block):
+                lines.append(line(label, [format_score(value) for value in row]))
+    return [*lines, "", summary_line(matrix)]
+
+
+def _escape(name: str) -> str:
+    return re.sub(r"([\\|`*<\[])", r"\\\1", name)
+
+
+def to_markdown(matrix: AccuracyMatrix) -> str:
+    """Returns the matrix as a Markdown table for model cards, with the rows and the line of metrics of `to_text`.
+
+    Args:
+        matrix ([`AccuracyMatrix`]):
+            What to show.
+
+    Returns:
+        `str`: GitHub-flavoured Markdown, without a line break at the end.
+    """
+    if not matrix.tasks:
+        return "No task has been learned yet."
+    heads = [
+        f"{_escape(task)} ({_escape(metric)} ↑)" for task, metric in zip(matrix.tasks, matrix.metrics, strict=True)
+    ]
+    lines = [
+        f"| | {' | '.join(heads)} |",
+        f"|:--|{'--:|' * len(heads)}",
+        *(f"| {_escape(label)} | {' | '.join(map(format_score, row))} |" for label, row in _rows(matrix)),
+    ]
+    return "\n".join([*lines, "", f"{summary_line(matrix)}."])

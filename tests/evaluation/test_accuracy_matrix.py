@@ -1,0 +1,238 @@
+import copy
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from hf_lifelong.evaluation import AccuracyMatrix
+
+METRICS = {
+    "average_accuracy",
+    "learning_accuracy",
+    "bwt",
+    "forgetting",
+    "fwt",
+    "retrieval_accuracy",
+    "oracle_accuracy",
+}
+
+
+def test_metrics_of_three_tasks_by_hand(three):
+    assert three.average_accuracy() == pytest.approx((0.8 + 0.65 + 0.95) / 3)
+    assert three.learning_accuracy() == pytest.approx((0.9 + 0.6 + 0.95) / 3)
+    assert three.bwt() == pytest.approx((-0.1 + 0.05) / 2)
+    assert three.forgetting() == pytest.approx(((0.95 - 0.8) + (0.6 - 0.65)) / 2)
+    assert three.fwt() == pytest.approx(((0.3 - 0.1) + (0.2 - 0.25)) / 2)
+    assert three.retrieval_accuracy() == pytest.approx(0.8)
+    assert three.oracle_accuracy() == pytest.approx(2.6 / 3)
+    assert three.summary() == {name: getattr(three, name)() for name in METRICS}
+
+
+def test_metrics_as_they_stood_after_the_second_task(three):
+    for after in (1, -2):
+        assert three.average_accuracy(after) == pytest.approx(0.775)
+        assert three.learning_accuracy(after) == pytest.approx(0.75)
+        assert three.bwt(after) == pytest.approx(0.05)
+        assert three.forgetting(after) == pytest.approx(-0.05)
+        assert three.fwt(after) == pytest.approx(0.2)
+        assert three.retrieval_accuracy(after) == pytest.approx(0.95)
+        assert three.oracle_accuracy(after) == pytest.approx(0.8)
+
+
+def test_forgetting_ignores_scores_from_before_a_task_was_learned():
+    matrix = AccuracyMatrix(
+        tasks=["a", "b", "c"],
+        metrics=["accuracy"] * 3,
+        baseline=[None] * 3,
+        scores=[[0.5, 0.99, None], [0.5, 0.6, None], [0.5, 0.6, 0.9]],
+        oracle=[[None] * 3] * 3,
+        retrieval=[[None] * 3] * 3,
+    )
+    assert matrix.forgetting() == 0.0
+    assert matrix.average_accuracy(0) == 0.5
+
+
+def test_one_task_forgets_nothing(stream):
+    matrix = stream(1)
+    assert matrix.bwt() == matrix.forgetting() == 0.0
+    assert matrix.fwt() is None
+    assert matrix.average_accuracy() == matrix.learning_accuracy() == 0.95
+    assert set(matrix.summary()) == METRICS - {"fwt"}
+
+
+def test_an_empty_matrix_has_no_metrics():
+    matrix = AccuracyMatrix()
+    assert matrix.summary() == {}
+    assert AccuracyMatrix.from_dict(matrix.to_dict()) == matrix
+    with pytest.raises(ValueError, match="`after` is 0"):
+        matrix.bwt(0)
+
+
+def test_means_leave_out_what_was_not_measured():
+    matrix = AccuracyMatrix()
+    matrix.add("a", "accuracy", None, {"a": 0.8})
+    matrix.add("b", "accuracy", None, {"b": 0.6}, forward=0.4)
+    assert matrix.average_accuracy() == 0.6
+    assert matrix.summary() == {"average_accuracy": 0.6, "learning_accuracy": 0.7}
+
+
+def test_forward_transfer_needs_an_entry_above_the_diagonal(three, stream):
+    assert stream(4).fwt() is None
+    three.scores[1][2] = None
+    assert three.fwt() == pytest.approx(0.2)
+
+
+def test_numpy_scores_become_floats():
+    matrix = AccuracyMatrix()
+    matrix.add("a", "accuracy", np.float32(0.5), {"a": np.float64(1.0)})
+    assert type(matrix.baseline[0]) is type(matrix.scores[0][0]) is float
+
+
+def test_replace_last_leaves_earlier_rows(three):
+    before = three.to_dict()
+    three.replace_last({"sst2": 0.9, "squad": 0.6, "topics": 0.9}, retrieval={"topics": 1.0})
+    assert three.scores == [*before["scores"][:2], [0.9, 0.6, 0.9]]
+    assert three.oracle == [*before["oracle"][:2], [None] * 3]
+    assert three.retrieval[-1] == [None, None, 1.0]
+    assert three.bwt() == 0.0
+
+
+def test_without_a_task_in_the_middle(three):
+    before = three.to_dict()
+    less = three.without("squad")
+    assert less.tasks == ["sst2", "topics"]
+    assert less.metrics == ["accuracy", "accuracy"]
+    assert less.baseline == [0.5, 0.25]
+    assert less.scores == [[0.9, None], [0.8, 0.95]]
+    assert less.oracle == [[0.9, None], [0.9, 1.0]]
+    assert less.retrieval == [[1.0, None], [0.7, 0.8]]
+    less.scores[0][0] = 0.0
+    assert three.to_dict() == before
+    with pytest.raises(ValueError, match="'nope', which the matrix does not have"):
+        three.without("nope")
+
+
+def test_without_the_last_task_is_the_matrix_before_it(three, stream):
+    assert stream(4).without("a-task-called-3") == stream(3)
+    assert three.without("topics").without("squad").without("sst2") == AccuracyMatrix()
+
+
+def test_round_trip_through_json(three, stream):
+    for matrix in (three, stream(1), stream(15)):
+        text = json.dumps(matrix.to_dict(), allow_nan=False)
+        again = AccuracyMatrix.from_dict(json.loads(text))
+        assert again == matrix
+        assert again.summary() == matrix.summary()
+
+
+def test_to_dict_shares_nothing_with_the_matrix(three):
+    data = three.to_dict()
+    data["scores"][0][0] = 0.0
+    data["tasks"].append("x")
+    assert three.scores[0][0] == 0.9
+    assert three.tasks == ["sst2", "squad", "topics"]
+
+
+def test_rows_may_stop_at_the_diagonal(three):
+    data = three.to_dict()
+    data["oracle"] = [row[: i + 1] for i, row in enumerate(data["oracle"])]
+    assert AccuracyMatrix.from_dict(data) == three
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tasks": "abc"}, "`tasks` is of type str; give a list"),
+        ({"tasks": ["a", "b", "a"]}, "`tasks` has 'a' more than once"),
+        ({"tasks": ["a", "b", 3]}, r"`tasks\[2\]` is 3"),
+        ({"tasks": ["a", "b", "c\n"]}, "printable"),
+        ({"tasks": ["a", "b"]}, "`metrics` has 3 entries for 2 tasks"),
+        ({"metrics": ["f1", "f1"]}, "`metrics` has 2 entries for 3 tasks"),
+        ({"metrics": ["f1", "f1", ""]}, r"`metrics\[2\]` is ''"),
+        ({"baseline": [0.5]}, "`baseline` has 1 entries for 3 tasks"),
+        ({"baseline": {"a": 1}}, "`baseline` is of type dict"),
+        ({"baseline": [0.5, None, "x"]}, r"`baseline\[2\]` is 'x', not a number"),
+        ({"scores": [[0.5]]}, "`scores` has 1 entries for 3 tasks"),
+        ({"scores": [[0.5], [0.5], [0.5] * 3]}, r"`scores\[1\]` has 1 entries; give 2 .* to 3"),
+        ({"scores": [[0.5] * 4, [0.5] * 2, [0.5] * 3]}, r"`scores\[0\]` has 4 entries"),
+        ({"scores": [None, [0.5] * 2, [0.5] * 3]}, r"`scores\[0\]` is of type NoneType"),
+        ({"scores": [[87], [0.5] * 2, [0.5] * 3]}, r"`scores\[0\]\[0\]` is 87, outside \[0, 1\]"),
+        ({"scores": [[float("nan")], [0.5] * 2, [0.5] * 3]}, r"`scores\[0\]\[0\]` is NaN"),
+        ({"scores": [[True], [0.5] * 2, [0.5] * 3]}, "True, not a number"),
+        ({"scores": [[10**400], [0.5] * 2, [0.5] * 3]}, "outside"),
+        ({"oracle": [[0.5] * 3] * 3}, r"`oracle\[0\]` has a value for a task that was not learned yet"),
+        ({"retrieval": [[-0.1], [0.5] * 2, [0.5] * 3]}, r"`retrieval\[0\]\[0\]` is -0.1, outside"),
+        ({"colour": 1}, "unknown keys .'colour'."),
+    ],
+)
+def test_from_dict_refuses(three, change, message):
+    with pytest.raises(ValueError, match=message):
+        AccuracyMatrix.from_dict({**three.to_dict(), **change})
+
+
+def test_from_dict_refuses_other_things(three):
+    data = three.to_dict()
+    del data["oracle"]
+    with pytest.raises(ValueError, match=r"lacks \['oracle'\]"):
+        AccuracyMatrix.from_dict(data)
+    with pytest.raises(ValueError, match="`data` is of type list"):
+        AccuracyMatrix.from_dict([])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": "sst2"}, "`task` is 'sst2', which the matrix has already"),
+        ({"task": ""}, "`task` is ''"),
+        ({"task": "a\x1b[2J"}, "`task` is .* printable"),
+        ({"metric": None}, "`metric` is None"),
+        ({"baseline": 2.0}, "`baseline` is 2.0, outside"),
+        ({"scores": {"new": 1.01}}, r"`scores\['new'\]` is 1.01, outside \[0, 1\]; give scores as shares"),
+        ({"scores": {"new": -0.01}}, "outside"),
+        ({"scores": {"new": float("inf")}}, "outside"),
+        ({"scores": {"new": float("nan")}}, "NaN"),
+        ({"scores": {"new": "0.5"}}, "not a number"),
+        ({"scores": {"ssst2": 0.5}}, "`scores` names 'ssst2', which the matrix does not have; its tasks are 'sst2'"),
+        ({"scores": [0.5]}, "`scores` is of type list; give a dict"),
+        ({"oracle": {"new": 3}}, r"`oracle\['new'\]` is 3"),
+        ({"oracle": {"x": 0.3}}, "`oracle` names 'x'"),
+        ({"retrieval": {"new": float("nan")}}, r"`retrieval\['new'\]` is NaN"),
+        ({"forward": 50}, "`forward` is 50, outside"),
+    ],
+)
+def test_add_refuses_and_changes_nothing(three, change, message):
+    before = copy.deepcopy(three)
+    arguments = {"task": "new", "metric": "accuracy", "baseline": 0.5, "scores": {"new": 0.9}, **change}
+    with pytest.raises(ValueError, match=message):
+        three.add(**arguments)
+    assert three == before
+
+
+def test_the_first_task_has_no_forward_score():
+    with pytest.raises(ValueError, match="`forward` is given for the first task"):
+        AccuracyMatrix().add("a", "accuracy", 0.5, {"a": 0.9}, forward=0.5)
+
+
+def test_replace_last_refuses_and_changes_nothing(three):
+    before = copy.deepcopy(three)
+    for arguments in ({"scores": {"x": 0.5}}, {"scores": {"sst2": 0.5}, "oracle": {"sst2": 5}}):
+        with pytest.raises(ValueError, match=r"'x'|outside"):
+            three.replace_last(**arguments)
+        assert three == before
+    with pytest.raises(ValueError, match="the matrix is empty"):
+        AccuracyMatrix().replace_last({})
+
+
+@pytest.mark.parametrize("after", [3, -4])
+def test_metrics_refuse_a_row_that_is_not_there(three, after):
+    for name in METRICS:
+        with pytest.raises(ValueError, match=f"`after` is {after}, but the matrix has 3 rows"):
+            getattr(three, name)(after)
+
+
+def test_importing_loads_neither_matplotlib_nor_torch():
+    code = "import sys, hf_lifelong.evaluation; print({'matplotlib', 'torch'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
