@@ -10,20 +10,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
 from rivals import separate_lora, sequential_lora
 from streams import STREAMS, load_task
 
 HERE = Path(__file__).parent
-BUDGET = {"epochs": 3, "batch_size": 16, "learning_rate": 2e-3, "max_length": 64}
+BUDGET = {"epochs": 3, "batch_size": 16, "learning_rate": 1e-3, "max_length": 64}
 TRAIN_SIZE = 2000
 METHODS = ("separate", "sequential", "ours")
 

@@ -18,7 +18,12 @@ POLICIES = ("signature", "cascade", "uncertainty")
 
 
 def drift(
-    tasks: list[dict], name: str, seed: int, budget: dict[str, Any], adapter: dict | None = None, drift: dict | None = None
+    tasks: list[dict],
+    name: str,
+    seed: int,
+    budget: dict[str, Any],
+    adapter: dict | None = None,
+    drift: dict | None = None,
 ) -> dict[str, Any]:
     """Learns the stream and scores it.
 
@@ -53,7 +58,9 @@ def drift(
         matrix = trainer.matrix
         size = Path(out, "adapter_model.safetensors").stat().st_size
     scored: dict[str, dict[str, Scored]] = {
-        policy: {t.name: trainer.scorer.score(trainer.prepared(t), trainer.prepared(t).test, policy) for t in trainer.tasks}
+        policy: {
+            t.name: trainer.scorer.score(trainer.prepared(t), trainer.prepared(t).test, policy) for t in trainer.tasks
+        }
         for policy in POLICIES
     }
     return {

@@ -84,7 +84,9 @@ def separate_lora(tasks: list[dict], name: str, seed: int, budget: dict[str, Any
     for i, task in enumerate(tasks):
         classes = task["train"].features[task["columns"]["label"]].num_classes
         model = lora_model(name, classes, seed + i)
-        fit(model, tokenizer, encode(task["train"], task["columns"], tokenizer, budget["max_length"]), seed + i, budget)
+        fit(
+            model, tokenizer, encode(task["train"], task["columns"], tokenizer, budget["max_length"]), seed + i, budget
+        )
         data = encode(task[split], task["columns"], tokenizer, budget["max_length"])
         hit = logits_of(model, tokenizer, data).argmax(1) == np.array(data["labels"])
         scores[task["name"]] = float(hit.mean())
@@ -94,7 +96,8 @@ def separate_lora(tasks: list[dict], name: str, seed: int, budget: dict[str, Any
 def sequential_lora(tasks: list[dict], name: str, seed: int, budget: dict[str, Any]) -> dict:
     """One LoRA and one head over all labels, trained on task after task.
 
-    `matrix` scores without a task id (argmax over all labels), `matrix_task_given` among the task's own labels only.
+    `matrix` scores without a task id (argmax over all labels), `matrix_task_given` among the task's own labels only;
+    each task is scored when it was learned and at the end.
     """
     tokenizer = AutoTokenizer.from_pretrained(name)
     widths = [task["train"].features[task["columns"]["label"]].num_classes for task in tasks]
@@ -108,7 +111,7 @@ def sequential_lora(tasks: list[dict], name: str, seed: int, budget: dict[str, A
         fit(model, tokenizer, train, seed + i, budget)
         free_row: list[float | None] = [None] * len(tasks)
         given_row: list[float | None] = [None] * len(tasks)
-        for j in range(i + 1):
+        for j in range(len(tasks)) if i == len(tasks) - 1 else [i]:
             logits, labels = logits_of(model, tokenizer, tests[j]), np.array(tests[j]["labels"])
             free_row[j] = float((logits.argmax(1) == labels).mean())
             own = logits[:, offsets[j] : offsets[j + 1]].argmax(1) + offsets[j]

