@@ -29,7 +29,19 @@ _PUBLIC = {
     "knowledge_of": "hf_lifelong.adapter",
     "predict": "hf_lifelong.adapter",
 }
-__all__ = [*sorted(_PUBLIC), "__version__"]
+__all__ = [
+    "AccuracyMatrix",
+    "DriftAdapterConfig",
+    "DriftTrainer",
+    "DriftTrainingArguments",
+    "KnowledgeBase",
+    "LifelongPipeline",
+    "Task",
+    "__version__",
+    "forget",
+    "knowledge_of",
+    "predict",
+]
 
 if TYPE_CHECKING:
     from .adapter import DriftAdapterConfig, forget, knowledge_of, predict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from peft.tuners.tuners_utils import check_target_module_exists
 from torch import nn
@@ -53,26 +54,33 @@ ROW_ARGUMENTS = frozenset(
 )
 
 
-def layers_of(model: nn.Module) -> tuple[str, nn.ModuleList]:
+def layers_of(model: Any) -> tuple[str, nn.ModuleList]:
     """Path and list of the layers of a base model.
 
     Raises:
-        ValueError: when the architecture is unknown and no list of equal layers can be found.
+        ValueError: when the model has a head of its own, or no list of layers that run once each can be found.
     """
+    if getattr(model, "base_model", model) is not model:
+        raise ValueError(
+            f"`{type(model).__name__}` has a head of its own, but heads belong to the adapter; load the base with "
+            "`AutoModel.from_pretrained`."
+        )
     known = ARCHITECTURES.get(getattr(getattr(model, "config", None), "model_type", ""))
     if known is not None:
-        return known.layers, model.get_submodule(known.layers)  # type: ignore[return-value]
+        return known.layers, model.get_submodule(known.layers)
     lists = [
         (name, module)
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and len({type(m) for m in module}) == 1 and name.count(".") <= 2
     ]
-    if not lists:
+    path, layers = max(lists, key=lambda item: len(item[1]), default=("", nn.ModuleList()))
+    # Fewer layers than the configuration states: they run several times in one pass (ALBERT).
+    if not layers or getattr(model.config, "num_hidden_layers", len(layers)) != len(layers):
         raise ValueError(
-            f"No list of layers was found in `{type(model).__name__}`; lifelong adapters need a base whose layers "
-            f"follow one another, such as {sorted(ARCHITECTURES)}."
+            f"No list of layers that run once each was found in `{type(model).__name__}`; lifelong adapters need a "
+            f"base whose layers follow one another, such as {sorted(ARCHITECTURES)}."
         )
-    return max(lists, key=lambda item: len(item[1]))
+    return path, layers
 
 
 def trunk_layers(config: DriftAdapterConfig, layers: int) -> int:
@@ -92,7 +100,7 @@ def is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | Conv1D)
 
 
-def target_names(config: DriftAdapterConfig, model: nn.Module) -> list[str]:
+def target_names(config: DriftAdapterConfig, model: Any) -> list[str]:
     """Full names of the linear layers above the trunk that carry adapters.
 
     Raises:
@@ -122,5 +130,5 @@ def target_names(config: DriftAdapterConfig, model: nn.Module) -> list[str]:
     return names
 
 
-def _base(module: nn.Module) -> nn.Module:
-    return module.base_layer if isinstance(getattr(module, "base_layer", None), nn.Module) else module
+def _base(module: Any) -> nn.Module:
+    return getattr(module, "base_layer", module)

@@ -5,7 +5,8 @@ Nothing here is called while a wrapped model (DDP, FSDP) is training: stacked te
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -106,17 +107,18 @@ def add_task(model: nn.Module, task: LearnedTask, snapshots: list[Snapshot], sig
     """Appends the members, heads and signature of a task; what was there is copied bit by bit, never changed."""
     root = lifelong_of(model)
     adapter = root.active_adapters[0]
+    if len(snapshots) != task.members:
+        raise ValueError(f"`snapshots` are {len(snapshots)}, but task `{task.name}` states {task.members} members.")
+    knowledge = root.knowledge[adapter].with_task(task)  # refuses a known name before anything is changed
     for name, module in drift_modules(model):
         for working in module.adapter_layer_names:
             new = [snapshot[f"{name}.{working}"] for snapshot in snapshots]
             stack = torch.cat(new) if isinstance(module, Lifelong) else torch.stack(new)
-            _replace(module, _STACKS[working], adapter, lambda old, stack=stack: torch.cat([old, stack.to(old.device)]))
+            _replace(module, _STACKS[working], adapter, partial(_with, new=stack))
     for part in ("mean", "factor", "diagonal"):
         row = getattr(signature, part).unsqueeze(0)
-        _replace(
-            root, f"drift_signature_{part}", adapter, lambda old, row=row: torch.cat([old, row.to(old.device)])
-        )
-    set_knowledge(model, root.knowledge[adapter].with_task(task))
+        _replace(root, f"drift_signature_{part}", adapter, partial(_with, new=row))
+    set_knowledge(model, knowledge)
 
 
 def forget(model: nn.Module, task: str) -> None:
@@ -138,18 +140,22 @@ def forget(model: nn.Module, task: str) -> None:
     for _, module in drift_modules(model):
         if isinstance(module, Lifelong):
             for part in ("mean", "factor", "diagonal"):
-                _replace(module, f"drift_signature_{part}", adapter, lambda old: _without(old, slice(t, t + 1)))
+                _replace(module, f"drift_signature_{part}", adapter, partial(_without, gone=slice(t, t + 1)))
         for working in module.adapter_layer_names:
             gone = rows if isinstance(module, Lifelong) else members
-            _replace(module, _STACKS[working], adapter, lambda old, gone=gone: _without(old, gone))
+            _replace(module, _STACKS[working], adapter, partial(_without, gone=gone))
     set_knowledge(model, knowledge.without(task))
+
+
+def _with(stack: Tensor, new: Tensor) -> Tensor:
+    return torch.cat([stack, new.to(stack.device)])
 
 
 def _without(stack: Tensor, gone: slice) -> Tensor:
     return torch.cat([stack[: gone.start], stack[gone.stop :]])
 
 
-def _replace(module: nn.Module, container: str, adapter: str, change) -> None:  # noqa: ANN001
+def _replace(module: nn.Module, container: str, adapter: str, change: Callable[[Tensor], Tensor]) -> None:
     stack = getattr(module, container)
     stack[adapter] = nn.Parameter(change(stack[adapter].detach()), requires_grad=False)
 

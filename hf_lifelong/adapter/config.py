@@ -84,12 +84,8 @@ class DriftAdapterConfig(PeftConfig):
     uncertainty: str = field(default="entropy", metadata={"help": "What uncertainty is.", "choices": UNCERTAINTIES})
     answer: str = field(default="merged", metadata={"help": "How a chosen group answers.", "choices": ANSWERS})
     per_batch: bool = field(default=False, metadata={"help": "Choose one group for a whole batch."})
-    signature_rank: int = field(
-        default=64, metadata={"help": "Directions of the scatter that a signature keeps."}
-    )
-    signature_size: int = field(
-        default=1536, metadata={"help": "Largest number of features of a signature."}
-    )
+    signature_rank: int = field(default=64, metadata={"help": "Directions of the scatter that a signature keeps."})
+    signature_size: int = field(default=1536, metadata={"help": "Largest number of features of a signature."})
     signature_shrinkage: float = field(
         default=0.05, metadata={"help": "Share of the covariance that is replaced by its mean variance, in (0, 1]."}
     )

@@ -68,6 +68,14 @@ class Lifelong(DriftTunerLayer):
         "config",
     )
     tensors = (*adapter_layer_names, *other_param_names[:5])
+    drift_head_weight: nn.ParameterDict
+    drift_head_bias: nn.ParameterDict
+    drift_bank_head_weight: nn.ParameterDict
+    drift_bank_head_bias: nn.ParameterDict
+    drift_signature_mean: nn.ParameterDict
+    drift_signature_factor: nn.ParameterDict
+    drift_signature_diagonal: nn.ParameterDict
+    conductor: Any  # the base's hooks (`hooks.Conductor`)
 
     def __init__(self, route: Route, hidden_size: int, features: int) -> None:
         super().__init__(route)
@@ -78,20 +86,19 @@ class Lifelong(DriftTunerLayer):
         self.task: OpenTask | None = None
         self.request: Request | None = None
         self.input_noise = 0.0
-        self.dropout = 0.0
         self.frozen_below: tuple[nn.Module, ...] = ()
         self.above: tuple[nn.Module, ...] = ()
         self.still = False
         self._router: Router | None = None
         self._tables: Tables | None = None
-        self._loaded = False
-        self.register_load_state_dict_pre_hook(lambda module, *_: module.refresh())
+        self.verified = False
+        self.register_load_state_dict_pre_hook(_refresh)
 
     def update_layer(
         self, adapter_name: str, config: DriftAdapterConfig, knowledge: KnowledgeBase, device: torch.device
     ) -> None:
         """Adds the tensors of one adapter; what will be loaded starts without memory."""
-        tasks, rows, d = len(knowledge.tasks), knowledge.head_offsets[-1], self.features
+        tasks, rows, d = len(knowledge.tasks), knowledge.head_rows, self.features
         self.drift_head_weight[adapter_name] = nn.Parameter(torch.zeros(0, self.hidden_size, device=device))
         self.drift_head_bias[adapter_name] = nn.Parameter(torch.zeros(0, device=device))
         self.drift_bank_head_weight[adapter_name] = empty_bank((rows, self.hidden_size), device)
@@ -101,7 +108,6 @@ class Lifelong(DriftTunerLayer):
         self.drift_signature_diagonal[adapter_name] = empty_bank((tasks, d), device)
         self.knowledge[adapter_name] = knowledge
         self.config[adapter_name] = config
-        self.dropout = config.lora_dropout
         self.refresh()
 
     @property
@@ -127,6 +133,12 @@ class Lifelong(DriftTunerLayer):
                 self._router = shared_router(self.signature, counts, config.signature_shrinkage)
         return self._router
 
+    def likelihood(self, features: Tensor) -> Tensor:
+        """Log-likelihoods by signature, up to a constant per row: `[B, D]` → `[B, tasks]`."""
+        if self.router is None:
+            raise ValueError("The adapter knows no task yet, so it has no signature to compare inputs with.")
+        return self.router(features)
+
     def tables(self, device: torch.device) -> Tables:
         """What the manifest says of each group, as tensors."""
         if self._tables is None or self._tables.task.device != device:
@@ -139,27 +151,15 @@ class Lifelong(DriftTunerLayer):
         knowledge, shrinkage = self.knowledge[name], self.config[name].signature_shrinkage
         own = torch.tensor(knowledge.group_of_task, device=group.device)
         in_group = own == group[:, None]
-        nearest = self.router(features).masked_fill(~in_group, float("-inf")).argmax(1)  # type: ignore[misc]
+        nearest = self.likelihood(features).masked_fill(~in_group, float("-inf")).argmax(1)
         signature = self.signature
         chosen = Signature(signature.mean[nearest], signature.factor[nearest], signature.diagonal[nearest])
         limit = torch.tensor([task.threshold for task in knowledge.tasks], device=group.device)
-        return novelty(features, chosen, shrinkage) / limit[nearest]
-
-    def check_loaded(self) -> None:
-        """Refuses to answer from tensors that no file gave (`ValueError`)."""
-        if self._loaded:
-            return
-        absent = [name for name in self.tensors if getattr(self, name)[self.active_adapters[0]].device.type == "meta"]
-        if absent:
-            raise ValueError(
-                f"The adapter's file gave no `{absent[0]}`, though its manifest states tasks; the folder is damaged. "
-                "Download or save the adapter again."
-            )
-        self._loaded = True
+        return novelty(features, chosen, shrinkage) / limit[nearest].clamp_min(1e-12)
 
     def refresh(self) -> None:
         """Drops what was computed from the tensors and the manifest."""
-        self._router, self._tables, self._loaded = None, None, False
+        self._router, self._tables, self.verified = None, None, False
 
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
         super().set_adapter(adapter_names, inference_mode=inference_mode)
@@ -179,6 +179,8 @@ class Lifelong(DriftTunerLayer):
         self.drift_head_weight[name] = nn.Parameter(weight)
         self.drift_head_bias[name] = nn.Parameter(bias)
         self.task = OpenTask(kind, labels)
+        self.route.resting = "working"
+        self.route.clear()
 
     def close(self) -> None:
         """Ends training of a task: the working head is emptied, so that a saved adapter bears no trace of it."""
@@ -186,12 +188,15 @@ class Lifelong(DriftTunerLayer):
         for container in (self.drift_head_weight, self.drift_head_bias):
             container[name] = nn.Parameter(container[name].detach()[:0].clone())
         self.task = None
+        self.route.resting = "base"
+        self.route.clear()
 
     def working_logits(self, hidden: Tensor) -> Tensor:
         """`[…, H]` → `[…, W]` through the working head."""
         name = self.active_adapters[0]
         weight, bias = self.drift_head_weight[name], self.drift_head_bias[name]
-        hidden = nn.functional.dropout(hidden.to(weight.dtype), self.dropout, self.training and not self.still)
+        noisy = self.training and not self.still
+        hidden = nn.functional.dropout(hidden.to(weight.dtype), self.config[name].lora_dropout, noisy)
         return nn.functional.linear(hidden, weight, bias)
 
     def plan_logits(self, hidden: Tensor, plan: Plan) -> Tensor:
@@ -221,6 +226,10 @@ class Lifelong(DriftTunerLayer):
         return self
 
 
+def _refresh(root: Lifelong, *_: Any) -> None:
+    root.refresh()
+
+
 def lifelong_of(model: nn.Module) -> Lifelong:
     """The lifelong root of a model, however the model was loaded or wrapped.
 
@@ -232,8 +241,8 @@ def lifelong_of(model: nn.Module) -> Lifelong:
         if isinstance(root, Lifelong):
             return root
     raise ValueError(
-        f"`{type(model).__name__}` has no lifelong adapter. Add one with `get_peft_model(model, DriftAdapterConfig())` "
-        "or load one with `AutoPeftModelForFeatureExtraction.from_pretrained(folder)`."
+        f"`{type(model).__name__}` has no lifelong adapter. Add one with `get_peft_model(model, DriftAdapterConfig())`"
+        " or load one with `AutoPeftModelForFeatureExtraction.from_pretrained(folder)`."
     )
 
 

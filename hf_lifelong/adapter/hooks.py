@@ -8,17 +8,18 @@ down; the base's hook turns the last hidden states into answers.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
-from ..knowledge import novelty
 from ..objectives import get_objective
 from .architectures import ROW_ARGUMENTS, layers_of
+from .checks import check_held
+from .config import DriftAdapterConfig
 from .heads import Lifelong, Request
 from .layers import Plan
 from .planning import Choice, Tables, make_plan, row_distributions, settle
@@ -26,7 +27,7 @@ from .planning import Choice, Tables, make_plan, row_distributions, settle
 TARGETS = ("labels", "start_positions", "end_positions")
 
 
-class TrunkDone(Exception):  # noqa: N818
+class TrunkDone(Exception):
     """Ends a pass at the trunk's end, when only the trunk's features are asked for."""
 
 
@@ -59,16 +60,32 @@ class LifelongOutput(ModelOutput):
     last_hidden_state: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Fork:
+    """What the trunk's end decided for the layers above it."""
+
+    choice: Choice
+    plan: Plan
+    tables: Tables
+    rows: int
+    features: Tensor | None
+
+
 @dataclass
 class Pass:
     """State of one forward pass."""
 
     mask: Tensor | None = None
     targets: dict[str, Tensor] = field(default_factory=dict)
+    request: Request = field(default_factory=Request)
+    kind: str = ""
     choice: Choice | None = None
     pooled: list[Tensor] = field(default_factory=list)
-    features: Tensor | None = None
-    tables: Tables | None = None
+    fork: Fork | None = None
+
+    @property
+    def needs_features(self) -> bool:
+        return self.choice is None or self.choice.asks_signature or self.request.novelty
 
 
 class Conductor:
@@ -87,7 +104,9 @@ class Conductor:
         ]
         for i, layer in enumerate(layers):
             if i in depths or i >= trunk:
-                self.handles.append(layer.register_forward_pre_hook(self._before_layer(i, layer), with_kwargs=True))
+                # A partial, not a closure: a copy of the model must get hooks on its own conductor.
+                hook = partial(self.before_layer, i, _parameter_names(layer))
+                self.handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
         above = set(layers[trunk:])
         root.frozen_below = tuple(_outside(base, above, root))
         root.above = tuple(layers[trunk:])
@@ -98,61 +117,48 @@ class Conductor:
             handle.remove()
 
     def begin(self, base: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+        """Decides what a pass is asked; `args` and `kwargs` are those of the base model."""
         self.route.clear()
-        self.current = Pass()
-        root = self.root
-        if root.name is None:
+        self.current = current = Pass()
+        root, name = self.root, self.root.name
+        if name is None:
+            self.route.mode = "base"
             return None
         kwargs = dict(zip(self.base_names, args, strict=False)) | kwargs
-        self.current.targets = {k: v for k in TARGETS if (v := kwargs.pop(k, None)) is not None}
-        self.current.mask = _attention_mask(kwargs)
-        if root.task is not None and root.request is None:
-            self.route.mode = "working"
-        elif root.request is not None or root.knowledge[root.name].tasks:
-            root.check_loaded()
+        current.targets = {k: v for k in TARGETS if (v := kwargs.pop(k, None)) is not None}
+        current.mask = _attention_mask(kwargs)
+        if root.request is not None or (root.task is None and root.knowledge[name].tasks):
+            if not root.verified:
+                check_held(base, name)
+                root.verified = True
             self.route.mode = "bank"
-            self.current.choice = self._choice(root.request or Request())
+            current.request = root.request or Request()
+            current.choice = _choice(current.request, root.config[name])
+        elif root.task is not None:
+            current.kind = root.task.kind
         return (), kwargs
 
-    def _choice(self, request: Request) -> Choice | None:
-        config = self.root.config[self.root.active_adapters[0]]
-        if request.policy == "features":
+    def before_layer(
+        self, i: int, names: list[str], layer: nn.Module, args: tuple, kwargs: dict[str, Any]
+    ) -> tuple[tuple, dict[str, Any]] | None:
+        """Does what is due before layer `i`, whose arguments are called `names`."""
+        route, current = self.route, self.current
+        if route.mode == "base" or (route.mode == "working" and i != self.trunk):
             return None
-        return Choice(
-            request.policy or config.retrieval,
-            request.uncertainty or config.uncertainty,
-            request.answer or config.answer,
-            config.per_batch if request.per_batch is None else request.per_batch,
-        )
-
-    def _before_layer(self, i: int, layer: nn.Module) -> Callable:
-        names = _parameter_names(layer)
-
-        def hook(layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
-            if self.route.mode == "base":
-                return None
-            if self.route.mode == "working" and i != self.trunk:
-                return None
-            given = dict(zip(names, args, strict=False)) | kwargs
-            hidden = given[names[0]]
-            if self.route.mode == "working":
-                given[names[0]] = self._with_noise(hidden)
-                return (), given
-            if i in self.depths and self._needs_features:
-                self.current.pooled.append(masked_mean(hidden, self.current.mask))
-            if i == self.trunk:
-                self._fork(len(hidden), hidden.device)
-                if self.route.plan.row is not None:  # type: ignore[union-attr]
-                    given[names[0]] = hidden[self.route.plan.row]  # type: ignore[union-attr]
-            if i >= self.trunk and self.route.plan.row is not None:  # type: ignore[union-attr]
-                row = self.route.plan.row  # type: ignore[union-attr]
-                size = len(self.current.mask)  # type: ignore[arg-type]
-                given = {
-                    k: _expand(v, row, size) if k in ROW_ARGUMENTS and k != names[0] else v for k, v in given.items()
-                }
-            return (), given
-
-        return hook
+        given = dict(zip(names, args, strict=False)) | kwargs
+        hidden = given[names[0]]
+        if route.mode == "working":
+            return (), given | {names[0]: self._with_noise(hidden)}
+        if i in self.depths and current.needs_features:
+            current.pooled.append(masked_mean(hidden, current.mask))
+        if i == self.trunk:
+            current.fork = self._fork(current, len(hidden), hidden.device)
+            route.plan = current.fork.plan
+        if current.fork is not None and current.fork.plan.row is not None:
+            fresh = ROW_ARGUMENTS - {names[0]} if i > self.trunk else ROW_ARGUMENTS | {names[0]}
+            row, rows = current.fork.plan.row, current.fork.rows
+            given = {k: _expand(v, row, rows) if k in fresh else v for k, v in given.items()}
+        return (), given
 
     def _with_noise(self, hidden: Tensor) -> Tensor:
         """The trunk ends here for gradients too; drift noise is added in training."""
@@ -162,26 +168,20 @@ class Conductor:
             hidden = hidden + torch.randn_like(hidden) * scale
         return hidden
 
-    @property
-    def _needs_features(self) -> bool:
-        choice, request = self.current.choice, self.root.request
-        return choice is None or choice.asks_signature or (request is not None and request.novelty)
-
-    def _fork(self, rows: int, device: torch.device) -> None:
-        root, current = self.root, self.current
-        request = root.request or Request()
+    def _fork(self, current: Pass, rows: int, device: torch.device) -> Fork:
+        root, features = self.root, None
         if current.pooled:
-            current.features = self._project(torch.cat(current.pooled, dim=1))
+            features = self._project(torch.cat(current.pooled, dim=1))
         if current.choice is None:
-            request.features = current.features
+            current.request.features = features
             raise TrunkDone
-        name = root.active_adapters[0]
-        knowledge = root.knowledge[name]
-        current.tables = root.tables(device)
+        tables = root.tables(device)
         likelihood = None
-        if current.choice.asks_signature:
-            likelihood = root.router(current.features)  # type: ignore[misc]
-        self.route.plan = make_plan(current.choice, knowledge, current.tables, rows, likelihood, request.group)
+        if current.choice.asks_signature and features is not None:
+            likelihood = root.likelihood(features)
+        knowledge = root.knowledge[root.active_adapters[0]]
+        plan = make_plan(current.choice, knowledge, tables, rows, likelihood, current.request.group)
+        return Fork(current.choice, plan, tables, rows, features)
 
     def _project(self, features: Tensor) -> Tensor:
         size = self.root.features
@@ -194,47 +194,58 @@ class Conductor:
         return features @ self.projection
 
     def end(self, base: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
-        mode, plan, current = self.route.mode, self.route.plan, self.current
+        """Turns the base model's output into an answer."""
+        mode, current = self.route.mode, self.current
         self.route.clear()
+        self.current = Pass()
         if mode == "base":
             return output
-        hidden = output[0]
         answer = (
-            self._working(hidden, current) if mode == "working" else self._answer(hidden, plan, current)  # type: ignore[arg-type]
+            self._working(output[0], current)
+            if current.fork is None
+            else self._answer(output[0], current, current.fork)
         )
         return answer if isinstance(output, ModelOutput) else answer.to_tuple()
 
     def _working(self, hidden: Tensor, current: Pass) -> LifelongOutput:
-        task = self.root.task
-        objective = get_objective(task.kind)  # type: ignore[union-attr]
+        objective = get_objective(current.kind)
         mask = _mask_for(current.mask, hidden)
-        seen = hidden if objective.per_token else masked_mean(hidden, mask)
-        logits = self.root.working_logits(seen)
-        loss = objective.loss(logits, current.targets, mask) if set(objective.targets) <= set(current.targets) else None
-        return LifelongOutput(loss=loss, logits=logits)
+        logits = self.root.working_logits(hidden if objective.per_token else masked_mean(hidden, mask))
+        if not set(objective.targets) <= set(current.targets):
+            return LifelongOutput(logits=logits)
+        return LifelongOutput(loss=objective.loss(logits, current.targets, mask), logits=logits)
 
-    def _answer(self, hidden: Tensor, plan: Plan, current: Pass) -> LifelongOutput:
-        root, tables, choice = self.root, current.tables, current.choice
+    def _answer(self, hidden: Tensor, current: Pass, fork: Fork) -> LifelongOutput:
+        tables, plan = fork.tables, fork.plan
         mask = _mask_for(current.mask, hidden, plan.row)
-        pooled = not any(get_objective(kind).per_token for kind in tables.kinds)  # type: ignore[union-attr]
+        pooled = not any(get_objective(kind).per_token for kind in tables.kinds)
         seen = masked_mean(hidden, mask).unsqueeze(1) if pooled else hidden
-        logits = root.plan_logits(seen, plan)
-        rows = len(current.mask)  # type: ignore[arg-type]
-        spread = row_distributions(logits, mask, plan, tables, pooled)  # type: ignore[arg-type]
-        scores, group, uncertainty, margin = settle(choice, plan, spread, rows, len(tables.task))  # type: ignore
-        task = tables.task[group]  # type: ignore[union-attr]
+        logits = self.root.plan_logits(seen, plan)
+        spread = row_distributions(logits, mask, plan, tables, pooled)
+        scores, group, uncertainty, margin = settle(fork.choice, plan, spread, fork.rows, len(tables.task))
         distance = None
-        if root.request is not None and root.request.novelty:
-            distance = root.relative_novelty(current.features, group)  # type: ignore[arg-type]
+        if current.request.novelty and fork.features is not None:
+            distance = self.root.relative_novelty(fork.features, group)
         return LifelongOutput(
             scores=scores,
             group=group,
-            task=task,
+            task=tables.task[group],
             uncertainty=uncertainty,
             margin=margin,
             novelty=distance,
             last_hidden_state=hidden,
         )
+
+
+def _choice(request: Request, config: DriftAdapterConfig) -> Choice | None:
+    if request.policy == "features":
+        return None
+    return Choice(
+        request.policy or config.retrieval,
+        request.uncertainty or config.uncertainty,
+        request.answer or config.answer,
+        config.per_batch if request.per_batch is None else request.per_batch,
+    )
 
 
 def masked_mean(hidden: Tensor, mask: Tensor | None) -> Tensor:

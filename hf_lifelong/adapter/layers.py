@@ -37,14 +37,20 @@ class Plan:
 
 
 class Route:
-    """What one forward pass does in every injected layer of a model: shared by reference, set by the base's hooks."""
+    """What one forward pass does in every injected layer of a model: shared by reference, set by the base's hooks.
+
+    `mode` is `"base"` (as without adapter), `"working"` (the working pair) or `"bank"` (as `plan` says). Between
+    passes it is `resting`, which is `"working"` while a task is open: gradient checkpointing runs layers again in the
+    backward pass, outside of the pass that they belong to.
+    """
 
     def __init__(self) -> None:
-        self.mode = "base"  # "base": as without adapter; "working": the working pair; "bank": as `plan` says
+        self.mode = self.resting = "base"
         self.plan: Plan | None = None
 
     def clear(self) -> None:
-        self.mode, self.plan = "base", None
+        """Ends a pass."""
+        self.mode, self.plan = self.resting, None
 
 
 class DriftTunerLayer(nn.Module, BaseTunerLayer):
@@ -55,7 +61,6 @@ class DriftTunerLayer(nn.Module, BaseTunerLayer):
     def __init__(self, route: Route) -> None:
         super().__init__()
         self.route = route
-        self.merged_adapters: list[str] = []
         for name in self.tensors:
             setattr(self, name, nn.ParameterDict())
         self.register_load_state_dict_pre_hook(size_from_file)
@@ -65,7 +70,7 @@ class DriftTunerLayer(nn.Module, BaseTunerLayer):
         for container in set(self.tensors) - set(self.adapter_layer_names):
             getattr(self, container)[adapter_name].requires_grad_(False)
 
-    def where(self) -> torch.device | None:
+    def where(self) -> Any:
         """The device of the tensors that have memory."""
         return next((p.device for p in self.parameters() if p.device.type != "meta"), None)
 
@@ -87,6 +92,11 @@ class DriftLayer(DriftTunerLayer):
     adapter_layer_names = ("drift_A", "drift_B")
     other_param_names = ("drift_bank_A", "drift_bank_B", "drift_dropout", "scaling")
     tensors = ("drift_A", "drift_B", "drift_bank_A", "drift_bank_B")
+    base_layer: Any
+    drift_A: nn.ParameterDict
+    drift_B: nn.ParameterDict
+    drift_bank_A: nn.ParameterDict
+    drift_bank_B: nn.ParameterDict
 
     def __init__(self, base_layer: nn.Module, route: Route) -> None:
         super().__init__(route)
@@ -118,29 +128,16 @@ class DriftLayer(DriftTunerLayer):
         result = self.base_layer(x, *args, **kwargs)
         if self.route.mode == "base" or self.disable_adapters:
             return result
-        name = self.active_adapters[0]
-        if self.route.mode == "working":
-            a, b = self.drift_A[name], self.drift_B[name]
-            update = self.drift_dropout[name](self._cast_input_dtype(x, a.dtype)) @ a.T @ b.T
+        name, plan = self.active_adapters[0], self.route.plan
+        x = x.to(self.drift_A[name].dtype)
+        if plan is not None:
+            update = bank_update(x, self.drift_bank_A[name], self.drift_bank_B[name], plan.members, plan.weights)
         else:
-            plan = self.route.plan
-            update = bank_update(
-                self._cast_input_dtype(x, self.drift_bank_A[name].dtype),
-                self.drift_bank_A[name],
-                self.drift_bank_B[name],
-                plan.members,  # type: ignore[union-attr]
-                plan.weights,  # type: ignore[union-attr]
-            )
+            update = self.drift_dropout[name](x) @ self.drift_A[name].T @ self.drift_B[name].T
         return result + (update * self.scaling[name]).to(result.dtype)
 
-    def where(self) -> torch.device:
-        return self.get_base_layer().weight.device
-
-    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        raise ValueError(
-            "A lifelong adapter answers with a different member for each input, so it cannot be merged into the base "
-            "model's weights."
-        )
+    def where(self) -> Any:
+        return self.base_layer.weight.device
 
 
 def bank_update(x: Tensor, bank_a: Tensor, bank_b: Tensor, members: Tensor, weights: Tensor) -> Tensor:
@@ -170,17 +167,17 @@ def empty_bank(shape: tuple[int, ...], device: torch.device | str) -> nn.Paramet
     return nn.Parameter(torch.empty(shape, device=where, dtype=torch.float32), requires_grad=False)
 
 
-def size_from_file(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+def size_from_file(module: Any, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
     """Load hook: gives each tensor of an adapter the size it has in the file.
 
     Trainer loads checkpoints into a model that may have learned less than the file holds. What the file holds is
-    checked against the manifest before this (`tuner.check_tensors`).
+    checked against the manifest before this (`checks.check_tensors`).
     """
-    for container in module.tensors:  # type: ignore[union-attr]
+    for container in module.tensors:
         for name, parameter in getattr(module, container).items():
             loaded = state_dict.get(f"{prefix}{container}.{name}")
             if loaded is None or (loaded.shape == parameter.shape and parameter.device.type != "meta"):
                 continue
-            device = module.where() or loaded.device  # type: ignore[operator]
+            device = module.where() or loaded.device
             fresh = torch.empty(loaded.shape, dtype=parameter.dtype, device=device)
             getattr(module, container)[name] = nn.Parameter(fresh, requires_grad=parameter.requires_grad)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..knowledge import KnowledgeBase
 from .config import ANSWERS, POLICIES, UNCERTAINTIES
 from .heads import Lifelong, Request, lifelong_of
 from .hooks import TARGETS, LifelongOutput, TrunkDone
@@ -24,12 +25,13 @@ def _asking(model: nn.Module, root: Lifelong, request: Request) -> Iterator[None
             yield
     finally:
         root.request = None
+        root.route.clear()  # a pass that stopped at the trunk's end had no end of its own
         model.train(was_training)
 
 
 def predict(
     model: nn.Module,
-    batch: dict[str, Tensor],
+    batch: Mapping[str, Any],
     policy: str | None = None,
     group: int | str | Tensor | None = None,
     answer: str | None = None,
@@ -71,11 +73,8 @@ def predict(
             raise ValueError(f"`{key}` is {value!r}; choose one of {list(choices)}.")
     if (policy == "oracle") != (group is not None):
         raise ValueError('`group` and `policy="oracle"` go together: give both or neither.')
-    device = next(model.parameters()).device
-    batch = {k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor) and k not in TARGETS}
-    if group is not None and not isinstance(group, Tensor):
-        group = torch.full((len(next(iter(batch.values()))),), root.knowledge[name].group_index(group))
-    given = group.to(device) if group is not None else None
+    batch = _inputs(model, batch)
+    given = _group_of_rows(root.knowledge[name], group, next(iter(batch.values())))
     request = Request(policy, given, answer, uncertainty, per_batch, novelty)
     with _asking(model, root, request):
         output: Any = model(**batch)
@@ -83,14 +82,28 @@ def predict(
     return output
 
 
-def trunk_features(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+def trunk_features(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
     """Pooled hidden states of the trunk, which signatures are made of: `[B, D]`, float32. Stops at the trunk's end."""
     root = lifelong_of(model)
-    device = next(model.parameters()).device
     request = Request("features")
-    with _asking(model, root, request):
-        try:
-            model(**{k: v.to(device) for k, v in batch.items() if k not in TARGETS})
-        except TrunkDone:
-            pass
-    return request.features  # type: ignore[return-value]
+    with _asking(model, root, request), suppress(TrunkDone):
+        model(**_inputs(model, batch))
+    if request.features is None:
+        raise ValueError("The adapter is disabled, so its trunk gives no features; enable it first.")
+    return request.features
+
+
+def _inputs(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    device = next(model.parameters()).device
+    return {k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor) and k not in TARGETS}
+
+
+def _group_of_rows(knowledge: KnowledgeBase, group: int | str | Tensor | None, rows: Tensor) -> Tensor | None:
+    if group is None:
+        return None
+    if not isinstance(group, Tensor):
+        return torch.full((len(rows),), knowledge.group_index(group), device=rows.device)
+    known = len(knowledge.groups)
+    if group.shape != (len(rows),) or not bool(((group >= 0) & (group < known)).all()):
+        raise ValueError(f"`group` must hold one group from 0 to {known - 1} for each of the {len(rows)} rows.")
+    return group.to(rows.device)

@@ -43,9 +43,8 @@ class Choice:
     @property
     def each_member(self) -> bool:
         """Whether members run one by one instead of as their mean."""
-        return self.answer == "ensemble" or self.policy == "uncertainty" or (
-            self.policy == "cascade" and self.uncertainty == "variance"
-        )  # fmt: skip
+        variance_decides = self.policy == "cascade" and self.uncertainty == "variance"
+        return self.answer == "ensemble" or self.policy == "uncertainty" or variance_decides
 
     @property
     def asks_signature(self) -> bool:
@@ -77,7 +76,12 @@ def _padded(lists: list[list[int]], device: torch.device) -> Tensor:
 
 
 def make_plan(
-    choice: Choice, knowledge: KnowledgeBase, tables: Tables, rows: int, likelihood: Tensor | None, group: Tensor | None
+    choice: Choice,
+    knowledge: KnowledgeBase,
+    tables: Tables,
+    rows: int,
+    likelihood: Tensor | None,
+    group: Tensor | None,
 ) -> Plan:
     """Decides which groups answer each of `rows` inputs.
 
@@ -91,17 +95,19 @@ def make_plan(
         if choice.per_batch:
             likelihood = likelihood.mean(0, keepdim=True).expand(rows, -1)
         preference = group_posterior(likelihood, knowledge.group_of_task)
-    if choice.policy in ("signature", "oracle"):
-        chosen = group if preference is None else preference.argmax(1)
-        pair_row, pair_group = torch.arange(rows, device=tables.task.device), chosen
-    elif choice.policy == "cascade":
-        candidates = leading_candidates(preference, CLEAR, LEAST, MOST_CANDIDATES)  # type: ignore[arg-type]
+    every_row = torch.arange(rows, device=tables.task.device)
+    if preference is not None and choice.policy == "cascade":
+        candidates = leading_candidates(preference, CLEAR, LEAST, MOST_CANDIDATES)
         pair_row, pair_group = candidates.nonzero(as_tuple=True)
+    elif preference is not None:
+        pair_row, pair_group = every_row, preference.argmax(1)
+    elif group is not None:
+        pair_row, pair_group = every_row, group
     else:
         groups = len(tables.task)
-        pair_row = torch.arange(rows, device=tables.task.device).repeat_interleave(groups)
+        pair_row = every_row.repeat_interleave(groups)
         pair_group = torch.arange(groups, device=tables.task.device).repeat(rows)
-    return _with_members(choice, tables, rows, pair_row, pair_group, preference)  # type: ignore[arg-type]
+    return _with_members(choice, tables, rows, pair_row, pair_group, preference)
 
 
 def _with_members(
@@ -161,9 +167,11 @@ def row_distributions(
 
 
 def _masked_mean(logits: Tensor, mask: Tensor) -> Tensor:
-    weight = (mask / mask.sum(1, keepdim=True)).to(logits.dtype)
+    weight = (mask / mask.sum(1, keepdim=True).clamp_min(1)).to(logits.dtype)
     # A masked sum by product would turn the -inf of absent labels into NaN.
-    return torch.where(logits[:, 0].isinf(), logits[:, 0], torch.einsum("nt,ntw->nw", weight, logits.nan_to_num(neginf=0)))
+    return torch.where(
+        logits[:, 0].isinf(), logits[:, 0], torch.einsum("nt,ntw->nw", weight, logits.nan_to_num(neginf=0))
+    )
 
 
 def _scatter(parts: list, rows: int) -> tuple[Tensor, Tensor, Tensor]:

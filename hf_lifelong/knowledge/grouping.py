@@ -11,7 +11,12 @@ from .signatures import Router
 
 
 def candidate_groups(
-    knowledge: KnowledgeBase, router: Router | None, features: Tensor, kind: str, labels: tuple[str, ...], most: int = 3
+    knowledge: KnowledgeBase,
+    router: Router | None,
+    features: Tensor,
+    kind: str,
+    labels: tuple[str, ...],
+    most: int = 3,
 ) -> list[int]:
     """The groups that a new task may belong to: same kind, same label names, nearest by signature first.
 
@@ -23,8 +28,8 @@ def candidate_groups(
         return []
     near = group_posterior(router(features), knowledge.group_of_task).mean(0)
     order = torch.argsort(near, descending=True).tolist()
-    same = {group for task, group in zip(knowledge.tasks, knowledge.group_of_task, strict=True)
-            if task.kind == kind and task.labels == labels}  # fmt: skip
+    tasks = zip(knowledge.tasks, knowledge.group_of_task, strict=True)
+    same = {group for task, group in tasks if task.kind == kind and task.labels == labels}
     return [group for group in order if group in same][:most]
 
 

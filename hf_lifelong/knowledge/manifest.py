@@ -86,6 +86,11 @@ class KnowledgeBase:
         return list(accumulate(widths, initial=0))
 
     @property
+    def head_rows(self) -> int:
+        """Head rows of all members, counted without listing them: a manifest may state more than memory holds."""
+        return sum(task.members * task.width for task in self.tasks)
+
+    @property
     def group_of_task(self) -> list[int]:
         """Index into `groups` for each task."""
         index = {name: i for i, name in enumerate(self.groups)}

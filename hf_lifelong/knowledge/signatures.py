@@ -64,8 +64,7 @@ def fit_signature(features: Tensor, rank: int) -> Signature:
     mean = x.mean(0)
     x = (x - mean) / (len(x) - 1) ** 0.5
     # Eigenvectors of the n × n Gram matrix give the leading directions of the D × D scatter without forming it.
-    values, vectors = torch.linalg.eigh(x @ x.T)
-    leading = vectors[:, -rank:].flip(1)
+    leading = torch.linalg.eigh(x @ x.T).eigenvectors[:, -rank:].flip(1)
     factor = leading.T @ x
     if len(factor) < rank:
         factor = torch.cat([factor, factor.new_zeros(rank - len(factor), x.shape[1])])

@@ -1,0 +1,148 @@
+"""What is checked before an adapter is used: the base model, the file, and what is held in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..knowledge import KnowledgeBase
+from .architectures import layers_of
+from .heads import lifelong_of
+from .layers import DriftTunerLayer
+
+_FILE_PREFIX = "base_model.model."
+
+
+def describe_base(model: Any) -> dict[str, Any]:
+    """What a manifest records of the base model, to notice another one at load."""
+    config = model.config
+    weight = model.get_input_embeddings().weight
+    return {
+        "model_type": config.model_type,
+        "hidden_size": int(config.hidden_size),
+        "layers": len(layers_of(model)[1]),
+        "fingerprint": fingerprint(model),
+        "dtype": str(weight.dtype).removeprefix("torch."),
+    }
+
+
+def fingerprint(model: Any) -> str | None:
+    """Hash of a sample of the base model's embeddings, norms and biases, which no quantisation touches.
+
+    Values are rounded to bf16 first, so that a base keeps its fingerprint in bf16 and float32 (not in float16, which
+    rounds small values otherwise). `None` on the meta device.
+    """
+    digest = hashlib.sha256()
+    embedding = model.get_input_embeddings().weight
+    for name, parameter in model.named_parameters():
+        if (parameter.dim() != 1 and parameter is not embedding) or "drift_" in name:
+            continue
+        if parameter.device.type == "meta":
+            return None
+        flat = parameter.detach().flatten()
+        sample = flat[:: max(1, len(flat) // 64)].to("cpu", torch.bfloat16).contiguous()
+        digest.update(sample.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def check_base(knowledge: KnowledgeBase, found: dict[str, Any], trunk: int) -> None:
+    """Refuses a base of another shape, and warns of other weights or another dtype.
+
+    Raises:
+        ValueError: when architecture, width, depth or trunk differ.
+    """
+    for key in ("model_type", "hidden_size", "layers"):
+        if knowledge.base.get(key) != found[key]:
+            raise ValueError(
+                f"This adapter was trained on a base with `{key}` {knowledge.base.get(key)!r}, but the model given "
+                f"has {found[key]!r}. Load the base that `base_model_name_or_path` names."
+            )
+    if knowledge.trunk != trunk:
+        raise ValueError(
+            f"The manifest states a trunk of {knowledge.trunk} layers, `trunk_depth` gives {trunk}; the adapter's "
+            "`adapter_config.json` was changed after training. Restore it."
+        )
+    dtypes = {knowledge.base.get("dtype"), found["dtype"]}
+    for key, what in (("dtype", "another dtype"), ("fingerprint", "other weights")):
+        if key == "fingerprint" and len(dtypes) > 1 and "float16" in dtypes:
+            continue
+        if found[key] is not None and knowledge.base.get(key) not in (None, found[key]):
+            warnings.warn(
+                f"The base model has {what} than the one this adapter was trained on (`{key}` is {found[key]}, in "
+                f"training it was {knowledge.base[key]}): answers may differ.",
+                stacklevel=2,
+            )
+
+
+def expected_shapes(model: nn.Module, adapter_name: str) -> dict[str, tuple[int, ...]]:
+    """Tensors of an adapter, named as in its file → the shapes that the manifest asks for; -1 where any size is right.
+
+    Taken from the manifest, not from memory: a model may hold fewer members than the file that it is to load.
+    """
+    knowledge = lifelong_of(model).knowledge[adapter_name]
+    members, rows, tasks = knowledge.member_offsets[-1], knowledge.head_rows, len(knowledge.tasks)
+    first = {"drift_bank_A": members, "drift_bank_B": members, "drift_head_weight": -1, "drift_head_bias": -1}
+    first |= {"drift_bank_head_weight": rows, "drift_bank_head_bias": rows}
+    first |= {f"drift_signature_{part}": tasks for part in ("mean", "factor", "diagonal")}
+    shapes = {}
+    for name, module in model.named_modules():
+        if isinstance(module, DriftTunerLayer):
+            for container in module.tensors:
+                shape = tuple(getattr(module, container)[adapter_name].shape)
+                shape = (first[container], *shape[1:]) if container in first else shape
+                shapes[f"{name}.{container}".removeprefix(_FILE_PREFIX)] = shape
+    return shapes
+
+
+def check_tensors(model: nn.Module, adapter_name: str, state_dict: Mapping[str, Tensor]) -> None:
+    """Checks an adapter file against the manifest before any of it is used.
+
+    Raises:
+        ValueError: names the first tensor that is missing, surplus, of another shape or dtype, or not finite.
+    """
+    expected = expected_shapes(model, adapter_name)
+    found = {key.removeprefix(_FILE_PREFIX): value for key, value in state_dict.items()}
+    missing, surplus = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    if missing or surplus:
+        raise _misfit(
+            f"{len(missing)} tensors are missing (first: {missing[:1]}), {len(surplus)} are surplus (first: "
+            f"{surplus[:1]})"
+        )
+    for key, shape in expected.items():
+        tensor = found[key]
+        if tensor.device.type == "meta":
+            raise _misfit(f"the file gave no `{key}`")
+        if len(shape) != tensor.dim() or any(e not in (-1, f) for e, f in zip(shape, tensor.shape, strict=True)):
+            raise _misfit(f"`{key}` has shape {tuple(tensor.shape)}, the manifest asks for {shape}")
+        if tensor.dtype != torch.float32:
+            raise _misfit(f"`{key}` is {tensor.dtype}, it must be float32")
+        if not torch.isfinite(tensor).all():
+            raise _misfit(f"`{key}` holds NaN or infinite values")
+
+
+def check_held(model: nn.Module, adapter_name: str) -> None:
+    """`check_tensors` for what a model holds: transformers' own loader fills tensors without asking the tuner, and
+    only logs those that a file lacks.
+
+    Raises:
+        ValueError: as `check_tensors`.
+    """
+    held = {
+        f"{name}.{container}": getattr(module, container)[adapter_name]
+        for name, module in model.named_modules()
+        if isinstance(module, DriftTunerLayer)
+        for container in module.tensors
+    }
+    check_tensors(model, adapter_name, held)
+
+
+def _misfit(reason: str) -> ValueError:
+    return ValueError(
+        f"The adapter's `adapter_model.safetensors` does not fit its `adapter_config.json`: {reason}. Restore both "
+        "files from one save."
+    )
