@@ -2,24 +2,28 @@
 
     python benchmarks/domains.py --data_dir DATA --model MODEL
 
-Every (method, seed) is a cell with its own JSON under `--cells`; cells that are there are not run again. The summary of
-all cells is written to `benchmarks/results/domains.json`.
+Every (method, seed) is a cell with its own JSON under `--cells`; cells that are there are not run again. The summary
+of all cells is written to `benchmarks/results/domains.json`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import platform
 import time
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import datasets
+import torch
 from rivals import separate_lora, sequential_lora
 from streams import STREAMS, load_task
 
 HERE = Path(__file__).parent
-BUDGET = {"epochs": 3, "batch_size": 16, "learning_rate": 1e-3, "max_length": 64}
+BUDGET = {"epochs": 3, "batch_size": 16, "learning_rate": 2e-3, "max_length": 64}
 TRAIN_SIZE = 2000
 METHODS = ("separate", "sequential", "ours")
 
@@ -36,6 +40,47 @@ def run_cell(method: str, seed: int, args: argparse.Namespace) -> dict[str, Any]
 
         result = drift(tasks, args.model, seed, BUDGET)
     return {"method": method, "seed": seed, "seconds": round(time.time() - start, 1), **result}
+
+
+def hardware() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return f"{cpu}, {torch.get_num_threads()} threads, {gpu}"
+
+
+def summarise(cells: list[dict[str, Any]], command: str) -> dict[str, Any]:
+    """One result file of all cells: means over seeds, and every cell."""
+    of = {method: [cell for cell in cells if cell["method"] == method] for method in METHODS}
+
+    def mean(method: str, key: str) -> float | None:
+        values = [cell[key] for cell in of[method]]
+        return round(sum(values) / len(values), 4) if values else None
+
+    ours = [cell["summary"] for cell in of["ours"]]
+    summary = {
+        "separate_lora_accuracy": mean("separate", "accuracy"),
+        "sequential_lora_accuracy": mean("sequential", "accuracy"),
+        "sequential_lora_accuracy_task_given": mean("sequential", "accuracy_task_given"),
+        "bytes_per_task": mean("ours", "bytes") and round(mean("ours", "bytes") / len(STREAMS["domains"])),
+    }
+    for key in ("oracle_accuracy", "learning_accuracy", "forgetting", "bwt"):
+        summary[key] = round(sum(s[key] for s in ours) / len(ours), 4) if ours else None
+    for key in ("accuracy", "retrieval"):
+        for policy in ("signature", "cascade", "uncertainty"):
+            summary[f"{key}_{policy}"] = mean("ours", f"{key}_{policy}")
+    return {
+        "name": "domains",
+        "command": command,
+        "date": date.today().isoformat(),
+        "hardware": hardware(),
+        "versions": {p: version(p) for p in ("hf_lifelong", "torch", "transformers", "peft", "datasets")},
+        "budget": {**BUDGET, "train_texts": TRAIN_SIZE, "stream": STREAMS["domains"]},
+        "seeds": sorted({cell["seed"] for cell in cells}),
+        "summary": summary,
+        "rows": cells,
+    }
 
 
 def main() -> None:
@@ -56,6 +101,10 @@ def main() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(cell, indent=1))
             print(f"{method} seed {seed}: {cell['accuracy']:.4f} in {cell['seconds']} s", flush=True)
+    cells = [json.loads(path.read_text()) for path in sorted(Path(args.cells).glob("*.json"))]
+    result = summarise(cells, "python benchmarks/domains.py --data_dir DATA --model all-minilm-l6")
+    (HERE / "results" / "domains.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result["summary"], indent=1))
 
 
 if __name__ == "__main__":

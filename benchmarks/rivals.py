@@ -53,9 +53,10 @@ def fit(model: torch.nn.Module, tokenizer: Any, train: Dataset, seed: int, budge
             per_device_train_batch_size=budget["batch_size"],
             learning_rate=budget["learning_rate"],
             warmup_steps=0.1,
+            bf16=True,
+            use_cpu=not torch.cuda.is_available(),
             save_strategy="no",
             logging_steps=100,
-            train_sampling_strategy="group_by_length",
             report_to="none",
             disable_tqdm=True,
         )

@@ -1,6 +1,6 @@
 """The real data sets of the benchmarks, as keyword arguments of `hf_lifelong.Task`.
 
-Each data set is read from `--data-dir` (one folder a data set, as `load_dataset` reads it) or, without it, from the Hub.
+Each data set is read from `data_dir` (one folder a data set, as `load_dataset` reads it) or, without it, from the Hub.
 """
 
 from __future__ import annotations

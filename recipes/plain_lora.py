@@ -1,6 +1,6 @@
 """What people do without this package: one LoRA, trained on task after task. It forgets.
 
-Stock PEFT and stock Trainer on the same linear layers, rank, data and steps as the lifelong adapter; one head per task,
+Stock PEFT and stock Trainer on the same linear layers, rank, data and steps as the lifelong adapter; one head a task,
 and at test time it is even told which task an input belongs to.
 """
 
@@ -61,7 +61,9 @@ def learn_in_turn(
     )
     model = OneLora(get_peft_model(base, lora), tasks)
     known = {f.name for f in dataclasses.fields(TrainingArguments) if f.init}
-    plain = TrainingArguments(**{k: v for k, v in vars(args).items() if k in known} | {"save_strategy": "no", "remove_unused_columns": False})
+    plain = TrainingArguments(
+        **{k: v for k, v in vars(args).items() if k in known} | {"save_strategy": "no", "remove_unused_columns": False}
+    )
     rows: list[list[float | None]] = []
     for i, task in enumerate(tasks):
         model.task = i
@@ -93,5 +95,3 @@ def score(model: OneLora, index: int, task: PreparedTask, args: TrainingArgument
     decoded = task.objective.decode(padded, features, task.test.examples, task.columns, task.labels)
     references = task.objective.references(task.test.examples, task.columns, task.labels)
     return task.objective.score([answer["answer"] for answer in decoded], references)[task.objective.metric]
-
-

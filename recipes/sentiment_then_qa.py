@@ -80,7 +80,6 @@ DEFAULTS = {
     "save_strategy": "epoch",
     "report_to": "none",
     "dataloader_pin_memory": torch.cuda.is_available(),
-    "train_sampling_strategy": "group_by_length",
 }
 QUICK = {"max_train_samples": 300, "max_test_samples": 60, "num_train_epochs": 1, "members": 2}
 

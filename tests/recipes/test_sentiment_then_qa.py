@@ -1,0 +1,50 @@
+"""The main recipe as a user runs it, in its quick form."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "sentiment_then_qa.py"
+
+
+def run(*options: str, launcher: tuple[str, ...] = (sys.executable,)) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    return subprocess.run([*launcher, str(RECIPE), *options], capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.slow
+def test_quick_run_under_the_launcher_learns_saves_and_answers(tmp_path):
+    out = tmp_path / "out"
+    launcher = (sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--cpu")
+    done = run("--quick", "--output_dir", str(out), launcher=launcher)
+    assert done.returncode == 0, done.stderr[-3000:]
+    text = done.stdout
+    assert "scores are lower" in text
+    for words in ("after sentiment", "after answers", "oracle (right group given)", "one LoRA, task after task"):
+        assert words in text
+    assert text.count("→ [sentiment]") + text.count("→ [answers]") == 6
+    for name in ("adapter_model.safetensors", "adapter_config.json", "accuracy_matrix.json", "accuracy_matrix.png"):
+        assert (out / name).stat().st_size > 0
+
+
+def test_config_file_and_command_line_together(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(RECIPE.parent))
+    import sentiment_then_qa as recipe
+
+    config = tmp_path / "x.yaml"
+    config.write_text("members: 3\nlearning_rate: 0.0005\nnum_train_epochs: 7\n")
+    chosen, args = recipe.parse(["--config", str(config), "--num_train_epochs", "2", "--output_dir", str(tmp_path)])
+    assert (chosen.members, args.learning_rate, args.num_train_epochs) == (3, 5e-4, 2)
+    assert args.warmup_steps == recipe.DEFAULTS["warmup_steps"]
+
+
+@pytest.mark.parametrize("where", ["file", "line"])
+def test_unknown_keys_are_refused_by_name(tmp_path, where):
+    config = tmp_path / "x.yaml"
+    config.write_text("learning_rat: 0.1\n" if where == "file" else "members: 3\n")
+    done = run("--config", str(config), *(["--learning_rat", "0.1"] if where == "line" else []))
+    assert done.returncode == 2
+    assert "learning_rat" in done.stderr
