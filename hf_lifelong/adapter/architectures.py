@@ -17,10 +17,13 @@ class Architecture:
     """Args:
     layers (`str`): Path of the layer list from the base model.
     targets (`tuple[str, ...]`): Suffixes of the linear layers that carry adapters by default.
+    rowless (`tuple[str, ...]`): Suffixes of those that cannot carry one, because they also read tensors that all rows
+        of a batch share (relative positions), where no row's own member can be applied.
     """
 
     layers: str
     targets: tuple[str, ...]
+    rowless: tuple[str, ...] = ()
 
 
 _BERT = Architecture("encoder.layer", ("query", "key", "value", "dense"))
@@ -31,8 +34,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     "camembert": _BERT,
     "electra": _BERT,
     "distilbert": Architecture("transformer.layer", ("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2")),
-    "deberta": Architecture("encoder.layer", ("in_proj", "dense")),
-    "deberta-v2": Architecture("encoder.layer", ("query_proj", "key_proj", "value_proj", "dense")),
+    "deberta": Architecture("encoder.layer", ("in_proj", "dense"), ("pos_proj", "pos_q_proj")),
+    "deberta-v2": Architecture(
+        "encoder.layer", ("value_proj", "dense"), ("query_proj", "key_proj", "pos_key_proj", "pos_query_proj")
+    ),
     "modernbert": Architecture("layers", ("Wqkv", "Wo", "Wi")),
 }
 
@@ -47,6 +52,7 @@ ROW_ARGUMENTS = frozenset(
         "sliding_window_mask",
         "position_ids",
         "position_embeddings",
+        "position_bias",
         "encoder_hidden_states",
         "encoder_attention_mask",
         "query_states",
@@ -104,9 +110,10 @@ def target_names(config: DriftAdapterConfig, model: Any) -> list[str]:
     """Full names of the linear layers above the trunk that carry adapters.
 
     Raises:
-        ValueError: when nothing matches; names the linear layers there are.
+        ValueError: when nothing matches, or a layer that cannot carry one; names the linear layers there are.
     """
     path, layers = layers_of(model)
+    known = ARCHITECTURES.get(model.config.model_type, Architecture(path, ()))
     above = range(trunk_layers(config, len(layers)), len(layers))
     linear = [
         f"{path}.{i}.{name}" for i in above for name, module in layers[i].named_modules() if is_linear(_base(module))
@@ -114,13 +121,18 @@ def target_names(config: DriftAdapterConfig, model: Any) -> list[str]:
     linear = [name for name in linear if not name.endswith(".base_layer")]
     wanted = config.target_modules
     if wanted is None:
-        known = ARCHITECTURES.get(model.config.model_type)
-        wanted = set(known.targets) if known is not None else "all-linear"
+        wanted = set(known.targets) or "all-linear"
     if wanted == "all-linear":
-        names = linear
+        names = [name for name in linear if not name.endswith(known.rowless)]
     else:
         match = DriftAdapterConfig(target_modules=wanted, exclude_modules=config.exclude_modules)
         names = [name for name in linear if check_target_module_exists(match, name)]
+    rowless = sorted({name.rsplit(".", 1)[-1] for name in names if name.endswith(known.rowless)})
+    if rowless:
+        raise ValueError(
+            f"`target_modules` names {rowless}, which read relative positions that all inputs of a batch share; an "
+            "adapter there cannot differ from input to input. Leave them out."
+        )
     if not names:
         raise ValueError(
             f"`target_modules` {wanted!r} matches no linear layer above the trunk (layers {above.start} to "

@@ -29,7 +29,8 @@ class DriftAdapterConfig(PeftConfig):
             sources.
         target_modules (`set[str]` or `str`, *optional*):
             Linear layers that carry an adapter, in PEFT's spelling; only those above the trunk are taken. `None` takes
-            the defaults of the architecture, `"all-linear"` all of them.
+            the defaults of the architecture, `"all-linear"` all of them (but those of DeBERTa that read relative
+            positions, which inputs of one batch share).
         exclude_modules (`set[str]` or `str`, *optional*):
             Linear layers to leave out, in PEFT's spelling.
         trunk_depth (`float`, *optional*, defaults to `0.5`):
@@ -42,7 +43,8 @@ class DriftAdapterConfig(PeftConfig):
             uncertainty among the groups that are still in question).
         uncertainty (`str`, *optional*, defaults to `"entropy"`):
             What uncertainty is: `"entropy"` (of the mean probabilities, as a share of the largest possible) or
-            `"variance"` (of the probabilities between members).
+            `"variance"` (of the probabilities between members; entropy where members do not run one by one, that is
+            for merged answers by signature).
         answer (`str`, *optional*, defaults to `"merged"`):
             How a chosen group answers: `"merged"` (the mean of its members' weight updates, one pass) or `"ensemble"`
             (the mean of its members' probabilities).

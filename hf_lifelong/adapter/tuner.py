@@ -44,7 +44,14 @@ class DriftModel(BaseTuner):
     def _prepare_model(self, peft_config: Any, model: nn.Module) -> None:
         peft_config.target_modules = set(target_names(peft_config, model))
 
-    def _pre_injection_hook(self, model: Any, config: Any, adapter_name: str) -> None:
+    def inject_adapter(self, model: Any, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        # Not PEFT's injection hooks: it calls them for the first adapter of a model only.
+        config = self.peft_config[adapter_name]
+        self._read_manifest(model, config, adapter_name)
+        super().inject_adapter(model, adapter_name, *args, **kwargs)
+        self._add_root(model, config, adapter_name)
+
+    def _read_manifest(self, model: Any, config: Any, adapter_name: str) -> None:
         root = getattr(model, "lifelong", None)
         self.route = root.route if root is not None else Route()
         found = describe_base(model)
@@ -88,7 +95,7 @@ class DriftModel(BaseTuner):
             layer.set_adapter(self.active_adapters, inference_mode=peft_config.inference_mode)
             self._replace_module(parent, target_name, layer, target)
 
-    def _post_injection_hook(self, model: Any, config: Any, adapter_name: str) -> None:
+    def _add_root(self, model: Any, config: Any, adapter_name: str) -> None:
         if not hasattr(model, "lifelong"):
             hidden, knowledge = int(model.config.hidden_size), self._new_knowledge
             model.lifelong = Lifelong(self.route, hidden, _features(knowledge, hidden, config))
