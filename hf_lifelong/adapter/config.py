@@ -117,8 +117,11 @@ class DriftAdapterConfig(PeftConfig):
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}; choose one of {list(choices)}.")
         for name in ("r", "members", "signature_rank", "signature_size", "max_length"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"`{name}` is {getattr(self, name)!r}; it must be an integer of at least 1.")
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"`{name}` is {value!r}; it must be an integer of at least 1.")
+        if not 0 < self.lora_alpha < float("inf"):
+            raise ValueError(f"`lora_alpha` is {self.lora_alpha!r}; it must be a finite number above 0.")
         if not 0 <= self.trunk_depth < 1:
             raise ValueError(f"`trunk_depth` is {self.trunk_depth!r}; it must be a share of the layers in [0, 1).")
         if not 0 <= self.lora_dropout < 1:

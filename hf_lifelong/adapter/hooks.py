@@ -148,7 +148,9 @@ class Conductor:
         given = dict(zip(names, args, strict=False)) | kwargs
         hidden = given[names[0]]
         if route.mode == "working":
-            return (), given | {names[0]: self._with_noise(hidden)}
+            # Reentrant checkpointing keeps gradients of positional arguments that ask for one, and of nothing else.
+            given[names[0]] = self._with_noise(hidden).requires_grad_(getattr(layer, "gradient_checkpointing", False))
+            return _as_passed(names, args, given)
         if i in self.depths and current.needs_features:
             current.pooled.append(masked_mean(hidden, current.mask))
         if i == self.trunk:
@@ -158,7 +160,7 @@ class Conductor:
             fresh = ROW_ARGUMENTS - {names[0]} if i > self.trunk else ROW_ARGUMENTS | {names[0]}
             row, rows = current.fork.plan.row, current.fork.rows
             given = {k: _expand(v, row, rows) if k in fresh else v for k, v in given.items()}
-        return (), given
+        return _as_passed(names, args, given)
 
     def _with_noise(self, hidden: Tensor) -> Tensor:
         """The trunk ends here for gradients too; drift noise is added in training."""
@@ -235,6 +237,13 @@ class Conductor:
             novelty=distance,
             last_hidden_state=hidden,
         )
+
+
+def _as_passed(names: list[str], args: tuple, given: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """Splits named arguments again into positional ones, as many as there were, and the others."""
+    positional = names[: len(args)]
+    rest = {k: v for k, v in given.items() if k not in positional}
+    return (*(given[name] for name in positional), *args[len(names) :]), rest
 
 
 def _choice(request: Request, config: DriftAdapterConfig) -> Choice | None:
