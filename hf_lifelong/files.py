@@ -79,6 +79,10 @@ def write_json(path: str | os.PathLike[str], data: Any) -> None:
         fresh.write_text(text + "\n", encoding="utf-8")
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Reads JSON.
 
@@ -86,7 +90,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         DamagedFileError: when the file is missing, is not UTF-8 JSON, or nests too deeply to be read.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except OSError as error:
         raise DamagedFileError(path, f"it cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ..knowledge import KnowledgeBase
+from ..objectives import get_objective
 from .architectures import layers_of, signature_depths, target_names, trunk_layers
 from .bank import forget
 from .checks import check_base, check_tensors, describe_base
@@ -61,6 +62,8 @@ class DriftModel(BaseTuner):
             self._new_knowledge = KnowledgeBase(found, trunk, signature_depths(trunk))
         else:
             self._new_knowledge = KnowledgeBase.from_dict(config.knowledge)
+            for task in self._new_knowledge.tasks:
+                get_objective(task.kind)  # refuses a kind that this version does not know
             check_base(self._new_knowledge, found, trunk)
         if root is None:
             return

@@ -151,7 +151,7 @@ class KnowledgeBase:
         if not isinstance(data, dict):
             raise ManifestError(f"`knowledge` must be an object, not {type(data).__name__}")
         version = data.get("format")
-        if not isinstance(version, int) or version < 1:
+        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
             raise ManifestError(f"`knowledge.format` must be a positive integer, not {version!r}")
         if version > FORMAT:
             raise ManifestError(
@@ -165,19 +165,15 @@ class KnowledgeBase:
         _check_type("knowledge.depths", data["depths"], list)
         for depth in data["depths"]:
             _check_count("knowledge.depths", depth, most=data["trunk"])
+        if data["depths"] != sorted(set(data["depths"])):
+            raise ManifestError(f"`knowledge.depths` must rise, not {data['depths']}")
         _check_type("knowledge.tasks", data["tasks"], list)
         if data["scores"] is not None:
             _check_type("knowledge.scores", data["scores"], dict)
         tasks = [_read_task(i, task) for i, task in enumerate(data["tasks"])]
-        names = [task.name for task in tasks]
-        for i, task in enumerate(tasks):
-            where = f"knowledge.tasks[{i}]"
-            if task.name in names[:i]:
-                raise ManifestError(f"`{where}.name`: `{task.name}` stands twice")
-            if task.group != task.name and task.group not in names[:i]:
-                raise ManifestError(f"`{where}.group`: `{task.group}` is no earlier task")
-            if task.group != task.name and tasks[names.index(task.group)].labels != task.labels:
-                raise ManifestError(f"`{where}.labels` differ from those of its group `{task.group}`")
+        if tasks and not data["depths"]:
+            raise ManifestError("`knowledge.depths` must name at least one hidden state")
+        _check_groups(tasks)
         return cls(data["base"], data["trunk"], list(data["depths"]), tasks, data["scores"])
 
 
@@ -195,6 +191,23 @@ def _check_type(where: str, value: Any, kind: type) -> None:
 def _check_count(where: str, value: Any, least: int = 0, most: int = 2**31) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise ManifestError(f"`{where}` must be an integer from {least} to {most}, not {value!r}")
+
+
+def _check_groups(tasks: list[LearnedTask]) -> None:
+    known: dict[str, LearnedTask] = {}
+    for i, task in enumerate(tasks):
+        where = f"knowledge.tasks[{i}]"
+        if task.name in known:
+            raise ManifestError(f"`{where}.name`: `{task.name}` stands twice")
+        known[task.name] = task
+        opener = known.get(task.group)
+        if opener is None:
+            raise ManifestError(f"`{where}.group`: `{task.group}` is no earlier task")
+        if opener.group != opener.name:
+            raise ManifestError(f"`{where}.group`: `{task.group}` opened no group, it belongs to `{opener.group}`")
+        for key in ("kind", "labels"):
+            if getattr(opener, key) != getattr(task, key):
+                raise ManifestError(f"`{where}.{key}` differs from that of its group `{task.group}`")
 
 
 def _read_task(i: int, data: Any) -> LearnedTask:

@@ -1,0 +1,114 @@
+import json
+
+import pytest
+
+from hf_lifelong.knowledge import FORMAT, KnowledgeBase, LearnedTask, ManifestError
+
+
+def task(name, group=None, members=2, labels=("a", "b"), **fields):
+    return LearnedTask(name, "text-classification", labels, len(labels), members, group or name, 10, 1.5, **fields)
+
+
+@pytest.fixture
+def three():
+    base = {"model_type": "bert", "hidden_size": 8, "layers": 4, "fingerprint": "abc", "dtype": "float32"}
+    tasks = [task("one"), task("two", members=3, labels=("x", "y", "z"), score=0.5), task("one more", "one")]
+    return KnowledgeBase(base, 2, [0, 1, 2], tasks, {"any": [1]})
+
+
+def test_round_trip_through_json(three):
+    text = json.dumps(three.to_dict(), allow_nan=False)
+    assert KnowledgeBase.from_dict(json.loads(text)) == three
+    assert json.dumps(KnowledgeBase.from_dict(json.loads(text)).to_dict()) == text
+
+
+def test_offsets_and_groups(three):
+    assert three.names == ["one", "two", "one more"] and three.groups == ["one", "two"]
+    assert three.member_offsets == [0, 2, 5, 7]
+    assert three.head_offsets == [0, 2, 4, 7, 10, 13, 15, 17] and three.head_rows == 17
+    assert three.group_of_task == [0, 1, 0]
+    assert (three.newest(0), three.newest(1)) == (2, 1)
+    assert three.group_index("one more") == three.group_index("one") == three.group_index(0) == 0
+    for unknown in ("nothing", 2, -1):
+        with pytest.raises(KeyError, match=r"'one', 'two', 'one more'|has 2 groups"):
+            three.group_index(unknown)
+
+
+def test_a_task_is_known_once(three):
+    with pytest.raises(ManifestError, match="`two` is in the knowledge base already"):
+        three.with_task(task("two"))
+    assert three.with_task(task("three")).names[-1] == "three" and len(three.tasks) == 3
+
+
+def test_without_a_task(three):
+    rest = three.without("one")
+    assert rest.names == ["two", "one more"] and rest.groups == ["two", "one more"]
+    assert rest.scores is None and three.scores is not None
+    assert three.without("two").tasks == [three.tasks[0], three.tasks[2]]
+
+
+def put(path, value):
+    def change(data):
+        *way, last = path
+        for step in way:
+            data = data[step]
+        data[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (put(["format"], FORMAT + 1), r"`knowledge.format` is 2, this package reads up to 1; upgrade"),
+        (put(["format"], "1"), "`knowledge.format` must be a positive integer, not '1'"),
+        (put(["format"], True), "`knowledge.format` must be a positive integer, not True"),
+        (put(["base"], []), "`knowledge.base` must be a dict, not list"),
+        (put(["trunk"], -1), "`knowledge.trunk` must be an integer from 0"),
+        (put(["depths"], [0, 3]), "`knowledge.depths` must be an integer from 0 to 2, not 3"),
+        (put(["depths"], [1, 1]), "`knowledge.depths` must rise"),
+        (put(["depths"], []), "`knowledge.depths` must name"),
+        (put(["depths"], None), "`knowledge.depths` must be a list, not NoneType"),
+        (put(["tasks"], {}), "`knowledge.tasks` must be a list, not dict"),
+        (put(["scores"], []), "`knowledge.scores` must be a dict, not list"),
+        (put(["tasks", 0], None), r"`knowledge.tasks\[0\]` must be a dict, not NoneType"),
+        (put(["tasks", 0, "name"], 3), r"`knowledge.tasks\[0\].name` must be a str, not int"),
+        (put(["tasks", 0, "labels"], "ab"), r"`knowledge.tasks\[0\].labels` must be a list, not str"),
+        (put(["tasks", 0, "labels"], ["a", 1]), r"`knowledge.tasks\[0\].labels` must be a str, not int"),
+        (put(["tasks", 0, "members"], 0), r"`knowledge.tasks\[0\].members` must be an integer from 1"),
+        (put(["tasks", 0, "members"], 2.0), r"`knowledge.tasks\[0\].members` must be an integer from 1"),
+        (put(["tasks", 0, "width"], 5), r"`knowledge.tasks\[0\].width` is 5, but there are 2 labels"),
+        (put(["tasks", 0, "threshold"], float("nan")), r"tasks\[0\].threshold` must be a finite number"),
+        (put(["tasks", 0, "score"], "high"), r"tasks\[0\].score` must be a finite number"),
+        (put(["tasks", 0, "started_from"], 1), r"tasks\[0\].started_from` must be a str"),
+        (put(["tasks", 0, "surprise"], 1), r"`knowledge.tasks\[0\]` lacks \[\] and has unknown fields \['surprise'\]"),
+        (put(["tasks", 2, "name"], "one"), r"`knowledge.tasks\[2\].name`: `one` stands twice"),
+        (put(["tasks", 1, "group"], "one more"), r"`knowledge.tasks\[1\].group`: `one more` is no earlier task"),
+        (put(["tasks", 2, "group"], "two"), r"`knowledge.tasks\[2\].labels` differs from that of its group `two`"),
+        (put(["tasks", 2, "kind"], "question-answering"), r"`knowledge.tasks\[2\].kind` differs"),
+    ],
+)
+def test_a_damaged_manifest_is_refused(three, change, message):
+    data = three.to_dict()
+    change(data)
+    with pytest.raises(ManifestError, match=message):
+        KnowledgeBase.from_dict(data)
+
+
+def test_a_group_must_be_named_after_its_opener(three):
+    data = three.without("two").with_task(task("third", "one")).to_dict()
+    data["tasks"][2]["group"] = "one more"
+    with pytest.raises(ManifestError, match="`one more` opened no group"):
+        KnowledgeBase.from_dict(data)
+
+
+@pytest.mark.parametrize("data", [None, [], "text", 3])
+def test_anything_but_an_object_is_refused(data):
+    with pytest.raises(ManifestError, match="`knowledge` must be an object"):
+        KnowledgeBase.from_dict(data)
+
+
+def test_a_huge_claim_costs_nothing(three):
+    data = three.to_dict()
+    data["tasks"][0]["members"] = 10**9
+    assert KnowledgeBase.from_dict(data).head_rows == 2 * 10**9 + 13

@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+import torch
+from scipy.stats import multivariate_normal
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from hf_lifelong.knowledge import Signature, fit_signature, novelty, shared_router, stack_signatures
+
+D = 6
+
+
+def draw(seed, n=40, d=D):
+    generator = torch.Generator().manual_seed(seed)
+    mix = torch.randn(d, d, generator=generator)
+    return torch.randn(n, d, generator=generator) @ mix + 2 * torch.randn(d, generator=generator)
+
+
+def covariance_of(signature):
+    return (signature.factor.T @ signature.factor + torch.diag(signature.diagonal)).double().numpy()
+
+
+def test_enough_rank_keeps_the_covariance():
+    x = draw(0)
+    signature = fit_signature(x, D)
+    assert signature.mean.dtype == signature.factor.dtype == signature.diagonal.dtype == torch.float32
+    np.testing.assert_allclose(
+        covariance_of(signature), np.cov(x.double().numpy(), rowvar=False), rtol=1e-4, atol=1e-4
+    )
+    np.testing.assert_allclose(signature.mean, x.mean(0), atol=1e-5)
+
+
+def test_little_rank_keeps_the_leading_direction_and_every_variance():
+    x = draw(0)
+    signature = fit_signature(x, 1)
+    exact = np.cov(x.double().numpy(), rowvar=False)
+    np.testing.assert_allclose(np.diag(covariance_of(signature)), np.diag(exact), rtol=1e-4)
+    values, vectors = np.linalg.eigh(exact)
+    leading = signature.factor[0].double().numpy()
+    np.testing.assert_allclose(leading @ leading, values[-1], rtol=1e-4)
+    assert abs(leading @ vectors[:, -1]) == pytest.approx(np.linalg.norm(leading), rel=1e-4)
+
+
+def test_fewer_texts_than_rank_leave_zero_rows():
+    x = draw(1, n=3)
+    signature = fit_signature(x, 5)
+    assert signature.factor.shape == (5, D)
+    np.testing.assert_allclose(covariance_of(signature), np.cov(x.double().numpy(), rowvar=False), atol=1e-4)
+
+
+def test_constant_features_stay_finite():
+    x = draw(2)
+    x[:, 2] = 7.0
+    constant = fit_signature(torch.full((5, D), 3.0), 4)
+    mixed = fit_signature(x, 4)
+    router = shared_router(stack_signatures([constant, mixed]), torch.tensor([5, 40]), 0.05)
+    assert torch.isfinite(router(draw(3))).all()
+    only = shared_router(stack_signatures([constant, constant]), torch.tensor([5, 5]), 0.05)
+    assert torch.isfinite(only(draw(3))).all()
+    assert torch.isfinite(novelty(draw(3), constant, 0.05)).all()
+    assert float(novelty(torch.full((1, D), 3.0), constant, 0.05)) == 0
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_refused(bad):
+    x = draw(0)
+    x[3, 1] = bad
+    with pytest.raises(ValueError, match="`features` holds NaN or infinite"):
+        fit_signature(x, 2)
+
+
+def test_one_text_is_too_few():
+    with pytest.raises(ValueError, match="at least 2 rows to fit a signature, not 1"):
+        fit_signature(draw(0, n=1), 2)
+
+
+@pytest.mark.parametrize("rank", [2, D])
+def test_novelty_is_the_mahalanobis_distance(rank):
+    signature, x, shrinkage = fit_signature(draw(0), rank), draw(5, n=7), 0.1
+    covariance = covariance_of(signature)
+    covariance = (1 - shrinkage) * covariance + shrinkage * np.trace(covariance) / D * np.eye(D)
+    away = (x - signature.mean).double().numpy()
+    expected = np.einsum("nd,de,ne->n", away, np.linalg.inv(covariance), away) / D
+    np.testing.assert_allclose(novelty(x, signature, shrinkage), expected, rtol=1e-3)
+    one_each = Signature(*(getattr(signature, k).expand(7, *getattr(signature, k).shape) for k in vars(signature)))
+    np.testing.assert_allclose(novelty(x, one_each, shrinkage), expected, rtol=1e-3)
+
+
+def test_novelty_of_a_tasks_own_texts_is_about_one():
+    assert float(novelty(draw(0, n=2000), fit_signature(draw(0, n=2000), D), 0.01).mean()) == pytest.approx(1, abs=0.1)
+
+
+def test_the_router_is_a_shared_covariance_gaussian():
+    sets, shrinkage = [draw(i, n=20 + 10 * i) for i in range(3)], 0.1
+    signatures = [fit_signature(x, D) for x in sets]
+    counts = torch.tensor([len(x) for x in sets])
+    pooled = sum((len(x) - 1) * np.cov(x.double().numpy(), rowvar=False) for x in sets) / sum(len(x) - 1 for x in sets)
+    covariance = (1 - shrinkage) * pooled + shrinkage * np.trace(pooled) / D * np.eye(D)
+    x = draw(9, n=50)
+    expected = np.stack([multivariate_normal(m.mean(0).numpy(), covariance).logpdf(x.numpy()) for m in sets], 1)
+    found = shared_router(stack_signatures(signatures), counts, shrinkage)(x).numpy()
+    np.testing.assert_allclose(found - found[:, :1], expected - expected[:, :1], rtol=1e-3, atol=1e-3)
+
+
+def test_the_router_decides_as_scikit_learns_discriminant_analysis():
+    sets = [draw(i, n=60) for i in range(4)]
+    router = shared_router(stack_signatures([fit_signature(x, D) for x in sets]), torch.full((4,), 60), 1e-9)
+    lda = LinearDiscriminantAnalysis(solver="lsqr", priors=[0.25] * 4)
+    lda.fit(torch.cat(sets).numpy(), np.repeat(range(4), 60))
+    x = draw(11, n=300)
+    assert router(x).argmax(1).tolist() == lda.predict(x.numpy()).tolist()
+
+
+def test_leaving_tasks_out_and_joining_them_is_exact():
+    signatures = [fit_signature(draw(i), 3) for i in range(4)]
+    counts = torch.tensor([40] * 4)
+    everything = stack_signatures(signatures)
+    kept = Signature(*(getattr(everything, k)[[0, 2, 3]] for k in vars(everything)))
+    never = stack_signatures([signatures[i] for i in (0, 2, 3)])
+    a, b = (shared_router(s, counts[:3], 0.05) for s in (kept, never))
+    assert torch.equal(a.weight, b.weight) and torch.equal(a.bias, b.bias)
+
+
+def test_fitting_twice_gives_the_same_bytes():
+    a, b = fit_signature(draw(0), 3), fit_signature(draw(0), 3)
+    assert all(torch.equal(getattr(a, k), getattr(b, k)) for k in vars(a))

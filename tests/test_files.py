@@ -1,0 +1,102 @@
+import json
+import os
+
+import pytest
+import torch
+
+from hf_lifelong.files import DamagedFileError, atomic_folder, read_json, read_tensors, write_json, write_tensors
+
+
+def test_a_folder_appears_whole(tmp_path):
+    target = tmp_path / "deep" / "folder"
+    with atomic_folder(target) as fresh:
+        (fresh / "sub").mkdir()
+        (fresh / "sub" / "a").write_text("1")
+        assert not target.exists()
+    assert (target / "sub" / "a").read_text() == "1"
+    with atomic_folder(target) as fresh:
+        (fresh / "b").write_text("2")
+    assert os.listdir(target) == ["b"] and os.listdir(target.parent) == ["folder"]
+
+
+def test_an_error_leaves_the_folder_as_it_was(tmp_path):
+    target = tmp_path / "folder"
+    with atomic_folder(target) as fresh:
+        (fresh / "a").write_text("1")
+
+    def fail_half_way():
+        with atomic_folder(target) as fresh:
+            (fresh / "a").write_text("2")
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        fail_half_way()
+    assert (target / "a").read_text() == "1" and os.listdir(tmp_path) == ["folder"]
+
+
+def test_what_a_killed_process_left_is_cleared(tmp_path):
+    (tmp_path / ".folder.unfinished").mkdir()
+    (tmp_path / ".folder.unfinished" / "rest").write_text("")
+    with atomic_folder(tmp_path / "folder") as fresh:
+        (fresh / "a").write_text("1")
+    assert os.listdir(tmp_path / "folder") == ["a"] and os.listdir(tmp_path) == ["folder"]
+
+
+def test_json_round_trip_and_same_bytes(tmp_path):
+    data = {"b": [1, 2.5, None], "a": "žluť"}
+    write_json(tmp_path / "x.json", data)
+    first = (tmp_path / "x.json").read_bytes()
+    write_json(tmp_path / "x.json", dict(reversed(data.items())))
+    assert (tmp_path / "x.json").read_bytes() == first and read_json(tmp_path / "x.json") == data
+
+
+def test_values_that_are_not_json_leave_the_file_as_it_was(tmp_path):
+    write_json(tmp_path / "x.json", 1)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "x.json", float("nan"))
+    assert read_json(tmp_path / "x.json") == 1 and os.listdir(tmp_path) == ["x.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "it cannot be read"),
+        (b"{", "not valid JSON"),
+        (b"\xff\xfe", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b'{"a": NaN}', "not valid JSON"),
+    ],
+)
+def test_damaged_json_is_named(tmp_path, content, reason):
+    if content is not None:
+        (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(DamagedFileError, match=f"x.json` cannot be used: .*{reason}.*Restore the file"):
+        read_json(tmp_path / "x.json")
+
+
+def test_tensors_round_trip(tmp_path):
+    tensors = {"a": torch.randn(3, 4).T, "empty": torch.zeros(0, 5), "half": torch.randn(2).bfloat16()}
+    write_tensors(tmp_path / "x.safetensors", tensors)
+    found = read_tensors(tmp_path / "x.safetensors")
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[k], v) and found[k].dtype == v.dtype for k, v in tensors.items())
+    assert os.listdir(tmp_path) == ["x.safetensors"]
+
+
+def claim(size):
+    header = json.dumps({"a": {"dtype": "F32", "shape": [size], "data_offsets": [0, 4 * size]}}).encode()
+    return len(header).to_bytes(8, "little") + header
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"short", b"\xff" * 64, claim(10**9), claim(4) + b"\0" * 3], ids=range(6)
+)
+def test_damaged_tensor_files_are_named(tmp_path, content):
+    if content is not None:
+        (tmp_path / "x.safetensors").write_bytes(content)
+    with pytest.raises(DamagedFileError, match=r"x.safetensors` cannot be used: .*Restore the file"):
+        read_tensors(tmp_path / "x.safetensors")
+
+
+def test_a_damaged_file_error_is_a_value_error():
+    assert issubclass(DamagedFileError, ValueError)
