@@ -52,7 +52,9 @@ class DriftTrainingArguments(TrainingArguments):
     cyclic_learning_rate: bool = field(
         default=True, metadata={"help": "Cosine cycles of the learning rate, a snapshot at the end of each."}
     )
-    first_cycle: float = field(default=0.5, metadata={"help": "Share of a task's steps in its first cycle, in (0, 1)."})
+    first_cycle: float = field(
+        default=0.5, metadata={"help": "Share of a task's steps in its first cycle, in (0, 1)."}
+    )
     gradient_noise: float = field(
         default=0.05, metadata={"help": "Norm of the gradient noise as a share of the gradient's norm."}
     )

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..adapter.bank import Snapshot, take_snapshot
 from ..adapter.heads import lifelong_of
-from .arguments import DriftTrainingArguments
-from .checkpoints import mark_complete
+from .checkpoints import Checkpoint, mark_complete
 from .drift import cycle_ends, cycle_position, decay
 
 
@@ -26,54 +26,74 @@ class SnapshotCallback(TrainerCallback):
 
     def __init__(self, members: int) -> None:
         self.members = members
-        self.begin("", "")
+        self.begin("", [], "")
 
-    def begin(self, task: str, folder: str | os.PathLike[str], snapshots: list[Snapshot] | None = None) -> None:
-        """Makes ready for a task; `snapshots` are those of a run that is resumed."""
-        self.task, self.folder = task, folder
-        self.snapshots: list[Snapshot] = list(snapshots or [])
+    def begin(
+        self, task: str, learned: list[str], folder: str | os.PathLike[str], resumed: Checkpoint | None = None
+    ) -> None:
+        """Makes ready for a task.
+
+        Args:
+            task (`str`): Its name.
+            learned (`list[str]`): Names of the tasks that the adapter knows already.
+            folder (path): Where the task's checkpoints go.
+            resumed (`Checkpoint`, *optional*): Where a run that was killed goes on.
+        """
+        self.task, self.learned, self.folder, self.resumed = task, learned, folder, resumed
+        self.snapshots: list[Snapshot] = []
         self.steps: list[int] = []
         self.ends: list[int] = []
         self.scale = 1.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the task's training had ended when the run was killed, so that no step is left."""
+        return self.resumed is not None and self.resumed.ended
 
     def plan(self, steps: int, first: float) -> list[int]:
         """Fixes the ends of the cycles, once the number of steps is known."""
         self.ends = cycle_ends(steps, self.members, first)
         return self.ends
 
-    def on_train_begin(
-        self, args: DriftTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.plan(state.max_steps, args.first_cycle)
+        # Set here, not in `begin`: a search for the batch size starts training again.
+        self.snapshots = list(self.resumed.snapshots) if self.resumed is not None else []
         self.steps = self.ends[: len(self.snapshots)]
 
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.ended:
+            control.should_training_stop = True
+            control.should_log = control.should_evaluate = control.should_save = False
+
     def on_step_begin(
-        self, args: DriftTrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+        self, args: Any, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
         self.scale = decay(cycle_position(state.global_step, self.ends))
         lifelong_of(model).input_noise = args.input_noise * self.scale
 
     def on_step_end(
-        self, args: DriftTrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+        self, args: Any, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
         if state.global_step in self.ends:
             self._take(model, state.global_step)
 
-    def on_save(
-        self, args: DriftTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if args.save_only_model:
+            return  # such a checkpoint has no optimizer, so nothing could go on from it
+        PartialState().wait_for_everyone()  # every process has written its part
         if args.should_save:
-            checkpoint = os.path.join(self.folder, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
-            mark_complete(Path(checkpoint), self.task, state.global_step, self.snapshots)
+            checkpoint = Path(self.folder, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+            mark_complete(checkpoint, self.task, self.learned, self.snapshots, control.should_training_stop)
 
     def on_train_end(
-        self, args: DriftTrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+        self, args: Any, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
+        lifelong_of(model).input_noise = 0.0
         best = state.best_global_step if args.load_best_model_at_end else None
         if best and state.best_model_checkpoint:
             # The best weights are in the model now: members from later steps belong to what was discarded.
-            keep = [i for i, step in enumerate(self.steps) if step < best]
-            self.snapshots = [self.snapshots[i] for i in keep]
+            self.snapshots = [s for s, step in zip(self.snapshots, self.steps, strict=True) if step < best]
             self._take(model, best)
         elif not self.steps or self.steps[-1] != state.global_step:
             self._take(model, state.global_step)

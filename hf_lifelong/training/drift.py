@@ -86,8 +86,6 @@ def gradient_noise_hook(
         noise = torch.randn(size, generator=generator, device=gradients[0].device, dtype=torch.float32)
         noise *= wanted * norm / size**0.5
         parts = noise.split([g.numel() for g in gradients])
-        torch._foreach_add_(
-            gradients, [part.view_as(g).to(g.dtype) for part, g in zip(parts, gradients, strict=True)]
-        )
+        torch._foreach_add_(gradients, [part.view_as(g).to(g.dtype) for part, g in zip(parts, gradients, strict=True)])
 
     return hook

@@ -54,15 +54,24 @@ class Scorer:
         self._answers: dict[tuple[int, str], dict[int, np.ndarray]] = defaultdict(dict)
         self._splits: list[Split] = []  # keeps the splits alive whose ids are keys
 
+    def clear(self) -> None:
+        """Forgets answers; needed where a task may be learned again under the same name."""
+        self._features.clear()
+        self._answers.clear()
+        self._splits.clear()
+
     @property
     def knowledge(self) -> KnowledgeBase:
         return knowledge_of(self.model)
 
     def features(self, prepared: PreparedTask, rows: Any, limit: int | None = None) -> torch.Tensor:
-        """Trunk features of a data set's rows, `[rows, D]`; of `limit` rows evenly spread over it where it is longer."""
+        """Trunk features of a data set's rows, `[rows, D]`, on the CPU; of `limit` rows evenly spread over it where it
+        is longer."""
         count = len(rows)
         index = range(count) if limit is None or count <= limit else np.linspace(0, count - 1, limit).astype(int)
-        found = dict(self._batches(prepared, rows, index, "Signature", lambda b, i: trunk_features(self.model, b)))
+        found = dict(
+            self._batches(prepared, rows, index, "Signature", lambda b, i: trunk_features(self.model, b).cpu())
+        )
         return torch.stack([found[int(i)] for i in index])
 
     def oracle(self, prepared: PreparedTask, split: Split, task: str) -> dict[str, float]:
@@ -117,7 +126,9 @@ class Scorer:
                 return predict(self.model, batch, "oracle", groups[places], "merged").scores.cpu().numpy()  # type: ignore[union-attr]
 
             # A row may be asked for by several tasks, so answers are told apart by place, not by row.
-            places = self._batches(prepared, split.features, index, f"Answering {prepared.name}", answer, by_place=True)
+            places = self._batches(
+                prepared, split.features, index, f"Answering {prepared.name}", answer, by_place=True
+            )
             for place, scores in places:
                 row, task = missing[place]
                 self._answers[id(split), task][row] = scores
@@ -139,7 +150,8 @@ class Scorer:
     def _batches(
         self, prepared: PreparedTask, rows: Any, index: Any, title: str, function: Any, by_place: bool = False
     ) -> Iterator[tuple[int, Any]]:
-        """Runs `function(batch, places)` over rows in order of length, shared among processes; yields (row, result)."""
+        """Runs `function(batch, places)`, which gives one result on the CPU for each row, over rows in order of
+        length, shared among processes; yields (row, result)."""
         inputs = rows.select_columns([c for c in MODEL_INPUTS if c in rows.column_names]).with_format(None)
         inputs = inputs.select([int(i) for i in index])[:]
         order = np.argsort([-len(ids) for ids in inputs["input_ids"]], kind="stable").tolist()
@@ -153,9 +165,7 @@ class Scorer:
         if self.accelerator.num_processes > 1:
             results = gather_object(results)
         for place, result in results:
-            yield (place if by_place else int(index[place])), (
-                result.cpu() if isinstance(result, torch.Tensor) else result
-            )
+            yield (place if by_place else int(index[place])), result
 
     def _metrics(
         self, prepared: PreparedTask, split: Split, chosen: list[str], answers: dict[tuple[int, str], np.ndarray]

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import set_seed
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import HubStrategy, TrainOutput
 
 from ..adapter import lifelong_of
-from ..adapter.bank import add_task, close_task, open_task, set_knowledge
+from ..adapter.bank import add_task, close_task, forget, open_task, set_knowledge
 from ..adapter.tuner import check_tensors
 from ..evaluation import AccuracyMatrix, plot_matrix
 from ..files import read_json, read_tensors, write_json
@@ -41,33 +41,92 @@ def learn(trainer: DriftTrainer, resume: bool, **options: Any) -> TrainOutput:
 
     Returns:
         What `Trainer.train` returned for the last task.
+
+    Raises:
+        ValueError: when a task cannot be used; nothing is trained or written then.
     """
-    folder = stream_folder(trainer.args.output_dir)
-    committed = newest_commit(trainer.args.output_dir) if resume else None
+    committed = newest_commit(trainer.output_dir) if resume else None
+    if committed is None:
+        check_names(trainer.tasks, trainer.knowledge.names)
+    for task in trainer.tasks:
+        trainer.prepared(task)
     if committed is not None:
         restore(trainer.model, committed)
-        if trainer.args.should_save:
-            publish(committed, trainer.args.output_dir)
-    elif trainer.args.should_save:
-        if not resume:
-            shutil.rmtree(folder, ignore_errors=True)
-    knowledge = trainer.knowledge
-    todo = [task for task in trainer.tasks if not (committed and task.name in knowledge.names)]
-    check_names(todo, knowledge.names)
+        check_learned(trainer)
+    todo = [task for task in trainer.tasks if task.name not in trainer.knowledge.names]
+    if len(todo) > 1 and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        raise ValueError(
+            f"`tasks` holds {len(todo)} tasks to learn, but under FSDP and DeepSpeed a launch learns one, because a "
+            "sharded model cannot grow. Give one task a launch, each time with the adapter of the last one."
+        )
+    trainer.scorer.clear()
+    if trainer.args.should_save:
+        tidy(trainer, resume, committed)
     output = TrainOutput(0, 0.0, {})
     for task in todo:
         logger.info(f"Learning task `{task.name}` ({trainer.tasks.index(task) + 1} of {len(trainer.tasks)})")
-        prepared = trainer.prepared(task)
-        started_from = begin(trainer, prepared)
-        checkpoint = newest_checkpoint(task_folder(trainer.args.output_dir, task.name), task.name) if resume else None
-        trainer.snapshots.begin(task.name, trainer.task_dir, checkpoint[1] if checkpoint else None)
-        try:
-            output = trainer.train_task(str(checkpoint[0]) if checkpoint else None, **options)
-        except BaseException:
-            close_task(trainer.model)
-            raise
-        commit(trainer, prepared, started_from)
+        output = learn_task(trainer, trainer.prepared(task), resume, **options)
+        commit(trainer, task.name)
     return output
+
+
+def check_learned(trainer: DriftTrainer) -> None:
+    """Refuses tasks that were learned under the same name with another kind or other label names.
+
+    Raises:
+        ValueError: names the task.
+    """
+    known = {task.name: task for task in trainer.knowledge.tasks}
+    for task in trainer.tasks:
+        learned, now = known.get(task.name), trainer.prepared(task)
+        if learned is not None and (learned.kind, learned.labels) != (now.kind, now.labels):
+            raise ValueError(
+                f"Task `{task.name}` was learned as {learned.kind} with the labels {list(learned.labels)}, but is now "
+                f"{now.kind} with {list(now.labels)}. Give it another name, or start again without "
+                "`resume_from_checkpoint`."
+            )
+
+
+def tidy(trainer: DriftTrainer, resume: bool, committed: Path | None) -> None:
+    """Ends what the run before was killed in the middle of; drops what it left where it is not resumed."""
+    if not resume:
+        shutil.rmtree(stream_folder(trainer.output_dir), ignore_errors=True)
+    if committed is not None:
+        for name in trainer.knowledge.names:
+            shutil.rmtree(task_folder(trainer.output_dir, name), ignore_errors=True)
+        publish(committed, trainer.output_dir)
+
+
+def learn_task(trainer: DriftTrainer, prepared: PreparedTask, resume: bool, **options: Any) -> TrainOutput:
+    """Trains a task and keeps what it gave, in memory; the model is as before when that fails."""
+    before = trainer.knowledge
+    try:
+        started_from = begin(trainer, prepared)
+        checkpoint = newest_checkpoint(Path(trainer.task_dir), prepared.name, before.names) if resume else None
+        trainer.snapshots.begin(prepared.name, before.names, trainer.task_dir, checkpoint)
+        output = trainer.train_task(str(checkpoint.folder) if checkpoint else None, **options)
+        learned = keep(trainer, prepared, started_from)
+        close_task(trainer.model)
+        scores = measure(trainer, prepared)
+    except BaseException:
+        if trainer.knowledge.names != before.names:
+            forget(trainer.model, prepared.name)
+        close_task(trainer.model)
+        set_knowledge(trainer.model, before)
+        raise
+    trainer.log({f"eval_{key}": value for key, value in scores.items()})
+    logger.info(f"Task `{learned.name}` is kept in group `{learned.group}` with {learned.members} members")
+    return output
+
+
+def commit(trainer: DriftTrainer, name: str) -> None:
+    """Writes what was learned, whole or not at all, and drops the checkpoints of the task that it ends."""
+    if trainer.args.should_save:
+        write_commit(trainer.output_dir, lambda folder: save(trainer, folder))
+        shutil.rmtree(task_folder(trainer.output_dir, name), ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    if trainer.args.push_to_hub and trainer.args.hub_strategy != HubStrategy.END:
+        trainer.push_to_hub(f"Learned `{name}`")
 
 
 def restore(model: torch.nn.Module, folder: Path) -> None:
@@ -116,26 +175,13 @@ def train_features(trainer: DriftTrainer, prepared: PreparedTask) -> torch.Tenso
     return trainer.scorer.features(prepared, prepared.train, trainer.args.signature_samples)
 
 
-def commit(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None) -> None:
-    """Keeps what a task's training gave: members, signature, group, scores; then writes it, whole or not at all."""
-    learned = keep(trainer, prepared, started_from)
-    close_task(trainer.model)
-    measure(trainer, prepared)
-    if trainer.args.should_save:
-        count = len(trainer.knowledge.tasks)
-        write_commit(trainer.args.output_dir, count, lambda folder: save(trainer, folder))
-        shutil.rmtree(trainer.task_dir, ignore_errors=True)
-    trainer.accelerator.wait_for_everyone()
-    logger.info(f"Task `{learned.name}` is kept in group `{learned.group}` with {learned.members} members")
-
-
 def keep(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None) -> LearnedTask:
     """Adds the members of a task to the model and decides their group."""
     model, scorer = trainer.model, trainer.scorer
     config = lifelong_of(model).config[lifelong_of(model).active_adapters[0]]
     before, router = trainer.knowledge, lifelong_of(model).router
-    signature = fit_signature(train_features(trainer, prepared).cpu(), config.signature_rank)
-    held_out = scorer.features(prepared, prepared.validation.features, trainer.args.signature_samples).cpu()
+    signature = fit_signature(train_features(trainer, prepared), config.signature_rank)
+    held_out = scorer.features(prepared, prepared.validation.features, trainer.args.signature_samples)
     distance = novelty(held_out, signature, config.signature_shrinkage)
     near = []
     if trainer.args.grouping == "performance":
@@ -213,7 +259,7 @@ def majority(prepared: PreparedTask) -> float:
 
 def save(trainer: DriftTrainer, folder: Path) -> None:
     """Writes the adapter folder: adapter, tokenizer, accuracy matrix as JSON and picture."""
-    trainer.model.save_pretrained(str(folder))  # type: ignore[union-attr, operator]
+    trainer.model.save_pretrained(str(folder))
     if trainer.processing_class is not None:
         trainer.processing_class.save_pretrained(str(folder))
     if trainer.matrix is not None:
@@ -227,5 +273,3 @@ def save_scores(matrix: AccuracyMatrix, folder: str | os.PathLike[str]) -> None:
         plot_matrix(matrix, Path(folder) / "accuracy_matrix.png")
     except ImportError as error:
         logger.warning(f"The picture of the accuracy matrix was not drawn. {error}")
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -93,9 +94,12 @@ class PreparedTask:
             self.train_examples = train
             self.train = self._encode(train, training=True)
             self.validation = Split(validation, self._encode(validation, training=False))
+            # What scores are measured on; encoded now, so that bad data is refused before anything is trained.
+            self.test = (
+                self.validation if task.test is None else Split(task.test, self._encode(task.test, training=False))
+            )
         except ValueError as error:
             raise ValueError(f"Task `{task.name}`: {error}") from error
-        self._test: Split | None = None
 
     def _split(self, share: float) -> tuple[Dataset, Dataset]:
         task = self.task
@@ -116,15 +120,6 @@ class PreparedTask:
         return self.objective.encode(
             data, self.columns, self.labels, self.tokenizer, config.max_length, config.stride, training
         )
-
-    @property
-    def test(self) -> Split:
-        """What scores are measured on: the test part, or the validation part of a task without one."""
-        if self.task.test is None:
-            return self.validation
-        if self._test is None:
-            self._test = Split(self.task.test, self._encode(self.task.test, training=False))
-        return self._test
 
     @property
     def seed(self) -> int:
@@ -167,12 +162,18 @@ def check_names(tasks: list[Task], known: list[str]) -> None:
         seen.add(task.name)
 
 
-def single_task(train: Dataset, validation: Dataset | None, name: str = "task") -> Task:
+def single_task(train: Any, validation: Any, known: list[str]) -> Task:
     """The task that `train_dataset=` stands for: its kind is read from its columns.
 
+    Args:
+        known (`list[str]`): Names of tasks that the adapter has learned; the new one is named otherwise.
+
     Raises:
-        ValueError: when the columns fit no kind.
+        ValueError: when the data is no `datasets.Dataset`, is empty, or its columns fit no kind.
     """
+    if not isinstance(train, Dataset) or not len(train):
+        what = "is empty" if isinstance(train, Dataset) else f"is a `{type(train).__name__}`"
+        raise ValueError(f'`train_dataset` {what}; give a `datasets.Dataset` with rows, such as `data["train"]`.')
     columns = set(train.column_names)
     if "start_positions" in columns or {"question", "context", "answers"} <= columns:
         kind = "question-answering"
@@ -185,4 +186,5 @@ def single_task(train: Dataset, validation: Dataset | None, name: str = "task") 
             f"`train_dataset` has the columns {sorted(columns)}, which fit no kind of task. Give "
             '`tasks=[Task("name", "text-classification", train_dataset, columns={...})]` instead.'
         )
-    return Task(name, kind, train, validation)
+    names = itertools.chain(["task"], (f"task-{i}" for i in itertools.count(2)))
+    return Task(next(name for name in names if name not in known), kind, train, validation)

@@ -14,6 +14,7 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import TrainOutput
 
 from ..adapter import knowledge_of, lifelong_of
+from ..adapter.heads import active_config
 from ..evaluation import AccuracyMatrix
 from ..knowledge import KnowledgeBase
 from . import stream
@@ -44,6 +45,11 @@ class DriftTrainer(Trainer):
         ValueError: when the model has no lifelong adapter, an argument clashes, or a task cannot be used.
     """
 
+    args: DriftTrainingArguments
+    model: Any
+    optimizer: Any
+    lr_scheduler: Any
+
     def __init__(
         self,
         model: Any = None,
@@ -60,12 +66,19 @@ class DriftTrainer(Trainer):
         check_setup(model, args, options)
         if (tasks is None) == (train_dataset is None):
             raise ValueError("Give either `tasks` or `train_dataset`: exactly one of them says what to learn.")
-        self.tasks = list(tasks) if tasks is not None else [single_task(train_dataset, eval_dataset)]
+        if tasks is not None and eval_dataset is not None:
+            raise ValueError(
+                "`eval_dataset` goes with `train_dataset`; with `tasks`, give each `Task` a `validation`."
+            )
+        if tasks is None:
+            tasks = [single_task(train_dataset, eval_dataset, knowledge_of(model).names)]
+        self.tasks = list(tasks)
         if not self.tasks:
             raise ValueError("`tasks` is empty; give at least one `Task`.")
         check_names(self.tasks, [])
-        root = lifelong_of(model)
-        self.task_dir: str = args.output_dir
+        # A resumed task must end as one that was not killed, so the counters of callbacks go on too.
+        args.restore_callback_states_from_checkpoint = True
+        self.task_dir = str(args.output_dir)
         self._prepared: dict[str, PreparedTask] = {}
         self._user_metrics = options.get("compute_metrics")
         self._user_collator = data_collator
@@ -82,8 +95,13 @@ class DriftTrainer(Trainer):
         # because the base's forward accepts any keyword.
         self.loss_is_scaled_for_ga = False
         self.model_accepts_loss_kwargs = False
-        self.snapshots = SnapshotCallback(root.config[root.active_adapters[0]].members)
+        self.snapshots = SnapshotCallback(active_config(model).members)
         self.add_callback(self.snapshots)
+
+    @property
+    def output_dir(self) -> str:
+        """Where the adapter, its commits and checkpoints are written."""
+        return str(self.args.output_dir)
 
     @property
     def knowledge(self) -> KnowledgeBase:
@@ -99,18 +117,21 @@ class DriftTrainer(Trainer):
     @functools.cached_property
     def scorer(self) -> Scorer:
         """Answers data sets with the model."""
-        return Scorer(self.model, self.accelerator, self.args.eval_batch_size, self.args.disable_tqdm)
+        return Scorer(self.model, self.accelerator, self.args.eval_batch_size, bool(self.args.disable_tqdm))
 
     def prepared(self, task: Task) -> PreparedTask:
         """A task with its data encoded; done once."""
         if task.name not in self._prepared:
-            root = lifelong_of(self.model)
-            config = root.config[root.active_adapters[0]]
-            self._prepared[task.name] = PreparedTask(task, self.processing_class, config, self.args.validation_share)
+            self._prepared[task.name] = PreparedTask(
+                task, self.processing_class, active_config(self.model), self.args.validation_share
+            )
         return self._prepared[task.name]
 
     def train(
-        self, resume_from_checkpoint: str | bool | None = None, trial: Any = None, **options: Any
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
         """Learns all tasks, in order.
 
@@ -123,7 +144,7 @@ class DriftTrainer(Trainer):
             `TrainOutput` of the last task.
         """
         if isinstance(resume_from_checkpoint, str) and os.path.realpath(resume_from_checkpoint) != os.path.realpath(
-            self.args.output_dir
+            self.output_dir
         ):
             raise ValueError(
                 f"`resume_from_checkpoint` is {resume_from_checkpoint!r}; a stream resumes from its `output_dir`. "
@@ -131,23 +152,26 @@ class DriftTrainer(Trainer):
             )
         if trial is not None:
             raise ValueError("`trial`: hyperparameter search is not supported for a stream of tasks.")
-        return stream.learn(self, bool(resume_from_checkpoint), **options)
+        return stream.learn(self, bool(resume_from_checkpoint), ignore_keys_for_eval=ignore_keys_for_eval)
 
     def train_task(self, checkpoint: str | None, **options: Any) -> TrainOutput:
         """One run of `Trainer.train`, on the task that was started."""
-        return super().train(resume_from_checkpoint=checkpoint, **options)
+        try:
+            return super().train(resume_from_checkpoint=checkpoint, **options)
+        finally:
+            self.is_in_train = False
 
     def start_task(self, prepared: PreparedTask) -> None:
         """Makes everything that a task must not inherit from the one before anew."""
         root = lifelong_of(self.model)
         root.still = not self.args.drift_dropout
-        self.task_dir = str(task_folder(self.args.output_dir, prepared.name))
+        self.task_dir = str(task_folder(self.output_dir, prepared.name))
         self.train_dataset, self.eval_dataset = prepared.train, prepared.validation.features
         collator = self._user_collator or prepared.collator()
         self.data_collator = collator if collator is not None else self.data_collator
         self.label_names = list(prepared.objective.targets)
         self.compute_metrics = prepared.task.compute_metrics or self._user_metrics or prepared.metrics
-        self.optimizer = self.lr_scheduler = None  # type: ignore[assignment]
+        self.optimizer = self.lr_scheduler = None
         self._signature_columns = None
         self.model_wrapped = self.model
         self.control = TrainerControl()
@@ -180,6 +204,12 @@ class DriftTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list, Any]:
+        if self.snapshots.ended:
+            # Trainer, resumed at the last step of an epoch that is not whole, would train beyond it.
+            return [], None
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         known = self.optimizer
         optimizer = super().create_optimizer(model)
@@ -210,7 +240,7 @@ class DriftTrainer(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         super().save_model(output_dir, _internal_call)
         if self.matrix is not None and not _internal_call and self.args.should_save:
-            stream.save_scores(self.matrix, output_dir or self.args.output_dir)
+            stream.save_scores(self.matrix, output_dir or self.output_dir)
 
     def _noise_share(self) -> float:
         return self.args.gradient_noise * self.snapshots.scale
@@ -219,6 +249,10 @@ class DriftTrainer(Trainer):
         # Sharded parameters (FSDP, ZeRO) are disjoint parts of one gradient; equal noise on them would be correlated.
         rank = self.accelerator.process_index if self.is_fsdp_enabled or self.is_deepspeed_enabled else 0
         return zlib.crc32(f"{self.args.seed}/{self.snapshots.task}/{self.state.global_step}/{rank}".encode())
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        # A checkpoint holds a task half learned. What is pushed while a stream is learned are its commits.
+        return
 
     def _get_output_dir(self, trial: Any) -> str:
         # The one place that Trainer asks where checkpoints go: those of a task must not mix with another's.
@@ -233,12 +267,13 @@ def check_setup(model: Any, args: Any, options: dict[str, Any]) -> None:
         raise ValueError("`model_init` would lose what was learned with every task; give `model`.")
     if options.get("optimizers", (None, None)) != (None, None):
         raise ValueError("`optimizers` cannot be given: each task needs its own. Use `optim` in the arguments.")
-    if model is None:
-        raise ValueError("`model` is missing; give `get_peft_model(base, DriftAdapterConfig())`.")
+    if not isinstance(model, torch.nn.Module):
+        raise ValueError(
+            f"`model` must be a model, not {model!r:.60}; give `get_peft_model(base, DriftAdapterConfig())`."
+        )
     lifelong_of(model)
     if args.n_gpu > 1:
         raise ValueError(
             "Several GPUs in one process (`nn.DataParallel`) are not supported. Start one process a GPU: "
             "`accelerate launch script.py`."
         )
-
