@@ -2,8 +2,8 @@
 
     python benchmarks/domains.py --data_dir DATA --model MODEL
 
-Every (method, seed) is a cell with its own JSON under `--cells`; cells that are there are not run again. The summary
-of all cells is written to `benchmarks/results/domains.json`.
+Every (method, seed) is a row of `benchmarks/results/domains.json`; rows that are there are not run again, so the file
+fills up over several runs and machines.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ def hardware() -> str:
     return f"{cpu}, {torch.get_num_threads()} threads, {gpu}"
 
 
-def summarise(cells: list[dict[str, Any]], command: str) -> dict[str, Any]:
-    """One result file of all cells: means over seeds, and every cell."""
-    of = {method: [cell for cell in cells if cell["method"] == method] for method in METHODS}
+def summarise(rows: list[dict[str, Any]], command: str) -> dict[str, Any]:
+    """One result file: means over the seeds, and every row."""
+    of = {method: [row for row in rows if row["method"] == method] for method in METHODS}
 
     def mean(method: str, key: str) -> float | None:
-        values = [cell[key] for cell in of[method]]
+        values = [row[key] for row in of[method]]
         return round(sum(values) / len(values), 4) if values else None
 
-    ours = [cell["summary"] for cell in of["ours"]]
+    ours = [row["summary"] for row in of["ours"]]
     summary = {
         "separate_lora_accuracy": mean("separate", "accuracy"),
         "sequential_lora_accuracy": mean("sequential", "accuracy"),
@@ -77,9 +77,9 @@ def summarise(cells: list[dict[str, Any]], command: str) -> dict[str, Any]:
         "hardware": hardware(),
         "versions": {p: version(p) for p in ("hf_lifelong", "torch", "transformers", "peft", "datasets")},
         "budget": {**BUDGET, "train_texts": TRAIN_SIZE, "stream": STREAMS["domains"]},
-        "seeds": sorted({cell["seed"] for cell in cells}),
+        "seeds": {method: sorted(row["seed"] for row in of[method]) for method in METHODS},
         "summary": summary,
-        "rows": cells,
+        "rows": rows,
     }
 
 
@@ -89,22 +89,20 @@ def main() -> None:
     parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--cells", default=str(HERE / "cells" / "domains"))
+    parser.add_argument("--out", default=str(HERE / "results" / "domains.json"))
     args = parser.parse_args()
     datasets.disable_progress_bars()
+    out = Path(args.out)
+    rows = json.loads(out.read_text())["rows"] if out.exists() else []
     for seed in args.seeds:
         for method in args.methods:
-            path = Path(args.cells) / f"{method}-{seed}.json"
-            if path.exists():
+            if any((row["method"], row["seed"]) == (method, seed) for row in rows):
                 continue
-            cell = run_cell(method, seed, args)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(cell, indent=1))
-            print(f"{method} seed {seed}: {cell['accuracy']:.4f} in {cell['seconds']} s", flush=True)
-    cells = [json.loads(path.read_text()) for path in sorted(Path(args.cells).glob("*.json"))]
-    result = summarise(cells, "python benchmarks/domains.py --data_dir DATA --model all-minilm-l6")
-    (HERE / "results" / "domains.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result["summary"], indent=1))
+            row = run_cell(method, seed, args)
+            rows.append(row)
+            result = summarise(rows, "python benchmarks/domains.py --data_dir DATA --model all-minilm-l6")
+            out.write_text(json.dumps(result, indent=1) + "\n")
+            print(f"{method} seed {seed}: {row['accuracy']:.4f} in {row['seconds']} s", flush=True)
 
 
 if __name__ == "__main__":

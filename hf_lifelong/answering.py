@@ -103,9 +103,7 @@ class LifelongPipeline(Pipeline):
 
 def sources(items: Sequence[Any]) -> list[Any]:
     """What spans and token labels are cut from, per input."""
-    return [
-        item.get("context") or item.get("tokens") or "" if isinstance(item, Mapping) else "" for item in items
-    ]
+    return [item.get("context") or item.get("tokens") or "" if isinstance(item, Mapping) else "" for item in items]
 
 
 def register() -> None:

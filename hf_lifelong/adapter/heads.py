@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..knowledge import KnowledgeBase, Router, Signature, novelty, shared_router
+from ..knowledge import Familiarity, KnowledgeBase, Router, Signature, familiarity, novelty, shared_router
 from .config import DriftAdapterConfig
 from .layers import DriftTunerLayer, Plan, Route, empty_bank
 from .planning import Tables
@@ -90,6 +90,7 @@ class Lifelong(DriftTunerLayer):
         self.above: tuple[nn.Module, ...] = ()
         self.still = False
         self._router: Router | None = None
+        self._familiarity: Familiarity | None = None
         self._tables: Tables | None = None
         self.verified = False
         self.register_load_state_dict_pre_hook(_refresh)
@@ -145,21 +146,21 @@ class Lifelong(DriftTunerLayer):
             self._tables = Tables(self.knowledge[self.active_adapters[0]], device)
         return self._tables
 
-    def relative_novelty(self, features: Tensor, group: Tensor) -> Tensor:
-        """Distance of each row from the nearest task of its group, as a share of that task's threshold, `[B]`."""
-        name = self.active_adapters[0]
-        knowledge, shrinkage = self.knowledge[name], self.config[name].signature_shrinkage
-        own = torch.tensor(knowledge.group_of_task, device=group.device)
-        in_group = own == group[:, None]
+    def novelty(self, features: Tensor, group: Tensor) -> Tensor:
+        """How new each row is to the nearest task of its group, `[B]`; 0 when one task is known, see `familiarity`."""
+        knowledge = self.knowledge[self.active_adapters[0]]
+        if self._familiarity is None:
+            with torch.no_grad():
+                self._familiarity = familiarity(self.signature, self.router)  # type: ignore[arg-type]
+        if self._familiarity is None:
+            return features.new_zeros(len(features))
+        in_group = torch.tensor(knowledge.group_of_task, device=group.device) == group[:, None]
         nearest = self.likelihood(features).masked_fill(~in_group, float("-inf")).argmax(1)
-        signature = self.signature
-        chosen = Signature(signature.mean[nearest], signature.factor[nearest], signature.diagonal[nearest])
-        limit = torch.tensor([task.threshold for task in knowledge.tasks], device=group.device)
-        return novelty(features, chosen, shrinkage) / limit[nearest].clamp_min(1e-12)
+        return novelty(features, nearest, self._familiarity)
 
     def refresh(self) -> None:
         """Drops what was computed from the tensors and the manifest."""
-        self._router, self._tables, self.verified = None, None, False
+        self._router, self._familiarity, self._tables, self.verified = None, None, None, False
 
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
         super().set_adapter(adapter_names, inference_mode=inference_mode)

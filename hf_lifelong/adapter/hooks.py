@@ -45,7 +45,7 @@ class LifelongOutput(ModelOutput):
         task (`Tensor`): `[B]`, position of that group's newest task, whose kind and labels the scores are of.
         uncertainty (`Tensor`): `[B]`.
         margin (`Tensor`): `[B]`, by how much the group was preferred to the next one.
-        novelty (`Tensor`, *optional*): `[B]`, distance from the task as a share of its threshold; above 1 = unknown.
+        novelty (`Tensor`, *optional*): `[B]`, distance from the task as a share of the limit; above 1 the input is unknown.
         last_hidden_state (`Tensor`): Of the base model; its rows are those of the members that ran.
     """
 
@@ -227,7 +227,7 @@ class Conductor:
         scores, group, uncertainty, margin = settle(fork.choice, plan, spread, fork.rows, len(tables.task))
         distance = None
         if current.request.novelty and fork.features is not None:
-            distance = self.root.relative_novelty(fork.features, group)
+            distance = self.root.novelty(fork.features, group)
         return LifelongOutput(
             scores=scores,
             group=group,

@@ -10,16 +10,27 @@ from .retrieval import (
     normalised_entropy,
     summed_variance,
 )
-from .signatures import Router, Signature, fit_signature, novelty, shared_router, stack_signatures
+from .signatures import (
+    Familiarity,
+    Router,
+    Signature,
+    familiarity,
+    fit_signature,
+    novelty,
+    shared_router,
+    stack_signatures,
+)
 
 __all__ = [
     "FORMAT",
+    "Familiarity",
     "KnowledgeBase",
     "LearnedTask",
     "ManifestError",
     "Router",
     "Signature",
     "candidate_groups",
+    "familiarity",
     "fit_signature",
     "group_posterior",
     "joins",

@@ -29,7 +29,6 @@ class LearnedTask:
         members (`int`): Snapshots that were kept.
         group (`str`): Name of the earliest task of the same group; a task that opened a group names itself.
         examples (`int`): Texts that the signature was fitted on.
-        threshold (`float`): Novelty (see `signatures.novelty`) above which an input counts as unknown.
         score (`float`, *optional*): The task's metric on its own validation part when it was committed.
         started_from (`str`, *optional*): The task whose newest member training started from; `None` for a fresh start.
     """
@@ -41,7 +40,6 @@ class LearnedTask:
     members: int
     group: str
     examples: int
-    threshold: float
     score: float | None = None
     started_from: str | None = None
 
@@ -223,11 +221,9 @@ def _read_task(i: int, data: Any) -> LearnedTask:
         _check_count(f"{where}.{key}", data[key], least=1)
     if data["width"] != len(data["labels"]):
         raise ManifestError(f"`{where}.width` is {data['width']}, but there are {len(data['labels'])} labels")
-    for key in ("threshold", "score"):
-        if data[key] is None and key == "score":
-            continue
-        if not isinstance(data[key], int | float) or isinstance(data[key], bool) or not 0 <= data[key] < float("inf"):
-            raise ManifestError(f"`{where}.{key}` must be a finite number of at least 0, not {data[key]!r}")
+    score = data["score"]
+    if score is not None and (not isinstance(score, int | float) or isinstance(score, bool) or not 0 <= score <= 1):
+        raise ManifestError(f"`{where}.score` must be a share in [0, 1], not {score!r}")
     if data["started_from"] is not None:
         _check_type(f"{where}.started_from", data["started_from"], str)
     return LearnedTask(**{**data, "labels": tuple(data["labels"])})

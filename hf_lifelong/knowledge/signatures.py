@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from scipy.stats import chi2
 from torch import Tensor
 
 
@@ -101,28 +102,60 @@ def shared_router(signature: Signature, counts: Tensor, shrinkage: float) -> Rou
     return Router(weight.float(), bias.float())
 
 
-def novelty(features: Tensor, signature: Signature, shrinkage: float) -> Tensor:
-    """How far inputs lie from one task, in its own Gaussian: squared Mahalanobis distance per dimension.
+# How many directions that tell tasks apart are kept, and how much further than a Gaussian's real inputs reach along
+# them: by (EXTRA * directions + ADDED) / directions. Measured on the validation parts of ten text data sets with
+# all-minilm-l6, in streams of 2 to 8 tasks: about 3 % of a task's own inputs then count as unknown.
+MOST_DIRECTIONS, EXTRA, ADDED, FALSE_ALARMS = 32, 1.4, 3.0, 0.03
 
-    It depends on no other task, so a threshold that was fitted when the task was learned stays right.
+
+@dataclass(frozen=True)
+class Familiarity:
+    """Where the inputs of each task lie along the directions that tell the tasks apart.
+
+    Args:
+        basis (`Tensor`): `[m, D]`, the leading directions between the tasks' discriminants, m < tasks.
+        mean (`Tensor`): `[tasks, m]`.
+        precision (`Tensor`): `[tasks, m, m]`, inverse covariance: half of it the task's own, half the shared one.
+        limit (`float`): Squared distance above which an input counts as unknown.
+    """
+
+    basis: Tensor
+    mean: Tensor
+    precision: Tensor
+    limit: float
+
+
+def familiarity(signature: Signature, router: Router) -> Familiarity | None:
+    """What `novelty` needs, from the tasks present; `None` with a single task, which nothing can be told apart from.
+
+    Inputs of a task that was never learned lie between the learned ones: not far out in the hidden states as a whole,
+    where long and short texts differ more than tasks do, but along the directions that tell tasks apart.
+    """
+    between = (router.weight - router.weight.mean(0)).double()
+    values, vectors = torch.linalg.eigh(between @ between.T)
+    keep = values > values.max() * 1e-6
+    keep[: max(len(values) - MOST_DIRECTIONS, 1)] = False
+    if not keep.any():
+        return None
+    basis = vectors[:, keep].T @ between
+    factor = signature.factor.double() @ basis.T
+    own = factor.mT @ factor + (basis * signature.diagonal.double().unsqueeze(1)) @ basis.T
+    covariance = (own + own.mean(0)) / 2
+    m = len(basis)
+    limit = (EXTRA * m + ADDED) / m * float(chi2.ppf(1 - FALSE_ALARMS, m))
+    mean = signature.mean.double() @ basis.T
+    return Familiarity(basis.float(), mean.float(), torch.linalg.inv(covariance).float(), limit)
+
+
+def novelty(features: Tensor, task: Tensor, known: Familiarity) -> Tensor:
+    """How far inputs lie from a task, along the directions that tell tasks apart, as a share of the limit.
 
     Args:
         features (`Tensor`): `[rows, D]`.
-        signature (`Signature`): One per row, `[rows, …]`, or one for all, without a leading dimension.
-        shrinkage (`float`): As in `shared_router`.
+        task (`Tensor`): `[rows]`, the task of each row.
 
     Returns:
-        `[rows]`, float32; about 1 for inputs of the task.
+        `[rows]`, squared distance; above 1 the input counts as unknown.
     """
-    x = features - signature.mean
-    factor, diagonal = signature.factor, signature.diagonal
-    total = diagonal.sum(-1, keepdim=True) + factor.square().sum((-2, -1), keepdim=True).squeeze(-1)
-    floor = shrinkage * total / x.shape[-1] + 1e-12
-    inverse = 1 / ((1 - shrinkage) * diagonal + floor)
-    # Woodbury: (D + FᵀF)⁻¹ = D⁻¹ - D⁻¹Fᵀ (I + F D⁻¹ Fᵀ)⁻¹ F D⁻¹
-    factor = factor * (1 - shrinkage) ** 0.5
-    scaled = factor * inverse.unsqueeze(-2)
-    core = scaled @ factor.mT + torch.eye(factor.shape[-2], device=x.device, dtype=x.dtype)
-    along = (scaled @ x.unsqueeze(-1)).squeeze(-1)
-    solved = torch.linalg.solve(core, along.unsqueeze(-1)).squeeze(-1)
-    return ((x.square() * inverse).sum(-1) - (along * solved).sum(-1)).clamp_min(0) / x.shape[-1]
+    away = features @ known.basis.T - known.mean[task]
+    return torch.einsum("nm,nmk,nk->n", away, known.precision[task], away).clamp_min(0) / known.limit

@@ -28,7 +28,7 @@ def learn_task(model, name, kind, labels, seed, group=None, members=2):
                     parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
         snapshots.append(take_snapshot(model))
     features = torch.randn(12, root.features, generator=generator) + torch.randn(root.features, generator=generator)
-    task = LearnedTask(name, kind, labels, len(labels), members, group or name, 12, 1.0)
+    task = LearnedTask(name, kind, labels, len(labels), members, group or name, 12)
     add_task(model, task, snapshots, fit_signature(features, root.config[root.active_adapters[0]].signature_rank))
     close_task(model)
     return snapshots

@@ -183,11 +183,11 @@ def test_a_task_is_added_whole_or_not_at_all(make_model):
     snapshots = [take_snapshot(model)] * 2
     close_task(model)
     signature = fit_signature(torch.randn(5, lifelong_of(model).features), 4)
-    again = LearnedTask("films", *TASKS["films"], 2, 2, "films", 5, 1.0)
+    again = LearnedTask("films", *TASKS["films"], 2, 2, "films", 5)
     with pytest.raises(ManifestError, match="`films` is in the knowledge base already"):
         add_task(model, again, snapshots, signature)
     with pytest.raises(ValueError, match="`snapshots` are 1, but task `more` states 2"):
-        add_task(model, LearnedTask("more", *TASKS["films"], 2, 2, "more", 5, 1.0), snapshots[:1], signature)
+        add_task(model, LearnedTask("more", *TASKS["films"], 2, 2, "more", 5), snapshots[:1], signature)
     same_tensors(tensors_of(model), before)
     assert knowledge_of(model).names == ["films"]
 

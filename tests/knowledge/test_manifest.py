@@ -6,7 +6,7 @@ from hf_lifelong.knowledge import FORMAT, KnowledgeBase, LearnedTask, ManifestEr
 
 
 def task(name, group=None, members=2, labels=("a", "b"), **fields):
-    return LearnedTask(name, "text-classification", labels, len(labels), members, group or name, 10, 1.5, **fields)
+    return LearnedTask(name, "text-classification", labels, len(labels), members, group or name, 10, **fields)
 
 
 @pytest.fixture
@@ -78,8 +78,8 @@ def put(path, value):
         (put(["tasks", 0, "members"], 0), r"`knowledge.tasks\[0\].members` must be an integer from 1"),
         (put(["tasks", 0, "members"], 2.0), r"`knowledge.tasks\[0\].members` must be an integer from 1"),
         (put(["tasks", 0, "width"], 5), r"`knowledge.tasks\[0\].width` is 5, but there are 2 labels"),
-        (put(["tasks", 0, "threshold"], float("nan")), r"tasks\[0\].threshold` must be a finite number"),
-        (put(["tasks", 0, "score"], "high"), r"tasks\[0\].score` must be a finite number"),
+        (put(["tasks", 0, "score"], float("nan")), r"tasks\[0\].score` must be a share in"),
+        (put(["tasks", 0, "score"], "high"), r"tasks\[0\].score` must be a share in"),
         (put(["tasks", 0, "started_from"], 1), r"tasks\[0\].started_from` must be a str"),
         (put(["tasks", 0, "surprise"], 1), r"`knowledge.tasks\[0\]` lacks \[\] and has unknown fields \['surprise'\]"),
         (put(["tasks", 2, "name"], "one"), r"`knowledge.tasks\[2\].name`: `one` stands twice"),

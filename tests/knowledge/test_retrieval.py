@@ -79,7 +79,7 @@ def test_means_by_pair():
 
 
 def learned(name, group, labels=("a", "b"), kind="text-classification"):
-    return LearnedTask(name, kind, labels, len(labels), 2, group, 10, 1.0)
+    return LearnedTask(name, kind, labels, len(labels), 2, group, 10)
 
 
 def test_candidate_groups_are_the_nearest_of_the_same_form():

@@ -4,7 +4,7 @@ import torch
 from scipy.stats import multivariate_normal
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from hf_lifelong.knowledge import Signature, fit_signature, novelty, shared_router, stack_signatures
+from hf_lifelong.knowledge import Signature, familiarity, fit_signature, novelty, shared_router, stack_signatures
 
 D = 6
 
@@ -54,10 +54,10 @@ def test_constant_features_stay_finite():
     mixed = fit_signature(x, 4)
     router = shared_router(stack_signatures([constant, mixed]), torch.tensor([5, 40]), 0.05)
     assert torch.isfinite(router(draw(3))).all()
-    only = shared_router(stack_signatures([constant, constant]), torch.tensor([5, 5]), 0.05)
+    both = stack_signatures([constant, constant])
+    only = shared_router(both, torch.tensor([5, 5]), 0.05)
     assert torch.isfinite(only(draw(3))).all()
-    assert torch.isfinite(novelty(draw(3), constant, 0.05)).all()
-    assert float(novelty(torch.full((1, D), 3.0), constant, 0.05)) == 0
+    assert familiarity(both, only) is None
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -73,20 +73,34 @@ def test_one_text_is_too_few():
         fit_signature(draw(0, n=1), 2)
 
 
-@pytest.mark.parametrize("rank", [2, D])
-def test_novelty_is_the_mahalanobis_distance(rank):
-    signature, x, shrinkage = fit_signature(draw(0), rank), draw(5, n=7), 0.1
-    covariance = covariance_of(signature)
-    covariance = (1 - shrinkage) * covariance + shrinkage * np.trace(covariance) / D * np.eye(D)
-    away = (x - signature.mean).double().numpy()
-    expected = np.einsum("nd,de,ne->n", away, np.linalg.inv(covariance), away) / D
-    np.testing.assert_allclose(novelty(x, signature, shrinkage), expected, rtol=1e-3)
-    one_each = Signature(*(getattr(signature, k).expand(7, *getattr(signature, k).shape) for k in vars(signature)))
-    np.testing.assert_allclose(novelty(x, one_each, shrinkage), expected, rtol=1e-3)
+def test_novelty_is_a_mahalanobis_distance_along_what_tells_tasks_apart():
+    signatures = [fit_signature(draw(seed) + shift, D) for seed, shift in ((0, 0.0), (1, 2.0), (2, -1.0))]
+    stacked = stack_signatures(signatures)
+    router = shared_router(stacked, torch.tensor([50, 50, 50]), 0.05)
+    known, x = familiarity(stacked, router), draw(5, n=7)
+    directions = (router.weight - router.weight.mean(0)).double().numpy()[:2]
+    own = np.stack([directions @ covariance_of(s) @ directions.T for s in signatures])
+    limit = (1.4 * 2 + 3) / 2 * -2 * np.log(0.03)  # chi-squared with 2 degrees of freedom has a closed quantile
+    for task in range(3):
+        covariance = (own[task] + own.mean(0)) / 2
+        away = (x - signatures[task].mean).double().numpy() @ directions.T
+        expected = np.einsum("nd,de,ne->n", away, np.linalg.inv(covariance), away) / limit
+        np.testing.assert_allclose(novelty(x, torch.full((7,), task), known), expected, rtol=1e-3)
 
 
-def test_novelty_of_a_tasks_own_texts_is_about_one():
-    assert float(novelty(draw(0, n=2000), fit_signature(draw(0, n=2000), D), 0.01).mean()) == pytest.approx(1, abs=0.1)
+def test_own_texts_are_rarely_new_and_foreign_ones_mostly():
+    noise = torch.randn(5, 500, D, generator=torch.Generator().manual_seed(0))
+    places = 8 * torch.eye(D)
+    stacked = stack_signatures([fit_signature(noise[i] + places[i], D) for i in range(3)])
+    known = familiarity(stacked, shared_router(stacked, torch.tensor([500] * 3), 0.05))
+    first = torch.zeros(500, dtype=torch.long)
+    assert (novelty(noise[3] + places[0], first, known) > 1).float().mean() < 0.05
+    assert (novelty(noise[4] - places[0], first, known) > 1).float().mean() > 0.95
+
+
+def test_one_task_cannot_be_told_from_others():
+    stacked = stack_signatures([fit_signature(draw(0), 2)])
+    assert familiarity(stacked, shared_router(stacked, torch.tensor([50]), 0.05)) is None
 
 
 def test_the_router_is_a_shared_covariance_gaussian():
