@@ -11,13 +11,17 @@ from typing import Any
 from datasets import load_dataset
 
 # name → (Hub id, Hub configuration, test split on the Hub, columns of the task)
-SOURCES: dict[str, tuple[str, str | None, str, dict[str, str]]] = {
+SOURCES: dict[str, tuple[str | None, str | None, str, dict[str, str]]] = {
     "sst2": ("stanfordnlp/sst2", None, "validation", {"text": "text", "label": "label"}),
     "ag_news": ("fancyzhx/ag_news", None, "test", {"text": "text", "label": "label"}),
     "trec": ("CogComp/trec", None, "test", {"text": "text", "label": "label"}),
     "dbpedia14": ("fancyzhx/dbpedia_14", None, "test", {"text": "text", "label": "label"}),
     "sms_spam": ("ucirvine/sms_spam", None, "test", {"text": "text", "label": "label"}),
     "boolq": ("google/boolq", None, "validation", {"text": "question", "text_pair": "passage", "label": "label"}),
+    "imdb": ("stanfordnlp/imdb", None, "test", {"text": "text", "label": "label"}),
+    # These two are on the Hub only in other selections: give `--data_dir` for them.
+    "amazon5": (None, None, "test", {"text": "text", "label": "label"}),
+    "sentiment_sentences": (None, None, "test", {"text": "text", "label": "label"}),
     "newsgroups20": ("SetFit/20_newsgroups", None, "test", {"text": "text", "label": "label"}),
 }
 # The columns of a Hub data set that carry another name there.
@@ -48,6 +52,8 @@ def load_task(
     if data_dir is not None:
         data = load_dataset(str(Path(data_dir) / name))
         train, test = data["train"], data["test"]
+    elif hub_id is None:
+        raise SystemExit(f"`{name}` is read from a folder only: give `--data_dir`.")
     else:
         data = load_dataset(hub_id, config).rename_columns(HUB_COLUMNS.get(name, {}))
         train, test = data["train"], data[test_split]

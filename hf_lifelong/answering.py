@@ -28,10 +28,12 @@ class LifelongPipeline(Pipeline):
     ```
 
     Inputs, mixed at will: a string, `{"text": ..., "text_pair": ...}`, `{"question": ..., "context": ...}` or
-    `{"tokens": [...]}`. An answer is a dict: `task` (the group that answered, or `"unknown"`), `kind`, `answer` (label,
-    span, or a label per token; `None` where unknown), `score` (its probability), `uncertainty` and `margin`; spans
-    have `start` and `end` (characters), and with `abstain` there is `novelty`.
+    `{"tokens": [...]}`. An answer is a dict: `task` (the group that answered, or `"unknown"`), `kind`, `answer` (a
+    label, a span, or a label per token; `None` where unknown), `score` (its probability), `uncertainty` and `margin`;
+    spans have `start` and `end` (characters), and with `abstain` there is `novelty`.
     """
+
+    tokenizer: Any
 
     def _sanitize_parameters(self, **options: Any) -> tuple[dict, dict, dict]:
         return {}, options, {}
@@ -64,7 +66,7 @@ class LifelongPipeline(Pipeline):
         answers = self.postprocess(found, items=items, features=features, abstain=abstain)
         return answers[0] if single else answers
 
-    def preprocess(self, items: Any, **_: Any) -> dict[str, Any]:
+    def preprocess(self, items: Any, **_: Any) -> dict[str, Any]:  # type: ignore[override]
         root = lifelong_of(self.model)
         config = root.config[root.active_adapters[0]]
         return encode_inputs(items, self.tokenizer, config.max_length, config.stride)[0]

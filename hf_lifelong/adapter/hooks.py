@@ -45,7 +45,7 @@ class LifelongOutput(ModelOutput):
         task (`Tensor`): `[B]`, position of that group's newest task, whose kind and labels the scores are of.
         uncertainty (`Tensor`): `[B]`.
         margin (`Tensor`): `[B]`, by how much the group was preferred to the next one.
-        novelty (`Tensor`, *optional*): `[B]`, distance from the task as a share of the limit; above 1 the input is unknown.
+        novelty (`Tensor`, *optional*): `[B]`, distance from the task as a share of the limit; above 1 it is unknown.
         last_hidden_state (`Tensor`): Of the base model; its rows are those of the members that ran.
     """
 

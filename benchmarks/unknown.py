@@ -1,0 +1,98 @@
+"""Are inputs of a data set that no task has seen recognised as unknown?
+
+    python benchmarks/unknown.py --data_dir DATA --model MODEL
+
+Only the frozen trunk and the signatures matter here, so nothing is trained. Signatures come from training texts, own
+and foreign inputs from test texts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from domains import HERE, hardware
+from peft import get_peft_model
+from sklearn.metrics import roc_auc_score
+from streams import STREAMS, load_task
+from transformers import AutoModel, AutoTokenizer
+
+from hf_lifelong import DriftAdapterConfig
+from hf_lifelong.adapter import trunk_features
+from hf_lifelong.knowledge import familiarity, fit_signature, novelty, shared_router, stack_signatures
+from hf_lifelong.objectives.inputs import encode_inputs
+
+UNSEEN = ["newsgroups20", "imdb", "amazon5", "sentiment_sentences"]
+
+
+def features_of(model: torch.nn.Module, tokenizer: Any, rows: Any, columns: dict[str, str]) -> torch.Tensor:
+    """Trunk features of rows, `[n, D]`, batched by length."""
+    roles = [role for role in ("text", "text_pair") if role in columns]
+    inputs = [dict(zip(roles, values, strict=True)) for values in zip(*(rows[columns[r]] for r in roles), strict=True)]
+    encoded = encode_inputs(inputs, tokenizer, 64, 16)[0]
+    order = np.argsort([len(ids) for ids in encoded["input_ids"]])
+    parts = []
+    for start in range(0, len(order), 64):
+        batch = {k: [encoded[k][i] for i in order[start : start + 64]] for k in ("input_ids", "attention_mask")}
+        parts.append(trunk_features(model, dict(tokenizer.pad(batch, return_tensors="pt"))))
+    return torch.cat(parts)[np.argsort(order)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_dir")
+    parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2")
+    args = parser.parse_args()
+    datasets.disable_progress_bars()
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    base = AutoModel.from_pretrained(args.model, dtype=torch.float32)
+    model = get_peft_model(base, DriftAdapterConfig(max_length=64, stride=16))
+    found = {}
+    for name in STREAMS["domains"] + UNSEEN:
+        task = load_task(name, args.data_dir, 0, 1000, test_size=500)
+        parts = ("train", "test") if name in STREAMS["domains"] else ("test",)
+        found[name] = {part: features_of(model, tokenizer, task[part], task["columns"]) for part in parts}
+    known = STREAMS["domains"]
+    signature = stack_signatures([fit_signature(found[name]["train"], 64) for name in known])
+    router = shared_router(signature, torch.tensor([len(found[name]["train"]) for name in known]), 0.05)
+    familiar = familiarity(signature, router)
+
+    def new(name: str) -> np.ndarray:
+        features = found[name]["test"]
+        return novelty(features, router(features).argmax(1), familiar).numpy()
+
+    own, rows = {name: new(name) for name in known}, []
+    pool = np.concatenate(list(own.values()))
+    rows = [{"data": name, "seen": True, "called_unknown": float((v > 1).mean())} for name, v in own.items()]
+    for name in UNSEEN:
+        values = new(name)
+        truth = np.r_[np.zeros(len(pool)), np.ones(len(values))]
+        auroc = float(roc_auc_score(truth, np.r_[pool, values]))
+        rows.append({"data": name, "seen": False, "called_unknown": float((values > 1).mean()), "auroc": auroc})
+    aurocs = [row["auroc"] for row in rows if not row["seen"]]
+    result = {
+        "name": "unknown",
+        "command": "python benchmarks/unknown.py --data_dir DATA --model all-minilm-l6",
+        "date": date.today().isoformat(),
+        "hardware": hardware(),
+        "versions": {p: version(p) for p in ("hf_lifelong", "torch", "transformers", "peft", "datasets")},
+        "summary": {
+            "false_abstentions": round(float((pool > 1).mean()), 4),
+            "auroc_mean": round(float(np.mean(aurocs)), 4),
+            "auroc_worst": round(min(aurocs), 4),
+        },
+        "rows": rows,
+    }
+    (Path(HERE) / "results" / "unknown.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result["summary"], indent=1), *rows, sep="\n")
+
+
+if __name__ == "__main__":
+    main()
