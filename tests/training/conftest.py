@@ -1,0 +1,40 @@
+import gc
+
+import pytest
+import torch
+from training_helpers import make_model, make_trainer
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick():
+    """Trainer collects garbage at each start, which takes long with all that was imported."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def prepare(bert_folder, tokenizer, tmp_path):
+    """`prepare(tasks, …)`: a trainer; `members=` and `config=` are the adapter's, `folder=` is below `tmp_path`."""
+
+    def make(tasks, *, model=None, members=2, config=None, folder="out", **arguments):
+        model = model if model is not None else make_model(bert_folder, members, **(config or {}))
+        return make_trainer(model, tmp_path / folder, tasks, tokenizer, **arguments)
+
+    return make
+
+
+@pytest.fixture
+def train(prepare):
+    """`train(tasks, …)`: a trainer that has learned the tasks."""
+
+    def run(tasks, *, resume=None, **arguments):
+        trainer = prepare(tasks, **arguments)
+        trainer.train(resume_from_checkpoint=resume)
+        return trainer
+
+    return run

@@ -1,0 +1,207 @@
+"""A killed stream ends as one that was not killed: same bytes, same matrix; and its last commit is always whole."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from kill_script import POINTS
+from peft import PeftModel
+from training_helpers import answers, digest, sentiment, topics
+from transformers import AutoModel
+
+from hf_lifelong import forget
+from hf_lifelong.training import checkpoints, stream
+
+HERE = Path(__file__).parent
+CASES = [(variant, point) for variant, points in POINTS.items() for point in points]
+FILES = ("adapter_model.safetensors", "adapter_config.json", "accuracy_matrix.json")
+
+
+@pytest.fixture(scope="module")
+def runs(bert_folder, tmp_path_factory):
+    work = tmp_path_factory.mktemp("killed")
+    result = work / "result.json"
+    done = subprocess.run(
+        [sys.executable, HERE / "kill_script.py", bert_folder, work, result], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(result.read_text()), done.stderr
+
+
+@pytest.mark.parametrize(("variant", "point"), CASES)
+def test_killed_and_resumed_equals_unbroken(runs, variant, point):
+    found, errors = runs
+    unbroken, resumed = found[variant]["unbroken"], found[variant][point]
+    assert "error" not in resumed, f"{resumed}\n{errors[-4000:]}"
+    assert resumed["digests"] == unbroken["digests"]
+    assert resumed["matrix"] == unbroken["matrix"]
+    assert resumed["left"] == unbroken["left"] == ["commit-3"]
+    committed = {"sentiment": [], "answers": ["sentiment"]}[point.split("/")[1]]
+    if point.split("/")[0] in ("rename", "publish", "discard"):
+        committed = [*committed, "answers"]
+    assert resumed["commit"] == committed
+
+
+def test_early_stopping_stopped(runs):
+    assert runs[0]["stopping"]["unbroken"]["steps"] < 12
+
+
+def files(folder):
+    return {name: digest(folder / name) for name in FILES}
+
+
+def test_resume_of_a_finished_stream_changes_nothing(train, tmp_path):
+    train([sentiment()])
+    before = files(tmp_path / "out")
+    trainer = train([sentiment()], resume=True)
+    assert trainer.state.global_step == 0
+    assert files(tmp_path / "out") == before
+    assert trainer.evaluate()["eval_average_accuracy"] == trainer.matrix.scores[-1][0]
+
+
+def test_resume_with_nothing_saved_starts_from_the_beginning(train, tmp_path):
+    train([sentiment()], folder="plain")
+    train([sentiment()], folder="resumed", resume=True)
+    train([sentiment()], folder="named", resume=str(tmp_path / "named"))
+    assert files(tmp_path / "plain") == files(tmp_path / "resumed") == files(tmp_path / "named")
+
+
+class Stop(Exception):
+    pass
+
+
+def stopped(prepare, monkeypatch, tasks, **arguments):
+    """A stream that fails when its last task has been trained, before it is committed."""
+    keep = stream.keep
+
+    def fail(trainer, prepared, started_from):
+        if prepared.name == tasks[-1].name:
+            raise Stop
+        return keep(trainer, prepared, started_from)
+
+    monkeypatch.setattr(stream, "keep", fail)
+    trainer = prepare(tasks, save_strategy="steps", save_steps=2, **arguments)
+    with pytest.raises(Stop):
+        trainer.train()
+    monkeypatch.undo()
+    return trainer
+
+
+def test_damaged_checkpoints_are_passed_over(prepare, train, tmp_path, monkeypatch):
+    stopped(prepare, monkeypatch, [sentiment()])
+    folder = checkpoints.task_folder(tmp_path / "out", "sentiment")
+    newest = folder / "checkpoint-4" / checkpoints.SNAPSHOTS
+    newest.write_bytes(newest.read_bytes()[:50])
+    found = checkpoints.newest_checkpoint(folder, "sentiment", [])
+    assert found.folder.name == "checkpoint-2" and not found.ended and len(found.snapshots) == 1
+    train([sentiment()], resume=True)
+    train([sentiment()], folder="unbroken")
+    assert files(tmp_path / "out") == files(tmp_path / "unbroken")
+
+
+def test_a_checkpoint_is_only_resumed_by_an_adapter_with_the_same_tasks(prepare, train, tmp_path, monkeypatch):
+    stopped(prepare, monkeypatch, [sentiment(), answers()])
+    train([sentiment(), topics(), answers()], resume=True, save_strategy="steps", save_steps=2)
+    train([sentiment(), topics(), answers()], folder="unbroken")
+    assert files(tmp_path / "out") == files(tmp_path / "unbroken")
+
+
+def test_checkpoints_without_optimizer_are_not_resumed(prepare, train, tmp_path, monkeypatch):
+    stopped(prepare, monkeypatch, [sentiment()], save_only_model=True)
+    folder = checkpoints.task_folder(tmp_path / "out", "sentiment")
+    assert (folder / "checkpoint-4").is_dir()
+    assert checkpoints.newest_checkpoint(folder, "sentiment", []) is None
+
+
+def test_without_resume_an_earlier_stream_is_dropped(prepare, train, tmp_path, monkeypatch):
+    stopped(prepare, monkeypatch, [sentiment(), answers()])
+    train([topics()])
+    assert sorted(os.listdir(tmp_path / "out" / "_stream")) == ["commit-1"]
+
+
+def test_resume_refuses_a_learned_task_with_other_labels(train, prepare, tmp_path):
+    train([topics()])
+    with pytest.raises(ValueError, match=r"`topics` was learned as .*'long', 'short'.*'brief', 'wordy'"):
+        prepare([topics(labels=("brief", "wordy"))]).train(resume_from_checkpoint=True)
+
+
+def test_resume_from_another_folder_is_refused(prepare, tmp_path):
+    with pytest.raises(ValueError, match="a stream resumes from its `output_dir`"):
+        prepare([sentiment()]).train(resume_from_checkpoint=str(tmp_path / "elsewhere"))
+    assert not (tmp_path / "out" / "adapter_config.json").exists()
+
+
+def test_a_damaged_commit_is_named(train, prepare, tmp_path):
+    train([sentiment()])
+    commit = checkpoints.newest_commit(tmp_path / "out")
+    (commit / "adapter_model.safetensors").write_bytes(b"half")
+    with pytest.raises(ValueError, match=r"commit-1/adapter_model.safetensors` cannot be used"):
+        prepare([sentiment(), topics()]).train(resume_from_checkpoint=True)
+
+
+def test_commits_are_numbered_on_after_forgetting(train, prepare, tmp_path, bert_folder):
+    trainer = train([sentiment(), topics()])
+    forget(trainer.model, "sentiment")
+    forget(trainer.model, "topics")
+    known = trainer.model
+    stream_folder = tmp_path / "out" / "_stream"
+    assert os.listdir(stream_folder) == ["commit-2"]
+    checkpoints.write_commit(tmp_path / "out", lambda folder: known.save_pretrained(str(folder)))
+    assert os.listdir(stream_folder) == ["commit-3"]
+
+
+def test_task_folders_are_never_taken_for_commits(tmp_path):
+    names = ["commit", "checkpoint-1", "../../up", "a/b", "", "ß", "x" * 300]
+    folders = [checkpoints.task_folder(tmp_path, name) for name in names]
+    assert len(set(folders)) == len(names)
+    for folder in folders:
+        assert folder.parent == tmp_path / "_stream" and folder.name.startswith("task-") and len(folder.name) < 80
+
+
+def test_a_failed_task_leaves_the_model_as_it_was(prepare, train, tmp_path, monkeypatch):
+    trainer = stopped(prepare, monkeypatch, [sentiment(), topics()])
+    trainer.model.save_pretrained(str(tmp_path / "after"))
+    for name in FILES[:2]:
+        assert digest(tmp_path / "after" / name) == digest(tmp_path / "out" / name)
+    assert trainer.model.predict(dict(trainer.processing_class(["x"], return_tensors="pt"))).scores.shape[-1] == 2
+    trainer.train(resume_from_checkpoint=True)  # the same trainer goes on
+    train([sentiment(), topics()], folder="unbroken")
+    assert files(tmp_path / "out") == files(tmp_path / "unbroken")
+
+
+@pytest.mark.parametrize("function", ["measure", "fit_signature"])
+def test_a_failed_commit_leaves_the_model_as_it_was(prepare, tmp_path, monkeypatch, function):
+    trainer = prepare([sentiment(), topics()])
+    known = getattr(stream, function)
+    calls = []
+
+    def fail(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise Stop
+        return known(*args)
+
+    monkeypatch.setattr(stream, function, fail)
+    with pytest.raises(Stop):
+        trainer.train()
+    assert trainer.knowledge.names == ["sentiment"] and trainer.matrix.tasks == ["sentiment"]
+    trainer.model.save_pretrained(str(tmp_path / "after"))
+    for name in FILES[:2]:
+        assert digest(tmp_path / "after" / name) == digest(tmp_path / "out" / name)
+
+
+def test_a_loaded_adapter_goes_on_learning_and_resumes(train, tmp_path, bert_folder):
+    train([sentiment()], folder="first")
+
+    def loaded():
+        return PeftModel.from_pretrained(AutoModel.from_pretrained(bert_folder), str(tmp_path / "first"))
+
+    train([topics()], model=loaded(), folder="second")
+    train([sentiment(), topics()], folder="both")
+    name = "adapter_model.safetensors"
+    assert digest(tmp_path / "second" / name) == digest(tmp_path / "both" / name)
+    again = train([topics()], model=loaded(), folder="second", resume=True)
+    assert again.knowledge.names == ["sentiment", "topics"]
