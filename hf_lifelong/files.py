@@ -103,6 +103,15 @@ def write_tensors(path: str | os.PathLike[str], tensors: dict[str, torch.Tensor]
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, fresh, metadata={"format": "pt"})
 
 
+def check_tensors_file(path: str | os.PathLike[str]) -> None:
+    """Refuses a safetensors file that is truncated or none at all (`DamagedFileError`); reads its header only."""
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+    except (OSError, SafetensorError, ValueError) as error:
+        raise DamagedFileError(path, f"it is not a whole safetensors file ({error})") from error
+
+
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """Reads a safetensors file; tensors are mapped, not copied, where the platform allows.
 

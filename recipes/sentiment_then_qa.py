@@ -28,6 +28,7 @@ from transformers.utils import logging as hf_logging
 
 from hf_lifelong import DriftAdapterConfig, DriftTrainer, DriftTrainingArguments, Task
 from hf_lifelong.evaluation import plot_matrix, to_text
+from hf_lifelong.files import write_json
 
 HERE = Path(__file__).parent
 PLAIN = "one LoRA, task after task, told the task"
@@ -180,7 +181,10 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     print(f"answers: exact match {scores['eval_answers_exact_match']:.3f}, F1 {scores['eval_answers_f1']:.3f}")
     plot_matrix(matrix, Path(args.output_dir) / "accuracy_matrix.png", (PLAIN, plain) if plain else None)
     show(args.output_dir, tokenizer, tasks)
-    print(f"\nThe adapter is in {args.output_dir}. {time.time() - start:.0f} seconds.")
+    seconds = round(time.time() - start)
+    print(f"\nThe adapter is in {args.output_dir}. {seconds} seconds.")
+    record = {"name": "sentiment_then_qa", "seconds": seconds, "summary": scores, "matrix": matrix.to_dict()}
+    write_json(Path(args.output_dir) / "recipe_scores.json", {**record, "plain_lora": plain})
     return scores
 
 

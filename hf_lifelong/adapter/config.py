@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from peft import PeftConfig
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 
+from ..files import check_tensors_file
 from ..knowledge import KnowledgeBase
 from .registration import drift_type
 
@@ -24,7 +27,7 @@ class DriftAdapterConfig(PeftConfig):
             Rank of each member.
         lora_alpha (`float`, *optional*, defaults to `16`):
             Updates are scaled by `lora_alpha / r`.
-        lora_dropout (`float`, *optional*, defaults to `0.1`):
+        lora_dropout (`float`, *optional*, defaults to `0.0`):
             Dropout probability on the input of the adapters and of the heads during training; one of the drift
             sources.
         target_modules (`set[str]` or `str`, *optional*):
@@ -67,7 +70,7 @@ class DriftAdapterConfig(PeftConfig):
     r: int = field(default=8, metadata={"help": "Rank of each member."})
     lora_alpha: float = field(default=16, metadata={"help": "Updates are scaled by `lora_alpha / r`."})
     lora_dropout: float = field(
-        default=0.1, metadata={"help": "Dropout probability on the input of adapters and heads during training."}
+        default=0.0, metadata={"help": "Dropout probability on the input of adapters and heads during training."}
     )
     target_modules: set[str] | list[str] | str | None = field(
         default=None, metadata={"help": "Linear layers that carry an adapter; only those above the trunk are taken."}
@@ -135,6 +138,17 @@ class DriftAdapterConfig(PeftConfig):
             )
         if self.knowledge is not None:
             KnowledgeBase.from_dict(self.knowledge)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str, subfolder: str | None = None, **kwargs: Any
+    ) -> DriftAdapterConfig:
+        """As PEFT's; also refuses a folder whose tensors are cut off, which PEFT would not name (`ValueError`)."""
+        config = super().from_pretrained(pretrained_model_name_or_path, subfolder, **kwargs)
+        tensors = Path(pretrained_model_name_or_path, subfolder or "", SAFETENSORS_WEIGHTS_NAME)
+        if tensors.is_file():
+            check_tensors_file(tensors)
+        return config
 
     def to_dict(self) -> dict[str, Any]:
         """As PEFT's, with sets as sorted lists: a saved configuration must not depend on hash seeds."""
