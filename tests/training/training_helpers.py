@@ -98,3 +98,14 @@ def members_of(trainer) -> dict[str, torch.Tensor]:
 
 def losses(trainer) -> list[float]:
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def scores_of(trainer) -> list:
+    """What the members of each task of a trainer say of its test rows."""
+    found = []
+    for task in trainer.tasks:
+        prepared = trainer.prepared(task)
+        rows = list(range(len(prepared.test.features)))
+        answers = trainer.scorer._answers_of(prepared, prepared.test, {task.name: rows})
+        found += [float(answers[row, task.name].max()) for row in rows]
+    return found
