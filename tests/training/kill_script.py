@@ -69,6 +69,16 @@ class KillAtStep(TrainerCallback):
             die()
 
 
+class NoteEnds(TrainerCallback):
+    """Notes the last step of each task."""
+
+    def __init__(self) -> None:
+        self.ends, self.now = {}, None
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.ends[self.now()] = state.global_step
+
+
 def before(owner, name: str, when) -> None:
     """Kills the process instead of calling a function, when `when(*args)` says so."""
     known = getattr(owner, name)
@@ -149,9 +159,12 @@ def run(stage: Stage, out: Path, variant: str, point: str | None, resume: bool) 
     trainer = make_trainer(model, out, stage.tasks, stage.tokenizer, callbacks=callbacks, **settings)
     if point is not None:
         arm(point, trainer)
+    note = NoteEnds()
+    note.now = lambda: trainer.snapshots.task
+    trainer.add_callback(note)
     trainer.train(resume_from_checkpoint=resume)
     left = sorted(path.name for path in (out / "_stream").iterdir())
-    return {**contents(out), "left": left, "steps": trainer.state.global_step}
+    return {**contents(out), "left": left, "ends": note.ends}
 
 
 def contents(out: Path) -> dict:

@@ -5,7 +5,7 @@ from datasets import Dataset
 from training_helpers import answers, sentiment, topics
 
 from hf_lifelong import Task
-from hf_lifelong.training import stream
+from hf_lifelong.training import scoring, stream
 
 
 def groups(trainer):
@@ -65,8 +65,6 @@ def test_scores_of_a_group_are_those_of_its_newest_member(train):
 
 def test_answers_of_learned_tasks_are_kept_between_commits(train, monkeypatch):
     """Old members never change, so a later task asks only for rows that go elsewhere."""
-    from hf_lifelong.training import scoring
-
     asked = []
     predict = scoring.predict
 

@@ -39,6 +39,7 @@ def test_killed_and_resumed_equals_unbroken(runs, variant, point):
     assert resumed["digests"] == unbroken["digests"]
     assert resumed["matrix"] == unbroken["matrix"]
     assert resumed["left"] == unbroken["left"] == ["commit-3"]
+    assert resumed["ends"].items() <= unbroken["ends"].items()
     committed = {"sentiment": [], "answers": ["sentiment"]}[point.split("/")[1]]
     if point.split("/")[0] in ("rename", "publish", "discard"):
         committed = [*committed, "answers"]
@@ -46,7 +47,8 @@ def test_killed_and_resumed_equals_unbroken(runs, variant, point):
 
 
 def test_early_stopping_stopped(runs):
-    assert runs[0]["stopping"]["unbroken"]["steps"] < 12
+    ends = runs[0]["stopping"]["unbroken"]["ends"]
+    assert list(ends) == ["sentiment", "answers", "topics"] and all(end < 12 for end in ends.values())
 
 
 def files(folder):

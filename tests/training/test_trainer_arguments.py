@@ -5,7 +5,7 @@ import os
 
 import pytest
 import torch
-from training_helpers import PLAIN, answers, digest, losses, rows, sentiment, topics
+from training_helpers import PLAIN, answers, digest, losses, make_model, rows, sentiment, topics
 from transformers import DataCollatorWithPadding, EarlyStoppingCallback, TrainerCallback
 
 from hf_lifelong import DriftTrainer, DriftTrainingArguments
@@ -160,8 +160,6 @@ def test_early_stopping_keeps_the_best(train, save_total_limit):
 
 
 def alone(bert_folder, tokenizer, folder, data, model=None, **options):
-    from training_helpers import make_model
-
     args = DriftTrainingArguments(
         str(folder), max_steps=4, per_device_train_batch_size=8, report_to="none", use_cpu=True, save_strategy="no"
     )
