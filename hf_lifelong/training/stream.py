@@ -18,7 +18,7 @@ from ..adapter.bank import add_task, close_task, forget, open_task, set_knowledg
 from ..adapter.tuner import check_tensors
 from ..evaluation import AccuracyMatrix, plot_matrix
 from ..files import read_json, read_tensors, write_json
-from ..knowledge import KnowledgeBase, LearnedTask, candidate_groups, fit_signature, group_posterior, joins, novelty
+from ..knowledge import KnowledgeBase, LearnedTask, candidate_groups, fit_signature, group_posterior, joins
 from ..objectives import get_objective
 from .checkpoints import newest_checkpoint, newest_commit, publish, stream_folder, task_folder, write_commit
 from .tasks import PreparedTask, check_names
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from .trainer import DriftTrainer
 
 logger = logging.getLogger(__name__)
-
-# Inputs of a task that count as unknown to it, as a share of its validation part.
-FALSE_ALARMS = 0.03
 
 
 def learn(trainer: DriftTrainer, resume: bool, **options: Any) -> TrainOutput:
@@ -181,10 +178,9 @@ def keep(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None
     config = lifelong_of(model).config[lifelong_of(model).active_adapters[0]]
     before, router = trainer.knowledge, lifelong_of(model).router
     signature = fit_signature(train_features(trainer, prepared), config.signature_rank)
-    held_out = scorer.features(prepared, prepared.validation.features, trainer.args.signature_samples)
-    distance = novelty(held_out, signature, config.signature_shrinkage)
     near = []
     if trainer.args.grouping == "performance":
+        held_out = scorer.features(prepared, prepared.validation.features, trainer.args.signature_samples)
         where = router.weight.device if router is not None else held_out.device
         near = candidate_groups(before, router, held_out.to(where), prepared.kind, prepared.labels)
     learned = LearnedTask(
@@ -195,7 +191,6 @@ def keep(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None
         members=len(trainer.snapshots.snapshots),
         group=prepared.name,
         examples=min(len(prepared.train), trainer.args.signature_samples),
-        threshold=max(float(torch.quantile(distance, 1 - FALSE_ALARMS)), 1e-6),
         started_from=started_from,
     )
     add_task(model, learned, trainer.snapshots.snapshots, signature)

@@ -25,7 +25,7 @@ class Task:
         name (`str`): Unique name of the task.
         kind (`str`): `"text-classification"`, `"question-answering"` or `"token-classification"`.
         train (`datasets.Dataset`): Training data; only this is learned from.
-        validation (`datasets.Dataset`, *optional*): For thresholds, grouping and early stopping. Split off the
+        validation (`datasets.Dataset`, *optional*): For grouping and early stopping. Split off the
             training data where it is absent.
         test (`datasets.Dataset`, *optional*): For scores only; nothing is chosen by it. A task without it is scored
             on its validation part.
