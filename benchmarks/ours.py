@@ -13,8 +13,10 @@ from transformers import AutoModel, AutoTokenizer, set_seed
 
 from hf_lifelong import DriftAdapterConfig, DriftTrainer, DriftTrainingArguments, Task
 from hf_lifelong.training.scoring import Scored
+from hf_lifelong.training.tasks import Split
 
-POLICIES = ("signature", "cascade", "uncertainty")
+OTHER_POLICIES = ("cascade", "uncertainty")
+FEW = 100
 
 
 def drift(
@@ -58,19 +60,25 @@ def drift(
         trainer.train()
         matrix = trainer.matrix
         size = Path(out, "adapter_model.safetensors").stat().st_size
-    scored: dict[str, dict[str, Scored]] = {
-        policy: {
-            t.name: trainer.scorer.score(trainer.prepared(t), trainer.prepared(t).test, policy) for t in trainer.tasks
-        }
-        for policy in POLICIES
-    }
+    others = {policy: [few(trainer, task, policy) for task in trainer.tasks] for policy in OTHER_POLICIES}
     return {
         "accuracy": matrix.average_accuracy(),
+        "accuracy_signature": matrix.average_accuracy(),
+        "retrieval_signature": matrix.retrieval_accuracy(),
         "matrix": matrix.to_dict(),
         "summary": matrix.summary(),
         "groups": [task.group for task in trainer.knowledge.tasks],
         "validation": [task.score for task in trainer.knowledge.tasks],
         "bytes": size,
-        **{f"accuracy_{p}": float(np.mean([s.metrics["accuracy"] for s in scored[p].values()])) for p in POLICIES},
-        **{f"retrieval_{p}": float(np.mean([s.retrieval for s in scored[p].values()])) for p in POLICIES},
+        "rows_of_other_policies": FEW,
+        **{f"accuracy_{p}": float(np.mean([s.metrics["accuracy"] for s in scored])) for p, scored in others.items()},
+        **{f"retrieval_{p}": float(np.mean([s.retrieval for s in scored])) for p, scored in others.items()},
     }
+
+
+def few(trainer: DriftTrainer, task: Task, policy: str) -> Scored:
+    """Scores the first test rows of a task under a policy; running all members on all rows takes an hour on a CPU."""
+    prepared = trainer.prepared(task)
+    rows = range(min(FEW, len(prepared.test.examples)))
+    part = Split(prepared.test.examples.select(rows), prepared.test.features.select(rows))
+    return trainer.scorer.score(prepared, part, policy)

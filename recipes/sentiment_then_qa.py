@@ -12,6 +12,7 @@ to. Beside it, one LoRA is trained on task after task in the ordinary way, with 
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 import time
 from dataclasses import dataclass, field, fields
@@ -71,6 +72,7 @@ class RecipeArguments:
     plain_lora: bool = field(default=True, metadata={"help": "Also train one ordinary LoRA on task after task."})
 
 
+ON_CPU = not torch.cuda.is_available()
 DEFAULTS = {
     "output_dir": "out/sentiment_then_qa",
     "num_train_epochs": 3,
@@ -80,7 +82,10 @@ DEFAULTS = {
     "logging_steps": 50,
     "save_strategy": "epoch",
     "report_to": "none",
-    "dataloader_pin_memory": torch.cuda.is_available(),
+    "dataloader_pin_memory": not ON_CPU,
+    "use_cpu": ON_CPU,
+    # Weights stay float32; half-precision products are a third faster where the CPU has them, and slow elsewhere.
+    "bf16": ON_CPU and getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16", False),
 }
 QUICK = {"max_train_samples": 300, "max_test_samples": 60, "num_train_epochs": 1, "members": 2}
 
@@ -156,6 +161,8 @@ def show(folder: str, tokenizer: Any, tasks: list[Task], count: int = 3) -> None
 def main(argv: list[str] | None = None) -> dict[str, float]:
     recipe, args = parse(sys.argv[1:] if argv is None else argv)
     hf_logging.set_verbosity_error()
+    if ON_CPU and int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        torch.set_num_threads(os.cpu_count() or 1)  # the launcher leaves one thread, meant for several processes
     start = time.time()
     if recipe.quick:
         print("Quick run: little data and one epoch, so its scores are lower than those of the full recipe.")
