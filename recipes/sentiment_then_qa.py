@@ -92,7 +92,8 @@ QUICK = {"max_train_samples": 300, "max_test_samples": 60, "num_train_epochs": 1
 
 def parse(argv: list[str]) -> tuple[RecipeArguments, DriftTrainingArguments]:
     """Reads `--config x.yaml` and the command line, which wins; refuses unknown keys by name."""
-    parser = HfArgumentParser((RecipeArguments, DriftTrainingArguments), description=__doc__.splitlines()[0])
+    classes = (RecipeArguments, DriftTrainingArguments)
+    parser = HfArgumentParser(classes, description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--config", help="YAML file with any of the arguments below.")
     known, _ = parser.parse_known_args(["--output_dir", "", *argv])
     given: dict[str, Any] = {**DEFAULTS, **(QUICK if known.quick else {})}

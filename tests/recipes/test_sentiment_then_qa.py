@@ -12,7 +12,9 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "sentiment_then_qa.py"
 
 def run(*options: str, launcher: tuple[str, ...] = (sys.executable,)) -> subprocess.CompletedProcess:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    return subprocess.run([*launcher, str(RECIPE), *options], capture_output=True, text=True, env=environment)
+    return subprocess.run(
+        [*launcher, str(RECIPE), *options], capture_output=True, text=True, env=environment, timeout=600
+    )
 
 
 @pytest.mark.slow
