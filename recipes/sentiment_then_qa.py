@@ -107,8 +107,8 @@ def parse(argv: list[str]) -> tuple[RecipeArguments, DriftTrainingArguments]:
     parser.set_defaults(**given)
     for action in parser._actions:
         action.required = action.required and action.dest not in given
-    recipe, args, extra = parser.parse_args_into_dataclasses(argv)
-    del extra
+    parser.parse_args(argv)  # names what it does not know, and exits
+    recipe, args, *_ = parser.parse_args_into_dataclasses(argv)
     return recipe, args
 
 
