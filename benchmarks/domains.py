@@ -55,7 +55,7 @@ def summarise(rows: list[dict[str, Any]], command: str) -> dict[str, Any]:
     of = {method: [row for row in rows if row["method"] == method] for method in METHODS}
 
     def mean(method: str, key: str) -> float | None:
-        values = [row[key] for row in of[method]]
+        values = [row[key] for row in of[method] if row.get(key) is not None]
         return round(sum(values) / len(values), 4) if values else None
 
     ours = [row["summary"] for row in of["ours"]]
@@ -63,7 +63,7 @@ def summarise(rows: list[dict[str, Any]], command: str) -> dict[str, Any]:
         "separate_lora_accuracy": mean("separate", "accuracy"),
         "sequential_lora_accuracy": mean("sequential", "accuracy"),
         "sequential_lora_accuracy_task_given": mean("sequential", "accuracy_task_given"),
-        "bytes_per_task": mean("ours", "bytes") and round(mean("ours", "bytes") / len(STREAMS["domains"])),
+        "bytes_per_task": round(size / len(STREAMS["domains"])) if (size := mean("ours", "bytes")) else None,
     }
     for key in ("oracle_accuracy", "learning_accuracy", "forgetting", "bwt"):
         summary[key] = round(sum(s[key] for s in ours) / len(ours), 4) if ours else None
@@ -76,7 +76,7 @@ def summarise(rows: list[dict[str, Any]], command: str) -> dict[str, Any]:
         "date": date.today().isoformat(),
         "hardware": hardware(),
         "versions": {p: version(p) for p in ("hf_lifelong", "torch", "transformers", "peft", "datasets")},
-        "budget": {**BUDGET, "train_texts": TRAIN_SIZE, "stream": STREAMS["domains"]},
+        "budget": {**BUDGET, "bf16_autocast": True, "train_texts": TRAIN_SIZE, "stream": STREAMS["domains"]},
         "seeds": {method: sorted(row["seed"] for row in of[method]) for method in METHODS},
         "summary": summary,
         "rows": rows,
