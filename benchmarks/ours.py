@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from peft import get_peft_model
+from rivals import trainer_settings
 from transformers import AutoModel, AutoTokenizer, set_seed
 
 from hf_lifelong import DriftAdapterConfig, DriftTrainer, DriftTrainingArguments, Task
@@ -39,20 +40,7 @@ def drift(
     config = DriftAdapterConfig(r=8, lora_alpha=16, max_length=budget["max_length"], stride=16, **(adapter or {}))
     with tempfile.TemporaryDirectory() as out:
         args = DriftTrainingArguments(
-            out,
-            seed=seed,
-            num_train_epochs=budget["epochs"],
-            per_device_train_batch_size=budget["batch_size"],
-            per_device_eval_batch_size=64,
-            learning_rate=budget["learning_rate"],
-            warmup_steps=0.1,
-            bf16=True,
-            use_cpu=not torch.cuda.is_available(),
-            save_strategy="no",
-            logging_steps=100,
-            report_to="none",
-            disable_tqdm=True,
-            **(drift or {}),
+            out, per_device_eval_batch_size=64, **trainer_settings(seed, budget), **(drift or {})
         )
         trainer = DriftTrainer(
             get_peft_model(base, config), args, tasks=[Task(**task) for task in tasks], processing_class=tokenizer

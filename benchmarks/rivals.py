@@ -43,23 +43,27 @@ def lora_model(name: str, num_labels: int, seed: int) -> torch.nn.Module:
     return get_peft_model(base, LoraConfig(task_type="SEQ_CLS", **LORA))
 
 
+def trainer_settings(seed: int, budget: dict[str, Any]) -> dict[str, Any]:
+    """Trainer's arguments for the budget that every method of the benchmark gets."""
+    return {
+        "seed": seed,
+        "num_train_epochs": budget["epochs"],
+        "per_device_train_batch_size": budget["batch_size"],
+        "learning_rate": budget["learning_rate"],
+        "warmup_steps": 0.1,
+        "bf16": True,
+        "use_cpu": not torch.cuda.is_available(),
+        "save_strategy": "no",
+        "logging_steps": 100,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
 def fit(model: torch.nn.Module, tokenizer: Any, train: Dataset, seed: int, budget: dict[str, Any]) -> None:
     """One plain fine-tuning run at the budget that every method of the benchmark gets."""
     with tempfile.TemporaryDirectory() as out:
-        args = TrainingArguments(
-            out,
-            seed=seed,
-            num_train_epochs=budget["epochs"],
-            per_device_train_batch_size=budget["batch_size"],
-            learning_rate=budget["learning_rate"],
-            warmup_steps=0.1,
-            bf16=True,
-            use_cpu=not torch.cuda.is_available(),
-            save_strategy="no",
-            logging_steps=100,
-            report_to="none",
-            disable_tqdm=True,
-        )
+        args = TrainingArguments(out, **trainer_settings(seed, budget))
         collator = DataCollatorWithPadding(tokenizer)
         Trainer(model, args, train_dataset=train, data_collator=collator, processing_class=tokenizer).train()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,7 @@ class LifelongPipeline(Pipeline):
         Raises:
             ValueError: for an input of another form, naming its position; when the model knows no task.
         """
-        single = isinstance(inputs, str | Mapping)
+        single = isinstance(inputs, str | Mapping) or not isinstance(inputs, Iterable)
         items = [inputs] if single else list(inputs)
         if not items:
             return []

@@ -99,6 +99,8 @@ def test_policies_reach_the_model(answer, policy):
 def test_bad_inputs_say_what_to_do(answer, learned):
     with pytest.raises(ValueError, match="1"):
         answer(["fine", 3])
+    with pytest.raises(ValueError, match="no known form"):
+        answer(3)
     with pytest.raises(ValueError, match="policy"):
         answer("fine", policy="best")
     with pytest.raises(ValueError, match="oracle"):
