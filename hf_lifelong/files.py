@@ -97,10 +97,13 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise DamagedFileError(path, f"it is not valid JSON ({type(error).__name__})") from error
 
 
-def write_tensors(path: str | os.PathLike[str], tensors: dict[str, torch.Tensor]) -> None:
-    """Writes a safetensors file atomically."""
+def write_tensors(
+    path: str | os.PathLike[str], tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Writes a safetensors file atomically, with `metadata` in its header."""
     with _atomic_file(path) as fresh:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, fresh, metadata={"format": "pt"})
+        held = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(held, fresh, metadata={"format": "pt", **(metadata or {})})
 
 
 def check_tensors_file(path: str | os.PathLike[str]) -> None:

@@ -1,37 +1,21 @@
-"""The accuracy matrix as pictures. Matplotlib is imported when a plot is drawn, and its global state is left alone."""
+"""The accuracy matrix as pictures."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..figures import drawn
 from .matrix import AccuracyMatrix, Row
 from .report import format_score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # Viridis rises evenly in brightness, so that it also reads in grey and with every kind of colour blindness.
 _COLOURS = "viridis"
-_DPI = 150
 _NAME_LENGTH = 24
-
-
-@contextmanager
-def _figure(path: str | os.PathLike[str], size: tuple[float, float]) -> Iterator[Figure]:
-    try:
-        from matplotlib import style
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError('Plots need matplotlib: run `pip install "hf_lifelong[plots]"`.') from error
-    # A user's own style would change the bytes. A figure outside pyplot draws with Agg whatever the backend is.
-    with style.context("default"):
-        figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
-        yield figure
-        figure.savefig(path, format="png", bbox_inches="tight", metadata={"Software": None})
 
 
 def _check_not_empty(matrix: AccuracyMatrix) -> None:
@@ -115,7 +99,7 @@ def plot_matrix(
         title, rows = beside
         panels.append((matrix.beside(rows, "beside"), title))
     side = max(0.5 * len(matrix.tasks), 2.4)
-    with _figure(path, ((side + 1.8) * len(panels) + 1.4, side + 2.2)) as figure:
+    with drawn(path, ((side + 1.8) * len(panels) + 1.4, side + 2.2)) as figure:
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for panel, (shown, title) in zip(axes, panels, strict=True):
             image = _draw_panel(panel, shown, _heading(title, shown))
@@ -142,7 +126,7 @@ def plot_accuracy(matrix: AccuracyMatrix, path: str | os.PathLike[str]) -> None:
     """
     _check_not_empty(matrix)
     count = len(matrix.tasks)
-    with _figure(path, (max(0.5 * count, 4.0) + 3.0, max(0.24 * count, 2.2) + 2.0)) as figure:
+    with drawn(path, (max(0.5 * count, 4.0) + 3.0, max(0.24 * count, 2.2) + 2.0)) as figure:
         from matplotlib import colormaps
 
         colours, markers = colormaps[_COLOURS], "osD^vP*X"
