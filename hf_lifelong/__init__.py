@@ -24,6 +24,7 @@ _PUBLIC = {
     "DriftTrainingArguments": "hf_lifelong.training",
     "KnowledgeBase": "hf_lifelong.knowledge",
     "LifelongPipeline": "hf_lifelong.answering",
+    "SAPCallback": "hf_lifelong.pruning",
     "Task": "hf_lifelong.training",
     "forget": "hf_lifelong.adapter",
     "knowledge_of": "hf_lifelong.adapter",
@@ -36,6 +37,7 @@ __all__ = [
     "DriftTrainingArguments",
     "KnowledgeBase",
     "LifelongPipeline",
+    "SAPCallback",
     "Task",
     "__version__",
     "forget",
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from .answering import LifelongPipeline
     from .evaluation import AccuracyMatrix
     from .knowledge import KnowledgeBase
+    from .pruning import SAPCallback
     from .training import DriftTrainer, DriftTrainingArguments, Task
 
 

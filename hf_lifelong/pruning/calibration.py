@@ -1,0 +1,171 @@
+"""What a model's layers see and say on a few batches: the sizes of their inputs, and what a pruning changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformers.pytorch_utils import Conv1D
+
+from .masks import Masks
+from .targets import Target, prunable
+
+Batches = Iterable[Mapping[str, Any]]
+
+
+def input_sizes(model: nn.Module, targets: Mapping[str, Target], batches: Batches) -> dict[str, Tensor]:
+    """Root mean square of each input of each layer, float64 `[inputs]` by weight name.
+
+    Positions that the attention mask leaves out do not count.
+
+    Args:
+        model (`nn.Module`): Is run in eval mode.
+        targets (`Mapping`): Linear layers, by weight name.
+        batches (iterable of mappings): Keyword arguments of the model's forward, such as a `DataLoader` gives.
+
+    Raises:
+        ValueError: for no batches, or a layer that is not linear or was never reached.
+    """
+    sums, _ = moments(model, {name: target.module for name, target in targets.items()}, batches)
+    return {name: square.sqrt() for name, square in sums.items()}
+
+
+def moments(
+    model: nn.Module, layers: Mapping[str, nn.Module], batches: Batches
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Mean square and mean of each input of each linear layer, float64 `[inputs]`; arguments as [`input_sizes`]."""
+    squares: dict[str, Any] = dict.fromkeys(layers, 0.0)
+    sums: dict[str, Any] = dict.fromkeys(layers, 0.0)
+    counts = dict.fromkeys(layers, 0)
+
+    def see(name: str, inputs: Tensor, module: nn.Module) -> None:
+        squares[name] = squares[name] + inputs.square().sum(0)
+        sums[name] = sums[name] + inputs.sum(0)
+        counts[name] += len(inputs)
+
+    _observe(model, layers, batches, see)
+    _check_seen(counts)
+    return ({n: squares[n] / counts[n] for n in layers}, {n: sums[n] / counts[n] for n in layers})
+
+
+@dataclass(frozen=True)
+class LayerChange:
+    """What pruning changes in one layer; both numbers as a share of the root mean square of its dense output.
+
+    Args:
+        name (`str`): Its weight.
+        remaining (`float`): Share of the weights that stay.
+        bound (`float`): Upper bound: the l1 tail weighted with the inputs' root mean squares (Minkowski).
+        measured (`float`): What the layer's output really moves on the batches.
+    """
+
+    name: str
+    remaining: float
+    bound: float
+    measured: float
+
+
+def output_change(
+    model: nn.Module, pruned: Mapping[str, Tensor], batches: Batches, *, targets: str | None = None
+) -> list[LayerChange]:
+    """How far pruning would move the output of each layer on the dense model's own inputs: bound beside measurement.
+
+    Args:
+        model (`nn.Module`): Still dense: the weights to be pruned have their values.
+        pruned (`Mapping`): The masks to try, bool by weight name, as [`choose`] gives them.
+        batches (iterable of mappings): As in [`input_sizes`].
+        targets (`str`, *optional*): As in [`prunable`].
+    """
+    found = Masks(prunable(model, targets), pruned).targets
+    layers = {name: target.module for name, target in found.items()}
+    parts = {n: (t.rows(t.parameter.detach()).double(), t.rows(pruned[n])) for n, t in found.items()}
+    squares: dict[str, Any] = dict.fromkeys(layers, 0.0)
+    moved: dict[str, Any] = dict.fromkeys(layers, 0.0)
+    said: dict[str, Any] = dict.fromkeys(layers, 0.0)
+    counts = dict.fromkeys(layers, 0)
+
+    def see(name: str, inputs: Tensor, module: nn.Module) -> None:
+        weight, lost = parts[name]
+        squares[name] = squares[name] + inputs.square().sum(0)
+        moved[name] = moved[name] + (inputs @ (weight * lost).T).square().sum()
+        said[name] = said[name] + (inputs @ weight.T).square().sum()
+        counts[name] += len(inputs)
+
+    _observe(model, layers, batches, see)
+    _check_seen(counts)
+    report = []
+    for name, (weight, lost) in parts.items():
+        tails = ((weight * lost).abs() * (squares[name] / counts[name]).sqrt()).sum(1)
+        scale = float(said[name] / counts[name]) ** 0.5 or 1.0
+        report.append(
+            LayerChange(
+                name,
+                remaining=1 - float(lost.double().mean()),
+                bound=float(tails.square().sum()) ** 0.5 / scale,
+                measured=float(moved[name] / counts[name]) ** 0.5 / scale,
+            )
+        )
+    return report
+
+
+def _observe(
+    model: nn.Module,
+    layers: Mapping[str, nn.Module],
+    batches: Batches,
+    see: Callable[[str, Tensor, nn.Module], None],
+) -> None:
+    """Runs batches and hands each layer's inputs on, float64 `[positions, inputs]`."""
+    other = [name for name, module in layers.items() if not isinstance(module, nn.Linear | Conv1D)]
+    if other:
+        raise ValueError(
+            f"Only linear layers of the model itself can be weighed by their inputs; `{other[0]}` is none. Leave it "
+            "out of `targets`."
+        )
+    device = next(model.parameters()).device
+    attended: list[Tensor | None] = [None]
+
+    def hook_of(name: str) -> Callable[[nn.Module, tuple], None]:
+        def hook(module: nn.Module, args: tuple) -> None:
+            inputs, mask = args[0].detach(), attended[0]
+            if mask is not None and inputs.shape[:2] == mask.shape:
+                inputs = inputs[mask.bool()]
+            see(name, inputs.flatten(0, -2).double(), module)
+
+        return hook
+
+    hooks = [module.register_forward_pre_hook(hook_of(name)) for name, module in layers.items()]
+    try:
+        with torch.no_grad(), evaluating(model):
+            for batch in tqdm(batches, desc="Calibrating", leave=False):
+                moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+                attended[0] = moved.get("attention_mask")
+                model(**moved)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _check_seen(counts: Mapping[str, int]) -> None:
+    missed = [name for name, count in counts.items() if not count]
+    if missed:
+        raise ValueError(
+            f"`calibration` never reached {len(missed)} of {len(counts)} layers (first: `{missed[0]}`); give batches "
+            "(mappings of the model's inputs) that run the whole model."
+        )
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside, what it was before outside."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -1,0 +1,154 @@
+"""Pruning inside one run of a `Trainer`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers.utils import logging
+
+from .calibration import Batches, input_sizes
+from .masks import Masks
+from .progress import check_limits, check_trainer, metric_of, model_index, orders_of, stop_reason
+from .rules import SAP, Rule, choose
+from .targets import prunable
+
+logger = logging.get_logger(__name__)
+_INDEX, _REMAINING = "pruning/pq_index", "pruning/remaining"
+
+
+class SAPCallback(TrainerCallback):
+    """Prunes every few steps while one training goes on, and keeps what is pruned at zero.
+
+    A variant: the published SAP trains to the end, prunes, rewinds the survivors and trains again, which is
+    [`prune_iteratively`]. Here one run trains and prunes at once, which costs one training, and nothing is rewound.
+
+    ```python
+    trainer.add_callback(SAPCallback(trainer, SAP(p=0.5, q=1.0)))
+    ```
+
+    PQ Index and remaining weights go to `report_to` at each pruning. The masks travel in the optimizer's state, so
+    that a resumed run goes on with them.
+
+    Args:
+        trainer (`Trainer`): The trainer that it is added to. Any subclass; one process or DDP.
+        rule (*optional*, defaults to `SAP()`): What goes at each pruning.
+        start, every, end (`int` or `float`): First step at which to prune, distance to the next, and last; numbers
+            below 1 are shares of all steps.
+        targets (`str`, *optional*): As in [`prunable`]: by default the backbone, or the adapter of a PEFT model.
+        calibration (iterable of batches, *optional*): For rules that weigh by inputs.
+        tolerance (`float`): Pruning ends when the validation metric (`metric_for_best_model`) has fallen by more than
+            this, in its own unit, below its best. Infinity: no limit.
+        rise (`float`): Pruning ends when the PQ Index has risen by more than this above its lowest.
+
+    Raises:
+        ValueError: at once for arguments out of range, at the start of training for a setting in which masks cannot
+            hold.
+    """
+
+    def __init__(
+        self,
+        trainer: Any,
+        rule: Rule | None = None,
+        *,
+        start: float = 0.1,
+        every: float = 0.1,
+        end: float = 0.8,
+        targets: str | None = None,
+        calibration: Batches | None = None,
+        tolerance: float = 0.02,
+        rise: float = 0.1,
+    ) -> None:
+        for name, value in (("start", start), ("every", every), ("end", end)):
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or value < 0
+                or (name == "every" and not value)
+            ):
+                raise ValueError(f"`{name}` must be a number of steps, or below 1 a share of all, not {value!r}.")
+        check_limits(tolerance, rise)
+        self.trainer, self.rule = trainer, rule if rule is not None else SAP()
+        check_rule(self.rule, calibration)
+        if self.rule.ranks_dense:
+            raise ValueError(
+                "`OneShot` ranks by the trained dense model, which one run does not have; give `Magnitude`."
+            )
+        self.start, self.every, self.end = start, every, end
+        self.targets, self.calibration = targets, calibration
+        self.tolerance, self.rise = tolerance, rise
+        self.masks: Masks | None = None
+        self._hooks: list[Any] = []
+        self._told = False
+
+    def due(self, step: int, steps: int) -> bool:
+        """Whether a run of `steps` is pruned after this step."""
+        start, every, end = (round(x * steps) if x < 1 else int(x) for x in (self.start, self.every, self.end))
+        return max(start, 1) <= step <= end and (step - max(start, 1)) % max(every, 1) == 0
+
+    def on_train_begin(
+        self, args: Any, state: TrainerState, control: TrainerControl, optimizer: Any = None, **kwargs: Any
+    ) -> None:
+        check_trainer(self.trainer)
+        if args.load_best_model_at_end:
+            raise ValueError(
+                "`load_best_model_at_end` would bring back weights of before their pruning. Leave it out; the end of "
+                "pruning is what `tolerance` is for."
+            )
+        metric_of(args, self.tolerance)
+        self._release()
+        self.masks = Masks(prunable(self.trainer.model, self.targets))
+        self.masks.restore(optimizer)
+        self.masks.apply()
+        self._hooks = self.masks.hold(optimizer)
+
+    def on_step_end(
+        self, args: Any, state: TrainerState, control: TrainerControl, optimizer: Any = None, **kwargs: Any
+    ) -> None:
+        if self.masks is None or not self.due(state.global_step, state.max_steps):
+            return
+        index = model_index(self.masks, *orders_of(self.rule))
+        reason = self._reason(args, state, index)
+        if reason is None:
+            sizes = None
+            if self.rule.needs_inputs and self.calibration is not None:
+                sizes = input_sizes(self.trainer.model, self.masks.targets, self.calibration)
+            self.masks.update(choose(self.rule, self.masks, input_sizes=sizes))
+            self.masks.apply()
+            self.masks.clear_moments(optimizer)
+        elif not self._told:
+            logger.warning(f"Pruning has ended with {self.masks.remaining:.1%} of the weights: {reason}.")
+            self._told = True
+        asked = control.should_log
+        self.trainer.log({_INDEX: index, _REMAINING: self.masks.remaining})
+        control.should_log = asked  # logging would otherwise count as the one that Trainer was about to do
+
+    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._release()
+
+    def _reason(self, args: Any, state: TrainerState, index: float | None) -> str | None:
+        """Why pruning has ended. Read off what was logged, which a checkpoint brings back, so it holds on resume."""
+        metric, greater = metric_of(args, self.tolerance)
+        indices: list[float] = []
+        scores: list[float] = []
+        for entry in [*state.log_history, *([{_INDEX: index}] if index is not None else [])]:
+            if _INDEX not in entry and metric not in entry:
+                continue
+            indices += [entry[_INDEX]] if _INDEX in entry else []
+            scores += [entry[metric]] if metric in entry else []
+            if reason := stop_reason(indices, scores, greater, self.tolerance, self.rise):
+                return reason
+        return None
+
+    def _release(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+
+def check_rule(rule: Any, calibration: Any) -> None:
+    """Refuses what is no rule, and a rule that lacks its batches (`ValueError`)."""
+    if not isinstance(rule, Rule):
+        raise ValueError(f"`rule` must be `SAP`, `Tail`, `Magnitude` or `OneShot`, not {rule!r:.60}.")
+    if rule.needs_inputs and calibration is None:
+        raise ValueError("`Tail(by_inputs=True)` needs `calibration`: batches of the model's inputs.")

@@ -1,0 +1,238 @@
+"""Rules that say which surviving weights go next. Pure functions of tensors; exact counts, ties prune fewer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from .masks import Masks
+from .measures import check_sap, joined, power_sums, sap_counts
+
+Scope = Literal["neuron", "layer", "global"]
+SCOPES = ("neuron", "layer", "global")
+
+
+@dataclass(frozen=True)
+class SAP:
+    """Sparsity-informed Adaptive Pruning: the PQ Index of the survivors says how many of the smallest go.
+
+    Args:
+        p, q (`float`): Orders of the PQ Index, 0 < p < q; (0.5, 1) prunes gently, (1, 2) hard.
+        gamma (`float`): Factor on the share that the index states can go.
+        beta (`float`): The largest share that may go at once, below 1.
+        eta_r (`float`): l_p energy of what goes, as a share of what stays, that is tolerated.
+        scope (`str`): Each `"neuron"` has its own index and count, or each `"layer"`, or all weights together
+            (`"global"`).
+
+    Source: Diao et al., ICLR 2023. Counts use the real-valued r and exact integers; the released code rounds r up and
+    counts in float32.
+    """
+
+    p: float = 0.5
+    q: float = 1.0
+    gamma: float = 1.0
+    beta: float = 0.9
+    eta_r: float = 0.0
+    scope: Scope = "global"
+    ranks_dense: ClassVar[bool] = False
+    needs_inputs: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_sap(self.p, self.q, self.gamma, self.beta, self.eta_r)
+        _check_scope(self.scope)
+
+    def select(self, rows: dict[str, Tensor], pruned: dict[str, Tensor]) -> dict[str, Tensor]:
+        sums = {name: power_sums(value, self.p, self.q, pruned[name]) for name, value in rows.items()}
+        if self.scope == "neuron":
+            counts = {name: sap_counts(value, self.gamma, self.beta, self.eta_r) for name, value in sums.items()}
+            return {name: smallest_of_rows(rows[name], pruned[name], counts[name]) for name in rows}
+        groups = [[name] for name in rows] if self.scope == "layer" else [list(rows)]
+        out: dict[str, Tensor] = {}
+        for names in groups:
+            total = joined(sums[name] for name in names)
+            count = int(sap_counts(total, self.gamma, self.beta, self.eta_r))
+            out |= _smallest_of(names, rows, pruned, count)
+        return out
+
+
+@dataclass(frozen=True)
+class Magnitude:
+    """A fixed share of the survivors goes, smallest first. In `prune_iteratively` that is lottery-ticket pruning.
+
+    Args:
+        rate (`float`): Share that goes each time, between 0 and 1.
+        scope (`str`): `"neuron"`, `"layer"` or `"global"`.
+    """
+
+    rate: float = 0.2
+    scope: Scope = "global"
+    ranks_dense: ClassVar[bool] = False
+    needs_inputs: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.rate, bool) or not isinstance(self.rate, int | float) or not 0 < self.rate < 1:
+            raise ValueError(f"`rate` must lie between 0 and 1, not {self.rate!r}: it is the share that goes at once.")
+        _check_scope(self.scope)
+
+    def select(self, rows: dict[str, Tensor], pruned: dict[str, Tensor]) -> dict[str, Tensor]:
+        rate = Fraction(str(self.rate))
+        if self.scope == "neuron":
+            counts = {n: torch.tensor([math.floor(rate * d) for d in (~p).sum(1).tolist()]) for n, p in pruned.items()}
+            return {name: smallest_of_rows(rows[name], pruned[name], counts[name]) for name in rows}
+        groups = [[name] for name in rows] if self.scope == "layer" else [list(rows)]
+        out: dict[str, Tensor] = {}
+        for names in groups:
+            count = math.floor(rate * sum(int((~pruned[name]).sum()) for name in names))
+            out |= _smallest_of(names, rows, pruned, count)
+        return out
+
+
+@dataclass(frozen=True)
+class OneShot(Magnitude):
+    """As [`Magnitude`], but ranked by the weights of the dense model after its training, whatever they became since.
+
+    The baseline "one shot" of Diao et al. Pruned only once, it is the same as `Magnitude`.
+    """
+
+    ranks_dense: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Each neuron keeps the smallest set of weights whose remainder is within a tolerance.
+
+    One knob with a meaning: how much of a neuron's weights, as l1 or l2 norm, may go. Weighted by the inputs, the l1
+    tail bounds the root mean square by which the neuron's output moves (see [`output_change`]).
+
+    Args:
+        tolerance (`float`): Norm of what goes, as a share of the norm of the neuron's surviving weights; between 0
+            and 1.
+        norm (`int`): 1 or 2.
+        by_inputs (`bool`): Weighs each weight by the root mean square of its input, which needs `calibration` batches.
+
+    Source: our own rule, after the l_q view of Yang et al. (arXiv 2206.05604), whose sufficient count is usually
+    larger than the neuron; the exact tail is what is used here.
+    """
+
+    tolerance: float = 0.1
+    norm: Literal[1, 2] = 1
+    by_inputs: bool = False
+    scope: ClassVar[Scope] = "neuron"
+    ranks_dense: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if (
+            isinstance(self.tolerance, bool)
+            or not isinstance(self.tolerance, int | float)
+            or not 0 < self.tolerance < 1
+        ):
+            raise ValueError(f"`tolerance` must lie between 0 and 1, not {self.tolerance!r}.")
+        if self.norm not in (1, 2):
+            raise ValueError(f"`norm` must be 1 or 2, not {self.norm!r}.")
+
+    @property
+    def needs_inputs(self) -> bool:
+        return self.by_inputs
+
+    def select(self, rows: dict[str, Tensor], pruned: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            name: smallest_of_rows(rows[name], gone, self.counts(rows[name], gone)) for name, gone in pruned.items()
+        }
+
+    def counts(self, rows: Tensor, pruned: Tensor) -> Tensor:
+        """How many of the smallest weights of each row are within the tolerance, int64 `[neurons]`."""
+        sizes = rows.abs().double().masked_fill(pruned, torch.inf).sort(1).values
+        energy = torch.where(sizes.isfinite(), sizes, 0.0) ** self.norm
+        within = energy.cumsum(1) <= self.tolerance**self.norm * energy.sum(1, keepdim=True)
+        return (within & sizes.isfinite()).sum(1).minimum((~pruned).sum(1) - 1).clamp(min=0)
+
+
+Rule = SAP | Magnitude | OneShot | Tail
+
+
+def choose(
+    rule: Rule,
+    masks: Masks,
+    dense: Mapping[str, Tensor] | None = None,
+    input_sizes: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Masks after one more pruning, bool by weight name; nothing is changed.
+
+    Args:
+        rule: What goes.
+        masks ([`Masks`]): What is gone already.
+        dense (`Mapping`, *optional*): Weights to rank by in place of the model's own.
+        input_sizes (`Mapping`, *optional*): Root mean square of each input, `[inputs]` by weight name.
+
+    Raises:
+        ValueError: when a weight is NaN or infinite.
+    """
+    rows, gone = {}, {}
+    for name, target in masks.targets.items():
+        weight = (dense[name].to(target.parameter.device) if dense is not None else target.parameter).detach()
+        if not torch.isfinite(weight).all():
+            raise ValueError(f"`{name}` holds NaN or infinite values: training has diverged. Lower `learning_rate`.")
+        rows[name] = target.rows(weight)
+        if input_sizes is not None:
+            rows[name] = rows[name].float() * input_sizes[name].to(weight.device)
+        gone[name] = target.rows(masks.pruned[name])
+    return {name: masks.targets[name].unrows(value) for name, value in rule.select(rows, gone).items()}
+
+
+def smallest_of_rows(rows: Tensor, pruned: Tensor, counts: Tensor) -> Tensor:
+    """Adds to each row of a mask its smallest survivors.
+
+    Args:
+        rows (`Tensor`): `[neurons, inputs]`; magnitudes are compared in float32.
+        pruned (`Tensor`): bool like `rows`.
+        counts (`Tensor`): int64 `[neurons]`, how many go; fewer where magnitudes tie at the limit.
+    """
+    sizes = rows.abs().float().masked_fill(pruned, torch.inf)
+    limit = sizes.sort(1).values.gather(1, counts.to(rows.device)[:, None])
+    return pruned | (sizes < limit)
+
+
+def kth_smallest(tensors: Sequence[Tensor], pruned: Sequence[Tensor], k: int) -> float:
+    """The magnitude that exactly `k` survivors precede in order, over many tensors and without joining them.
+
+    Non-negative floats order as their bits do, so counting the upper and then the lower half of the bits finds it in
+    two passes.
+
+    Args:
+        tensors (`Sequence[Tensor]`): Of any shapes; compared as float32.
+        pruned (`Sequence[Tensor]`): bool, what does not count.
+        k (`int`): From 0 to the number of survivors - 1.
+    """
+    found = 0
+    for shift, known in ((16, None), (0, 16)):
+        bins = torch.zeros(1 << 16, dtype=torch.int64)
+        for tensor, gone in zip(tensors, pruned, strict=True):
+            bits = tensor.detach().abs().float()[~gone].view(torch.int32)
+            if known is not None:
+                bits = bits[bits >> known == found >> known]
+            bins += torch.bincount((bits >> shift) & 0xFFFF, minlength=1 << 16).cpu()
+        below = bins.cumsum(0)
+        place = int(torch.searchsorted(below, k, right=True))
+        k -= int(below[place - 1]) if place else 0
+        found |= place << shift
+    return float(torch.tensor(found, dtype=torch.int32).view(torch.float32))
+
+
+def _smallest_of(
+    names: list[str], rows: dict[str, Tensor], pruned: dict[str, Tensor], count: int
+) -> dict[str, Tensor]:
+    if count == 0:
+        return {name: pruned[name] for name in names}
+    limit = kth_smallest([rows[name] for name in names], [pruned[name] for name in names], count)
+    return {name: pruned[name] | (rows[name].abs().float() < limit) for name in names}
+
+
+def _check_scope(scope: str) -> None:
+    if scope not in SCOPES:
+        raise ValueError(f"`scope` must be one of {SCOPES}, not {scope!r}.")

@@ -1,0 +1,257 @@
+"""Removing whole feed-forward neurons and attention heads, so that a model is smaller and faster, not only sparser."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from .calibration import Batches, moments
+from .targets import Target
+
+# Name of the feed-forward width in the configurations that do not call it `intermediate_size`.
+_WIDTHS = {"distilbert": "hidden_dim", "gpt2": "n_inner", "gptj": "n_inner", "opt": "ffn_dim", "xlm": "emb_dim"}
+_MULTIPLE = 8
+
+
+@torch.no_grad()
+def shrink(
+    model: Any,
+    keep: float | None = None,
+    *,
+    keep_heads: float | None = None,
+    calibration: Batches | None = None,
+) -> Any:
+    """Removes feed-forward neurons, the same number in every layer, and states the new width in the configuration.
+
+    So the model saves with `save_pretrained`, loads with `from_pretrained`, and needs less time and memory on any
+    hardware. What a neuron is worth is the norm of its outgoing weights times that of its incoming ones; with
+    `calibration` batches, times the standard deviation of its activation, and its mean goes into the next bias, so
+    that neurons that are constant leave without a trace. Train the model on afterwards, with a new trainer.
+
+    Args:
+        model (`PreTrainedModel`): Changed in place; one feed-forward block of `nn.Linear` or `Conv1D` in each layer.
+        keep (`float`, *optional*): Share of the neurons to keep, rounded up to a multiple of 8 neurons. Default: only
+            neurons without outgoing weights go (where other layers have more left, some of them stay).
+        keep_heads (`float`, *optional*): Share of the attention heads to keep. Heads that share keys and values leave
+            together; for architectures whose configuration states `head_dim` (Llama, Mistral, Qwen).
+        calibration (iterable of batches, *optional*): Mappings of the model's inputs.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: for shares out of range, or a model whose configuration cannot express it; nothing is changed then.
+        ImportError: when torch-pruning is not installed.
+
+    Source: our own criterion, in the manner of magnitude pruning of units; torch-pruning finds what hangs together.
+    """
+    for name, value in (("keep", keep), ("keep_heads", keep_heads)):
+        bad = isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1
+        if value is not None and bad:
+            raise ValueError(f"`{name}` must be a share above 0 and at most 1, not {value!r}.")
+    _check_model(model)
+    if keep_heads is not None:
+        _check_heads(model)
+    blocks = _blocks(model)
+    worth = _worth(model, blocks, calibration)
+    width = _width(worth, keep)
+    for (_, falling), found in zip(blocks, worth, strict=True):
+        _fold_means(falling, found, width)
+    _remove(model, blocks, [found[0].argsort()[: len(found[0]) - width] for found in worth])
+    setattr(model.config, _width_name(model), width)
+    if keep_heads is not None:
+        _shrink_heads(model, keep_heads)
+    return model
+
+
+def _check_model(model: Any) -> None:
+    if not hasattr(model, "config") or not hasattr(model, "save_pretrained"):
+        raise ValueError(f"`model` must be a transformers model, not `{type(model).__name__}`.")
+    if hasattr(model, "peft_config"):
+        raise ValueError(
+            "`model` carries an adapter, which was made for the base as it is. Shrink the base, then adapt it."
+        )
+    if getattr(model, "is_quantized", False):
+        raise ValueError("`model` is quantised; shrink it first, then quantise: `save_pretrained`, load in 4 bits.")
+
+
+def _width_name(model: Any) -> str:
+    return _WIDTHS.get(model.config.model_type, "intermediate_size")
+
+
+def _features(module: nn.Module) -> tuple[int, int]:
+    """Inputs and outputs of a linear layer."""
+    if isinstance(module, Conv1D):
+        return module.nx, module.nf
+    return module.in_features, module.out_features  # type: ignore[return-value]
+
+
+def _blocks(model: Any) -> list[tuple[str, nn.Module]]:
+    """Name and layer of each way out of a feed-forward block: what reads its neurons."""
+    width = getattr(model.config, _width_name(model), None)
+    if width is None and _width_name(model) == "n_inner":
+        width = 4 * model.config.hidden_size
+    linear: list[tuple[str, nn.Module]] = [
+        (n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)
+    ]
+    falling = [(name, m) for name, m in linear if _features(m)[0] == width]
+    rising = [name for name, m in linear if _features(m)[1] == width]
+    layers = getattr(model.config, "num_hidden_layers", None)
+    if not isinstance(width, int) or len(falling) != layers or len(rising) not in (layers, 2 * layers):
+        raise ValueError(
+            f"`{type(model).__name__}` has {len(rising)} linear layers into and {len(falling)} out of a feed-forward "
+            f"block of `{_width_name(model)}` = {width}, for {layers} layers; only blocks of one width, with one "
+            "layer out and one or two in, can be shrunk so that `from_pretrained` loads them."
+        )
+    return falling
+
+
+def _incoming(model: nn.Module, name: str, width: int) -> list[nn.Module]:
+    """The linear layers that make the neurons which the layer `name` reads: those in the same transformer layer."""
+    parts = name.split(".")
+    number = next(i for i, part in enumerate(parts) if part.isdigit())
+    layer = model.get_submodule(".".join(parts[: number + 1]))
+    return [m for m in layer.modules() if isinstance(m, nn.Linear | Conv1D) and _features(m)[1] == width]
+
+
+def _rows(module: Any) -> Tensor:
+    """Weight as `[outputs, inputs]`."""
+    return Target(module.weight, 1 if isinstance(module, Conv1D) else 0, module).rows(module.weight.detach()).double()
+
+
+def _worth(
+    model: nn.Module, blocks: list[tuple[str, nn.Module]], calibration: Batches | None
+) -> list[tuple[Tensor, Tensor | None]]:
+    """Of each block: the worth of its neurons, float64 `[neurons]`, and the mean of their activations if known."""
+    if calibration is not None:
+        squares, means = moments(model, dict(blocks), calibration)
+    out: list[tuple[Tensor, Tensor | None]] = []
+    for name, module in blocks:
+        leaving = _rows(module).norm(dim=0)
+        if calibration is None:
+            entering = sum(_rows(m).square().sum(1) for m in _incoming(model, name, len(leaving)))
+            out.append((leaving * torch.as_tensor(entering).sqrt(), None))
+        elif module.bias is None:
+            out.append((leaving * squares[name].sqrt(), None))
+        else:
+            spread = (squares[name] - means[name].square()).clamp(min=0.0).sqrt()
+            out.append((leaving * spread, means[name]))
+    return out
+
+
+def _width(worth: list[tuple[Tensor, Tensor | None]], keep: float | None) -> int:
+    """How many neurons every layer keeps."""
+    neurons = len(worth[0][0])
+    wanted = max(int((value > 0).sum()) for value, _ in worth) if keep is None else round(keep * neurons)
+    return min(neurons, max(1, -(-wanted // _MULTIPLE)) * _MULTIPLE)
+
+
+def _fold_means(module: Any, found: tuple[Tensor, Tensor | None], width: int) -> None:
+    """Adds to a layer's bias what its lost neurons give on average."""
+    worth, means = found
+    if means is not None:
+        lost = worth.argsort()[: len(worth) - width]
+        module.bias += (_rows(module)[:, lost] @ means[lost]).to(module.bias.dtype)
+
+
+def _remove(model: Any, blocks: list[tuple[str, nn.Module]], lost: list[Tensor]) -> None:
+    """Cuts neurons out of every layer that makes or reads them."""
+    pruning = _torch_pruning()
+    with _linear(model), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch-pruning warns of every norm that is not a layer of its own kind
+        inputs = {"input_ids": torch.ones(1, 4, dtype=torch.long, device=model.device)}
+        graph = _traced(pruning, model, inputs)
+        for (name, _), gone in zip(blocks, lost, strict=True):
+            if len(gone):
+                layer = model.get_submodule(name)
+                graph.get_pruning_group(layer, pruning.prune_linear_in_channels, gone.tolist()).prune()
+
+
+def _traced(pruning: Any, model: Any, inputs: dict[str, Tensor]) -> Any:
+    modes = {module: module.training for module in model.modules()}
+    trained = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    try:
+        with torch.enable_grad():
+            model.eval().requires_grad_(True)  # the graph of gradients is what it is read off
+            return pruning.DependencyGraph().build_dependency(
+                model, inputs, forward_fn=lambda m, x: m(**x)[0], verbose=False
+            )
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for parameter, mode in trained.items():
+            parameter.requires_grad_(mode)
+
+
+def _torch_pruning() -> Any:
+    try:
+        import torch_pruning
+    except ImportError as error:
+        raise ImportError('`shrink` needs torch-pruning: run `pip install "hf_lifelong[shrink]"`.') from error
+    return torch_pruning
+
+
+@contextmanager
+def _linear(model: nn.Module) -> Iterator[None]:
+    """Inside, GPT-2's `Conv1D` layers are `nn.Linear`, which is what torch-pruning knows."""
+    swapped = [name for name, module in model.named_modules() if isinstance(module, Conv1D)]
+    for name in swapped:
+        old: Any = model.get_submodule(name)
+        new = nn.Linear(1, 1, bias=old.bias is not None, device="meta")
+        new.in_features, new.out_features = old.nx, old.nf
+        new.weight, new.bias = nn.Parameter(old.weight.detach().T.contiguous()), old.bias
+        new.train(old.training)
+        model.set_submodule(name, new)
+    try:
+        yield
+    finally:
+        for name in swapped:
+            new = model.get_submodule(name)  # type: ignore[assignment]
+            old = Conv1D(1, 1)
+            old.nx, old.nf = new.in_features, new.out_features
+            old.weight, old.bias = nn.Parameter(new.weight.detach().T.contiguous()), new.bias
+            old.train(new.training)
+            model.set_submodule(name, old)
+
+
+def _attentions(model: nn.Module) -> list[Any]:
+    parts = ("q_proj", "k_proj", "v_proj", "o_proj")
+    return [m for m in model.modules() if all(isinstance(getattr(m, part, None), nn.Linear) for part in parts)]
+
+
+def _check_heads(model: Any) -> None:
+    config = model.config
+    stated = isinstance(getattr(config, "head_dim", None), int) and hasattr(config, "num_key_value_heads")
+    if not stated or len(_attentions(model)) != config.num_hidden_layers:
+        raise ValueError(
+            f"`keep_heads`: the configuration of `{type(model).__name__}` derives the width of a head from their "
+            "number, so fewer heads cannot be loaded with `from_pretrained`. Leave `keep_heads` out."
+        )
+
+
+def _shrink_heads(model: Any, keep: float) -> None:
+    """Removes the key-value heads, with the query heads that read them, whose output weights are lowest."""
+    config, pruning = model.config, _torch_pruning()
+    pairs, size = config.num_key_value_heads, config.head_dim
+    share = config.num_attention_heads // pairs
+    left = max(1, round(keep * pairs))
+    for attention in _attentions(model):
+        leaving = attention.o_proj.weight.detach().double().view(-1, pairs, share * size).square().sum((0, 2))
+        entering = attention.v_proj.weight.detach().double().view(pairs, -1).square().sum(1)
+        lost = (leaving * entering).argsort()[: pairs - left]
+        for layer, width, cut in (
+            (attention.q_proj, share * size, pruning.prune_linear_out_channels),
+            (attention.k_proj, size, pruning.prune_linear_out_channels),
+            (attention.v_proj, size, pruning.prune_linear_out_channels),
+            (attention.o_proj, share * size, pruning.prune_linear_in_channels),
+        ):
+            gone = (lost[:, None].cpu() * width + torch.arange(width)).flatten().tolist()
+            if gone:
+                cut(layer, gone)
+    config.num_attention_heads, config.num_key_value_heads = left * share, left
