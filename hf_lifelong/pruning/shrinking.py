@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -47,26 +44,28 @@ def shrink(
 
     Raises:
         ValueError: for shares out of range, or a model whose configuration cannot express it; nothing is changed then.
-        ImportError: when torch-pruning is not installed.
 
-    Source: our own criterion, in the manner of magnitude pruning of units; torch-pruning finds what hangs together.
+    Source: our own criterion, in the manner of magnitude pruning of units.
     """
-    for name, value in (("keep", keep), ("keep_heads", keep_heads)):
-        bad = isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1
-        if value is not None and bad:
-            raise ValueError(f"`{name}` must be a share above 0 and at most 1, not {value!r}.")
+    for argument, share in (("keep", keep), ("keep_heads", keep_heads)):
+        bad = isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1
+        if share is not None and bad:
+            raise ValueError(f"`{argument}` must be a share above 0 and at most 1, not {share!r}.")
     _check_model(model)
-    if keep_heads is not None:
-        _check_heads(model)
+    heads = _heads_left(model, keep_heads) if keep_heads is not None else None
     blocks = _blocks(model)
     worth = _worth(model, blocks, calibration)
     width = _width(worth, keep)
-    for (_, falling), found in zip(blocks, worth, strict=True):
-        _fold_means(falling, found, width)
-    _remove(model, blocks, [found[0].argsort()[: len(found[0]) - width] for found in worth])
+    for (name, falling), (value, means) in zip(blocks, worth, strict=True):
+        kept = value.argsort(descending=True)[:width].sort().values
+        if means is not None:
+            _fold_means(falling, means, kept)
+        for rising in _incoming(model, name, len(value)):
+            _cut(rising, kept, outputs=True)
+        _cut(falling, kept, outputs=False)
     setattr(model.config, _width_name(model), width)
-    if keep_heads is not None:
-        _shrink_heads(model, keep_heads)
+    if heads is not None:
+        _shrink_heads(model, heads)
     return model
 
 
@@ -152,72 +151,22 @@ def _width(worth: list[tuple[Tensor, Tensor | None]], keep: float | None) -> int
     return min(neurons, max(1, -(-wanted // _MULTIPLE)) * _MULTIPLE)
 
 
-def _fold_means(module: Any, found: tuple[Tensor, Tensor | None], width: int) -> None:
+def _fold_means(module: Any, means: Tensor, kept: Tensor) -> None:
     """Adds to a layer's bias what its lost neurons give on average."""
-    worth, means = found
-    if means is not None:
-        lost = worth.argsort()[: len(worth) - width]
-        module.bias += (_rows(module)[:, lost] @ means[lost]).to(module.bias.dtype)
+    lost = torch.ones_like(means).index_fill_(0, kept, 0.0)
+    module.bias += (_rows(module) @ (means * lost)).to(module.bias.dtype)
 
 
-def _remove(model: Any, blocks: list[tuple[str, nn.Module]], lost: list[Tensor]) -> None:
-    """Cuts neurons out of every layer that makes or reads them."""
-    pruning = _torch_pruning()
-    with _linear(model), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch-pruning warns of every norm that is not a layer of its own kind
-        inputs = {"input_ids": torch.ones(1, 4, dtype=torch.long, device=model.device)}
-        graph = _traced(pruning, model, inputs)
-        for (name, _), gone in zip(blocks, lost, strict=True):
-            if len(gone):
-                layer = model.get_submodule(name)
-                graph.get_pruning_group(layer, pruning.prune_linear_in_channels, gone.tolist()).prune()
-
-
-def _traced(pruning: Any, model: Any, inputs: dict[str, Tensor]) -> Any:
-    modes = {module: module.training for module in model.modules()}
-    trained = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    try:
-        with torch.enable_grad():
-            model.eval().requires_grad_(True)  # the graph of gradients is what it is read off
-            return pruning.DependencyGraph().build_dependency(
-                model, inputs, forward_fn=lambda m, x: m(**x)[0], verbose=False
-            )
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        for parameter, mode in trained.items():
-            parameter.requires_grad_(mode)
-
-
-def _torch_pruning() -> Any:
-    try:
-        import torch_pruning
-    except ImportError as error:
-        raise ImportError('`shrink` needs torch-pruning: run `pip install "hf_lifelong[shrink]"`.') from error
-    return torch_pruning
-
-
-@contextmanager
-def _linear(model: nn.Module) -> Iterator[None]:
-    """Inside, GPT-2's `Conv1D` layers are `nn.Linear`, which is what torch-pruning knows."""
-    swapped = [name for name, module in model.named_modules() if isinstance(module, Conv1D)]
-    for name in swapped:
-        old: Any = model.get_submodule(name)
-        new = nn.Linear(1, 1, bias=old.bias is not None, device="meta")
-        new.in_features, new.out_features = old.nx, old.nf
-        new.weight, new.bias = nn.Parameter(old.weight.detach().T.contiguous()), old.bias
-        new.train(old.training)
-        model.set_submodule(name, new)
-    try:
-        yield
-    finally:
-        for name in swapped:
-            new = model.get_submodule(name)  # type: ignore[assignment]
-            old = Conv1D(1, 1)
-            old.nx, old.nf = new.in_features, new.out_features
-            old.weight, old.bias = nn.Parameter(new.weight.detach().T.contiguous()), new.bias
-            old.train(new.training)
-            model.set_submodule(name, old)
+def _cut(module: Any, kept: Tensor, *, outputs: bool) -> None:
+    """Keeps some outputs or inputs of a linear layer."""
+    conv = isinstance(module, Conv1D)
+    kept = kept.to(module.weight.device)
+    weight = module.weight.detach().index_select(0 if outputs != conv else 1, kept)
+    module.weight = nn.Parameter(weight, requires_grad=module.weight.requires_grad)
+    if outputs and module.bias is not None:
+        module.bias = nn.Parameter(module.bias.detach()[kept], requires_grad=module.bias.requires_grad)
+    size = {(True, True): "nf", (True, False): "nx", (False, True): "out_features", (False, False): "in_features"}
+    setattr(module, size[conv, outputs], len(kept))
 
 
 def _attentions(model: nn.Module) -> list[Any]:
@@ -225,7 +174,8 @@ def _attentions(model: nn.Module) -> list[Any]:
     return [m for m in model.modules() if all(isinstance(getattr(m, part, None), nn.Linear) for part in parts)]
 
 
-def _check_heads(model: Any) -> None:
+def _heads_left(model: Any, keep: float) -> int:
+    """Key-value heads to keep."""
     config = model.config
     stated = isinstance(getattr(config, "head_dim", None), int) and hasattr(config, "num_key_value_heads")
     if not stated or len(_attentions(model)) != config.num_hidden_layers:
@@ -233,25 +183,27 @@ def _check_heads(model: Any) -> None:
             f"`keep_heads`: the configuration of `{type(model).__name__}` derives the width of a head from their "
             "number, so fewer heads cannot be loaded with `from_pretrained`. Leave `keep_heads` out."
         )
+    pairs, heads = config.num_key_value_heads, config.num_attention_heads
+    fitting = [n for n in range(1, pairs + 1) if config.hidden_size % (n * heads // pairs) == 0]
+    left = max(1, round(keep * pairs))
+    if left not in fitting:
+        raise ValueError(
+            f"`keep_heads` = {keep} would leave {left * heads // pairs} heads, but transformers loads only numbers "
+            f"that divide `hidden_size` = {config.hidden_size}: shares of {[round(n / pairs, 4) for n in fitting]}."
+        )
+    return left
 
 
-def _shrink_heads(model: Any, keep: float) -> None:
-    """Removes the key-value heads, with the query heads that read them, whose output weights are lowest."""
-    config, pruning = model.config, _torch_pruning()
+def _shrink_heads(model: Any, left: int) -> None:
+    """Removes the key-value heads, with the query heads that read them, whose values and outputs weigh least."""
+    config = model.config
     pairs, size = config.num_key_value_heads, config.head_dim
     share = config.num_attention_heads // pairs
-    left = max(1, round(keep * pairs))
     for attention in _attentions(model):
         leaving = attention.o_proj.weight.detach().double().view(-1, pairs, share * size).square().sum((0, 2))
         entering = attention.v_proj.weight.detach().double().view(pairs, -1).square().sum(1)
-        lost = (leaving * entering).argsort()[: pairs - left]
-        for layer, width, cut in (
-            (attention.q_proj, share * size, pruning.prune_linear_out_channels),
-            (attention.k_proj, size, pruning.prune_linear_out_channels),
-            (attention.v_proj, size, pruning.prune_linear_out_channels),
-            (attention.o_proj, share * size, pruning.prune_linear_in_channels),
-        ):
-            gone = (lost[:, None].cpu() * width + torch.arange(width)).flatten().tolist()
-            if gone:
-                cut(layer, gone)
+        kept = (leaving * entering).argsort(descending=True)[:left].sort().values.cpu()
+        for part, width in (("q_proj", share * size), ("k_proj", size), ("v_proj", size), ("o_proj", share * size)):
+            rows = (kept[:, None] * width + torch.arange(width)).flatten()
+            _cut(getattr(attention, part), rows, outputs=part != "o_proj")
     config.num_attention_heads, config.num_key_value_heads = left * share, left

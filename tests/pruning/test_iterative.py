@@ -205,7 +205,8 @@ iterative.write_json = write_state
 trainer = make_trainer(classifier(base), out, AutoTokenizer.from_pretrained(base), max_steps=4, save_strategy="steps",
                        save_steps=1, callbacks=[Kill()])
 run = prune_iteratively(trainer, 2, SAP(), tolerance=float("inf"), rise=float("inf"), resume=True)
-torch.save({{"weights": trainer.model.state_dict(), "steps": run.steps, "masks": run.masks.pruned}}, out + "/result.pt")
+result = {{"weights": trainer.model.state_dict(), "steps": run.steps, "masks": run.masks.pruned}}
+torch.save(result, out + "/result.pt")
 """
 
 

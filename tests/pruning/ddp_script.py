@@ -1,0 +1,50 @@
+"""Two data-parallel processes prune in one run and in rounds; each notes what it holds.
+
+torchrun --nproc_per_node 2 ddp_script.py BASE WORK
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from pruning_helpers import classifier, holds, make_trainer
+from transformers import AutoTokenizer
+
+from hf_lifelong.pruning import SAP, SAPCallback, prune_iteratively
+
+
+def digest(tensors) -> str:
+    out = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        out.update(name.encode() + tensor.detach().contiguous().numpy().tobytes())
+    return out.hexdigest()
+
+
+def main(base: str, work: Path) -> None:
+    torch.set_num_threads(1)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    options = {"start": 2, "every": 2, "end": 6, "tolerance": float("inf"), "rise": float("inf")}
+    trainer = make_trainer(classifier(base), work / "one", tokenizer, max_steps=6, gradient_accumulation_steps=2)
+    assert trainer.args.world_size == 2 and dist.get_world_size() == 2
+    callback = SAPCallback(trainer, SAP(scope="layer"), **options)
+    trainer.add_callback(callback)
+    trainer.train()
+    note = {
+        "wrapped": type(trainer.model_wrapped).__name__,
+        "one": [digest(callback.masks.pruned), digest(dict(trainer.model.named_parameters())), holds(callback.masks)],
+        "remaining": callback.masks.remaining,
+    }
+    rounds = make_trainer(classifier(base), work / "rounds", tokenizer, max_steps=3)
+    run = prune_iteratively(rounds, 2, SAP(), tolerance=float("inf"), rise=float("inf"))
+    note["rounds"] = [digest(run.masks.pruned), digest(dict(rounds.model.named_parameters())), holds(run.masks)]
+    note["steps"] = [[step.remaining, step.score] for step in run.steps]
+    (work / f"rank{dist.get_rank()}.json").write_text(json.dumps(note))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
