@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
@@ -9,7 +10,7 @@ from transformers.utils import logging
 
 from .calibration import Batches, input_sizes
 from .masks import Masks
-from .progress import check_limits, check_trainer, metric_of, model_index, orders_of, stop_reason
+from .progress import Step, check_limits, check_trainer, draw_steps, metric_of, model_index, orders_of, stop_reason
 from .rules import SAP, Rule, choose
 from .targets import prunable
 
@@ -27,7 +28,8 @@ class SAPCallback(TrainerCallback):
     trainer.add_callback(SAPCallback(trainer, SAP(p=0.5, q=1.0)))
     ```
 
-    PQ Index and remaining weights go to `report_to` at each pruning. The masks travel in the optimizer's state, so
+    PQ Index and remaining weights go to `report_to` at each pruning, and with the validation metric into
+    `pruning.png` in `output_dir`. The masks travel in the optimizer's state, so
     that a resumed run goes on with them.
 
     Args:
@@ -125,6 +127,9 @@ class SAPCallback(TrainerCallback):
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._release()
+        steps = logged_steps(state.log_history, metric_of(args, self.tolerance)[0])
+        if steps and state.is_world_process_zero:
+            draw_steps(steps, Path(args.output_dir), metric_of(args, self.tolerance)[0])
 
     def _reason(self, args: Any, state: TrainerState, index: float | None) -> str | None:
         """Why pruning has ended. Read off what was logged, which a checkpoint brings back, so it holds on resume."""
@@ -144,6 +149,17 @@ class SAPCallback(TrainerCallback):
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
+
+
+def logged_steps(history: list[dict[str, float]], metric: str) -> list[Step]:
+    """The prunings of a run, read off its log: each with the next validation score (NaN where there was none)."""
+    steps: list[Step] = []
+    scores = [(entry["step"], entry[metric]) for entry in history if metric in entry]
+    for entry in history:
+        if _INDEX in entry:
+            score = next((value for step, value in scores if step > entry["step"]), float("nan"))
+            steps.append(Step(int(entry["step"]), entry[_REMAINING], entry[_INDEX], score))
+    return steps
 
 
 def check_rule(rule: Any, calibration: Any) -> None:

@@ -26,11 +26,11 @@ from .progress import (
     Step,
     check_limits,
     check_trainer,
+    draw_steps,
     kept_step,
     metric_of,
     model_index,
     orders_of,
-    plot_steps,
     stop_reason,
 )
 from .rules import SAP, Rule, choose
@@ -322,10 +322,7 @@ class _Run:
             state = {"settings": self.settings(), "steps": steps, "kept": kept}
             write_json(self.state_file, state | {"finished": finished, "reason": self.reason})
             if self.steps:
-                try:
-                    plot_steps(self.steps, self.output_dir / "pruning.png", self.metric, kept)
-                except ImportError as error:
-                    logger.warning(f"The picture of the pruning was not drawn. {error}")
+                draw_steps(self.steps, self.output_dir, self.metric, kept)
         self.trainer.accelerator.wait_for_everyone()
 
     def _tidy(self, number: int) -> None:

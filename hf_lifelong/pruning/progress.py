@@ -6,11 +6,16 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from transformers.utils import logging
 
 from ..figures import drawn
 from .masks import Masks
 from .measures import joined, power_sums
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,14 @@ def metric_of(args: Any, tolerance: float) -> tuple[str, bool]:
         return "eval_loss", False
     key = name if name.startswith("eval_") else f"eval_{name}"
     return key, args.greater_is_better if args.greater_is_better is not None else not key.endswith("loss")
+
+
+def draw_steps(steps: Sequence[Step], folder: Path, metric: str, kept: int | None = None) -> None:
+    """Writes `pruning.png` into a folder; without matplotlib it only says so, so that no training ends for it."""
+    try:
+        plot_steps(steps, folder / "pruning.png", metric, kept)
+    except ImportError as error:
+        logger.warning(f"The picture of the pruning was not drawn. {error}")
 
 
 def plot_steps(

@@ -4,11 +4,14 @@ import json
 
 import pytest
 import torch
+from datasets import load_dataset
 from peft import LoraConfig, get_peft_model
-from pruning_helpers import classifier, holds, make_trainer, same, weights
-from transformers import AutoModelForSequenceClassification, TrainerCallback
+from pruning_helpers import DATA, classifier, holds, make_trainer, same, weights
+from transformers import AutoModel, AutoModelForSequenceClassification, TrainerCallback
 
+from hf_lifelong import DriftAdapterConfig, DriftTrainer, DriftTrainingArguments, Task
 from hf_lifelong.pruning import SAP, Magnitude, OneShot, SAPCallback, Tail
+from hf_lifelong.pruning.callback import logged_steps
 
 OFTEN = {"start": 2, "every": 3, "end": 9, "tolerance": float("inf"), "rise": float("inf")}
 
@@ -106,6 +109,25 @@ def test_adapter_is_pruned_and_base_is_not(bert_folder, tokenizer, tmp_path):
     assert all(torch.equal(after[name], before[name]) for name in before if "base_layer" in name)
 
 
+def test_working_adapter_of_each_task_of_a_stream(bert_folder, tokenizer, tmp_path):
+    base = AutoModel.from_pretrained(bert_folder, dtype=torch.float32)
+    model = get_peft_model(base, DriftAdapterConfig(r=4, members=2, max_length=24, stride=8, signature_rank=4))
+    settings = {"max_steps": 6, "save_strategy": "no", "report_to": "none", "disable_tqdm": True, "use_cpu": True}
+    data = load_dataset(str(DATA / "sentiment_sentences"), split="train")
+    tasks = [Task(f"t{i}", "text-classification", data.select(range(30 * i, 30 * i + 30))) for i in range(2)]
+    trainer = DriftTrainer(
+        model, DriftTrainingArguments(str(tmp_path), **settings), tasks=tasks, processing_class=tokenizer
+    )
+    callback = SAPCallback(trainer, Magnitude(0.5), start=2, every=10, end=2, tolerance=float("inf"))
+    trainer.add_callback(callback)
+    trainer.train()
+    assert trainer.knowledge.names == ["t0", "t1"]
+    members = {n: p for n, p in model.named_parameters() if "drift_bank_A" in n or "drift_bank_B" in n}
+    zero = sum((p == 0).flatten(1).sum(1) for p in members.values())
+    size = sum(p[0].numel() for p in members.values())
+    assert len(zero) == 4 and (zero / size).tolist() == pytest.approx([0.5] * 4, abs=0.01)
+
+
 def test_reports(bert_folder, tokenizer, tmp_path):
     seen = []
 
@@ -133,6 +155,9 @@ def test_stops_when_validation_falls(bert_folder, tokenizer, tmp_path):
     remaining = list(logged(trainer).values())
     assert remaining[:3] == pytest.approx([0.7, 0.49, 0.343], abs=1e-3)
     assert remaining[3:] == [remaining[2]] * 3  # .85 after step 6
+    assert (tmp_path / "pruning.png").stat().st_size > 10_000
+    steps = logged_steps(trainer.state.log_history, "eval_accuracy")
+    assert [(s.step, s.score) for s in steps] == [(1, 0.9), (3, 0.89), (5, 0.85), (7, 0.9), (9, 0.9), (11, 0.9)]
 
 
 def test_stops_when_the_index_rises(bert_folder, tokenizer, tmp_path):
