@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers.trainer_utils import IntervalStrategy
 from transformers.utils import logging
 
 from .calibration import Batches, input_sizes
-from .masks import Masks
+from .masks import Masks, agreed
 from .progress import Step, check_limits, check_trainer, draw_steps, metric_of, model_index, orders_of, stop_reason
 from .rules import SAP, Rule, choose
-from .targets import prunable
+from .targets import Target, prunable
 
 logger = logging.get_logger(__name__)
 _INDEX, _REMAINING = "pruning/pq_index", "pruning/remaining"
@@ -35,8 +37,8 @@ class SAPCallback(TrainerCallback):
     Args:
         trainer (`Trainer`): The trainer that it is added to. Any subclass; one process or DDP.
         rule (*optional*, defaults to `SAP()`): What goes at each pruning.
-        start, every, end (`int` or `float`): First step at which to prune, distance to the next, and last; numbers
-            below 1 are shares of all steps.
+        start, every, end (`int` or `float`): First step at which to prune, distance to the next, and last; floats up
+            to 1 are shares of all steps.
         targets (`str`, *optional*): As in [`prunable`]: by default the backbone, or the adapter of a PEFT model.
         calibration (iterable of batches, *optional*): For rules that weigh by inputs.
         tolerance (`float`): Pruning ends when the validation metric (`metric_for_best_model`) has fallen by more than
@@ -68,7 +70,9 @@ class SAPCallback(TrainerCallback):
                 or value < 0
                 or (name == "every" and not value)
             ):
-                raise ValueError(f"`{name}` must be a number of steps, or below 1 a share of all, not {value!r}.")
+                raise ValueError(
+                    f"`{name}` must be a number of steps, or as a float up to 1 a share of all, not {value!r}."
+                )
         check_limits(tolerance, rise)
         self.trainer, self.rule = trainer, rule if rule is not None else SAP()
         check_rule(self.rule, calibration)
@@ -81,28 +85,32 @@ class SAPCallback(TrainerCallback):
         self.tolerance, self.rise = tolerance, rise
         self.masks: Masks | None = None
         self._hooks: list[Any] = []
-        self._told = False
+        self._told = self._training = False
 
     def due(self, step: int, steps: int) -> bool:
         """Whether a run of `steps` is pruned after this step."""
-        start, every, end = (round(x * steps) if x < 1 else int(x) for x in (self.start, self.every, self.end))
+        places = (self.start, self.every, self.end)
+        start, every, end = (round(x * steps) if isinstance(x, float) and x <= 1 else int(x) for x in places)
         return max(start, 1) <= step <= end and (step - max(start, 1)) % max(every, 1) == 0
 
     def on_train_begin(
         self, args: Any, state: TrainerState, control: TrainerControl, optimizer: Any = None, **kwargs: Any
     ) -> None:
         check_trainer(self.trainer)
-        if args.load_best_model_at_end:
-            raise ValueError(
-                "`load_best_model_at_end` would bring back weights of before their pruning. Leave it out; the end of "
-                "pruning is what `tolerance` is for."
-            )
-        metric_of(args, self.tolerance)
+        self._check(args, state)
         self._release()
-        self.masks = Masks(prunable(self.trainer.model, self.targets))
-        self.masks.restore(optimizer)
+        targets = prunable(self.trainer.model, self.targets)
+        aborted = self._training and state.global_step == 0  # a search for the batch size starts training again
+        if not (aborted and self.masks is not None and _same(self.masks.targets, targets)):
+            self.masks = Masks.of_zeros(targets)
+        if not self.masks.restore(optimizer) and any(_INDEX in entry for entry in state.log_history):
+            raise ValueError(
+                "The checkpoint was saved without the optimizer (`save_only_model`), which carries the masks; "
+                "training on would undo the pruning. Resume from one with the optimizer's state."
+            )
         self.masks.apply()
         self._hooks = self.masks.hold(optimizer)
+        self._training, self._told = True, False
 
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, optimizer: Any = None, **kwargs: Any
@@ -115,33 +123,62 @@ class SAPCallback(TrainerCallback):
             sizes = None
             if self.rule.needs_inputs and self.calibration is not None:
                 sizes = input_sizes(self.trainer.model, self.masks.targets, self.calibration)
-            self.masks.update(choose(self.rule, self.masks, input_sizes=sizes))
+            self.masks.update(agreed(choose(self.rule, self.masks, input_sizes=sizes)))
             self.masks.apply()
             self.masks.clear_moments(optimizer)
         elif not self._told:
             logger.warning(f"Pruning has ended with {self.masks.remaining:.1%} of the weights: {reason}.")
             self._told = True
-        asked = control.should_log
-        self.trainer.log({_INDEX: index, _REMAINING: self.masks.remaining})
-        control.should_log = asked  # logging would otherwise count as the one that Trainer was about to do
+        self._log(index, control)
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._release()
-        steps = logged_steps(state.log_history, metric_of(args, self.tolerance)[0])
-        if steps and state.is_world_process_zero:
-            draw_steps(steps, Path(args.output_dir), metric_of(args, self.tolerance)[0])
+        self._training = False
+        if self.masks is None or not any(_INDEX in entry for entry in state.log_history):
+            return
+        self._log(model_index(self.masks, *orders_of(self.rule)), control)
+        if state.is_world_process_zero:
+            metric = metric_of(args, self.tolerance)[0]
+            draw_steps(logged_steps(state.log_history, metric), Path(args.output_dir), metric)
 
-    def _reason(self, args: Any, state: TrainerState, index: float | None) -> str | None:
+    def _check(self, args: Any, state: TrainerState) -> None:
+        """Refuses arguments of the trainer under which pruning would be undone, or never begin or end as told."""
+        if args.load_best_model_at_end:
+            raise ValueError(
+                "`load_best_model_at_end` would bring back weights of before their pruning. Leave it out; the end of "
+                "pruning is what `tolerance` is for."
+            )
+        metric_of(args, self.tolerance)
+        if math.isfinite(self.tolerance) and args.eval_strategy == IntervalStrategy.NO:
+            raise ValueError(
+                '`tolerance` limits how far a validation metric may fall, but `eval_strategy` is "no". Set it, or '
+                "give `tolerance=float('inf')`."
+            )
+        if not any(self.due(step, state.max_steps) for step in range(state.max_steps + 1)):
+            raise ValueError(
+                f"`start` = {self.start}, `every` = {self.every} and `end` = {self.end} leave no step to prune at in "
+                f"a run of {state.max_steps} steps."
+            )
+
+    def _log(self, index: float, control: TrainerControl) -> None:
+        asked = control.should_log
+        self.trainer.log({_INDEX: index, _REMAINING: self.masks.remaining if self.masks is not None else 1.0})
+        control.should_log = asked  # logging would otherwise count as the one that Trainer was about to do
+
+    def _reason(self, args: Any, state: TrainerState, index: float) -> str | None:
         """Why pruning has ended. Read off what was logged, which a checkpoint brings back, so it holds on resume."""
         metric, greater = metric_of(args, self.tolerance)
         indices: list[float] = []
         scores: list[float] = []
-        for entry in [*state.log_history, *([{_INDEX: index}] if index is not None else [])]:
-            if _INDEX not in entry and metric not in entry:
+        for entry in [*state.log_history, {_INDEX: index}]:
+            if _INDEX in entry:
+                scores = scores if indices else scores[-1:]  # what came before the first pruning was not its doing
+                indices.append(entry[_INDEX])
+            elif metric in entry:
+                scores.append(entry[metric])
+            else:
                 continue
-            indices += [entry[_INDEX]] if _INDEX in entry else []
-            scores += [entry[metric]] if metric in entry else []
-            if reason := stop_reason(indices, scores, greater, self.tolerance, self.rise):
+            if indices and (reason := stop_reason(indices, scores, greater, self.tolerance, self.rise)):
                 return reason
         return None
 
@@ -152,19 +189,34 @@ class SAPCallback(TrainerCallback):
 
 
 def logged_steps(history: list[dict[str, float]], metric: str) -> list[Step]:
-    """The prunings of a run, read off its log: each with the next validation score (NaN where there was none)."""
+    """The levels of a run, read off its log: the dense model, then one after each pruning.
+
+    A line of the log states the PQ Index of a level at its end, and what remains for the next; its score is the last
+    one before that line (NaN where there was none).
+    """
     steps: list[Step] = []
-    scores = [(entry["step"], entry[metric]) for entry in history if metric in entry]
+    start, remaining, score = 0, 1.0, float("nan")
     for entry in history:
         if _INDEX in entry:
-            score = next((value for step, value in scores if step > entry["step"]), float("nan"))
-            steps.append(Step(int(entry["step"]), entry[_REMAINING], entry[_INDEX], score))
+            if not steps or remaining != entry[_REMAINING] or entry is history[-1]:
+                steps.append(Step(start, remaining, entry[_INDEX], score))
+                start, remaining, score = int(entry["step"]), entry[_REMAINING], float("nan")
+        elif metric in entry:
+            score = entry[metric]
     return steps
+
+
+def _same(first: dict[str, Target], second: dict[str, Target]) -> bool:
+    return first.keys() == second.keys() and all(first[n].parameter is t.parameter for n, t in second.items())
 
 
 def check_rule(rule: Any, calibration: Any) -> None:
     """Refuses what is no rule, and a rule that lacks its batches (`ValueError`)."""
     if not isinstance(rule, Rule):
         raise ValueError(f"`rule` must be `SAP`, `Tail`, `Magnitude` or `OneShot`, not {rule!r:.60}.")
+    if calibration is not None and iter(calibration) is calibration:
+        raise ValueError(
+            "`calibration` is a generator, which gives its batches only once; give a list or a `DataLoader`."
+        )
     if rule.needs_inputs and calibration is None:
         raise ValueError("`Tail(by_inputs=True)` needs `calibration`: batches of the model's inputs.")

@@ -43,7 +43,8 @@ def save_compact(model: nn.Module | dict[str, Tensor], path: str | os.PathLike[s
         # By bits, because a negative zero is a value of its own.
         used = values.view(_INTEGERS[values.element_size()]) != 0 if _packable(values) else None
         if used is not None and used.numel() / 8 + int(used.sum()) * values.element_size() < values.nbytes:
-            tensors[f"bits:{name}"], tensors[f"values:{name}"] = pack_bits(used), values[used]
+            whole = values.view(_INTEGERS[values.element_size()])
+            tensors[f"bits:{name}"], tensors[f"values:{name}"] = pack_bits(used), whole[used].view(values.dtype)
             shapes[name] = list(values.shape)
         else:
             tensors[f"dense:{name}"] = values
@@ -70,9 +71,12 @@ def load_compact(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         expected |= {f"bits:{name}", f"values:{name}"}
         out[name] = _unpacked(path, name, shape, tensors)
     for key, tensor in tensors.items():
-        if key.startswith("dense:"):
+        name = key.removeprefix("dense:")
+        if name != key:
+            if name in out:
+                raise DamagedFileError(path, f"it holds `{name}` twice")
             expected.add(key)
-            out[key.removeprefix("dense:")] = tensor
+            out[name] = tensor
     if surplus := sorted(tensors.keys() - expected):
         raise DamagedFileError(path, f"it holds tensors of unknown use (first: `{surplus[0]}`)")
     for name, source in header["aliases"].items():
@@ -98,9 +102,12 @@ def _unpacked(path: str | os.PathLike[str], name: str, shape: Any, tensors: dict
     used = unpack_bits(bits, tuple(shape))
     if int(used.sum()) != len(values):
         raise DamagedFileError(path, f"`{name}` has {len(values)} values for {int(used.sum())} bits")
-    tensor = torch.zeros(shape, dtype=values.dtype)
-    tensor[used] = values
-    return tensor
+    if values.element_size() not in _INTEGERS:
+        raise DamagedFileError(path, f"`{name}` is {values.dtype}")
+    whole = _INTEGERS[values.element_size()]  # as integers, which every operation is there for
+    tensor = torch.zeros(shape, dtype=whole)
+    tensor[used] = values.view(whole)
+    return tensor.view(values.dtype)
 
 
 def _header(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, set_seed
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
@@ -21,7 +23,7 @@ from transformers.utils import logging
 from ..files import read_json, read_tensors, write_json, write_tensors
 from .calibration import Batches, input_sizes
 from .callback import check_rule
-from .masks import Masks
+from .masks import Masks, agreed
 from .progress import (
     Step,
     check_limits,
@@ -97,7 +99,7 @@ def prune_iteratively(
     """
     rule = rule if rule is not None else SAP()
     _check(trainer, rounds, rule, calibration, tolerance, rise, rewind_to)
-    masks = Masks(prunable(trainer.model, targets))
+    masks = Masks.of_zeros(prunable(trainer.model, targets))
     run = _Run(trainer, rounds, rule, masks, tolerance, rise, rewind_to, calibration)
     run.begin(resume)
     with run.holding():
@@ -120,6 +122,11 @@ class _Round(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         self.on_train_end(args, state, control)
+        if self.run.rewind_to > state.max_steps:
+            raise ValueError(
+                f"`rewind_to` is step {self.run.rewind_to}, but a round has {state.max_steps} steps; "
+                "give an earlier one."
+            )
         self.run.masks.apply()
         self.hooks = self.run.masks.hold(optimizer)
 
@@ -230,6 +237,10 @@ class _Run:
             raise ValueError(
                 f"The evaluation gave no `{self.metric}`; name one of its metrics in `metric_for_best_model`."
             )
+        if not math.isfinite(score):
+            raise ValueError(
+                f"`{self.metric}` is {score} after round {number}: training has diverged. Lower `learning_rate`."
+            )
         index = model_index(self.masks, *orders_of(self.rule))
         self.steps.append(Step(number, self.masks.remaining, index, float(score)))
 
@@ -242,7 +253,8 @@ class _Run:
             self.write("dense", {name: self.parameters()[name] for name in self.masks.targets})
         if self.kept == number:
             masks = {f"mask/{name}": bits for name, bits in self.masks.packed().items()}
-            self.write(f"kept-{number}", {f"weight/{n}": p for n, p in self.parameters().items()} | masks)
+            held = self.parameters() | dict(self.trainer.model.named_buffers())
+            self.write(f"kept-{number}", {f"weight/{name}": tensor for name, tensor in held.items()} | masks)
         indices, scores = [s.pq_index for s in self.steps], [s.score for s in self.steps]
         self.reason = stop_reason(indices, scores, self.greater, self.tolerance, self.rise)
         if self.reason is None and not last:
@@ -270,11 +282,15 @@ class _Run:
         """Rounds have folders of their own, and the masks hold in them; afterwards the trainer is as it was."""
         callback = _Round(self)
         self.trainer.add_callback(callback)
+        for other in self.trainer.callback_handler.callbacks:
+            if isinstance(other, TensorBoardCallback):  # it would write into the folder of the first round
+                other.logging_dir = other.logging_dir or str(self.output_dir / "runs")
         try:
             yield
         finally:
             self.trainer.remove_callback(callback)
             self.trainer.args.output_dir = str(self.output_dir)
+            self.trainer.optimizer = self.trainer.lr_scheduler = None
 
     def write(self, name: str, tensors: dict[str, Tensor]) -> None:
         if self.main:
@@ -293,20 +309,13 @@ class _Run:
             held[name].copy_(tensor)
 
     def _start_of(self, number: int) -> dict[str, Tensor]:
-        if not (number and self.rewind_to):
-            return self.read("initial")
-        if not (self.folder / "early.safetensors").exists():
-            raise ValueError(
-                f"`rewind_to` is step {self.rewind_to}, but round 0 ended at step {self.trainer.state.global_step}; "
-                "give an earlier one."
-            )
-        return self.read("early")
+        return self.read("early" if number and self.rewind_to else "initial")
 
     def _next_masks(self) -> dict[str, Tensor]:
         sizes = None
         if self.rule.needs_inputs and self.calibration is not None:
             sizes = input_sizes(self.trainer.model, self.masks.targets, self.calibration)
-        return choose(self.rule, self.masks, self.read("dense") if self.rule.ranks_dense else None, sizes)
+        return agreed(choose(self.rule, self.masks, self.read("dense") if self.rule.ranks_dense else None, sizes))
 
     def _log(self, step: Step) -> None:
         state = self.trainer.state
@@ -360,7 +369,12 @@ def _check(
             "`Trainer` (or `prune(base, rule)`) before it gets its adapter."
         )
     if trainer.optimizer is not None:
-        raise ValueError("`trainer` has an optimizer already; each round needs its own. Leave `optimizers` out.")
+        raise ValueError(
+            "`trainer` has an optimizer already, given or of an earlier `train()`; each round needs its own. Give a "
+            "new trainer without `optimizers`."
+        )
+    if trainer.model_init is not None:
+        raise ValueError("`model_init` makes a new model in every round, without what was pruned; give `model`.")
     if trainer.eval_dataset is None:
         raise ValueError(
             "`trainer` has no `eval_dataset`; which round is kept is decided on validation data. Split a part off the "

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from .targets import Target
@@ -30,6 +31,12 @@ class Masks:
         }
         if pruned is not None:
             self.update(pruned)
+
+    @classmethod
+    def of_zeros(cls, targets: dict[str, Target]) -> Masks:
+        """Takes the zeros of a model for what was pruned before; weights that are all zero were never trained."""
+        zeros = {name: target.parameter.detach() == 0 for name, target in targets.items()}
+        return cls(targets, {name: mask & ~mask.all() for name, mask in zeros.items()})
 
     @property
     def total(self) -> int:
@@ -117,7 +124,8 @@ class Masks:
         state = getattr(optimizer, "optimizer", optimizer).state
         for name, mask in self.pruned.items():
             for value in state.get(self.targets[name].parameter, {}).values():
-                if isinstance(value, Tensor) and value.shape == mask.shape:
+                # The moments of 8-bit optimizers are codes, in which 0 is not zero.
+                if isinstance(value, Tensor) and value.shape == mask.shape and value.is_floating_point():
                     value.masked_fill_(mask, 0.0)
 
     def packed(self) -> dict[str, Tensor]:
@@ -129,6 +137,16 @@ class Masks:
         if packed.keys() != self.targets.keys():
             return dict(packed)  # `update` says what is wrong
         return {name: unpack_bits(packed[name], target.parameter.shape) for name, target in self.targets.items()}
+
+
+def agreed(pruned: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The masks of the first process, for all: batches, and sums on a GPU, can differ between processes."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        for name, mask in pruned.items():
+            bits = mask.to(torch.uint8)
+            dist.broadcast(bits, src=0)
+            pruned[name] = bits.bool()
+    return pruned
 
 
 def pack_bits(mask: Tensor) -> Tensor:

@@ -99,7 +99,8 @@ def sap_counts(sums: PowerSums, gamma: float, beta: float, eta_r: float) -> Tens
     index = sums.index().cpu()
     kept = (1 + eta_r) ** (-q / (q - p)) * (1 - index) ** (q * p / (q - p))
     count = sums.count.cpu()
-    wanted = (count * gamma * (1 - kept) + count * _ROUNDING).floor().long()
+    exact = count.double()  # an integer times a number would be float32, which ends at 16.7 million
+    wanted = (exact * gamma * (1 - kept) + exact * _ROUNDING).floor().long()
     cap = Fraction(str(beta))
     most = torch.tensor([math.floor(d * cap) for d in count.tolist()])
     # Weights that are all zero, or none, have no index, and nothing to rank by.

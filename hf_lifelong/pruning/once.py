@@ -23,13 +23,13 @@ def prune(model: nn.Module, rule: Rule, *, targets: str | None = None, calibrati
         calibration (iterable of batches, *optional*): For rules that weigh by inputs.
 
     Returns:
-        [`Masks`]: What is gone.
+        [`Masks`]: What is gone, zeros of before included.
 
     Raises:
         ValueError: for weights that cannot be pruned.
     """
     check_rule(rule, calibration)
-    masks = Masks(prunable(model, targets))
+    masks = Masks.of_zeros(prunable(model, targets))
     sizes = input_sizes(model, masks.targets, calibration) if rule.needs_inputs and calibration is not None else None
     masks.update(choose(rule, masks, input_sizes=sizes))
     masks.apply()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -55,18 +56,44 @@ def shrink(
     heads = _heads_left(model, keep_heads) if keep_heads is not None else None
     blocks = _blocks(model)
     worth = _worth(model, blocks, calibration)
-    width = _width(worth, keep)
-    for (name, falling), (value, means) in zip(blocks, worth, strict=True):
-        kept = value.argsort(descending=True)[:width].sort().values
+    width = _width(model, blocks, keep)
+    _rehearse(model, width, heads)
+    for (_, falling), (value, means) in zip(blocks, worth, strict=True):
         if means is not None:
-            _fold_means(falling, means, kept)
-        for rising in _incoming(model, name, len(value)):
-            _cut(rising, kept, outputs=True)
-        _cut(falling, kept, outputs=False)
+            _fold_means(falling, means, _best(value, width))
+    _cut_all(model, width, [_best(value, width) for value, _ in worth], heads)
+    return model
+
+
+def _best(worth: Tensor, count: int) -> Tensor:
+    return worth.argsort(descending=True)[:count].sort().values
+
+
+def _cut_all(model: Any, width: int, kept: list[Tensor], heads: int | None) -> None:
+    """Cuts the layers, and states it in the configuration."""
+    for (name, falling), own in zip(_blocks(model), kept, strict=True):
+        for rising in _incoming(model, name, _features(falling)[0]):
+            _cut(rising, own, outputs=True)
+        _cut(falling, own, outputs=False)
     setattr(model.config, _width_name(model), width)
     if heads is not None:
         _shrink_heads(model, heads)
-    return model
+
+
+def _rehearse(model: Any, width: int, heads: int | None) -> None:
+    """Does it without memory first: what is left must be the model that the new configuration makes."""
+    with torch.device("meta"):
+        trial = type(model)(copy.deepcopy(model.config))
+        kept = torch.arange(width)
+        _cut_all(trial, width, [kept] * len(_blocks(trial)), heads)
+        wanted = type(model)(copy.deepcopy(trial.config))
+    found, asked = ({n: p.shape for n, p in m.named_parameters()} for m in (trial, wanted))
+    wrong = [name for name in asked if found.get(name) != asked[name]]
+    if wrong or found.keys() != asked.keys():
+        raise ValueError(
+            f"`{type(model).__name__}` ties more to the number of its neurons or heads than their linear layers "
+            f"(`{(wrong or ['?'])[0]}`), so that it cannot be shrunk and loaded with `from_pretrained`."
+        )
 
 
 def _check_model(model: Any) -> None:
@@ -134,7 +161,7 @@ def _worth(
     for name, module in blocks:
         leaving = _rows(module).norm(dim=0)
         if calibration is None:
-            entering = sum(_rows(m).square().sum(1) for m in _incoming(model, name, len(leaving)))
+            entering = sum(_entering(m) for m in _incoming(model, name, len(leaving)))
             out.append((leaving * torch.as_tensor(entering).sqrt(), None))
         elif module.bias is None:
             out.append((leaving * squares[name].sqrt(), None))
@@ -144,10 +171,19 @@ def _worth(
     return out
 
 
-def _width(worth: list[tuple[Tensor, Tensor | None]], keep: float | None) -> int:
+def _entering(module: Any) -> Tensor:
+    """Squared norm of what makes each neuron, its bias included."""
+    bias = 0.0 if module.bias is None else module.bias.detach().double().square()
+    return _rows(module).square().sum(1) + bias
+
+
+def _width(model: Any, blocks: list[tuple[str, nn.Module]], keep: float | None) -> int:
     """How many neurons every layer keeps."""
-    neurons = len(worth[0][0])
-    wanted = max(int((value > 0).sum()) for value, _ in worth) if keep is None else round(keep * neurons)
+    neurons = _features(blocks[0][1])[0]
+    if keep is None:
+        wanted = max(int((_rows(module) != 0).any(0).sum()) for _, module in blocks)
+    else:
+        wanted = round(keep * neurons)
     return min(neurons, max(1, -(-wanted // _MULTIPLE)) * _MULTIPLE)
 
 
@@ -202,7 +238,8 @@ def _shrink_heads(model: Any, left: int) -> None:
     for attention in _attentions(model):
         leaving = attention.o_proj.weight.detach().double().view(-1, pairs, share * size).square().sum((0, 2))
         entering = attention.v_proj.weight.detach().double().view(pairs, -1).square().sum(1)
-        kept = (leaving * entering).argsort(descending=True)[:left].sort().values.cpu()
+        meta = leaving.device.type == "meta"
+        kept = torch.arange(left) if meta else _best(leaving * entering, left).cpu()
         for part, width in (("q_proj", share * size), ("k_proj", size), ("v_proj", size), ("o_proj", share * size)):
             rows = (kept[:, None] * width + torch.arange(width)).flatten()
             _cut(getattr(attention, part), rows, outputs=part != "o_proj")

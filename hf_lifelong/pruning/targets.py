@@ -9,7 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers.pytorch_utils import Conv1D
+from transformers.utils import logging
 
+logger = logging.get_logger(__name__)
 _KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv1D)
 
 
@@ -63,6 +65,8 @@ def prunable(model: nn.Module, targets: str | None = None) -> dict[str, Target]:
     found = _adapter(model) if targets == "adapter" else _layers(model, targets)
     if not found:
         raise ValueError(_nothing(model, targets))
+    if targets != "adapter" and getattr(model, "is_quantized", False):
+        raise ValueError(_quantised(f"`{type(model).__name__}`"))
     for name, target in found.items():
         _check(name, target)
     return found
@@ -80,6 +84,15 @@ def _layers(model: nn.Module, targets: str) -> dict[str, Target]:
             continue
         seen.add(id(module.weight))
         found[name] = Target(module.weight, 1 if isinstance(module, Conv1D) else 0, module)
+    if targets == "backbone":
+        left = [
+            name for name, parameter in model.named_parameters() if parameter.dim() > 2 and id(parameter) not in seen
+        ]
+        if left:
+            logger.warning_once(
+                f"{len(left)} weights with three or more axes, such as the experts of a mixture (first: `{left[0]}`), "
+                "are no layers of a kind that can be pruned; they stay as they are and are not counted."
+            )
     return found
 
 
@@ -109,11 +122,8 @@ def _adapter(model: Any) -> dict[str, Target]:
 def _check(name: str, target: Target) -> None:
     weight = target.parameter
     if hasattr(weight, "quant_state") or type(weight).__name__ in ("Params4bit", "Int8Params"):
-        raise ValueError(
-            f"`{name}` is quantised, so its numbers are codes that cannot be pruned. Prune, then quantise: zeros stay "
-            'zero. Or prune the adapter on it (`targets="adapter"`).'
-        )
-    if not weight.is_floating_point():
+        raise ValueError(_quantised(f"`{name}`"))
+    if not weight.is_floating_point() or weight.element_size() < 2:
         raise ValueError(f"`{name}` is {weight.dtype}; only floating-point weights can be pruned.")
     if isinstance(weight, DTensor):
         raise ValueError(
@@ -122,6 +132,13 @@ def _check(name: str, target: Target) -> None:
         )
     if weight.device.type == "meta":
         raise ValueError(f"`{name}` has no values yet (meta device); load the model first.")
+
+
+def _quantised(what: str) -> str:
+    return (
+        f"{what} is quantised, so its numbers are codes that cannot be pruned. Prune, then quantise: zeros stay zero. "
+        'Or prune the adapter on it (`targets="adapter"`).'
+    )
 
 
 def _nothing(model: nn.Module, targets: str) -> str:

@@ -1,6 +1,7 @@
 """Pruning in one run: when, how much, that masks hold in every optimizer, on resume, and what is refused."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -45,8 +46,8 @@ def logged(trainer, key="pruning/remaining"):
 def test_masks_hold(bert_folder, tokenizer, tmp_path, arguments):
     trainer, callback = pruned_run(classifier(bert_folder), tmp_path, tokenizer, **arguments)
     remaining = logged(trainer)
-    assert list(remaining) == [2, 5, 8]
-    assert list(remaining.values()) == pytest.approx([0.7, 0.49, 0.343], abs=1e-3)
+    assert list(remaining) == [2, 5, 8, 12]
+    assert list(remaining.values()) == pytest.approx([0.7, 0.49, 0.343, 0.343], abs=1e-3)
     assert holds(callback.masks)
     moments = [
         value[callback.masks.pruned[name]]
@@ -65,9 +66,7 @@ def test_masks_hold(bert_folder, tokenizer, tmp_path, arguments):
 def test_training_without_pruning_is_not_touched(bert_folder, tokenizer, tmp_path):
     plain = make_trainer(classifier(bert_folder), tmp_path / "a", tokenizer)
     plain.train()
-    never, _ = pruned_run(
-        classifier(bert_folder), tmp_path / "b", tokenizer, options={**OFTEN, "start": 50, "end": 60}
-    )
+    never, _ = pruned_run(classifier(bert_folder), tmp_path / "b", tokenizer, rule=Magnitude(1e-9))
     assert same(weights(plain.model), weights(never.model))
 
 
@@ -136,7 +135,7 @@ def test_reports(bert_folder, tokenizer, tmp_path):
             seen.append(dict(logs))
 
     pruned_run(classifier(bert_folder), tmp_path, tokenizer, callbacks=[Reporter()])
-    assert sum("pruning/pq_index" in logs for logs in seen) == 3
+    assert sum("pruning/pq_index" in logs for logs in seen) == 4
     assert sum("loss" in logs for logs in seen) == 3  # Trainer's own lines are all there
 
 
@@ -154,10 +153,11 @@ def test_stops_when_validation_falls(bert_folder, tokenizer, tmp_path):
     trainer.train()
     remaining = list(logged(trainer).values())
     assert remaining[:3] == pytest.approx([0.7, 0.49, 0.343], abs=1e-3)
-    assert remaining[3:] == [remaining[2]] * 3  # .85 after step 6
+    assert remaining[3:] == [remaining[2]] * 4  # .85 after step 6
     assert (tmp_path / "pruning.png").stat().st_size > 10_000
     steps = logged_steps(trainer.state.log_history, "eval_accuracy")
-    assert [(s.step, s.score) for s in steps] == [(1, 0.9), (3, 0.89), (5, 0.85), (7, 0.9), (9, 0.9), (11, 0.9)]
+    assert [(s.step, s.score) for s in steps[1:]] == [(1, 0.9), (3, 0.89), (5, 0.9)]
+    assert [s.remaining for s in steps] == [1.0, *remaining[:3]] and math.isnan(steps[0].score)
 
 
 def test_stops_when_the_index_rises(bert_folder, tokenizer, tmp_path):
@@ -173,7 +173,7 @@ def test_stops_when_the_index_rises(bert_folder, tokenizer, tmp_path):
     callback = SAPCallback(trainer, Magnitude(0.3), **{**OFTEN, "rise": 0.1})
     trainer.add_callback(callback)
     trainer.train()
-    assert list(logged(trainer).values()) == pytest.approx([0.7, 0.7, 0.7], abs=1e-3)
+    assert list(logged(trainer).values()) == pytest.approx([0.7] * 4, abs=1e-3)
 
 
 def test_schedule():
@@ -226,6 +226,36 @@ def test_refused(bert_folder, tokenizer, tmp_path):
             callback.on_train_begin(bad.args, bad.state, bad.control)
 
 
+def test_limits_that_could_not_act_are_refused(bert_folder, tokenizer, tmp_path):
+    trainer = make_trainer(classifier(bert_folder), tmp_path, tokenizer)
+    trainer.add_callback(SAPCallback(trainer, SAP()))
+    with pytest.raises(ValueError, match="`eval_strategy`"):
+        trainer.train()
+    trainer = make_trainer(classifier(bert_folder), tmp_path, tokenizer)
+    trainer.add_callback(SAPCallback(trainer, SAP(), **{**OFTEN, "start": 20, "end": 30}))
+    with pytest.raises(ValueError, match="leave no step"):
+        trainer.train()
+
+
+def test_masks_do_not_get_lost(bert_folder, tokenizer, tmp_path):
+    saving = {"save_strategy": "steps", "save_steps": 6, "save_only_model": True}
+    trainer, callback = pruned_run(classifier(bert_folder), tmp_path, tokenizer, **saving)
+    again = make_trainer(classifier(bert_folder), tmp_path, tokenizer)
+    again.add_callback(SAPCallback(again, Magnitude(0.3), **OFTEN))
+    with pytest.raises(ValueError, match="save_only_model"):
+        again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
+
+    masks = callback.masks  # a search for the batch size begins again, in the middle of a training
+    callback._training = True
+    trainer.state.global_step, trainer.state.log_history = 0, []
+    callback.on_train_begin(trainer.args, trainer.state, trainer.control, optimizer=trainer.optimizer)
+    assert callback.masks is masks
+
+    callback._training = False  # a model that was pruned before stays pruned
+    callback.on_train_begin(trainer.args, trainer.state, trainer.control, optimizer=trainer.optimizer)
+    assert callback.masks is not masks and callback.masks.gone == masks.gone
+
+
 def test_masks_of_another_model_are_refused(bert_folder, tiny_folder, tokenizer, tmp_path):
     from hf_lifelong.pruning import Masks, prunable
 
@@ -240,6 +270,8 @@ def test_masks_of_another_model_are_refused(bert_folder, tiny_folder, tokenizer,
 def test_state_stays_json(bert_folder, tokenizer, tmp_path):
     pruned_run(classifier(bert_folder), tmp_path, tokenizer, save_strategy="steps", save_steps=6)
     state = json.loads((tmp_path / "checkpoint-12" / "trainer_state.json").read_text())
-    assert sum("pruning/remaining" in entry for entry in state["log_history"]) == 3
+    assert (
+        sum("pruning/remaining" in entry for entry in state["log_history"]) == 3
+    )  # the last line comes after the checkpoint
     optimizer = torch.load(tmp_path / "checkpoint-12" / "optimizer.pt", weights_only=True)
     assert all(bits.dtype == torch.uint8 for bits in optimizer["param_groups"][0]["pruned"].values())

@@ -48,6 +48,14 @@ def test_bits_of_every_dtype(dtype, tmp_path):
         )
 
 
+@pytest.mark.parametrize("left", [1, 40])
+def test_float8(left, tmp_path):
+    values = torch.zeros(1000)
+    values[:left] = 1.5
+    save_compact({"w": values.to(torch.float8_e4m3fn)}, tmp_path / "x.safetensors")
+    assert torch.equal(load_compact(tmp_path / "x.safetensors")["w"].float(), values)
+
+
 def test_tied_weights_are_stored_once(tmp_path):
     config = AutoConfig.for_model("gpt2", n_embd=32, n_layer=1, n_head=2, vocab_size=990)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -87,6 +95,7 @@ DAMAGES = {
     "bad alias": lambda t, h: h["aliases"].update(a="b"),
     "alias of itself": lambda t, h: h["aliases"].update(weight="weight"),
     "alias no text": lambda t, h: h["aliases"].update(a=["weight"]),
+    "twice": lambda t, h: t.update({"dense:weight": torch.ones(2)}),
     "newer": lambda t, h: h.update(version=2),
     "other format": lambda t, h: h.update(format="x"),
     "no shapes": lambda t, h: h.pop("shapes"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from pruning_helpers import classifier, holds, make_trainer, same, weights
+from torch import nn
 from transformers import EarlyStoppingCallback, TrainerCallback
 
 from hf_lifelong import DriftAdapterConfig, DriftTrainer, DriftTrainingArguments
@@ -107,7 +108,7 @@ def test_rewind_to_an_early_step(bert_folder, tokenizer, tmp_path):
         left = value != 0
         assert torch.equal(value[left], early["weights"][name][left])
     trainer = make_trainer(classifier(bert_folder), tmp_path, tokenizer, max_steps=4)
-    with pytest.raises(ValueError, match=r"`rewind_to` is step 9, but round 0 ended at step 4"):
+    with pytest.raises(ValueError, match=r"`rewind_to` is step 9, but a round has 4 steps"):
         prune_iteratively(trainer, 1, Magnitude(0.3), rewind_to=9, **FREE)
 
 
@@ -268,6 +269,41 @@ def test_refused(bert_folder, tokenizer, tmp_path):
     trainer.create_optimizer()
     with pytest.raises(ValueError, match="optimizer already"):
         prune_iteratively(trainer, 1)
+    trainer = make_trainer(classifier(bert_folder), tmp_path, tokenizer, max_steps=1)
+    trainer.model_init = lambda: classifier(bert_folder)
+    with pytest.raises(ValueError, match="`model_init`"):
+        prune_iteratively(trainer, 1)
+    trainer = make_trainer(classifier(bert_folder), tmp_path, tokenizer, max_steps=1)
+    trainer.compute_metrics = scripted([float("nan")])
+    with pytest.raises(ValueError, match="is nan after round 0"):
+        prune_iteratively(trainer, 1)
+    with pytest.raises(ValueError, match="generator"):
+        prune_iteratively(trainer, 1, Tail(by_inputs=True), calibration=(x for x in []))
+
+
+def test_tensorboard(bert_folder, tokenizer, tmp_path):
+    trainer = make_trainer(classifier(bert_folder), tmp_path, tokenizer, max_steps=2, report_to="tensorboard")
+    prune_iteratively(trainer, 2, Magnitude(0.3), **FREE)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    reader = EventAccumulator(str(tmp_path / "runs")).Reload()
+    assert sorted(e.step for e in reader.Scalars("train/pruning/remaining")) == [0, 1, 2]
+
+
+def test_buffers_are_those_of_the_kept_round(tokenizer, tmp_path):
+    class Normed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.table, self.norm, self.head = nn.Embedding(31000, 16), nn.BatchNorm1d(16), nn.Linear(16, 2)
+
+        def forward(self, input_ids, attention_mask=None, token_type_ids=None, labels=None):
+            logits = self.head(self.norm(self.table(input_ids).mean(1)))
+            return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+    trainer = make_trainer(Normed(), tmp_path, tokenizer, max_steps=6, metric_for_best_model="loss")
+    run = prune_iteratively(trainer, 2, Magnitude(0.9), tolerance=0.0, rise=INF)
+    assert trainer.evaluate()["eval_loss"] == run.steps[run.kept].score
 
 
 def test_other_settings_do_not_resume(bert_folder, tokenizer, tmp_path):

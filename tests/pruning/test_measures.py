@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from hf_lifelong.pruning import lq_sparsity_index, pq_index, sap_prune_count
-from hf_lifelong.pruning.measures import joined, power_sums, sap_counts
+from hf_lifelong.pruning.measures import PowerSums, joined, power_sums, sap_counts
 
 HALVES = [2.0**-k for k in range(12)]
 HARMONIC = [1 / i for i in range(1, 101)]
@@ -129,6 +129,13 @@ def test_counts_are_exact_integers():
     for d in range(1, 300):
         assert sap_prune_count([0.3] * d) == 0
     assert sap_prune_count([1, 1, 0, 0], p=0.5, q=1) == 2  # 1 - (1/4·2)² / (2/4) = .5, and .5 · 4 is 2
+
+
+def test_counts_of_many_weights():
+    count = torch.tensor([100_000_003])
+    sums = PowerSums(count, 0.5, 1.0, sum_p=0.7**0.5 * count.double(), sum_q=count.double())
+    assert float(sums.index()) == pytest.approx(0.3)
+    assert sap_counts(sums, 1.2, 0.9, 0.0).tolist() == [36_000_001]
 
 
 LQ = {  # SI at q = .5, .3, .8; I_{.5,1}

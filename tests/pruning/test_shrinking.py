@@ -97,6 +97,25 @@ def test_neurons_without_effect_leave_no_trace(model):
     assert torch.allclose(said(model), expected, atol=1e-6)
 
 
+def test_neurons_with_only_a_bias_stay(tiny_folder):
+    model = encoder(tiny_folder, "bert")
+    with torch.no_grad():
+        for layer in model.encoder.layer:
+            layer.intermediate.dense.weight[:16] = 0.0
+    expected = said(model)
+    shrink(model)
+    assert model.config.intermediate_size == 48 and torch.equal(said(model), expected)
+
+
+def test_what_hangs_together_otherwise_is_refused():
+    config = AutoConfig.for_model("gpt2", vocab_size=99, n_inner=96, **CAUSAL["gpt2"])
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    expected = said(model)  # n_inner is as wide as query, key and value together
+    with pytest.raises(ValueError, match="cannot be shrunk"):
+        shrink(model, 0.5)
+    assert torch.equal(said(model), expected) and model.config.n_inner == 96
+
+
 def test_constant_neurons_fold_into_the_bias(tiny_folder):
     model = encoder(tiny_folder, "bert")
     with torch.no_grad():
@@ -155,7 +174,9 @@ def test_masks_then_shrink(tiny_folder):
     model = encoder(tiny_folder, "bert")
     prune(model, Magnitude(0.5))
     shrink(model, 0.5)
-    prune(model, Magnitude(0.5))  # goes on with what is there
+    again = prune(model, Magnitude(0.5))  # zeros of before stay pruned
+    zeros = sum(int((target.parameter == 0).sum()) for target in again.targets.values())
+    assert again.gone == zeros and again.remaining < 0.5
 
 
 def test_refused(tiny_folder):
