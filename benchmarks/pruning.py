@@ -63,11 +63,11 @@ TEST_TEXTS = 500
 DATA_SETS = ("sst2", "ag_news")
 RULES = {
     "sap(.5,1)": SAP(),
-    "sap(.5,1,gamma=3)": SAP(gamma=3.0),
     "sap(1,2)": SAP(1.0, 2.0),
+    "sap(1,2) per neuron": SAP(1.0, 2.0, scope="neuron"),
     "lottery ticket": Magnitude(0.3),
     "one shot": OneShot(0.3),
-    "tail": Tail(0.1),
+    "tail": Tail(0.15),
 }
 METHODS = {name: ("rounds", rule) for name, rule in RULES.items()} | {
     f"{name}, continuous": ("one run", rule) for name, rule in RULES.items() if name.startswith("sap")
@@ -287,10 +287,10 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             axes[0][column].set_ylabel("test accuracy ↑")
             axes[1][column].set_ylabel("PQ Index (.5, 1) of the survivors")
             axes[1][column].set_xlabel("remaining weights of the backbone")
-            axes[1][column].invert_xaxis()
             for panel in axes[:, column]:
                 panel.grid(alpha=0.3)
-        axes[0][0].legend(frameon=False, fontsize=8)
+        axes[0][0].invert_xaxis()  # all panels share it
+        figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
 
 
 def main() -> None:
@@ -313,7 +313,7 @@ def main() -> None:
                 )
                 for m in METHODS
             ]
-        cells.append(({"kind": "stream", "seed": seed}, lambda s=seed: stream(s, args)))
+    cells += [({"kind": "stream", "seed": seed}, lambda s=seed: stream(s, args)) for seed in args.seeds]
     for key, run in cells:
         if any(all(row.get(k) == v for k, v in key.items()) for row in rows):
             continue

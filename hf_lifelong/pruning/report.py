@@ -66,7 +66,7 @@ class SparsityReport:
             axes.set_ylim(count - 0.4, -0.6)
             axes.set_xlabel(f"PQ Index (p = {self.p:g}, q = {self.q:g}); larger: sparser")
             axes.grid(axis="x", alpha=0.3)
-            axes.legend(frameon=False, loc="lower right")
+            axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0.0, -0.06))
 
 
 def sparsity_report(
