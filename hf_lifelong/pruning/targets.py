@@ -86,7 +86,9 @@ def _layers(model: nn.Module, targets: str) -> dict[str, Target]:
         found[name] = Target(module.weight, 1 if isinstance(module, Conv1D) else 0, module)
     if targets == "backbone":
         left = [
-            name for name, parameter in model.named_parameters() if parameter.dim() > 2 and id(parameter) not in seen
+            name
+            for name, parameter in model.named_parameters()
+            if parameter.dim() > 2 and parameter.shape[0] > 1 and id(parameter) not in seen
         ]
         if left:
             logger.warning_once(

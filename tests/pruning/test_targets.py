@@ -7,7 +7,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from hf_lifelong import DriftAdapterConfig
-from hf_lifelong.pruning import SAP, Magnitude, prunable, prune, sap_prune_count, sparsity_report
+from hf_lifelong.pruning import SAP, Magnitude, prunable, prune, sap_prune_count, sparsity_report, targets
 
 GPT2 = {
     "n_embd": 32,
@@ -63,6 +63,24 @@ def test_convolutions():
     assert tuple(target.rows(target.parameter).shape) == (5, 27)
     prune(conv, Magnitude(0.5, "neuron"))
     assert (conv.weight == 0).flatten(1).sum(1).tolist() == [13] * 5
+
+
+def test_experts_are_left_and_said(caplog):
+    config = AutoConfig.for_model(
+        "mixtral",
+        vocab_size=99,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_local_experts=2,
+    )
+    model = AutoModel.from_config(config, dtype=torch.float32)
+    targets.logger.addHandler(caplog.handler)
+    found = prunable(model)
+    targets.logger.removeHandler(caplog.handler)
+    assert all("self_attn" in name for name in found) and "experts of a mixture" in caplog.text
 
 
 def test_adapters(bert_folder):
