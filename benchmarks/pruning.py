@@ -62,8 +62,8 @@ BUDGET = {"train_texts": 500, "epochs_a_round": 1, "batch_size": 16, "learning_r
 TEST_TEXTS = 500
 DATA_SETS = ("sst2", "ag_news")
 RULES = {
-    "sap(.5,1)": SAP(),
-    "sap(1,2)": SAP(1.0, 2.0),
+    "sap(.5,1)": SAP(scope="global"),
+    "sap(1,2)": SAP(1.0, 2.0, scope="global"),
     "sap(1,2) per neuron": SAP(1.0, 2.0, scope="neuron"),
     "lottery ticket": Magnitude(0.3),
     "one shot": OneShot(0.3),

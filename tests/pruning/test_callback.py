@@ -71,7 +71,7 @@ def test_training_without_pruning_is_not_touched(bert_folder, tokenizer, tmp_pat
 
 
 def test_sap_says_how_much(bert_folder, tokenizer, tmp_path):
-    trainer, _ = pruned_run(classifier(bert_folder), tmp_path, tokenizer, rule=SAP())
+    trainer, _ = pruned_run(classifier(bert_folder), tmp_path, tokenizer, rule=SAP(scope="global"))
     index, remaining = logged(trainer, "pruning/pq_index"), logged(trainer)
     assert remaining[2] == pytest.approx(1 - index[2], abs=1e-4)
     assert remaining[5] == pytest.approx(remaining[2] * (1 - index[5]), abs=1e-4)

@@ -72,7 +72,7 @@ def test_round_zero_is_the_plain_training(bert_folder, tokenizer, tmp_path):
 
 def test_sap_prunes_what_the_index_says(bert_folder, tokenizer, tmp_path):
     trainer = make_trainer(classifier(bert_folder), tmp_path, tokenizer, max_steps=4)
-    run = prune_iteratively(trainer, 2, SAP(), **FREE)
+    run = prune_iteratively(trainer, 2, SAP(scope="global"), **FREE)
     first, second, third = run.steps
     assert second.remaining == pytest.approx(1 - first.pq_index, abs=1e-4)
     assert third.remaining == pytest.approx(second.remaining * (1 - second.pq_index), abs=1e-4)

@@ -39,7 +39,10 @@ def weights(model):
     return {"first.weight": model.first.weight.detach(), "second.weight": model.second.weight.detach()}
 
 
-@pytest.mark.parametrize("rule", [SAP(), SAP(1, 2), SAP(gamma=3), Magnitude(0.37), OneShot(0.2)])
+@pytest.mark.parametrize(
+    "rule",
+    [SAP(scope="global"), SAP(1, 2, scope="global"), SAP(gamma=3, scope="global"), Magnitude(0.37), OneShot(0.2)],
+)
 def test_global_scope_takes_the_smallest_of_all(rule):
     model = Two()
     masks = chosen(model, rule)
