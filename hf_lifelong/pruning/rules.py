@@ -28,8 +28,8 @@ class SAP:
         beta (`float`): The largest share that may go at once, below 1.
         eta_r (`float`): l_p energy of what goes, as a share of what stays, that is tolerated.
         scope (`str`): Each `"neuron"` has its own index and count, or each `"layer"`, or all weights together
-            (`"global"`). Per neuron kept far more accuracy in `benchmarks/results/pruning.json`, which is why it is the
-            default; the main figures of the paper are global.
+            (`"global"`). Per neuron kept far more accuracy in `benchmarks/results/pruning.json` and is therefore
+            the default; the main figures of the paper are global.
 
     Source: Diao et al., ICLR 2023. Counts use the real-valued r and exact integers; the released code rounds r up and
     counts in float32.
