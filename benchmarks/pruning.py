@@ -326,6 +326,7 @@ def main() -> None:
             "hardware": hardware(),
             "versions": {p: version(p) for p in ("hf_lifelong", "torch", "transformers", "peft", "datasets")},
             "budget": {**BUDGET, "rounds": ROUNDS, "test_texts": TEST_TEXTS, "bf16_autocast": True},
+            "seeds": sorted({row["seed"] for row in rows if row["kind"] == "curve"}),
             "rules": {name: str(rule) for name, rule in RULES.items()},
             "summary": summarise(rows),
             "rows": rows,
