@@ -13,7 +13,7 @@ import torch.distributed as dist
 from pruning_helpers import classifier, holds, make_trainer
 from transformers import AutoTokenizer
 
-from hf_lifelong.pruning import SAP, SAPCallback, prune_iteratively
+from hf_lifelong.pruning import SAP, SAPCallback, Tail, prune_iteratively
 
 
 def digest(tensors) -> str:
@@ -37,6 +37,17 @@ def main(base: str, work: Path) -> None:
         "one": [digest(callback.masks.pruned), digest(dict(trainer.model.named_parameters())), holds(callback.masks)],
         "remaining": callback.masks.remaining,
     }
+    own = torch.Generator().manual_seed(dist.get_rank())  # each process weighs by inputs of its own
+    seen = [{"input_ids": torch.randint(1000, 9000, (4, 12), generator=own)}]
+    weighed = make_trainer(classifier(base), work / "weighed", tokenizer, max_steps=6)
+    callback = SAPCallback(weighed, Tail(0.3, by_inputs=True), calibration=seen, **options)
+    weighed.add_callback(callback)
+    weighed.train()
+    note["weighed"] = [
+        digest(callback.masks.pruned),
+        digest(dict(weighed.model.named_parameters())),
+        callback.masks.gone,
+    ]
     rounds = make_trainer(classifier(base), work / "rounds", tokenizer, max_steps=3)
     run = prune_iteratively(rounds, 2, SAP(), tolerance=float("inf"), rise=float("inf"))
     note["rounds"] = [digest(run.masks.pruned), digest(dict(rounds.model.named_parameters())), holds(run.masks)]

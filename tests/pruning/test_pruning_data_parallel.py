@@ -19,5 +19,6 @@ def test_two_processes(bert_folder, tmp_path):
     first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
     assert first["wrapped"] == "DistributedDataParallel"
+    assert first["weighed"][2] > 0
     assert first["one"][2] and first["rounds"][2]
     assert first["remaining"] < 0.8 and first["steps"][2][0] < first["steps"][1][0] < 1
