@@ -236,8 +236,15 @@ def at(points: list[dict[str, float]], remaining: float) -> float | None:
     return float(np.interp(remaining, np.array(left)[order], np.array([p["test"] for p in points])[order]))
 
 
-def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def whole_curves(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The curves of the seeds that every method has run with, so that means compare like with like."""
     curves = [row for row in rows if row["kind"] == "curve"]
+    seeds = [row["seed"] for row in curves]
+    return [row for row in curves if seeds.count(row["seed"]) == len(METHODS) * len(DATA_SETS)]
+
+
+def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    curves = whole_curves(rows)
     dense = {(r["data_set"], r["seed"]): r["points"][0]["test"] for r in curves if r["method"] == "lottery ticket"}
     summary: dict[str, Any] = {}
     for share in (50, 80):
@@ -269,7 +276,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """Accuracy and PQ Index against remaining weights, means over the seeds."""
-    curves = [row for row in rows if row["kind"] == "curve"]
+    curves = whole_curves(rows)
     colours = dict(zip(RULES, ("#440154", "#31688e", "#35b779", "#e69f00", "#d55e00", "#777777"), strict=True))
     with drawn(path, (11, 7)) as figure:
         axes = figure.subplots(2, len(DATA_SETS), sharex=True, squeeze=False)
@@ -326,7 +333,7 @@ def main() -> None:
             "hardware": hardware(),
             "versions": {p: version(p) for p in ("hf_lifelong", "torch", "transformers", "peft", "datasets")},
             "budget": {**BUDGET, "rounds": ROUNDS, "test_texts": TEST_TEXTS, "bf16_autocast": True},
-            "seeds": sorted({row["seed"] for row in rows if row["kind"] == "curve"}),
+            "seeds": sorted({row["seed"] for row in whole_curves(rows)}),
             "rules": {name: str(rule) for name, rule in RULES.items()},
             "summary": summarise(rows),
             "rows": rows,
