@@ -10,19 +10,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
+from record import RESULTS, header
 from rivals import separate_lora, sequential_lora
 from streams import STREAMS, load_task
 
-HERE = Path(__file__).parent
 BUDGET = {"epochs": 3, "batch_size": 16, "learning_rate": 2e-3, "max_length": 64}
 TRAIN_SIZE = 2000
 METHODS = ("separate", "sequential", "ours")
@@ -42,15 +38,7 @@ def run_cell(method: str, seed: int, args: argparse.Namespace) -> dict[str, Any]
     return {"method": method, "seed": seed, "seconds": round(time.time() - start, 1), **result}
 
 
-def hardware() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    return f"{cpu}, {torch.get_num_threads()} threads, {gpu}"
-
-
-def summarise(rows: list[dict[str, Any]], command: str) -> dict[str, Any]:
+def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """One result file: means over the seeds, and every row."""
     of = {method: [row for row in rows if row["method"] == method] for method in METHODS}
 
@@ -71,11 +59,7 @@ def summarise(rows: list[dict[str, Any]], command: str) -> dict[str, Any]:
         for policy in ("signature", "cascade", "uncertainty"):
             summary[f"{key}_{policy}"] = mean("ours", f"{key}_{policy}")
     return {
-        "name": "domains",
-        "command": command,
-        "date": date.today().isoformat(),
-        "hardware": hardware(),
-        "versions": {p: version(p) for p in ("hf_lifelong", "torch", "transformers", "peft", "datasets")},
+        **header("domains"),
         "budget": {
             **BUDGET,
             "bf16_autocast": True,
@@ -94,7 +78,7 @@ def main() -> None:
     parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--out", default=str(HERE / "results" / "domains.json"))
+    parser.add_argument("--out", default=str(RESULTS / "domains.json"))
     args = parser.parse_args()
     datasets.disable_progress_bars()
     out = Path(args.out)
@@ -105,8 +89,7 @@ def main() -> None:
                 continue
             row = run_cell(method, seed, args)
             rows.append(row)
-            result = summarise(rows, "python benchmarks/domains.py --data_dir DATA --model all-minilm-l6")
-            out.write_text(json.dumps(result, indent=1) + "\n")
+            out.write_text(json.dumps(summarise(rows), indent=1) + "\n")
             print(f"{method} seed {seed}: {row['accuracy']:.4f} in {row['seconds']} s", flush=True)
 
 

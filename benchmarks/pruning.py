@@ -15,16 +15,14 @@ import json
 import os
 import tempfile
 import time
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
-from domains import hardware
 from ours import drift
+from record import RESULTS, header
 from rivals import encode
 from streams import load_task
 from transformers import (
@@ -56,7 +54,6 @@ from hf_lifelong.pruning import (
 )
 from hf_lifelong.pruning.progress import model_index
 
-HERE = Path(__file__).parent
 ROUNDS = 5
 BUDGET = {"train_texts": 500, "epochs_a_round": 1, "batch_size": 16, "learning_rate": 3e-4, "max_length": 64}
 TEST_TEXTS = 500
@@ -305,7 +302,7 @@ def main() -> None:
     parser.add_argument("--data_dir", help="folder with one data set a folder; without it they come from the Hub")
     parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--out", default=str(HERE / "results" / "pruning.json"))
+    parser.add_argument("--out", default=str(RESULTS / "pruning.json"))
     args = parser.parse_args()
     datasets.disable_progress_bars()
     out = Path(args.out)
@@ -327,11 +324,7 @@ def main() -> None:
         start = time.time()
         rows.append(key | run())
         result = {
-            "name": "pruning",
-            "command": "python benchmarks/pruning.py --data_dir DATA --model all-minilm-l6",
-            "date": date.today().isoformat(),
-            "hardware": hardware(),
-            "versions": {p: version(p) for p in ("hf_lifelong", "torch", "transformers", "peft", "datasets")},
+            **header("pruning"),
             "budget": {**BUDGET, "rounds": ROUNDS, "test_texts": TEST_TEXTS, "bf16_autocast": True},
             "seeds": sorted({row["seed"] for row in whole_curves(rows)}),
             "rules": {name: str(rule) for name, rule in RULES.items()},

@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from datetime import date
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
-from domains import HERE, hardware
 from peft import get_peft_model
+from record import RESULTS, header
 from sklearn.metrics import roc_auc_score
 from streams import STREAMS, load_task
 from transformers import AutoModel, AutoTokenizer
@@ -78,11 +75,7 @@ def main() -> None:
         rows.append({"data": name, "seen": False, "called_unknown": float((values > 1).mean()), "auroc": auroc})
     aurocs = [row["auroc"] for row in rows if not row["seen"]]
     result = {
-        "name": "unknown",
-        "command": "python benchmarks/unknown.py --data_dir DATA --model all-minilm-l6",
-        "date": date.today().isoformat(),
-        "hardware": hardware(),
-        "versions": {p: version(p) for p in ("hf_lifelong", "torch", "transformers", "peft", "datasets")},
+        **header("unknown"),
         "summary": {
             "false_abstentions": round(float((pool > 1).mean()), 4),
             "auroc_mean": round(float(np.mean(aurocs)), 4),
@@ -90,7 +83,7 @@ def main() -> None:
         },
         "rows": rows,
     }
-    (Path(HERE) / "results" / "unknown.json").write_text(json.dumps(result, indent=1) + "\n")
+    (RESULTS / "unknown.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result["summary"], indent=1), *rows, sep="\n")
 
 

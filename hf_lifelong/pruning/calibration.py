@@ -18,6 +18,16 @@ from .targets import Target, prunable
 Batches = Iterable[Mapping[str, Any]]
 
 
+def check_batches(calibration: Any) -> None:
+    """Refuses what is no batches, and batches that can be read only once (`ValueError`); `None` is fine."""
+    if calibration is not None and not isinstance(calibration, Iterable):
+        raise ValueError(f"`calibration` must be a list of batches or a `DataLoader`, not {calibration!r:.60}.")
+    if calibration is not None and iter(calibration) is calibration:
+        raise ValueError(
+            "`calibration` is a generator, which gives its batches only once; give a list or a `DataLoader`."
+        )
+
+
 def input_sizes(model: nn.Module, targets: Mapping[str, Target], batches: Batches) -> dict[str, Tensor]:
     """Root mean square of each input of each layer, float64 `[inputs]` by weight name.
 
@@ -31,8 +41,8 @@ def input_sizes(model: nn.Module, targets: Mapping[str, Target], batches: Batche
     Raises:
         ValueError: for no batches, or a layer that is not linear or was never reached.
     """
-    sums, _ = moments(model, {name: target.module for name, target in targets.items()}, batches)
-    return {name: square.sqrt() for name, square in sums.items()}
+    squares, _ = moments(model, {name: target.module for name, target in targets.items()}, batches)
+    return {name: square.sqrt() for name, square in squares.items()}
 
 
 def moments(
@@ -43,7 +53,7 @@ def moments(
     sums: dict[str, Any] = dict.fromkeys(layers, 0.0)
     counts = dict.fromkeys(layers, 0)
 
-    def see(name: str, inputs: Tensor, module: nn.Module) -> None:
+    def see(name: str, inputs: Tensor) -> None:
         squares[name] = squares[name] + inputs.square().sum(0)
         sums[name] = sums[name] + inputs.sum(0)
         counts[name] += len(inputs)
@@ -89,7 +99,7 @@ def output_change(
     said: dict[str, Any] = dict.fromkeys(layers, 0.0)
     counts = dict.fromkeys(layers, 0)
 
-    def see(name: str, inputs: Tensor, module: nn.Module) -> None:
+    def see(name: str, inputs: Tensor) -> None:
         weight, lost = parts[name]
         squares[name] = squares[name] + inputs.square().sum(0)
         moved[name] = moved[name] + (inputs @ (weight * lost).T).square().sum()
@@ -117,7 +127,7 @@ def _observe(
     model: nn.Module,
     layers: Mapping[str, nn.Module],
     batches: Batches,
-    see: Callable[[str, Tensor, nn.Module], None],
+    see: Callable[[str, Tensor], None],
 ) -> None:
     """Runs batches and hands each layer's inputs on, float64 `[positions, inputs]`."""
     other = [name for name, module in layers.items() if not isinstance(module, nn.Linear | Conv1D)]
@@ -134,7 +144,7 @@ def _observe(
             inputs, mask = args[0].detach(), attended[0]
             if mask is not None and inputs.shape[:2] == mask.shape:
                 inputs = inputs[mask.bool()]
-            see(name, inputs.flatten(0, -2).double(), module)
+            see(name, inputs.flatten(0, -2).double())
 
         return hook
 
@@ -142,6 +152,11 @@ def _observe(
     try:
         with torch.no_grad(), evaluating(model):
             for batch in tqdm(batches, desc="Calibrating", leave=False):
+                if not isinstance(batch, Mapping):
+                    raise ValueError(
+                        f"`calibration` holds {batch!r:.60}; its batches must be mappings of the model's inputs, such "
+                        'as a tokenizer gives with `return_tensors="pt"`.'
+                    )
                 moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
                 attended[0] = moved.get("attention_mask")
                 model(**moved)

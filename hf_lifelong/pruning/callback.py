@@ -10,10 +10,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import IntervalStrategy
 from transformers.utils import logging
 
-from .calibration import Batches, input_sizes
-from .masks import Masks, agreed
+from .calibration import Batches
+from .masks import Masks
+from .once import check_rule, prune_further
 from .progress import Step, check_limits, check_trainer, draw_steps, metric_of, model_index, orders_of, stop_reason
-from .rules import SAP, Rule, choose
+from .rules import SAP, Rule
 from .targets import Target, prunable
 
 logger = logging.get_logger(__name__)
@@ -30,9 +31,8 @@ class SAPCallback(TrainerCallback):
     trainer.add_callback(SAPCallback(trainer, SAP(p=0.5, q=1.0)))
     ```
 
-    PQ Index and remaining weights go to `report_to` at each pruning, and with the validation metric into
-    `pruning.png` in `output_dir`. The masks travel in the optimizer's state, so
-    that a resumed run goes on with them.
+    PQ Index and remaining weights go to `report_to` at each pruning, and with the validation metric into `pruning.png`
+    in `output_dir`. The masks travel in the optimizer's state, so that a resumed run goes on with them.
 
     Args:
         trainer (`Trainer`): The trainer that it is added to. Any subclass; one process or DDP.
@@ -63,6 +63,7 @@ class SAPCallback(TrainerCallback):
         tolerance: float = 0.02,
         rise: float = 0.1,
     ) -> None:
+        check_trainer(trainer)
         for name, value in (("start", start), ("every", every), ("end", end)):
             if (
                 isinstance(value, bool)
@@ -97,11 +98,11 @@ class SAPCallback(TrainerCallback):
         self, args: Any, state: TrainerState, control: TrainerControl, optimizer: Any = None, **kwargs: Any
     ) -> None:
         check_trainer(self.trainer)
-        self._check(args, state)
+        self._check_arguments(args, state)
         self._release()
         targets = prunable(self.trainer.model, self.targets)
         aborted = self._training and state.global_step == 0  # a search for the batch size starts training again
-        if not (aborted and self.masks is not None and _same(self.masks.targets, targets)):
+        if not (aborted and self.masks is not None and _same_weights(self.masks.targets, targets)):
             self.masks = Masks.of_zeros(targets)
         if not self.masks.restore(optimizer) and any(_INDEX in entry for entry in state.log_history):
             raise ValueError(
@@ -120,10 +121,7 @@ class SAPCallback(TrainerCallback):
         index = model_index(self.masks, *orders_of(self.rule))
         reason = self._reason(args, state, index)
         if reason is None:
-            sizes = None
-            if self.rule.needs_inputs and self.calibration is not None:
-                sizes = input_sizes(self.trainer.model, self.masks.targets, self.calibration)
-            self.masks.update(agreed(choose(self.rule, self.masks, input_sizes=sizes)))
+            prune_further(self.trainer.model, self.masks, self.rule, self.calibration)
             self.masks.apply()
             self.masks.clear_moments(optimizer)
         elif not self._told:
@@ -141,7 +139,7 @@ class SAPCallback(TrainerCallback):
             metric = metric_of(args, self.tolerance)[0]
             draw_steps(logged_steps(state.log_history, metric), Path(args.output_dir), metric)
 
-    def _check(self, args: Any, state: TrainerState) -> None:
+    def _check_arguments(self, args: Any, state: TrainerState) -> None:
         """Refuses arguments of the trainer under which pruning would be undone, or never begin or end as told."""
         if args.load_best_model_at_end:
             raise ValueError(
@@ -206,17 +204,5 @@ def logged_steps(history: list[dict[str, float]], metric: str) -> list[Step]:
     return steps
 
 
-def _same(first: dict[str, Target], second: dict[str, Target]) -> bool:
+def _same_weights(first: dict[str, Target], second: dict[str, Target]) -> bool:
     return first.keys() == second.keys() and all(first[n].parameter is t.parameter for n, t in second.items())
-
-
-def check_rule(rule: Any, calibration: Any) -> None:
-    """Refuses what is no rule, and a rule that lacks its batches (`ValueError`)."""
-    if not isinstance(rule, Rule):
-        raise ValueError(f"`rule` must be `SAP`, `Tail`, `Magnitude` or `OneShot`, not {rule!r:.60}.")
-    if calibration is not None and iter(calibration) is calibration:
-        raise ValueError(
-            "`calibration` is a generator, which gives its batches only once; give a list or a `DataLoader`."
-        )
-    if rule.needs_inputs and calibration is None:
-        raise ValueError("`Tail(by_inputs=True)` needs `calibration`: batches of the model's inputs.")

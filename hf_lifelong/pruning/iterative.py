@@ -14,16 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import TrainerCallback, TrainerControl, set_seed
+from transformers import TrainerCallback, set_seed
 from transformers.integrations import TensorBoardCallback
-from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from ..files import read_json, read_tensors, write_json, write_tensors
-from .calibration import Batches, input_sizes
-from .callback import check_rule
-from .masks import Masks, agreed
+from ..renewal import renew
+from .calibration import Batches
+from .masks import Masks
+from .once import check_rule, prune_further
 from .progress import (
     Step,
     check_limits,
@@ -35,7 +35,7 @@ from .progress import (
     orders_of,
     stop_reason,
 )
-from .rules import SAP, Rule, choose
+from .rules import SAP, Rule
 from .targets import prunable
 
 logger = logging.get_logger(__name__)
@@ -78,7 +78,8 @@ def prune_iteratively(
     schedule. In the end the model has the weights of the round with the fewest weights left whose validation score is
     within `tolerance` of the best.
 
-    Under `output_dir` it leaves `pruning.json`, `pruning.png` (the three curves) and, while it runs, `_pruning/`.
+    Under `output_dir` it leaves `pruning.json`, `pruning.png` (the three curves) and `_pruning/`, which only
+    `resume=True` needs.
     After each round PQ Index, remaining weights and score go to `report_to`, the round as their step.
 
     Args:
@@ -121,7 +122,7 @@ class _Round(TrainerCallback):
         self.hooks: list[Any] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
-        self.on_train_end(args, state, control)
+        self.release()
         if self.run.rewind_to > state.max_steps:
             raise ValueError(
                 f"`rewind_to` is step {self.run.rewind_to}, but a round has {state.max_steps} steps; "
@@ -140,6 +141,9 @@ class _Round(TrainerCallback):
             write_json(folder / _MARK, {"round": len(self.run.steps)})
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.release()
+
+    def release(self) -> None:
         for hook in self.hooks:
             hook.remove()
         self.hooks = []
@@ -199,10 +203,11 @@ class _Run:
         """Starts from the beginning, or reads where a killed run was."""
         if resume and self.state_file.exists():
             state = read_json(self.state_file)
-            if state.get("settings") != self.settings():
+            settings = state.get("settings") if isinstance(state, dict) else None
+            if settings != self.settings():
                 raise ValueError(
-                    f"`resume=True`, but `{self.state_file}` is of a run with other settings: "
-                    f"{state.get('settings')}. Give the same ones, another `output_dir`, or `resume=False`."
+                    f"`resume=True`, but `{self.state_file}` is of a run with other settings: {settings}. Give "
+                    "the same ones, another `output_dir`, or `resume=False`."
                 )
             self.steps = [Step(**step) for step in state["steps"]]
             self.reason = state["reason"]
@@ -221,14 +226,9 @@ class _Run:
         """One training, with nothing left over from the one before."""
         trainer = self.trainer
         set_seed(trainer.args.seed + number)
-        self.load(self._start_of(number))
+        self.load(self.read("early" if number and self.rewind_to else "initial"))
         self.masks.apply()
-        trainer.optimizer = trainer.lr_scheduler = None
-        trainer.model_wrapped = trainer.model
-        trainer.control = TrainerControl()
-        for i, callback in enumerate(trainer.callback_handler.callbacks):
-            if isinstance(callback, ExportableState):
-                trainer.callback_handler.callbacks[i] = type(callback)(**callback.state()["args"])
+        renew(trainer)
         trainer.args.output_dir = str(self._round_folder(number))
         trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
         self.checkpoint = None
@@ -259,7 +259,8 @@ class _Run:
         self.reason = stop_reason(indices, scores, self.greater, self.tolerance, self.rise)
         if self.reason is None and not last:
             gone = self.masks.gone
-            self.masks.update(self._next_masks())
+            dense = self.read("dense") if self.rule.ranks_dense else None
+            prune_further(self.trainer.model, self.masks, self.rule, self.calibration, dense)
             if self.masks.gone == gone:
                 self.reason = "the rule finds nothing more to prune"
         if self.reason is not None:
@@ -308,17 +309,8 @@ class _Run:
         for name, tensor in tensors.items():
             held[name].copy_(tensor)
 
-    def _start_of(self, number: int) -> dict[str, Tensor]:
-        return self.read("early" if number and self.rewind_to else "initial")
-
-    def _next_masks(self) -> dict[str, Tensor]:
-        sizes = None
-        if self.rule.needs_inputs and self.calibration is not None:
-            sizes = input_sizes(self.trainer.model, self.masks.targets, self.calibration)
-        return agreed(choose(self.rule, self.masks, self.read("dense") if self.rule.ranks_dense else None, sizes))
-
     def _log(self, step: Step) -> None:
-        state = self.trainer.state
+        state = self.trainer.state  # `report_to` takes its step from there
         known, state.global_step = state.global_step, step.step
         names = {"pq_index": step.pq_index, "remaining": step.remaining, "score": step.score}
         self.trainer.log({f"pruning/{name}": value for name, value in names.items()})
@@ -360,9 +352,9 @@ def _check(
         raise ValueError(f"`rounds` must be an integer of at least 1, not {rounds!r}.")
     if isinstance(rewind_to, bool) or not isinstance(rewind_to, int) or rewind_to < 0:
         raise ValueError(f"`rewind_to` must be a step of round 0 (0: before training), not {rewind_to!r}.")
+    check_trainer(trainer)
     check_rule(rule, calibration)
     check_limits(tolerance, rise)
-    check_trainer(trainer)
     if hasattr(trainer, "tasks"):
         raise ValueError(
             "`trainer` is a `DriftTrainer`, whose `train()` learns a stream of tasks. Prune the base with a plain "

@@ -181,7 +181,10 @@ def sap_prune_count(
 
 
 def _one_group(weights: Tensor | Sequence[float]) -> Tensor:
-    group = torch.as_tensor(weights, dtype=None if isinstance(weights, Tensor) else torch.float64).detach()
+    try:
+        group = torch.as_tensor(weights, dtype=None if isinstance(weights, Tensor) else torch.float64).detach()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`weights` must be a tensor or numbers, not {weights!r:.60}.") from error
     if group.is_complex():
         raise ValueError(f"`weights` are {group.dtype}; the measures are for real numbers.")
     group = group.double().reshape(1, -1)

@@ -1,12 +1,14 @@
-"""Pruning a model once, as it is."""
+"""One pruning of a model as it is: what the loop and the callback repeat."""
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Mapping
+from typing import Any
 
-from .calibration import Batches, input_sizes
-from .callback import check_rule
-from .masks import Masks
+from torch import Tensor, nn
+
+from .calibration import Batches, check_batches, input_sizes
+from .masks import Masks, agreed
 from .rules import Rule, choose
 from .targets import prunable
 
@@ -30,7 +32,33 @@ def prune(model: nn.Module, rule: Rule, *, targets: str | None = None, calibrati
     """
     check_rule(rule, calibration)
     masks = Masks.of_zeros(prunable(model, targets))
-    sizes = input_sizes(model, masks.targets, calibration) if rule.needs_inputs and calibration is not None else None
-    masks.update(choose(rule, masks, input_sizes=sizes))
+    prune_further(model, masks, rule, calibration)
     masks.apply()
     return masks
+
+
+def prune_further(
+    model: nn.Module,
+    masks: Masks,
+    rule: Rule,
+    calibration: Batches | None,
+    dense: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Adds to the masks, the same on all processes, what a rule finds; the weights are not touched until `apply`.
+
+    Args:
+        dense (`Mapping`, *optional*): Weights to rank by in place of the model's own.
+    """
+    sizes = None
+    if rule.needs_inputs and calibration is not None:
+        sizes = input_sizes(model, masks.targets, calibration)
+    masks.update(agreed(choose(rule, masks, dense, sizes)))
+
+
+def check_rule(rule: Any, calibration: Any) -> None:
+    """Refuses what is no rule, a rule without its batches, and batches that can be read only once (`ValueError`)."""
+    if not isinstance(rule, Rule):
+        raise ValueError(f"`rule` must be `SAP()`, `Tail()`, `Magnitude()` or `OneShot()`, not {rule!r:.60}.")
+    check_batches(calibration)
+    if rule.needs_inputs and calibration is None:
+        raise ValueError("`Tail(by_inputs=True)` needs `calibration`: batches of the model's inputs.")

@@ -1,4 +1,4 @@
-"""How pruning goes: what is measured after each step, when to stop, which step to keep; table and picture of it."""
+"""How pruning goes: what is measured after each step, when to stop, which step to keep, and a picture of it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import Trainer
 from transformers.utils import logging
 
 from ..figures import drawn
@@ -83,7 +84,9 @@ def check_limits(tolerance: Any, rise: Any) -> None:
 
 
 def check_trainer(trainer: Any) -> None:
-    """Refuses trainers under which masks cannot hold (`ValueError`), and says the way round."""
+    """Refuses what is no trainer, and trainers under which masks cannot hold (`ValueError`); says the way round."""
+    if not isinstance(trainer, Trainer):
+        raise ValueError(f"`trainer` must be a `Trainer` that is ready to train, not {trainer!r:.60}.")
     for used, name in ((trainer.is_fsdp_enabled, "FSDP"), (trainer.is_deepspeed_enabled, "DeepSpeed")):
         if used:
             raise ValueError(
@@ -128,7 +131,7 @@ def plot_steps(
         steps (`Sequence[Step]`): At least one.
         path: PNG file to write.
         metric (`str`): Name of the score.
-        kept (`int`, *optional*): Position of the step that is kept.
+        kept (`int`, *optional*): Position of the round that is kept; not given, the steps are those of one run.
     """
     curves = (
         ("PQ Index of the survivors", [s.pq_index for s in steps]),
@@ -144,7 +147,7 @@ def plot_steps(
             if kept is not None:
                 panel.plot(steps[kept].step, values[kept], "o", ms=11, mfc="none", mec="black", mew=1.6, label="kept")
         axes[1].set_ylim(0, 1.05)
-        axes[2].set_xlabel("step" if any(s.step > len(steps) for s in steps) else "round")
+        axes[2].set_xlabel("round" if kept is not None else "step")
         axes[2].xaxis.get_major_locator().set_params(integer=True)
         if kept is not None:
             axes[0].legend(frameon=False)

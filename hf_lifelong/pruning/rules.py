@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from .masks import Masks
-from .measures import check_sap, joined, power_sums, sap_counts
+from .measures import PowerSums, check_sap, joined, power_sums, sap_counts
 
 Scope = Literal["neuron", "layer", "global"]
 SCOPES = ("neuron", "layer", "global")
@@ -50,16 +50,17 @@ class SAP:
 
     def select(self, rows: dict[str, Tensor], pruned: dict[str, Tensor]) -> dict[str, Tensor]:
         sums = {name: power_sums(value, self.p, self.q, pruned[name]) for name, value in rows.items()}
-        if self.scope == "neuron":
-            counts = {name: sap_counts(value, self.gamma, self.beta, self.eta_r) for name, value in sums.items()}
-            return {name: smallest_of_rows(rows[name], pruned[name], counts[name]) for name in rows}
-        groups = [[name] for name in rows] if self.scope == "layer" else [list(rows)]
-        out: dict[str, Tensor] = {}
-        for names in groups:
-            total = joined(sums[name] for name in names)
-            count = int(sap_counts(total, self.gamma, self.beta, self.eta_r))
-            out |= _smallest_of(names, rows, pruned, count)
-        return out
+
+        def count(part: PowerSums) -> Tensor:
+            return sap_counts(part, self.gamma, self.beta, self.eta_r)
+
+        return _by_scope(
+            self.scope,
+            rows,
+            pruned,
+            lambda name: count(sums[name]),
+            lambda names: int(count(joined(sums[n] for n in names))),
+        )
 
 
 @dataclass(frozen=True)
@@ -77,21 +78,19 @@ class Magnitude:
     needs_inputs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.rate, bool) or not isinstance(self.rate, int | float) or not 0 < self.rate < 1:
-            raise ValueError(f"`rate` must lie between 0 and 1, not {self.rate!r}: it is the share that goes at once.")
+        _check_share("rate", self.rate)
         _check_scope(self.scope)
 
     def select(self, rows: dict[str, Tensor], pruned: dict[str, Tensor]) -> dict[str, Tensor]:
         rate = Fraction(str(self.rate))
-        if self.scope == "neuron":
-            counts = {n: torch.tensor([math.floor(rate * d) for d in (~p).sum(1).tolist()]) for n, p in pruned.items()}
-            return {name: smallest_of_rows(rows[name], pruned[name], counts[name]) for name in rows}
-        groups = [[name] for name in rows] if self.scope == "layer" else [list(rows)]
-        out: dict[str, Tensor] = {}
-        for names in groups:
-            count = math.floor(rate * sum(int((~pruned[name]).sum()) for name in names))
-            out |= _smallest_of(names, rows, pruned, count)
-        return out
+        left = {name: (~gone).sum(1) for name, gone in pruned.items()}
+        return _by_scope(
+            self.scope,
+            rows,
+            pruned,
+            lambda name: torch.tensor([math.floor(rate * d) for d in left[name].tolist()]),
+            lambda names: math.floor(rate * sum(int(left[name].sum()) for name in names)),
+        )
 
 
 @dataclass(frozen=True)
@@ -128,12 +127,7 @@ class Tail:
     ranks_dense: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if (
-            isinstance(self.tolerance, bool)
-            or not isinstance(self.tolerance, int | float)
-            or not 0 < self.tolerance < 1
-        ):
-            raise ValueError(f"`tolerance` must lie between 0 and 1, not {self.tolerance!r}.")
+        _check_share("tolerance", self.tolerance)
         if self.norm not in (1, 2):
             raise ValueError(f"`norm` must be 1 or 2, not {self.norm!r}.")
 
@@ -225,13 +219,33 @@ def kth_smallest(tensors: Sequence[Tensor], pruned: Sequence[Tensor], k: int) ->
     return float(torch.tensor(found, dtype=torch.int32).view(torch.float32))
 
 
-def _smallest_of(
-    names: list[str], rows: dict[str, Tensor], pruned: dict[str, Tensor], count: int
+def _by_scope(
+    scope: Scope,
+    rows: dict[str, Tensor],
+    pruned: dict[str, Tensor],
+    of_neurons: Callable[[str], Tensor],
+    of_group: Callable[[list[str]], int],
 ) -> dict[str, Tensor]:
-    if count == 0:
-        return {name: pruned[name] for name in names}
-    limit = kth_smallest([rows[name] for name in names], [pruned[name] for name in names], count)
-    return {name: pruned[name] | (rows[name].abs().float() < limit) for name in names}
+    """Adds the smallest survivors of each group of a scope to the masks.
+
+    Args:
+        of_neurons (`Callable`): How many go in each row of a weight.
+        of_group (`Callable`): How many go in some weights together.
+    """
+    if scope == "neuron":
+        return {name: smallest_of_rows(rows[name], pruned[name], of_neurons(name)) for name in rows}
+    out: dict[str, Tensor] = {}
+    for names in [[name] for name in rows] if scope == "layer" else [list(rows)]:
+        limit = 0.0
+        if count := of_group(names):
+            limit = kth_smallest([rows[name] for name in names], [pruned[name] for name in names], count)
+        out |= {name: pruned[name] | (rows[name].abs().float() < limit) for name in names}
+    return out
+
+
+def _check_share(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise ValueError(f"`{name}` must lie between 0 and 1, not {value!r}: it is a share.")
 
 
 def _check_scope(scope: str) -> None:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from .calibration import Batches, moments
+from .calibration import Batches, check_batches, moments
 from .targets import Target
 
 # Name of the feed-forward width in the configurations that do not call it `intermediate_size`.
-_WIDTHS = {"distilbert": "hidden_dim", "gpt2": "n_inner", "gptj": "n_inner", "opt": "ffn_dim", "xlm": "emb_dim"}
+_WIDTHS = {"distilbert": "hidden_dim", "gpt2": "n_inner", "gptj": "n_inner", "opt": "ffn_dim"}
 _MULTIPLE = 8
 
 
@@ -53,6 +53,7 @@ def shrink(
         if share is not None and bad:
             raise ValueError(f"`{argument}` must be a share above 0 and at most 1, not {share!r}.")
     _check_model(model)
+    check_batches(calibration)
     heads = _heads_left(model, keep_heads) if keep_heads is not None else None
     blocks = _blocks(model)
     worth = _worth(model, blocks, calibration)

@@ -20,7 +20,7 @@ class Target:
     """A weight that can be pruned.
 
     Args:
-        parameter (`nn.Parameter`): The weight, two or more axes.
+        parameter (`Tensor`): The weight, two or more axes.
         axis (`int`): Axis of the neurons; GPT-2's `Conv1D` keeps them in axis 1.
         module (`nn.Module`): The layer that it belongs to.
     """
@@ -54,6 +54,10 @@ def prunable(model: nn.Module, targets: str | None = None) -> dict[str, Target]:
     Raises:
         ValueError: when nothing matches, or for weights that are quantised or sharded; says the way round.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"`model` must be a model (`nn.Module`), not {model!r:.60}.")
+    if not isinstance(targets, str | None):
+        raise ValueError(f"`targets` must be `'backbone'`, `'adapter'` or a regular expression, not {targets!r:.60}.")
     peft = hasattr(model, "peft_config")
     if targets is None:
         targets = "adapter" if peft else "backbone"
@@ -75,10 +79,14 @@ def prunable(model: nn.Module, targets: str | None = None) -> dict[str, Target]:
 def _layers(model: nn.Module, targets: str) -> dict[str, Target]:
     outside = _heads(model) if targets == "backbone" else set()
     seen = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    try:
+        pattern = re.compile("" if targets == "backbone" else targets)
+    except re.error as error:
+        raise ValueError(f"`targets` is no regular expression: {targets!r} ({error}).") from error
     found = {}
     for path, module in model.named_modules():
         name = f"{path}.weight" if path else "weight"
-        if not isinstance(module, _KINDS) or not (targets == "backbone" or re.search(targets, name)):
+        if not isinstance(module, _KINDS) or not pattern.search(name):
             continue
         if id(module) in outside or id(module.weight) in seen:
             continue

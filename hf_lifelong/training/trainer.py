@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import Trainer, TrainerControl, TrainingArguments
-from transformers.trainer_callback import ExportableState
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
 from ..adapter import knowledge_of, lifelong_of
 from ..adapter.heads import active_config
 from ..evaluation import AccuracyMatrix
 from ..knowledge import KnowledgeBase
+from ..renewal import renew
 from . import stream
 from .arguments import DriftTrainingArguments
 from .callbacks import SnapshotCallback
@@ -171,13 +171,7 @@ class DriftTrainer(Trainer):
         self.data_collator = collator if collator is not None else self.data_collator
         self.label_names = list(prepared.objective.targets)
         self.compute_metrics = prepared.task.compute_metrics or self._user_metrics or prepared.metrics
-        self.optimizer = self.lr_scheduler = None
-        self._signature_columns = None
-        self.model_wrapped = self.model
-        self.control = TrainerControl()
-        for i, callback in enumerate(self.callback_handler.callbacks):
-            if isinstance(callback, ExportableState):
-                self.callback_handler.callbacks[i] = type(callback)(**callback.state()["args"])
+        renew(self)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"

@@ -11,7 +11,7 @@ from pruning_helpers import DATA, classifier, holds, make_trainer, same, weights
 from transformers import AutoModel, AutoModelForSequenceClassification, TrainerCallback
 
 from hf_lifelong import DriftAdapterConfig, DriftTrainer, DriftTrainingArguments, Task
-from hf_lifelong.pruning import SAP, Magnitude, OneShot, SAPCallback, Tail
+from hf_lifelong.pruning import SAP, Magnitude, Masks, OneShot, SAPCallback, Tail, prunable
 from hf_lifelong.pruning.callback import logged_steps
 
 OFTEN = {"start": 2, "every": 3, "end": 9, "tolerance": float("inf"), "rise": float("inf")}
@@ -176,14 +176,12 @@ def test_stops_when_the_index_rises(bert_folder, tokenizer, tmp_path):
     assert list(logged(trainer).values()) == pytest.approx([0.7] * 4, abs=1e-3)
 
 
-def test_schedule():
-    class Fake:
-        pass
-
-    callback = SAPCallback(Fake(), SAP())
+def test_schedule(bert_folder, tokenizer, tmp_path):
+    trainer = make_trainer(classifier(bert_folder), tmp_path, tokenizer)
+    callback = SAPCallback(trainer, SAP())
     assert [s for s in range(101) if callback.due(s, 100)] == [10, 20, 30, 40, 50, 60, 70, 80]
     assert [s for s in range(8) if callback.due(s, 7)] == [1, 2, 3, 4, 5, 6]
-    callback = SAPCallback(Fake(), SAP(), start=0, every=5, end=12)
+    callback = SAPCallback(trainer, SAP(), start=0, every=5, end=12)
     assert [s for s in range(40) if callback.due(s, 40)] == [1, 6, 11]
 
 
@@ -201,6 +199,8 @@ def test_refused(bert_folder, tokenizer, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             SAPCallback(trainer, **options)
+    with pytest.raises(ValueError, match="`trainer` must be a `Trainer`"):
+        SAPCallback(SAP())
     for arguments, message in (
         (
             {
@@ -257,8 +257,6 @@ def test_masks_do_not_get_lost(bert_folder, tokenizer, tmp_path):
 
 
 def test_masks_of_another_model_are_refused(bert_folder, tiny_folder, tokenizer, tmp_path):
-    from hf_lifelong.pruning import Masks, prunable
-
     first, second = (prunable(classifier(folder)) for folder in (bert_folder, tiny_folder("distilbert")))
     with pytest.raises(ValueError, match="another model"):
         Masks(first, Masks(second).pruned)

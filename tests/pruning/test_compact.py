@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -41,11 +42,7 @@ def test_bits_of_every_dtype(dtype, tmp_path):
     assert back.keys() == state.keys()
     for name, tensor in state.items():
         assert back[name].dtype == tensor.dtype and back[name].shape == tensor.shape
-        assert back[name].numpy(force=True).tobytes() == tensor.numpy().tobytes() if dtype != torch.bfloat16 else True
-        assert torch.equal(
-            back[name].view(torch.uint8) if tensor.dim() else back[name],
-            tensor.view(torch.uint8) if tensor.dim() else tensor,
-        )
+        assert torch.equal(back[name].reshape(-1).view(torch.uint8), tensor.reshape(-1).view(torch.uint8))
 
 
 @pytest.mark.parametrize("left", [1, 40])
@@ -72,8 +69,6 @@ def test_tied_weights_are_stored_once(tmp_path):
 
 def rewritten(path, change):
     """Changes tensors and header of a compact file."""
-    from safetensors import safe_open
-
     with safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()["hf_lifelong"])
     tensors = load_file(path)

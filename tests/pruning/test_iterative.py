@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import get_peft_model
 from pruning_helpers import classifier, holds, make_trainer, same, weights
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
-from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers import AutoModel, EarlyStoppingCallback, TrainerCallback
 
 from hf_lifelong import DriftAdapterConfig, DriftTrainer, DriftTrainingArguments
 from hf_lifelong.pruning import SAP, Magnitude, OneShot, Step, Tail, prune_iteratively
@@ -259,6 +261,8 @@ def test_refused(bert_folder, tokenizer, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             prune_iteratively(trainer, **arguments)
+    with pytest.raises(ValueError, match="`trainer` must be a `Trainer`"):
+        prune_iteratively(trainer.model, 1)
     trainer.eval_dataset = None
     with pytest.raises(ValueError, match="`eval_dataset`"):
         prune_iteratively(trainer, 1)
@@ -284,8 +288,6 @@ def test_refused(bert_folder, tokenizer, tmp_path):
 def test_tensorboard(bert_folder, tokenizer, tmp_path):
     trainer = make_trainer(classifier(bert_folder), tmp_path, tokenizer, max_steps=2, report_to="tensorboard")
     prune_iteratively(trainer, 2, Magnitude(0.3), **FREE)
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     reader = EventAccumulator(str(tmp_path / "runs")).Reload()
     assert sorted(e.step for e in reader.Scalars("train/pruning/remaining")) == [0, 1, 2]
 
@@ -319,9 +321,6 @@ def test_other_settings_do_not_resume(bert_folder, tokenizer, tmp_path):
 
 
 def test_drift_trainer_is_refused(bert_folder, tokenizer, tmp_path):
-    from peft import get_peft_model
-    from transformers import AutoModel
-
     model = get_peft_model(AutoModel.from_pretrained(bert_folder, dtype=torch.float32), DriftAdapterConfig(r=2))
     data = make_trainer(classifier(bert_folder), tmp_path, tokenizer).train_dataset
     trainer = DriftTrainer(

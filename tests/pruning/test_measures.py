@@ -168,6 +168,8 @@ def test_lq_index(case):
         (([1.0], float("nan"), 2.0), "`p` and `q`"),
         (([],), "`weights` is empty"),
         (([0.0, 0.0],), "all zero"),
+        (("abc",), "tensor or numbers"),
+        ((None,), "tensor or numbers"),
         (([1.0, float("nan")],), "NaN"),
         (([1.0, float("inf")],), "NaN or infinite"),
         ((torch.ones(2, dtype=torch.complex64),), "complex"),

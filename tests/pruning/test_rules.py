@@ -192,8 +192,12 @@ def test_bad_rules():
         prune(model, Tail(by_inputs=True))
     with pytest.raises(ValueError, match="never reached"):
         prune(model, Tail(by_inputs=True), calibration=[])
-    with pytest.raises(ValueError, match="`rule`"):
-        prune(model, "sap")
+    for rule in ("sap", SAP):
+        with pytest.raises(ValueError, match="`rule`"):
+            prune(model, rule)
+    for calibration in (5, [["a text"]], (batch for batch in [])):
+        with pytest.raises(ValueError, match="`calibration`"):
+            prune(model, Tail(by_inputs=True), calibration=calibration)
     model.first.weight.data[0, 0] = float("nan")
     with pytest.raises(ValueError, match=r"first\.weight.*NaN"):
         prune(model, SAP())

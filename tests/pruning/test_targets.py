@@ -100,6 +100,11 @@ def test_adapters(bert_folder):
 def test_refused(classifier):
     with pytest.raises(ValueError, match=r"matches no weight.*'dense'"):
         prunable(classifier, "attention.nothing")
+    for wrong in (7, ["dense"], "*dense"):
+        with pytest.raises(ValueError, match="`targets`"):
+            prunable(classifier, wrong)
+    with pytest.raises(ValueError, match="`model` must be a model"):
+        sparsity_report("bert")
     with pytest.raises(ValueError, match="meta"), torch.device("meta"):
         prunable(nn.Linear(2, 2))
     layer = nn.Linear(2, 2)
