@@ -26,9 +26,12 @@ _PUBLIC = {
     "LifelongPipeline": "hf_lifelong.answering",
     "SAPCallback": "hf_lifelong.pruning",
     "Task": "hf_lifelong.training",
+    "export": "hf_lifelong.adapter",
     "forget": "hf_lifelong.adapter",
+    "generate": "hf_lifelong.adapter",
     "knowledge_of": "hf_lifelong.adapter",
     "predict": "hf_lifelong.adapter",
+    "score_labels": "hf_lifelong.adapter",
 }
 __all__ = [
     "AccuracyMatrix",
@@ -40,13 +43,16 @@ __all__ = [
     "SAPCallback",
     "Task",
     "__version__",
+    "export",
     "forget",
+    "generate",
     "knowledge_of",
     "predict",
+    "score_labels",
 ]
 
 if TYPE_CHECKING:
-    from .adapter import DriftAdapterConfig, forget, knowledge_of, predict
+    from .adapter import DriftAdapterConfig, export, forget, generate, knowledge_of, predict, score_labels
     from .answering import LifelongPipeline
     from .evaluation import AccuracyMatrix
     from .knowledge import KnowledgeBase

@@ -10,10 +10,14 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .adapter import knowledge_of, lifelong_of, predict
+from .adapter import knowledge_of, predict
 from .adapter.decoding import decode_answers
+from .adapter.generation import answer_prompts
+from .adapter.heads import active_config
+from .knowledge import KnowledgeBase
 from .objectives.base import MODEL_INPUTS
 from .objectives.inputs import encode_inputs
+from .objectives.prompts import encode_prompts, ensure_padding, prompt_of
 
 UNKNOWN = "unknown"
 
@@ -26,6 +30,9 @@ class LifelongPipeline(Pipeline):
     >>> answer = pipeline("lifelong", model=model, tokenizer=tokenizer)
     >>> answer(["A joy from start to end.", {"question": "Who wrote it?", "context": "Ada wrote it."}])
     ```
+
+    With a language model an answer is a text, and inputs are prompts: a string, which goes through the tokenizer's
+    chat template where it has one, or the fields of a default template (`objectives.prompts.TEMPLATES`).
 
     Inputs, mixed at will: a string, `{"text": ..., "text_pair": ...}`, `{"question": ..., "context": ...}` or
     `{"tokens": [...]}`. An answer is a dict: `task` (the group that answered, or `"unknown"`), `kind`, `answer` (a
@@ -52,7 +59,9 @@ class LifelongPipeline(Pipeline):
             batch_size (`int`, *optional*, defaults to `32`): Rows of a batch.
             abstain (`bool`, *optional*, defaults to `False`): Answer `unknown` where an input lies outside of what
                 the chosen task has seen.
-            options: `policy`, `answer`, `uncertainty`, `per_batch`, as in [`predict`].
+            options: `policy`, `answer`, `uncertainty`, `per_batch`, as in [`predict`]. With a language model `policy`,
+                `per_batch`, `labels=True` (the likeliest label answers where the task has labels) and those of
+                `model.generate`, such as `max_new_tokens` or `num_beams`.
 
         Raises:
             ValueError: for an input of another form, naming its position; when the model knows no task.
@@ -66,9 +75,18 @@ class LifelongPipeline(Pipeline):
         answers = self.postprocess(found, items=items, features=features, abstain=abstain)
         return answers[0] if single else answers
 
+    @property
+    def generates(self) -> bool:
+        """Whether the model is a language model, which answers with texts."""
+        return bool(active_config(self.model).task_type == "CAUSAL_LM")
+
     def preprocess(self, items: Any, **_: Any) -> dict[str, Any]:  # type: ignore[override]
-        root = lifelong_of(self.model)
-        config = root.config[root.active_adapters[0]]
+        config = active_config(self.model)
+        if self.generates:
+            ensure_padding(self.tokenizer)
+            prompts = [prompt_of(item, i) for i, item in enumerate(items)]
+            ids = encode_prompts(self.tokenizer, prompts, config.max_length)
+            return {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
         return encode_inputs(items, self.tokenizer, config.max_length, config.stride)[0]
 
     def _forward(self, features: dict[str, Any], batch_size: int = 32, **options: Any) -> list[dict[str, Any]]:  # type: ignore[override]
@@ -79,28 +97,44 @@ class LifelongPipeline(Pipeline):
         for start in tqdm(starts, desc="Answering", disable=len(starts) < 4, leave=False):
             rows = order[start : start + batch_size]
             batch = {name: [features[name][row] for row in rows] for name in columns}
-            out = predict(self.model, dict(self.tokenizer.pad(batch, return_tensors="pt")), **options)
-            for i, row in enumerate(rows):
-                found[row] = {key: value[i].cpu().numpy() for key, value in out.items() if value is not None}
+            for row, answer in zip(rows, self._answer_batch(batch, options), strict=True):
+                found[row] = answer
         return found
+
+    def _answer_batch(self, batch: dict[str, Any], options: dict[str, Any]) -> list[dict[str, Any]]:
+        if self.generates:
+            padded = self.tokenizer.pad(batch, return_tensors="pt", padding_side="left")
+            return answer_prompts(self.model, padded, self.tokenizer, **options)
+        out = predict(self.model, dict(self.tokenizer.pad(batch, return_tensors="pt")), **options)
+        given = {key: value.cpu().numpy() for key, value in out.items() if value is not None}
+        return [{key: value[i] for key, value in given.items()} for i in range(len(batch["input_ids"]))]
 
     def postprocess(  # type: ignore[override]
         self, found: list[dict[str, Any]], items: list[Any], features: dict[str, Any], abstain: bool
     ) -> list[dict[str, Any]]:
         knowledge = knowledge_of(self.model)
+        if self.generates:
+            return [self._result(knowledge, answer, abstain) for answer in found]
         chosen = [int(row["task"]) for row in found]
         answers = decode_answers(knowledge, chosen, [row["scores"] for row in found], features, sources(items))
         out = []
         for answer in answers:
-            task, rows = knowledge.tasks[answer.pop("task")], answer.pop("rows")
-            numbers = {key: float(np.mean([found[row][key] for row in rows])) for key in ("uncertainty", "margin")}
-            result = {"task": task.group, "kind": task.kind, **answer, **numbers}
+            rows = answer.pop("rows")
+            answer |= {key: float(np.mean([found[row][key] for row in rows])) for key in ("uncertainty", "margin")}
             if abstain:
-                result["novelty"] = float(min(found[row]["novelty"] for row in rows))
-                if result["novelty"] > 1:
-                    result |= {"task": UNKNOWN, "answer": None}
-            out.append(result)
+                answer["novelty"] = float(min(found[row]["novelty"] for row in rows))
+            out.append(self._result(knowledge, answer, abstain))
         return out
+
+    def _result(self, knowledge: KnowledgeBase, answer: dict[str, Any], abstain: bool) -> dict[str, Any]:
+        answer = dict(answer)
+        task = knowledge.tasks[answer.pop("task")]
+        result = {"task": task.group, "kind": task.kind, **answer}
+        if abstain and result["novelty"] > 1:
+            result |= {"task": UNKNOWN, "answer": None}
+        elif not abstain:
+            result.pop("novelty", None)
+        return result
 
 
 def sources(items: Sequence[Any]) -> list[Any]:

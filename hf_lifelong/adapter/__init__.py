@@ -2,6 +2,8 @@
 
 from .bank import forget
 from .config import DriftAdapterConfig
+from .export import ExportReport, export
+from .generation import Generated, generate, score_labels
 from .heads import Lifelong, knowledge_of, lifelong_of
 from .hooks import LifelongOutput
 from .passes import predict, trunk_features
@@ -13,12 +15,17 @@ register()
 __all__ = [
     "DriftAdapterConfig",
     "DriftModel",
+    "ExportReport",
+    "Generated",
     "Lifelong",
     "LifelongOutput",
+    "export",
     "forget",
+    "generate",
     "knowledge_of",
     "lifelong_of",
     "predict",
     "register",
+    "score_labels",
     "trunk_features",
 ]

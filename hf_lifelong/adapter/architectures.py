@@ -7,6 +7,7 @@ from typing import Any
 
 from peft.tuners.tuners_utils import check_target_module_exists
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from .config import DriftAdapterConfig
@@ -15,7 +16,7 @@ from .config import DriftAdapterConfig
 @dataclass(frozen=True)
 class Architecture:
     """Args:
-    layers (`str`): Path of the layer list from the base model.
+    layers (`str`): Path of the layer list from the base model (of a language model: from the model without its head).
     targets (`tuple[str, ...]`): Suffixes of the linear layers that carry adapters by default.
     rowless (`tuple[str, ...]`): Suffixes of those that cannot carry one, because they also read tensors that all rows
         of a batch share (relative positions), where no row's own member can be applied.
@@ -27,6 +28,7 @@ class Architecture:
 
 
 _BERT = Architecture("encoder.layer", ("query", "key", "value", "dense"))
+_LLAMA = Architecture("layers", ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"))
 ARCHITECTURES: dict[str, Architecture] = {
     "bert": _BERT,
     "roberta": _BERT,
@@ -39,7 +41,16 @@ ARCHITECTURES: dict[str, Architecture] = {
         "encoder.layer", ("value_proj", "dense"), ("query_proj", "key_proj", "pos_key_proj", "pos_query_proj")
     ),
     "modernbert": Architecture("layers", ("Wqkv", "Wo", "Wi")),
+    "gpt2": Architecture("h", ("c_attn", "c_proj", "c_fc")),
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": _LLAMA,
 }
+
+# Share of the layers that is the trunk by default. A language model knows at a quarter of its depth which task an
+# input is of; an encoder, which has few layers, at half.
+TRUNK_DEPTH, TRUNK_DEPTH_CAUSAL = 0.5, 0.25
 
 # Arguments of a layer that have one row per input. By name, because shape misleads: DeBERTa's relative embeddings can
 # have as many rows as a batch.
@@ -60,23 +71,33 @@ ROW_ARGUMENTS = frozenset(
 )
 
 
+def is_causal(model: Any) -> bool:
+    """Whether a base is a causal language model with its head (`AutoModelForCausalLM`)."""
+    if not isinstance(model, PreTrainedModel) or not model.can_generate():
+        return False
+    return not model.config.is_encoder_decoder and model.base_model is not model
+
+
 def layers_of(model: Any) -> tuple[str, nn.ModuleList]:
     """Path and list of the layers of a base model.
 
     Raises:
-        ValueError: when the model has a head of its own, or no list of layers that run once each can be found.
+        ValueError: when the model has a head of its own that is not a causal language model's, or no list of layers
+            that run once each can be found.
     """
-    if getattr(model, "base_model", model) is not model:
+    prefix = f"{model.base_model_prefix}." if is_causal(model) else ""
+    if not prefix and getattr(model, "base_model", model) is not model:
         raise ValueError(
             f"`{type(model).__name__}` has a head of its own, but heads belong to the adapter; load the base with "
-            "`AutoModel.from_pretrained`."
+            "`AutoModel.from_pretrained`, or a language model with `AutoModelForCausalLM.from_pretrained`."
         )
+    inner = model.base_model if prefix else model
     known = ARCHITECTURES.get(getattr(getattr(model, "config", None), "model_type", ""))
     if known is not None:
-        return known.layers, model.get_submodule(known.layers)
+        return prefix + known.layers, inner.get_submodule(known.layers)
     lists = [
         (name, module)
-        for name, module in model.named_modules()
+        for name, module in inner.named_modules()
         if isinstance(module, nn.ModuleList) and len({type(m) for m in module}) == 1 and name.count(".") <= 2
     ]
     path, layers = max(lists, key=lambda item: len(item[1]), default=("", nn.ModuleList()))
@@ -86,11 +107,15 @@ def layers_of(model: Any) -> tuple[str, nn.ModuleList]:
             f"No list of layers that run once each was found in `{type(model).__name__}`; lifelong adapters need a "
             f"base whose layers follow one another, such as {sorted(ARCHITECTURES)}."
         )
-    return path, layers
+    return prefix + path, layers
 
 
-def trunk_layers(config: DriftAdapterConfig, layers: int) -> int:
-    """Number of trunk layers: the share rounded, with at least one layer left above the trunk."""
+def settle_trunk(config: DriftAdapterConfig, model: Any) -> int:
+    """Number of trunk layers: `trunk_depth` of the layers, rounded, with at least one layer left above the trunk. A
+    configuration without `trunk_depth` is given the one that suits the base."""
+    if config.trunk_depth is None:
+        config.trunk_depth = TRUNK_DEPTH_CAUSAL if is_causal(model) else TRUNK_DEPTH
+    layers = len(layers_of(model)[1])
     return min(round(config.trunk_depth * layers), layers - 1)
 
 
@@ -114,7 +139,7 @@ def target_names(config: DriftAdapterConfig, model: Any) -> list[str]:
     """
     path, layers = layers_of(model)
     known = ARCHITECTURES.get(model.config.model_type, Architecture(path, ()))
-    above = range(trunk_layers(config, len(layers)), len(layers))
+    above = range(settle_trunk(config, model), len(layers))
     linear = [
         f"{path}.{i}.{name}" for i in above for name, module in layers[i].named_modules() if is_linear(_base(module))
     ]

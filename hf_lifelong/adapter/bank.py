@@ -26,9 +26,10 @@ Snapshot = dict[str, Tensor]
 
 
 def drift_modules(model: nn.Module) -> Iterator[tuple[str, DriftTunerLayer]]:
-    """Injected layers and the root, with names that do not depend on how the model is wrapped."""
+    """The active adapter's injected layers and the root, with names that do not depend on how the model is wrapped."""
+    adapter = lifelong_of(model).active_adapters[0]
     for name, module in model.named_modules():
-        if isinstance(module, DriftTunerLayer):
+        if isinstance(module, DriftTunerLayer) and module.holds(adapter):
             parts = name.split(".")
             yield ".".join(p for p in parts if p not in ("base_model", "model", "module", "_orig_mod")), module
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..knowledge import KnowledgeBase
-from .architectures import layers_of
+from .architectures import is_causal, layers_of
 from .heads import lifelong_of
 from .layers import DriftTunerLayer
 
@@ -48,6 +48,24 @@ def fingerprint(model: Any) -> str | None:
         sample = flat[:: max(1, len(flat) // 64)].to("cpu", torch.bfloat16).contiguous()
         digest.update(sample.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def check_task_type(config: Any, model: Any) -> None:
+    """Refuses a base that is not of the sort that `task_type` says.
+
+    Raises:
+        ValueError: says how to load the base, or what to configure.
+    """
+    if is_causal(model) and config.task_type != "CAUSAL_LM":
+        raise ValueError(
+            f"`task_type` is {config.task_type!r}, but `{type(model).__name__}` is a causal language model; give "
+            '`DriftAdapterConfig(task_type="CAUSAL_LM")`, or load the base with `AutoModel` for tasks with heads.'
+        )
+    if not is_causal(model) and config.task_type == "CAUSAL_LM":
+        raise ValueError(
+            f'`task_type` is "CAUSAL_LM", but `{type(model).__name__}` is no causal language model; load the base '
+            "with `AutoModelForCausalLM`, or leave `task_type` out."
+        )
 
 
 def check_base(knowledge: KnowledgeBase, found: dict[str, Any], trunk: int) -> None:
@@ -91,7 +109,7 @@ def expected_shapes(model: nn.Module, adapter_name: str) -> dict[str, tuple[int,
     first |= {f"drift_signature_{part}": tasks for part in ("mean", "factor", "diagonal")}
     shapes = {}
     for name, module in model.named_modules():
-        if isinstance(module, DriftTunerLayer):
+        if isinstance(module, DriftTunerLayer) and module.holds(adapter_name):
             for container in module.tensors:
                 shape = tuple(getattr(module, container)[adapter_name].shape)
                 shape = (first[container], *shape[1:]) if container in first else shape
@@ -135,7 +153,7 @@ def check_held(model: nn.Module, adapter_name: str) -> None:
     held = {
         f"{name}.{container}": getattr(module, container)[adapter_name]
         for name, module in model.named_modules()
-        if isinstance(module, DriftTunerLayer)
+        if isinstance(module, DriftTunerLayer) and module.holds(adapter_name)
         for container in module.tensors
     }
     check_tensors(model, adapter_name, held)

@@ -16,11 +16,15 @@ from .registration import drift_type
 POLICIES = ("signature", "uncertainty", "cascade")
 UNCERTAINTIES = ("entropy", "variance")
 ANSWERS = ("merged", "ensemble")
+TASK_TYPES = ("FEATURE_EXTRACTION", "CAUSAL_LM")
 
 
 @dataclass
 class DriftAdapterConfig(PeftConfig):
     """Configuration of a lifelong adapter: low-rank members above a frozen trunk, kept in groups, chosen per input.
+
+    The base is a model without head (`AutoModel`), or a causal language model with `task_type="CAUSAL_LM"`, for which
+    every task is text to text.
 
     Args:
         r (`int`, *optional*, defaults to `8`):
@@ -36,8 +40,9 @@ class DriftAdapterConfig(PeftConfig):
             positions, which inputs of one batch share).
         exclude_modules (`set[str]` or `str`, *optional*):
             Linear layers to leave out, in PEFT's spelling.
-        trunk_depth (`float`, *optional*, defaults to `0.5`):
+        trunk_depth (`float`, *optional*):
             Share of the layers, from the bottom, that carry no adapter and are shared by all members, in [0, 1).
+            `None` takes 0.5, and 0.25 for a language model.
         members (`int`, *optional*, defaults to `5`):
             Snapshots that are kept of each task.
         retrieval (`str`, *optional*, defaults to `"signature"`):
@@ -50,7 +55,7 @@ class DriftAdapterConfig(PeftConfig):
             for merged answers by signature).
         answer (`str`, *optional*, defaults to `"merged"`):
             How a chosen group answers: `"merged"` (the mean of its members' weight updates, one pass) or `"ensemble"`
-            (the mean of its members' probabilities).
+            (the mean of its members' probabilities; not for language models).
         per_batch (`bool`, *optional*, defaults to `False`):
             Choose one group for a whole batch, whose inputs are then taken to be of one task.
         signature_rank (`int`, *optional*, defaults to `64`):
@@ -60,9 +65,12 @@ class DriftAdapterConfig(PeftConfig):
         signature_shrinkage (`float`, *optional*, defaults to `0.05`):
             Share of the covariance that is replaced by its mean variance, in (0, 1].
         max_length (`int`, *optional*, defaults to `128`):
-            Longest input in tokens; longer texts are cut, longer contexts are read in windows.
+            Longest input in tokens; longer texts are cut, longer contexts are read in windows. For a language model
+            the longest prompt, and in training the longest answer.
         stride (`int`, *optional*, defaults to `32`):
-            Overlap of two windows in tokens.
+            Overlap of two windows in tokens; a language model reads no windows.
+        max_new_tokens (`int`, *optional*, defaults to `64`):
+            Longest answer that a language model gives in the `lifelong` pipeline and in evaluation, in tokens.
         knowledge (`dict`, *optional*):
             The manifest of what was learned (`KnowledgeBase.to_dict`); written by training, not by hand.
     """
@@ -78,8 +86,8 @@ class DriftAdapterConfig(PeftConfig):
     exclude_modules: set[str] | list[str] | str | None = field(
         default=None, metadata={"help": "Linear layers to leave out."}
     )
-    trunk_depth: float = field(
-        default=0.5, metadata={"help": "Share of the layers, from the bottom, that carry no adapter, in [0, 1)."}
+    trunk_depth: float | None = field(
+        default=None, metadata={"help": "Share of the layers, from the bottom, that carry no adapter, in [0, 1)."}
     )
     members: int = field(default=5, metadata={"help": "Snapshots that are kept of each task."})
     retrieval: str = field(
@@ -96,6 +104,7 @@ class DriftAdapterConfig(PeftConfig):
     )
     max_length: int = field(default=128, metadata={"help": "Longest input in tokens."})
     stride: int = field(default=32, metadata={"help": "Overlap of two windows of a long context, in tokens."})
+    max_new_tokens: int = field(default=64, metadata={"help": "Longest answer of a language model, in tokens."})
     knowledge: dict[str, Any] | None = field(
         default=None, metadata={"help": "The manifest of what was learned; written by training."}
     )
@@ -111,27 +120,32 @@ class DriftAdapterConfig(PeftConfig):
         self._check()
 
     def _check(self) -> None:
-        if self.task_type != "FEATURE_EXTRACTION":
+        if self.task_type not in TASK_TYPES:
             raise ValueError(
                 f"`task_type` is {self.task_type!r}; heads belong to the adapter, so load the base with `AutoModel` "
-                "and leave `task_type` out."
+                'and leave `task_type` out, or load a language model with `AutoModelForCausalLM` and give "CAUSAL_LM".'
+            )
+        if self.task_type == "CAUSAL_LM" and self.answer == "ensemble":
+            raise ValueError(
+                '`answer` is "ensemble", but a language model answers with merged members: an ensemble would need a '
+                'cache for each member. Give `answer="merged"`.'
             )
         for name, choices in (("retrieval", POLICIES), ("uncertainty", UNCERTAINTIES), ("answer", ANSWERS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}; choose one of {list(choices)}.")
-        for name in ("r", "members", "signature_rank", "signature_size", "max_length"):
+        for name in ("r", "members", "signature_rank", "signature_size", "max_length", "max_new_tokens"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"`{name}` is {value!r}; it must be an integer of at least 1.")
         if not 0 < self.lora_alpha < float("inf"):
             raise ValueError(f"`lora_alpha` is {self.lora_alpha!r}; it must be a finite number above 0.")
-        if not 0 <= self.trunk_depth < 1:
+        if self.trunk_depth is not None and not 0 <= self.trunk_depth < 1:
             raise ValueError(f"`trunk_depth` is {self.trunk_depth!r}; it must be a share of the layers in [0, 1).")
         if not 0 <= self.lora_dropout < 1:
             raise ValueError(f"`lora_dropout` is {self.lora_dropout!r}; it must be a probability in [0, 1).")
         if not 0 < self.signature_shrinkage <= 1:
             raise ValueError(f"`signature_shrinkage` is {self.signature_shrinkage!r}; it must be in (0, 1].")
-        if not 0 <= self.stride < self.max_length // 2:
+        if self.task_type != "CAUSAL_LM" and not 0 <= self.stride < self.max_length // 2:
             raise ValueError(
                 f"`stride` is {self.stride!r}; it must be at least 0 and less than half of `max_length` "
                 f"({self.max_length}), or windows would not move forward."

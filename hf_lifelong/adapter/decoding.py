@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..knowledge import KnowledgeBase
-from ..objectives import get_objective
+from ..objectives import head_objective
 
 
 def decode_answers(
@@ -46,7 +46,7 @@ def decode_answers(
         of_task[task].append(example)
     for task, examples in of_task.items():
         learned = knowledge.tasks[task]
-        objective = get_objective(learned.kind)
+        objective = head_objective(learned.kind)
         if not all(name in table for name in objective.extras):
             continue
         rows = [row for example in examples for row in answers[example]["rows"]]

@@ -25,6 +25,17 @@ class OpenTask:
 
 
 @dataclass
+class Found:
+    """Which groups a pass chose for its B inputs, all `[B]`: see `LifelongOutput`."""
+
+    group: Tensor
+    task: Tensor
+    margin: Tensor
+    uncertainty: Tensor | None = None
+    novelty: Tensor | None = None
+
+
+@dataclass
 class Request:
     """What a caller asks of one forward pass; fields that are `None` follow the adapter's configuration.
 
@@ -36,7 +47,9 @@ class Request:
         uncertainty (`str`, *optional*): `"entropy"` or `"variance"`.
         per_batch (`bool`, *optional*): One group for the whole batch.
         novelty (`bool`): Also measure how far each input lies from the task that answers.
+        vote (`bool`): Of a language model, only ask its members which group is least uncertain.
         features (`Tensor`, *optional*): `[B, D]`, set by the pass.
+        found ([`Found`], *optional*): Set by the pass of a language model, whose own output has no place for it.
     """
 
     policy: str | None = None
@@ -45,7 +58,9 @@ class Request:
     uncertainty: str | None = None
     per_batch: bool | None = None
     novelty: bool = False
+    vote: bool = False
     features: Tensor | None = None
+    found: Found | None = None
 
 
 class Lifelong(DriftTunerLayer):
@@ -161,6 +176,12 @@ class Lifelong(DriftTunerLayer):
     def refresh(self) -> None:
         """Drops what was computed from the tensors and the manifest."""
         self._router, self._familiarity, self._tables, self.verified = None, None, None, False
+
+    def freeze(self, adapter_name: str) -> None:
+        super().freeze(adapter_name)
+        for container in (self.drift_head_weight, self.drift_head_bias):
+            if not container[adapter_name].numel():  # a head of the base's own answers; DDP waits for each gradient
+                container[adapter_name].requires_grad_(False)
 
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
         super().set_adapter(adapter_names, inference_mode=inference_mode)

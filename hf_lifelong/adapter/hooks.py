@@ -2,21 +2,22 @@
 
 One pass: the base's pre-hook decides what is asked; pre-hooks on the trunk's layers pool the signature; the pre-hook
 at the trunk's end chooses groups and expands the rows; pre-hooks on every layer above expand what else the base hands
-down; the base's hook turns the last hidden states into answers.
+down; the base's hook turns the output into answers: here for bases without a head, in `causal` for language models.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
-from ..objectives import get_objective
+from ..objectives import head_objective
 from .architectures import ROW_ARGUMENTS, layers_of
 from .checks import check_held
 from .config import DriftAdapterConfig
@@ -33,14 +34,15 @@ class TrunkDone(Exception):
 
 @dataclass
 class LifelongOutput(ModelOutput):
-    """What the base model gives once it carries a lifelong adapter.
+    """What the base model gives once it carries a lifelong adapter, and what `predict` gives.
 
     While a task is being learned: `loss` (with targets) and `logits` of the working adapter. Otherwise, for B inputs:
 
     Args:
-        scores (`Tensor`): `[B, D, C]`, the probabilities that the answer is read from, zero padded: for text
-            classification D = 1 and C labels; for question answering D = 2 (start, end) and C tokens; for token
+        scores (`Tensor`, *optional*): `[B, D, C]`, the probabilities that the answer is read from, zero padded: for
+            text classification D = 1 and C labels; for question answering D = 2 (start, end) and C tokens; for token
             classification D tokens and C labels.
+        logits (`Tensor`, *optional*): `[B, T, V]`, of the next token, from a language model.
         group (`Tensor`): `[B]`, the group that answered.
         task (`Tensor`): `[B]`, position of that group's newest task, whose kind and labels the scores are of.
         uncertainty (`Tensor`): `[B]`.
@@ -80,8 +82,10 @@ class Pass:
     request: Request = field(default_factory=Request)
     kind: str = ""
     choice: Choice | None = None
+    group: Tensor | None = None
     pooled: list[Tensor] = field(default_factory=list)
     fork: Fork | None = None
+    routed: bool = False  # groups were chosen in an earlier pass: a language model goes on with its answer
 
     @property
     def needs_features(self) -> bool:
@@ -89,7 +93,15 @@ class Pass:
 
 
 class Conductor:
-    """Owns the hooks of one base model and the state of its current pass."""
+    """Owns the hooks of one base model and the state of its current pass.
+
+    Attributes:
+        targets (`tuple[str, ...]`): Arguments of the base that the adapter's own loss needs and the base must not see.
+        without_cache (`dict`): What tells the base that no pass follows.
+    """
+
+    targets: ClassVar[tuple[str, ...]] = ()
+    without_cache: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, base: nn.Module, root: Lifelong, trunk: int, depths: list[int]) -> None:
         self.root, self.route = root, root.route
@@ -125,7 +137,7 @@ class Conductor:
             self.route.mode = "base"
             return None
         kwargs = dict(zip(self.base_names, args, strict=False)) | kwargs
-        current.targets = {k: v for k in TARGETS if (v := kwargs.pop(k, None)) is not None}
+        current.targets = {k: v for k in self.targets if (v := kwargs.pop(k, None)) is not None}
         current.mask = _attention_mask(kwargs)
         if root.request is not None or (root.task is None and root.knowledge[name].tasks):
             if not root.verified:
@@ -134,6 +146,7 @@ class Conductor:
             self.route.mode = "bank"
             current.request = root.request or Request()
             current.choice = _choice(current.request, root.config[name])
+            current.group = current.request.group
         elif root.task is not None:
             current.kind = root.task.kind
         return (), kwargs
@@ -143,7 +156,7 @@ class Conductor:
     ) -> tuple[tuple, dict[str, Any]] | None:
         """Does what is due before layer `i`, whose arguments are called `names`."""
         route, current = self.route, self.current
-        if route.mode == "base" or (route.mode == "working" and i != self.trunk):
+        if route.mode == "base" or (route.mode == "working" and i != self.trunk) or current.routed:
             return None
         given = dict(zip(names, args, strict=False)) | kwargs
         hidden = given[names[0]]
@@ -152,7 +165,7 @@ class Conductor:
             given[names[0]] = self._with_noise(hidden).requires_grad_(getattr(layer, "gradient_checkpointing", False))
             return _as_passed(names, args, given)
         if i in self.depths and current.needs_features:
-            current.pooled.append(masked_mean(hidden, current.mask))
+            current.pooled.append(self.pool(hidden, current.mask))
         if i == self.trunk:
             current.fork = self._fork(current, len(hidden), hidden.device)
             route.plan = current.fork.plan
@@ -182,7 +195,7 @@ class Conductor:
         if current.choice.asks_signature and features is not None:
             likelihood = root.likelihood(features)
         knowledge = root.knowledge[root.active_adapters[0]]
-        plan = make_plan(current.choice, knowledge, tables, rows, likelihood, current.request.group)
+        plan = make_plan(current.choice, knowledge, tables, rows, likelihood, current.group)
         return Fork(current.choice, plan, tables, rows, features)
 
     def _project(self, features: Tensor) -> Tensor:
@@ -202,16 +215,31 @@ class Conductor:
         self.current = Pass()
         if mode == "base":
             return output
-        answer = (
-            self._working(output[0], current)
-            if current.fork is None
-            else self._answer(output[0], current, current.fork)
-        )
-        return answer if isinstance(output, ModelOutput) else answer.to_tuple()
+        answer = self.finish(output, current)
+        return answer if answer is output or isinstance(output, ModelOutput) else answer.to_tuple()
+
+    def pool(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """What a hidden state adds to the signature: `[B, T, H]` → `[B, H]`, float32."""
+        return masked_mean(hidden, mask)
+
+    def finish(self, output: Any, current: Pass) -> Any:
+        """The answer of a pass that an adapter took part in."""
+        raise NotImplementedError
+
+
+class HeadConductor(Conductor):
+    """For bases without a head: the adapter's heads turn the last hidden states into answers."""
+
+    targets = TARGETS
+
+    def finish(self, output: Any, current: Pass) -> LifelongOutput:
+        if current.fork is None:
+            return self._working(output[0], current)
+        return self._answer(output[0], current, current.fork)
 
     def _working(self, hidden: Tensor, current: Pass) -> LifelongOutput:
-        objective = get_objective(current.kind)
-        mask = _mask_for(current.mask, hidden)
+        objective = head_objective(current.kind)
+        mask = mask_for(current.mask, hidden)
         logits = self.root.working_logits(hidden if objective.per_token else masked_mean(hidden, mask))
         if not set(objective.targets) <= set(current.targets):
             return LifelongOutput(logits=logits)
@@ -219,8 +247,8 @@ class Conductor:
 
     def _answer(self, hidden: Tensor, current: Pass, fork: Fork) -> LifelongOutput:
         tables, plan = fork.tables, fork.plan
-        mask = _mask_for(current.mask, hidden, plan.row)
-        pooled = not any(get_objective(kind).per_token for kind in tables.kinds)
+        mask = mask_for(current.mask, hidden, plan.row)
+        pooled = not any(head_objective(kind).per_token for kind in tables.kinds)
         seen = masked_mean(hidden, mask).unsqueeze(1) if pooled else hidden
         logits = self.root.plan_logits(seen, plan)
         spread = row_distributions(logits, mask, plan, tables, pooled)
@@ -268,6 +296,12 @@ def masked_mean(hidden: Tensor, mask: Tensor | None) -> Tensor:
 
 def _attention_mask(kwargs: dict[str, Any]) -> Tensor | None:
     mask = kwargs.get("attention_mask")
+    if isinstance(mask, Mapping):  # one mask for each sort of attention
+        mask = mask.get("full_attention")
+    if mask is not None and mask.dim() == 4:  # what each token sees: the last one sees all that is no padding
+        mask = (mask if mask.dtype == torch.bool else mask >= 0)[:, 0, -1].long()
+        tokens = kwargs.get("input_ids")
+        return mask if tokens is None else mask[:, : tokens.shape[1]]
     if mask is not None and mask.dim() == 2:
         return mask
     tokens = kwargs.get("input_ids")
@@ -275,7 +309,7 @@ def _attention_mask(kwargs: dict[str, Any]) -> Tensor | None:
     return None if tokens is None else torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
 
 
-def _mask_for(mask: Tensor | None, hidden: Tensor, row: Tensor | None = None) -> Tensor:
+def mask_for(mask: Tensor | None, hidden: Tensor, row: Tensor | None = None) -> Tensor:
     if mask is None:
         return torch.ones(hidden.shape[:2], dtype=torch.long, device=hidden.device)
     return mask if row is None else mask[row]

@@ -17,13 +17,15 @@ class Plan:
 
     Args:
         row (`Tensor`): `[N]`, input row of each row above the trunk; `None` when rows stay as they are (N = B).
-        members (`Tensor`): `[N, K]`, members whose updates are averaged for a row.
+        members (`Tensor`): `[N, K]`, members whose updates are averaged for a row; `[1, K]` where they are the same
+            for all rows.
         weights (`Tensor`): `[N, K]`, their weights, summing to 1 per row (0 where a row has fewer than K members).
         pair (`Tensor`): `[N]`, the (input, group) pair that a row belongs to.
         pair_row (`Tensor`): `[pairs]`, input row of each pair.
         pair_group (`Tensor`): `[pairs]`, group of each pair.
         pair_task (`Tensor`): `[pairs]`, the task whose head and members answer for the pair.
         preference (`Tensor`): `[B, groups]`, the signature's posterior; `None` when the signature was not asked.
+        factors (`dict`, *optional*): The factors of each layer, kept from pass to pass while an answer is generated.
     """
 
     row: Tensor | None
@@ -34,6 +36,7 @@ class Plan:
     pair_group: Tensor
     pair_task: Tensor
     preference: Tensor | None = None
+    factors: dict[nn.Module, tuple[Tensor, Tensor]] | None = None
 
 
 class Route:
@@ -64,6 +67,10 @@ class DriftTunerLayer(nn.Module, BaseTunerLayer):
         for name in self.tensors:
             setattr(self, name, nn.ParameterDict())
         self.register_load_state_dict_pre_hook(size_from_file)
+
+    def holds(self, adapter_name: str) -> bool:
+        """Whether an adapter has tensors here: adapters of one model may have other targets."""
+        return adapter_name in getattr(self, self.tensors[0])
 
     def freeze(self, adapter_name: str) -> None:
         """Nothing but the working tensors is ever trained, however the adapter was loaded."""
@@ -129,36 +136,46 @@ class DriftLayer(DriftTunerLayer):
         if self.route.mode == "base" or self.disable_adapters:
             return result
         name, plan = self.active_adapters[0], self.route.plan
+        if not self.holds(name):
+            return result
         x = x.to(self.drift_A[name].dtype)
         if plan is not None:
-            update = bank_update(x, self.drift_bank_A[name], self.drift_bank_B[name], plan.members, plan.weights)
+            a, b = self._factors(name, plan)
+            update = x @ a.mT @ b.mT
         else:
             update = self.drift_dropout[name](x) @ self.drift_A[name].T @ self.drift_B[name].T
         return result + (update * self.scaling[name]).to(result.dtype)
+
+    def _factors(self, name: str, plan: Plan) -> tuple[Tensor, Tensor]:
+        if plan.factors is not None and self in plan.factors:
+            return plan.factors[self]
+        factors = member_factors(self.drift_bank_A[name], self.drift_bank_B[name], plan.members, plan.weights)
+        if plan.factors is not None:
+            plan.factors[self] = factors
+        return factors
 
     def where(self) -> Any:
         return self.base_layer.weight.device
 
 
-def bank_update(x: Tensor, bank_a: Tensor, bank_b: Tensor, members: Tensor, weights: Tensor) -> Tensor:
-    """The mean of member updates for each row in two batched products.
+def member_factors(bank_a: Tensor, bank_b: Tensor, members: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The factors whose product is the mean update of each row's members: `x @ a.mT @ b.mT`.
 
     `Σ_k weights[n, k] · B_k A_k x_n` is one product of rank K·r: the members' factors are stacked, not summed, so the
     mean of the updates is exact.
 
     Args:
-        x (`Tensor`): `[N, T, in]`.
         bank_a (`Tensor`): `[members, r, in]`.
         bank_b (`Tensor`): `[members, out, r]`.
         members (`Tensor`): `[N, K]`.
         weights (`Tensor`): `[N, K]`.
 
     Returns:
-        `[N, T, out]`.
+        `a [N, K·r, in]` and `b [N, out, K·r]`; without the first dimension where N = 1, for any number of rows.
     """
     a = bank_a[members].flatten(1, 2)
     b = (bank_b[members] * weights[..., None, None].to(bank_b.dtype)).transpose(1, 2).flatten(2, 3)
-    return x @ a.mT @ b.mT
+    return (a[0], b[0]) if len(members) == 1 else (a, b)
 
 
 def empty_bank(shape: tuple[int, ...], device: torch.device | str) -> nn.Parameter:

@@ -16,7 +16,8 @@ from .hooks import TARGETS, LifelongOutput, TrunkDone
 
 
 @contextmanager
-def _asking(model: nn.Module, root: Lifelong, request: Request) -> Iterator[None]:
+def asking(model: nn.Module, root: Lifelong, request: Request) -> Iterator[None]:
+    """Makes the passes inside of it follow a request, in eval mode and without gradients."""
     was_training = model.training
     model.eval()
     root.request = request
@@ -55,7 +56,44 @@ def predict(
 
     Returns:
         [`LifelongOutput`] with `scores [B, D, C]`, `group [B]`, `task [B]`, `uncertainty [B]`, `margin [B]` and, if
-        asked for, `novelty [B]`.
+        asked for, `novelty [B]`. Of a language model, `logits [B, T, V]` instead of scores, and `uncertainty` only
+        where it decided; its answers come from [`generate`].
+
+    Raises:
+        ValueError: when the model knows no task yet, or an argument is none of the choices.
+    """
+    root, request = request_of(model, policy, group, answer, uncertainty, per_batch, novelty, batch)
+    with asking(model, root, request):
+        output: Any = model(**model_inputs(model, batch), **root.conductor.without_cache)
+    if isinstance(output, LifelongOutput):
+        output.last_hidden_state = None
+        return output
+    found: Any = request.found
+    return LifelongOutput(logits=output.logits, **vars(found))
+
+
+def trunk_features(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+    """Pooled hidden states of the trunk, which signatures are made of: `[B, D]`, float32. Stops at the trunk's end."""
+    root = lifelong_of(model)
+    request = Request("features")
+    with asking(model, root, request), suppress(TrunkDone):
+        model(**model_inputs(model, batch), **root.conductor.without_cache)
+    if request.features is None:
+        raise ValueError("The adapter is disabled, so its trunk gives no features; enable it first.")
+    return request.features
+
+
+def request_of(
+    model: nn.Module,
+    policy: str | None,
+    group: int | str | Tensor | None,
+    answer: str | None,
+    uncertainty: str | None,
+    per_batch: bool | None,
+    novelty: bool,
+    batch: Mapping[str, Any],
+) -> tuple[Lifelong, Request]:
+    """The root of a model and what is asked of it.
 
     Raises:
         ValueError: when the model knows no task yet, or an argument is none of the choices.
@@ -64,36 +102,21 @@ def predict(
     name = root.name
     if name is None or not root.knowledge[name].tasks:
         raise ValueError("The adapter knows no task yet (or is disabled). Train it with `DriftTrainer` first.")
+    answers = tuple(a for a in ANSWERS if a == "merged" or root.config[name].task_type != "CAUSAL_LM")
     for key, value, choices in (
         ("policy", policy, (*POLICIES, "oracle")),
-        ("answer", answer, ANSWERS),
+        ("answer", answer, answers),
         ("uncertainty", uncertainty, UNCERTAINTIES),
     ):
         if value is not None and value not in choices:
             raise ValueError(f"`{key}` is {value!r}; choose one of {list(choices)}.")
     if (policy == "oracle") != (group is not None):
         raise ValueError('`group` and `policy="oracle"` go together: give both or neither.')
-    batch = _inputs(model, batch)
-    given = _group_of_rows(root.knowledge[name], group, next(iter(batch.values())))
-    request = Request(policy, given, answer, uncertainty, per_batch, novelty)
-    with _asking(model, root, request):
-        output: Any = model(**batch)
-    output.last_hidden_state = None
-    return output
+    given = _group_of_rows(root.knowledge[name], group, next(iter(model_inputs(model, batch).values())))
+    return root, Request(policy, given, answer, uncertainty, per_batch, novelty)
 
 
-def trunk_features(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-    """Pooled hidden states of the trunk, which signatures are made of: `[B, D]`, float32. Stops at the trunk's end."""
-    root = lifelong_of(model)
-    request = Request("features")
-    with _asking(model, root, request), suppress(TrunkDone):
-        model(**_inputs(model, batch))
-    if request.features is None:
-        raise ValueError("The adapter is disabled, so its trunk gives no features; enable it first.")
-    return request.features
-
-
-def _inputs(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+def model_inputs(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
     device = next(model.parameters()).device
     return {k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor) and k not in TARGETS}
 

@@ -16,7 +16,7 @@ from ..knowledge import (
     normalised_entropy,
     summed_variance,
 )
-from ..objectives import get_objective
+from ..objectives import head_objective
 from .layers import Plan
 
 # The signature alone decides where its posterior reaches CLEAR; elsewhere the MOST_CANDIDATES best groups with at
@@ -150,7 +150,7 @@ def row_distributions(
     )
     parts = []
     for k, kind in enumerate(tables.kinds):
-        objective = get_objective(kind)
+        objective = head_objective(kind)
         rows = (tables.kind[group] == k).nonzero().squeeze(1) if len(tables.kinds) > 1 else None
         own, own_mask = (logits, mask) if rows is None else (logits[rows], mask[rows])
         if rows is not None and not len(rows):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from peft.tuners.tuners_utils import BaseTuner
@@ -10,11 +11,13 @@ from transformers.pytorch_utils import Conv1D
 
 from ..knowledge import KnowledgeBase
 from ..objectives import get_objective
-from .architectures import layers_of, signature_depths, target_names, trunk_layers
+from .architectures import is_causal, settle_trunk, signature_depths, target_names
 from .bank import forget
-from .checks import check_base, check_tensors, describe_base
+from .causal import CausalConductor
+from .checks import check_base, check_task_type, check_tensors, describe_base
+from .export import ExportReport, export
 from .heads import Lifelong, knowledge_of
-from .hooks import Conductor, LifelongOutput
+from .hooks import HeadConductor, LifelongOutput
 from .layers import DriftLayer, DriftTunerLayer, Route
 from .passes import predict
 
@@ -34,6 +37,10 @@ class DriftModel(BaseTuner):
     def predict(self, batch: dict[str, Tensor], **options: Any) -> LifelongOutput:
         """Answers a batch without being told its tasks; see `hf_lifelong.predict`."""
         return predict(self.model, batch, **options)
+
+    def export(self, group: int | str, folder: str | os.PathLike[str], **options: Any) -> ExportReport:
+        """Writes a group as an ordinary LoRA folder; see `hf_lifelong.export`."""
+        return export(self.model, group, folder, **options)
 
     def forget(self, task: str) -> None:
         """Removes a task and everything that was learned from it; see `hf_lifelong.forget`."""
@@ -55,9 +62,9 @@ class DriftModel(BaseTuner):
     def _read_manifest(self, model: Any, config: Any, adapter_name: str) -> None:
         root = getattr(model, "lifelong", None)
         self.route = root.route if root is not None else Route()
+        check_task_type(config, model)
         found = describe_base(model)
-        _, layers = layers_of(model)
-        trunk = trunk_layers(config, len(layers))
+        trunk = settle_trunk(config, model)
         if config.knowledge is None:
             self._new_knowledge = KnowledgeBase(found, trunk, signature_depths(trunk))
         else:
@@ -102,13 +109,14 @@ class DriftModel(BaseTuner):
         if not hasattr(model, "lifelong"):
             hidden, knowledge = int(model.config.hidden_size), self._new_knowledge
             model.lifelong = Lifelong(self.route, hidden, _features(knowledge, hidden, config))
-            model.lifelong.conductor = Conductor(model, model.lifelong, knowledge.trunk, knowledge.depths)
+            conductor = CausalConductor if is_causal(model) else HeadConductor
+            model.lifelong.conductor = conductor(model, model.lifelong, knowledge.trunk, knowledge.depths)
         root = model.lifelong
         device = next(p.device for p in model.parameters())
         root.update_layer(adapter_name, config, self._new_knowledge, device)
         root.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
         for module in model.modules():
-            if isinstance(module, DriftTunerLayer):
+            if isinstance(module, DriftTunerLayer) and module.holds(adapter_name):
                 module.freeze(adapter_name)
         root.train(model.training)
 

@@ -25,7 +25,7 @@ class LearnedTask:
         name (`str`): Name of the task, unique in a knowledge base.
         kind (`str`): Objective of the task, such as `"text-classification"`.
         labels (`tuple[str, ...]`): Label names in the order of the head's rows.
-        width (`int`): Rows of the head of each member.
+        width (`int`): Rows of the head of each member: as many as labels, or 0 on a base with a head of its own.
         members (`int`): Snapshots that were kept.
         group (`str`): Name of the earliest task of the same group; a task that opened a group names itself.
         examples (`int`): Texts that the signature was fitted on.
@@ -108,8 +108,8 @@ class KnowledgeBase:
         """Index of a group given by index, by group name, or by the name of any of its tasks."""
         if isinstance(group, str):
             return self.group_of_task[self.index(group)]
-        if not 0 <= group < len(self.groups):
-            raise KeyError(f"no group {group} in this knowledge base; it has {len(self.groups)} groups")
+        if not isinstance(group, int) or not 0 <= group < len(self.groups):
+            raise KeyError(f"no group {group!r} in this knowledge base; it has {len(self.groups)} groups")
         return group
 
     def with_task(self, task: LearnedTask) -> KnowledgeBase:
@@ -218,8 +218,8 @@ def _read_task(i: int, data: Any) -> LearnedTask:
     for label in data["labels"]:
         _check_type(f"{where}.labels", label, str)
     for key in ("width", "members", "examples"):
-        _check_count(f"{where}.{key}", data[key], least=1)
-    if data["width"] != len(data["labels"]):
+        _check_count(f"{where}.{key}", data[key], least=0 if key == "width" else 1)
+    if data["width"] not in (0, len(data["labels"])):
         raise ManifestError(f"`{where}.width` is {data['width']}, but there are {len(data['labels'])} labels")
     score = data["score"]
     if score is not None and (not isinstance(score, int | float) or isinstance(score, bool) or not 0 <= score <= 1):

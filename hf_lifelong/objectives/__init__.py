@@ -7,11 +7,17 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from .base import Objective
+from .base import HeadObjective, Objective
 
-KINDS: tuple[str, ...] = ("text-classification", "question-answering", "token-classification")
+HEAD_KINDS: tuple[str, ...] = ("text-classification", "question-answering", "token-classification")
+"""Kinds that a head of its own answers, on a base without one (`AutoModel`)."""
 
-__all__ = ["KINDS", "Objective", "get_objective"]
+TEXT_KINDS: tuple[str, ...] = ("text-generation",)
+"""Kinds that a language model answers (`AutoModelForCausalLM`)."""
+
+KINDS: tuple[str, ...] = HEAD_KINDS + TEXT_KINDS
+
+__all__ = ["HEAD_KINDS", "KINDS", "TEXT_KINDS", "HeadObjective", "Objective", "get_objective", "head_objective"]
 
 
 def get_objective(kind: str) -> Objective:
@@ -31,4 +37,12 @@ def get_objective(kind: str) -> Objective:
     # The kind modules import torch, which naming the kinds does not need.
     module = import_module(f".{kind.replace('-', '_')}", __name__)
     objective: Objective = module.OBJECTIVE
+    return objective
+
+
+def head_objective(kind: str) -> HeadObjective:
+    """Returns the objective of a kind in `HEAD_KINDS`; errors as in `get_objective`."""
+    objective = get_objective(kind)
+    if not isinstance(objective, HeadObjective):
+        raise ValueError(f"kind is {kind!r}, which no head answers; choose one of {', '.join(HEAD_KINDS)}.")
     return objective

@@ -25,7 +25,6 @@ class Objective(ABC):
     Attributes:
         kind (`str`): Name of the kind.
         targets (`tuple[str, ...]`): Model inputs that carry the targets.
-        per_token (`bool`): Whether the head reads every token (`True`) or the mean-pooled text (`False`).
         metric (`str`): Key of the primary metric in what `score` returns.
         columns (`dict[str, str]`): Default column name of every role.
         aliases (`dict[str, tuple[str, ...]]`): Further default names of a role, tried in order.
@@ -36,7 +35,6 @@ class Objective(ABC):
 
     kind: ClassVar[str]
     targets: ClassVar[tuple[str, ...]]
-    per_token: ClassVar[bool]
     metric: ClassVar[str]
     columns: ClassVar[dict[str, str]]
     aliases: ClassVar[dict[str, tuple[str, ...]]] = {}
@@ -140,37 +138,6 @@ class Objective(ABC):
             desc=f"Encoding for {self.kind}",
         )
 
-    def decode(
-        self,
-        scores: np.ndarray,
-        features: Dataset,
-        examples: Dataset,
-        columns: Mapping[str, str],
-        labels: Sequence[str],
-    ) -> list[dict[str, Any]]:
-        """Turns the probabilities of all features into one answer per example.
-
-        Args:
-            scores (`np.ndarray` of shape `[F, D, C]`): Probabilities as `distributions` gives them, of right-padded
-                features. D and C may be larger or smaller than a feature needs; what is missing counts as zero.
-            features (`datasets.Dataset` of F rows): Made by `encode(training=False)`.
-            examples (`datasets.Dataset` of E rows): The data set that `features` was made of.
-            columns (`dict[str, str]`): Role to column name.
-            labels (`list[str]`): The task's label names.
-
-        Returns:
-            `list[dict]`: E answers in the order of `examples`, each with at least `answer` and `score`.
-
-        Raises:
-            ValueError: If the sizes do not fit, or `features` lacks the columns in `extras`.
-        """
-        missing = [name for name in self.extras if name not in features.column_names]
-        if missing:
-            raise ValueError(f"features has no column {missing[0]!r}; make it with encode(..., training=False).")
-        table = features.select_columns(list(self.extras)).with_format("arrow")[:]
-        sources = self.sources_of(examples, self.resolve_columns(examples, columns))
-        return self.decode_rows(scores, {name: table.column(name) for name in self.extras}, sources, labels)
-
     @abstractmethod
     def label_names(self, dataset: Dataset, columns: Mapping[str, str]) -> list[str]:
         """Returns the label names, in the order of the head's outputs.
@@ -186,48 +153,6 @@ class Objective(ABC):
     @abstractmethod
     def head_width(self, labels: Sequence[str]) -> int:
         """Returns W, the number of outputs of the head."""
-
-    @abstractmethod
-    def loss(self, logits: Tensor, batch: Mapping[str, Tensor], mask: Tensor) -> Tensor:
-        """Returns the loss that training minimises.
-
-        Args:
-            logits (`Tensor` of shape `[N, T, W]` if `per_token` else `[N, W]`): Outputs of the head, any float dtype.
-            batch (`dict[str, Tensor]`): Holds `targets`, int64.
-            mask (`Tensor` of shape `[N, T]`): Attention mask, 1 for tokens and 0 for padding.
-
-        Returns:
-            `Tensor`: float32 scalar in nats; 0 if the batch has no target that counts.
-        """
-
-    @abstractmethod
-    def distributions(self, logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the distributions that answers and their uncertainty are taken of.
-
-        Args:
-            logits (`Tensor` of shape `[N, T, W]` if `per_token` else `[N, W]`): Outputs of the head, any float dtype.
-            mask (`Tensor` of shape `[N, T]`): Attention mask, 1 for tokens and 0 for padding.
-
-        Returns:
-            `tuple[Tensor, Tensor, Tensor]`, all float32: `probabilities` `[N, D, C]`, which sum to 1 over C;
-            `weights` `[N, D]`, each distribution's share in the row's uncertainty, which sum to 1 over D;
-            `log_classes` `[N, D]`, the largest entropy a distribution can have, in nats, at least log 2.
-        """
-
-    @abstractmethod
-    def decode_rows(
-        self, scores: np.ndarray, features: Mapping[str, Any], sources: Sequence[Any], labels: Sequence[str]
-    ) -> list[dict[str, Any]]:
-        """`decode` for features that are not in a data set, such as those of `inputs.encode_inputs`.
-
-        Args:
-            scores (`np.ndarray` of shape `[F, D, C]`): As in `decode`.
-            features (`dict`): The columns in `extras`, F entries each; `example` counts from 0 to E - 1.
-            sources (`list` of length E): What answers are cut from: contexts (question answering), word lists (token
-                classification), anything (text classification). An input of another form has no such source:
-                give `""` or `None`, and the answer is empty.
-            labels (`list[str]`): The task's label names.
-        """
 
     @abstractmethod
     def references(self, examples: Dataset, columns: Mapping[str, str], labels: Sequence[str]) -> list[Any]:
@@ -279,10 +204,6 @@ class Objective(ABC):
         """Says what a role's column must hold, or returns `None` if `feature` is that."""
 
     @abstractmethod
-    def sources_of(self, examples: Dataset, columns: Mapping[str, str]) -> list[Any]:
-        """Returns `sources` of `decode_rows` for a data set."""
-
-    @abstractmethod
     def _check_tokenised(self, dataset: Dataset, labels: Sequence[str]) -> None:
         """Raises a `ValueError` if a tokenised data set's targets do not fit `labels`."""
 
@@ -319,6 +240,93 @@ class Objective(ABC):
 
     def _tokenised_extras(self, dataset: Dataset) -> dict[str, list[Any]]:
         return {"example": list(range(len(dataset)))}
+
+
+class HeadObjective(Objective):
+    """A kind of task that is answered by a head of its own on a base without one.
+
+    Attributes:
+        per_token (`bool`): Whether the head reads every token (`True`) or the mean-pooled text (`False`).
+    """
+
+    per_token: ClassVar[bool]
+
+    def decode(
+        self,
+        scores: np.ndarray,
+        features: Dataset,
+        examples: Dataset,
+        columns: Mapping[str, str],
+        labels: Sequence[str],
+    ) -> list[dict[str, Any]]:
+        """Turns the probabilities of all features into one answer per example.
+
+        Args:
+            scores (`np.ndarray` of shape `[F, D, C]`): Probabilities as `distributions` gives them, of right-padded
+                features. D and C may be larger or smaller than a feature needs; what is missing counts as zero.
+            features (`datasets.Dataset` of F rows): Made by `encode(training=False)`.
+            examples (`datasets.Dataset` of E rows): The data set that `features` was made of.
+            columns (`dict[str, str]`): Role to column name.
+            labels (`list[str]`): The task's label names.
+
+        Returns:
+            `list[dict]`: E answers in the order of `examples`, each with at least `answer` and `score`.
+
+        Raises:
+            ValueError: If the sizes do not fit, or `features` lacks the columns in `extras`.
+        """
+        missing = [name for name in self.extras if name not in features.column_names]
+        if missing:
+            raise ValueError(f"features has no column {missing[0]!r}; make it with encode(..., training=False).")
+        table = features.select_columns(list(self.extras)).with_format("arrow")[:]
+        sources = self.sources_of(examples, self.resolve_columns(examples, columns))
+        return self.decode_rows(scores, {name: table.column(name) for name in self.extras}, sources, labels)
+
+    @abstractmethod
+    def loss(self, logits: Tensor, batch: Mapping[str, Tensor], mask: Tensor) -> Tensor:
+        """Returns the loss that training minimises.
+
+        Args:
+            logits (`Tensor` of shape `[N, T, W]` if `per_token` else `[N, W]`): Outputs of the head, any float dtype.
+            batch (`dict[str, Tensor]`): Holds `targets`, int64.
+            mask (`Tensor` of shape `[N, T]`): Attention mask, 1 for tokens and 0 for padding.
+
+        Returns:
+            `Tensor`: float32 scalar in nats; 0 if the batch has no target that counts.
+        """
+
+    @abstractmethod
+    def distributions(self, logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the distributions that answers and their uncertainty are taken of.
+
+        Args:
+            logits (`Tensor` of shape `[N, T, W]` if `per_token` else `[N, W]`): Outputs of the head, any float dtype.
+            mask (`Tensor` of shape `[N, T]`): Attention mask, 1 for tokens and 0 for padding.
+
+        Returns:
+            `tuple[Tensor, Tensor, Tensor]`, all float32: `probabilities` `[N, D, C]`, which sum to 1 over C;
+            `weights` `[N, D]`, each distribution's share in the row's uncertainty, which sum to 1 over D;
+            `log_classes` `[N, D]`, the largest entropy a distribution can have, in nats, at least log 2.
+        """
+
+    @abstractmethod
+    def decode_rows(
+        self, scores: np.ndarray, features: Mapping[str, Any], sources: Sequence[Any], labels: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """`decode` for features that are not in a data set, such as those of `inputs.encode_inputs`.
+
+        Args:
+            scores (`np.ndarray` of shape `[F, D, C]`): As in `decode`.
+            features (`dict`): The columns in `extras`, F entries each; `example` counts from 0 to E - 1.
+            sources (`list` of length E): What answers are cut from: contexts (question answering), word lists (token
+                classification), anything (text classification). An input of another form has no such source:
+                give `""` or `None`, and the answer is empty.
+            labels (`list[str]`): The task's label names.
+        """
+
+    @abstractmethod
+    def sources_of(self, examples: Dataset, columns: Mapping[str, str]) -> list[Any]:
+        """Returns `sources` of `decode_rows` for a data set."""
 
 
 def check_dataset(dataset: Any) -> None:

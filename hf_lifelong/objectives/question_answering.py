@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import string
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .base import (
-    Objective,
+    HeadObjective,
     check_comparable,
     check_dataset,
     check_not_empty,
@@ -23,6 +20,7 @@ from .base import (
 )
 from .inputs import check_texts, tokenize_windows
 from .labels import IGNORED
+from .matching import match_scores
 from .numeric import LOG_2, fit, mask_padding, mean_cross_entropy, padded
 
 if TYPE_CHECKING:
@@ -32,11 +30,8 @@ if TYPE_CHECKING:
 MAX_ANSWER_TOKENS = 30
 """Longest answer that decoding considers, the customary limit for SQuAD."""
 
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
 
-
-class QuestionAnswering(Objective):
+class QuestionAnswering(HeadObjective):
     """Start and end token of the answer in each window of the context.
 
     Features of `encode(training=False)` carry `example` and `offsets` (per token `[start, end]` in characters of the
@@ -112,13 +107,7 @@ class QuestionAnswering(Objective):
 
     def score(self, answers: Sequence[Any], references: Sequence[Mapping[str, list[str]]]) -> dict[str, float]:
         check_comparable(answers, references)
-        exact = f1 = 0.0
-        for answer, reference in zip(answers, references, strict=True):
-            if isinstance(answer, str):
-                # Without gold answers the empty one is right, and there is no partly right one.
-                exact += max((exact_match(answer, gold) for gold in reference["text"]), default=not normalise(answer))
-                f1 += max((token_f1(answer, gold) for gold in reference["text"]), default=not normalise(answer))
-        return {"exact_match": exact / len(references), "f1": f1 / len(references)}
+        return match_scores(answers, references)
 
     def majority(self, references_train: Sequence[Any], references_test: Sequence[Any]) -> float:
         """The empty answer's: no answer is frequent. 0 where every question has an answer."""
@@ -223,23 +212,6 @@ def best_spans(scores: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.n
         best = np.where(better, value, best)
         first, last = np.where(better, at, first), np.where(better, at + length, last)
     return best, first, last
-
-
-def normalise(text: str) -> str:
-    """Lower-cases and drops punctuation, articles and surplus blanks, as the official SQuAD v1.1 evaluation does."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
-
-
-def exact_match(answer: str, gold: str) -> float:
-    """1.0 if two answers are equal after normalisation, else 0.0 (SQuAD v1.1)."""
-    return float(normalise(answer) == normalise(gold))
-
-
-def token_f1(answer: str, gold: str) -> float:
-    """F1 of the words that two answers have in common after normalisation, in [0, 1] (SQuAD v1.1)."""
-    given, right = normalise(answer).split(), normalise(gold).split()
-    common = sum((Counter(given) & Counter(right)).values())
-    return 2 * common / (len(given) + len(right)) if common else 0.0
 
 
 def _cut_answer(source: Any, start: int, end: int, score: float) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .base import (
-    Objective,
+    HeadObjective,
     check_comparable,
     check_dataset,
     check_not_empty,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class TextClassification(Objective):
+class TextClassification(HeadObjective):
     """One of C labels for each text. Features of `encode(training=False)` carry `example`.
 
     Metrics: `accuracy` (primary) and `f1`, macro-averaged over the labels that occur in the references.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .base import (
-    Objective,
+    HeadObjective,
     check_comparable,
     check_dataset,
     check_not_empty,
@@ -45,7 +45,7 @@ _ENTITY_TAG = re.compile(r"O|[BIES]-.+", re.DOTALL)
 _WRONG_ENTITY = "\N{REPLACEMENT CHARACTER}"
 
 
-class TokenClassification(Objective):
+class TokenClassification(HeadObjective):
     """One of C labels for each word; a word's label is that of its first token.
 
     Features of `encode(training=False)` carry `example` and `words` (per token the index of its word, -1 for special

@@ -7,7 +7,7 @@ routing is done again, and only rows that go elsewhere are run.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,9 @@ from tqdm.auto import tqdm
 
 from ..adapter import knowledge_of, lifelong_of, predict, trunk_features
 from ..adapter.decoding import decode_answers
+from ..adapter.generation import answer_prompts, likeliest_labels
 from ..knowledge import KnowledgeBase, group_posterior
+from ..objectives import head_objective
 from ..objectives.base import MODEL_INPUTS
 from .tasks import PreparedTask, Split
 
@@ -51,7 +53,7 @@ class Scorer:
     def __init__(self, model: torch.nn.Module, accelerator: Any, batch_size: int, quiet: bool) -> None:
         self.model, self.accelerator, self.batch_size, self.quiet = model, accelerator, batch_size, quiet
         self._features: dict[int, torch.Tensor] = {}
-        self._answers: dict[tuple[int, str], dict[int, np.ndarray]] = defaultdict(dict)
+        self._answers: dict[tuple[int, str], dict[int, Any]] = defaultdict(dict)
         self._splits: list[Split] = []  # keeps the splits alive whose ids are keys
 
     def clear(self) -> None:
@@ -111,8 +113,8 @@ class Scorer:
 
     def _answers_of(
         self, prepared: PreparedTask, split: Split, wanted: dict[str, list[int]]
-    ) -> dict[tuple[int, str], np.ndarray]:
-        """Scores `[D, C]` of (row, task) pairs; those known are not run again."""
+    ) -> dict[tuple[int, str], Any]:
+        """What `_ask` gives for (row, task) pairs; those known are not run again."""
         missing = [
             (row, task) for task, rows in wanted.items() for row in rows if row not in self._answers[id(split), task]
         ]
@@ -122,30 +124,49 @@ class Scorer:
             index = [row for row, _ in missing]
             groups = torch.tensor([group_of[task] for _, task in missing])
 
-            def answer(batch: dict[str, torch.Tensor], places: list[int]) -> Iterable[np.ndarray]:
-                return predict(self.model, batch, "oracle", groups[places], "merged").scores.cpu().numpy()  # type: ignore[union-attr]
+            def answer(batch: dict[str, torch.Tensor], places: list[int]) -> list[Any]:
+                return [result for _, result in self._ask(prepared, batch, "oracle", groups[places], "merged")]
 
             # A row may be asked for by several tasks, so answers are told apart by place, not by row.
             places = self._batches(
                 prepared, split.features, index, f"Answering {prepared.name}", answer, by_place=True
             )
-            for place, scores in places:
+            for place, result in places:
                 row, task = missing[place]
-                self._answers[id(split), task][row] = scores
+                self._answers[id(split), task][row] = result
         return {(row, task): self._answers[id(split), task][row] for task, rows in wanted.items() for row in rows}
 
     def _run(
         self, prepared: PreparedTask, split: Split, policy: str | None
-    ) -> tuple[list[str], dict[tuple[int, str], np.ndarray]]:
-        def answer(batch: dict[str, torch.Tensor], places: list[int]) -> Iterable[Any]:
-            out = predict(self.model, batch, policy)
-            return list(zip(out.task.tolist(), out.scores.cpu().numpy(), strict=True))  # type: ignore[union-attr]
+    ) -> tuple[list[str], dict[tuple[int, str], Any]]:
+        def answer(batch: dict[str, torch.Tensor], places: list[int]) -> list[tuple[int, Any]]:
+            return self._ask(prepared, batch, policy)
 
         rows = range(len(split.features))
         names = self.knowledge.names
         found = dict(self._batches(prepared, split.features, rows, f"Answering {prepared.name}", answer))
         chosen = [names[found[row][0]] for row in rows]
         return chosen, {(row, chosen[row]): found[row][1] for row in rows}
+
+    def _ask(
+        self,
+        prepared: PreparedTask,
+        batch: dict[str, torch.Tensor],
+        policy: str | None,
+        group: torch.Tensor | None = None,
+        answer: str | None = None,
+    ) -> list[tuple[int, Any]]:
+        """Per row the position of the task that answered, and its scores `[D, C]`, or the text that it gave and, where
+        it has labels, the likeliest of them."""
+        if not prepared.generates:
+            out = predict(self.model, batch, policy, group, answer)
+            return list(zip(out.task.tolist(), out.scores.cpu().numpy(), strict=True))  # type: ignore[union-attr]
+        texts = answer_prompts(self.model, batch, prepared.tokenizer, policy=policy, group=group)
+        group_of = torch.tensor(self.knowledge.group_of_task)
+        groups = group_of[[text["task"] for text in texts]]
+        labels = likeliest_labels(self.model, batch, prepared.tokenizer, texts, groups)
+        rows = zip(texts, labels, strict=True)
+        return [(text["task"], {"answer": text["answer"], "label": label["answer"]}) for text, label in rows]
 
     def _batches(
         self, prepared: PreparedTask, rows: Any, index: Any, title: str, function: Any, by_place: bool = False
@@ -160,28 +181,35 @@ class Scorer:
         with self.accelerator.split_between_processes(batches) as share:
             for places in tqdm(share, desc=title, disable=self.quiet or len(share) < 2, leave=False):
                 batch = {name: [values[p] for p in places] for name, values in inputs.items()}
-                padded = prepared.tokenizer.pad(batch, return_tensors="pt")
-                results.extend(zip(places, function(dict(padded), places), strict=True))
+                results.extend(zip(places, function(prepared.pad(batch), places), strict=True))
         if self.accelerator.num_processes > 1:
             results = gather_object(results)
         for place, result in results:
             yield (place if by_place else int(index[place])), result
 
     def _metrics(
-        self, prepared: PreparedTask, split: Split, chosen: list[str], answers: dict[tuple[int, str], np.ndarray]
+        self, prepared: PreparedTask, split: Split, chosen: list[str], answers: dict[tuple[int, str], Any]
     ) -> dict[str, float]:
+        results = [answers[row, task] for row, task in enumerate(chosen)]
+        references = prepared.objective.references(split.examples, prepared.columns, prepared.labels)
+        if prepared.generates:
+            metrics = prepared.objective.score([result["answer"] for result in results], references)
+            if prepared.labels:
+                right = [result["label"] in gold["text"] for result, gold in zip(results, references, strict=True)]
+                metrics["accuracy"] = float(np.mean(right))
+            return metrics
+        objective = head_objective(prepared.kind)
         knowledge = self.knowledge
         place = {name: i for i, name in enumerate(knowledge.names)}
         rows = split.features.with_format(None)[:]
         found = decode_answers(
             knowledge,
             [place[task] for task in chosen],
-            [answers[row, task] for row, task in enumerate(chosen)],
-            {name: rows[name] for name in prepared.objective.extras},
-            prepared.objective.sources_of(split.examples, prepared.columns),
+            results,
+            {name: rows[name] for name in objective.extras},
+            objective.sources_of(split.examples, prepared.columns),
         )
         # An answer of another kind cannot be right, even where its words are those of a right one.
         same = [knowledge.tasks[answer["task"]].kind == prepared.kind for answer in found]
         given = [answer["answer"] if ok else None for answer, ok in zip(found, same, strict=True)]
-        references = prepared.objective.references(split.examples, prepared.columns, prepared.labels)
-        return prepared.objective.score(given, references)
+        return objective.score(given, references)

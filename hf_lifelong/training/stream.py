@@ -169,7 +169,7 @@ def starting_point(trainer: DriftTrainer, prepared: PreparedTask) -> LearnedTask
 
 def train_features(trainer: DriftTrainer, prepared: PreparedTask) -> torch.Tensor:
     """Trunk features of the training texts that a signature is fitted on, `[n, D]`."""
-    return trainer.scorer.features(prepared, prepared.train, trainer.args.signature_samples)
+    return trainer.scorer.features(prepared, prepared.asked, trainer.args.signature_samples)
 
 
 def keep(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None) -> LearnedTask:
@@ -190,7 +190,7 @@ def keep(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None
         width=prepared.width,
         members=len(trainer.snapshots.snapshots),
         group=prepared.name,
-        examples=min(len(prepared.train), trainer.args.signature_samples),
+        examples=min(len(prepared.asked), trainer.args.signature_samples),
         started_from=started_from,
     )
     add_task(model, learned, trainer.snapshots.snapshots, signature)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import zlib
 from collections.abc import Callable
@@ -11,10 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import DataCollatorForTokenClassification, DataCollatorWithPadding, EvalPrediction
+from transformers import (
+    DataCollatorForSeq2Seq,
+    DataCollatorForTokenClassification,
+    DataCollatorWithPadding,
+    EvalPrediction,
+)
 
 from ..adapter import DriftAdapterConfig
-from ..objectives import KINDS, Objective, get_objective
+from ..objectives import HEAD_KINDS, KINDS, TEXT_KINDS, Objective, get_objective, head_objective
+from ..objectives.prompts import ensure_padding, with_prompts
 
 
 @dataclass
@@ -23,15 +30,19 @@ class Task:
 
     Args:
         name (`str`): Unique name of the task.
-        kind (`str`): `"text-classification"`, `"question-answering"` or `"token-classification"`.
+        kind (`str`): `"text-classification"`, `"question-answering"` or `"token-classification"`; on a causal language
+            model `"text-generation"`.
         train (`datasets.Dataset`): Training data; only this is learned from.
         validation (`datasets.Dataset`, *optional*): For grouping and early stopping. Split off the
             training data where it is absent.
         test (`datasets.Dataset`, *optional*): For scores only; nothing is chosen by it. A task without it is scored
             on its validation part.
         columns (`dict[str, str]`, *optional*): Role → column, where a column has another name than the kind expects
-            (`text`, `text_pair`, `label`; `question`, `context`, `answers`; `tokens`, `tags`).
+            (`text`, `text_pair`, `label`; `question`, `context`, `answers`; `tokens`, `tags`; `prompt`, `answer`).
         compute_metrics (`Callable`, *optional*): As in `Trainer`, for evaluations while this task is trained.
+        template (`str`, *optional*): For text generation: what makes a prompt of a row's columns, in the spelling of
+            `str.format`, such as `"{title}: {body}"`. Where the tokenizer has a chat template, prompts go through it
+            in any case, and must not contain it.
     """
 
     name: str
@@ -41,12 +52,15 @@ class Task:
     test: Dataset | None = None
     columns: dict[str, str] = field(default_factory=dict)
     compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None
+    template: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
             raise ValueError(f"`name` of a task must be a text that is not empty, not {self.name!r}.")
         if self.kind not in KINDS:
             raise ValueError(f"`kind` of task `{self.name}` is {self.kind!r}; choose one of {list(KINDS)}.")
+        if self.template is not None and self.kind not in TEXT_KINDS:
+            raise ValueError(f"`template` of task `{self.name}`: only a text-generation task has prompts to write.")
         for split in ("train", "validation", "test"):
             data = getattr(self, split)
             if data is None and split != "train":
@@ -86,30 +100,46 @@ class PreparedTask:
         self.task, self.name, self.kind = task, task.name, task.kind
         self.tokenizer, self.config = tokenizer, config
         self.objective: Objective = get_objective(task.kind)
+        self.generates = task.kind in TEXT_KINDS
         try:
+            check_kind(task.kind, config)
+            if self.generates and tokenizer is not None:
+                ensure_padding(tokenizer)
             train, validation = self._split(validation_share)
             self.columns = self.objective.resolve_columns(train, task.columns)
-            self.labels = tuple(self.objective.label_names(task.train, self.columns))
+            self.labels = tuple(self.objective.label_names(train, self.columns))
             self.width = self.objective.head_width(self.labels)
             self.train_examples = train
             self.train = self._encode(train, training=True)
             self.validation = Split(validation, self._encode(validation, training=False))
             # What scores are measured on; encoded now, so that bad data is refused before anything is trained.
-            self.test = (
-                self.validation if task.test is None else Split(task.test, self._encode(task.test, training=False))
-            )
+            test = None if task.test is None else self._with_prompts(task.test)
+            self.test = self.validation if test is None else Split(test, self._encode(test, training=False))
         except ValueError as error:
             raise ValueError(f"Task `{task.name}`: {error}") from error
+
+    @functools.cached_property
+    def asked(self) -> Dataset:
+        """The training rows as the model is asked them, without answers: what a signature is fitted on."""
+        return self._encode(self.train_examples, training=False) if self.generates else self.train
+
+    @functools.cached_property
+    def held_out(self) -> Dataset:
+        """The validation rows with their targets, for evaluation while the task is trained."""
+        return self._encode(self.validation.examples, training=True) if self.generates else self.validation.features
 
     def _split(self, share: float) -> tuple[Dataset, Dataset]:
         task = self.task
         if task.validation is not None:
-            return task.train, task.validation
+            return self._with_prompts(task.train), self._with_prompts(task.validation)
         if len(task.train) < 2:
             raise ValueError("`train` has one row, so no validation part can be split off; give more rows.")
         size = min(max(round(len(task.train) * share), 1), len(task.train) - 1)
         parts = task.train.train_test_split(test_size=size, seed=zlib.crc32(task.name.encode()))
-        return parts["train"], parts["test"]
+        return self._with_prompts(parts["train"]), self._with_prompts(parts["test"])
+
+    def _with_prompts(self, data: Dataset) -> Dataset:
+        return with_prompts(data, self.task.columns, self.task.template) if self.generates else data
 
     def _encode(self, data: Dataset, training: bool) -> Dataset:
         config = self.config
@@ -130,18 +160,44 @@ class PreparedTask:
         """Pads a batch of this kind's features."""
         if self.tokenizer is None:
             return None
+        if self.generates:
+            return DataCollatorForSeq2Seq(self.tokenizer)
         per_token = self.kind == "token-classification"
         return (DataCollatorForTokenClassification if per_token else DataCollatorWithPadding)(self.tokenizer)
 
-    def metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+    def pad(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """Tensors of some rows: prompts are padded on the left, because answers follow them."""
+        side = "left" if self.generates else None
+        return dict(self.tokenizer.pad(batch, return_tensors="pt", padding_side=side))
+
+    @property
+    def compute_metrics(self) -> Callable[[EvalPrediction], dict[str, float]] | None:
+        """The kind's metrics, for evaluations while the task is trained; none beside the loss for text generation,
+        where they would need the logits of all tokens."""
+        return None if self.generates else self._metrics
+
+    def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         """The kind's metrics of the working adapter on the validation part, from logits padded with -100."""
+        objective = head_objective(self.kind)
         logits = torch.as_tensor(np.asarray(prediction.predictions), dtype=torch.float32)
         mask = logits[..., 0] != -100 if logits.dim() == 3 else torch.ones(len(logits), 1, dtype=torch.bool)
-        scores = self.objective.distributions(logits, mask)[0].numpy()
+        scores = objective.distributions(logits, mask)[0].numpy()
         split = self.validation
-        found = self.objective.decode(scores, split.features, split.examples, self.columns, self.labels)
-        references = self.objective.references(split.examples, self.columns, self.labels)
-        return self.objective.score([answer["answer"] for answer in found], references)
+        found = objective.decode(scores, split.features, split.examples, self.columns, self.labels)
+        references = objective.references(split.examples, self.columns, self.labels)
+        return objective.score([answer["answer"] for answer in found], references)
+
+
+def check_kind(kind: str, config: DriftAdapterConfig) -> None:
+    """Refuses a kind of task that the base cannot answer.
+
+    Raises:
+        ValueError: names the kinds that it can.
+    """
+    kinds = TEXT_KINDS if config.task_type == "CAUSAL_LM" else HEAD_KINDS
+    if kind not in kinds:
+        base = "a causal language model" if kinds is TEXT_KINDS else "a base without a head (`AutoModel`)"
+        raise ValueError(f"`kind` is {kind!r}, but on {base} a task is one of {list(kinds)}.")
 
 
 def check_names(tasks: list[Task], known: list[str]) -> None:
@@ -162,10 +218,11 @@ def check_names(tasks: list[Task], known: list[str]) -> None:
         seen.add(task.name)
 
 
-def single_task(train: Any, validation: Any, known: list[str]) -> Task:
+def single_task(train: Any, validation: Any, known: list[str], generates: bool) -> Task:
     """The task that `train_dataset=` stands for: its kind is read from its columns.
 
     Args:
+        generates (`bool`): Whether the base is a language model, for which every task is text generation.
         known (`list[str]`): Names of tasks that the adapter has learned; the new one is named otherwise.
 
     Raises:
@@ -175,7 +232,9 @@ def single_task(train: Any, validation: Any, known: list[str]) -> Task:
         what = "is empty" if isinstance(train, Dataset) else f"is a `{type(train).__name__}`"
         raise ValueError(f'`train_dataset` {what}; give a `datasets.Dataset` with rows, such as `data["train"]`.')
     columns = set(train.column_names)
-    if "start_positions" in columns or {"question", "context", "answers"} <= columns:
+    if generates:
+        kind = "text-generation"
+    elif "start_positions" in columns or {"question", "context", "answers"} <= columns:
         kind = "question-answering"
     elif "tokens" in columns or ("labels" in columns and isinstance(train[0]["labels"], list)):
         kind = "token-classification"

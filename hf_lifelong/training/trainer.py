@@ -71,7 +71,8 @@ class DriftTrainer(Trainer):
                 "`eval_dataset` goes with `train_dataset`; with `tasks`, give each `Task` a `validation`."
             )
         if tasks is None:
-            tasks = [single_task(train_dataset, eval_dataset, knowledge_of(model).names)]
+            generates = active_config(model).task_type == "CAUSAL_LM"
+            tasks = [single_task(train_dataset, eval_dataset, knowledge_of(model).names, generates)]
         self.tasks = list(tasks)
         if not self.tasks:
             raise ValueError("`tasks` is empty; give at least one `Task`.")
@@ -91,10 +92,11 @@ class DriftTrainer(Trainer):
             processing_class=processing_class,
             **options,
         )
-        # The adapter's loss is a mean over the batch; Trainer would otherwise take it for one that is scaled already,
-        # because the base's forward accepts any keyword.
-        self.loss_is_scaled_for_ga = False
-        self.model_accepts_loss_kwargs = False
+        if active_config(model).task_type != "CAUSAL_LM":
+            # The adapter's loss is a mean over the batch; Trainer would otherwise take it for one that is scaled
+            # already, because the base's forward accepts any keyword.
+            self.loss_is_scaled_for_ga = False
+            self.model_accepts_loss_kwargs = False
         self.snapshots = SnapshotCallback(active_config(model).members)
         self.add_callback(self.snapshots)
 
@@ -166,11 +168,11 @@ class DriftTrainer(Trainer):
         root = lifelong_of(self.model)
         root.still = not self.args.drift_dropout
         self.task_dir = str(task_folder(self.output_dir, prepared.name))
-        self.train_dataset, self.eval_dataset = prepared.train, prepared.validation.features
+        self.train_dataset, self.eval_dataset = prepared.train, prepared.held_out
         collator = self._user_collator or prepared.collator()
         self.data_collator = collator if collator is not None else self.data_collator
         self.label_names = list(prepared.objective.targets)
-        self.compute_metrics = prepared.task.compute_metrics or self._user_metrics or prepared.metrics
+        self.compute_metrics = prepared.task.compute_metrics or self._user_metrics or prepared.compute_metrics
         renew(self)
 
     def evaluate(

@@ -15,10 +15,11 @@ TASKS = {
 TEXTS = ["a film", "one longer text about the weather in the north", "who?", "it was good and then it was bad again"]
 
 
-def learn_task(model, name, kind, labels, seed, group=None, members=2):
+def learn_task(model, name, kind, labels, seed, group=None, members=2, width=None):
     """One task with random members, and a signature around a random centre. Returns its snapshots."""
     root = lifelong_of(model)
-    open_task(model, kind, labels, len(labels))
+    width = len(labels) if width is None else width
+    open_task(model, kind, labels, width)
     generator = torch.Generator().manual_seed(seed)
     snapshots = []
     for _ in range(members):
@@ -28,9 +29,20 @@ def learn_task(model, name, kind, labels, seed, group=None, members=2):
                     parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
         snapshots.append(take_snapshot(model))
     features = torch.randn(12, root.features, generator=generator) + torch.randn(root.features, generator=generator)
-    task = LearnedTask(name, kind, labels, len(labels), members, group or name, 12)
+    task = LearnedTask(name, kind, labels, width, members, group or name, 12)
     add_task(model, task, snapshots, fit_signature(features, root.config[root.active_adapters[0]].signature_rank))
     close_task(model)
+    return snapshots
+
+
+LANGUAGE_TASKS = {"films": ("bad", "good"), "news": ("sports", "world", "the weather"), "answers": ()}
+
+
+def learn_language_task(model, name, labels, seed, members=2):
+    """A task of a language model: as `learn_task`, without a head."""
+    root = lifelong_of(model)
+    snapshots = learn_task(model, name, "text-generation", labels, seed, members=members, width=0)
+    assert root.drift_bank_head_weight["default"].shape[0] == 0
     return snapshots
 
 

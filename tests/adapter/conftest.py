@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from adapter_helpers import TASKS, TEXTS, learn_task
+from adapter_helpers import LANGUAGE_TASKS, TASKS, TEXTS, learn_language_task, learn_task
 from peft import get_peft_model
-from transformers import AutoModel
+from transformers import AutoModel, AutoModelForCausalLM
 
 from hf_lifelong import DriftAdapterConfig
 
@@ -19,6 +19,21 @@ def make_model(tiny_folder):
         model = get_peft_model(base, DriftAdapterConfig(**config))
         for name in tasks:
             learn_task(model, name, *TASKS[name], seed=list(TASKS).index(name))
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_language_model(tiny_language_folder):
+    """`make_language_model(model_type, **config)`: a tiny language model with an adapter that knows three tasks."""
+
+    def make(model_type="llama", tasks=tuple(LANGUAGE_TASKS), dtype=torch.float32, **config):
+        base = AutoModelForCausalLM.from_pretrained(tiny_language_folder(model_type), dtype=dtype)
+        config = {"r": 2, "members": 2, "signature_rank": 4, **config}
+        model = get_peft_model(base, DriftAdapterConfig(task_type="CAUSAL_LM", **config))
+        for name in tasks:
+            learn_language_task(model, name, LANGUAGE_TASKS[name], seed=list(LANGUAGE_TASKS).index(name))
         return model.eval()
 
     return make

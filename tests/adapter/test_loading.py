@@ -215,3 +215,14 @@ def test_the_manifest_is_readable_json(make_model, tmp_path):
     assert stored["peft_type"] == "DRIFT"
     assert [t["name"] for t in stored["knowledge"]["tasks"]] == ["films", "news", "answers", "names"]
     assert stored["target_modules"] == sorted(stored["target_modules"])
+
+
+def test_adapters_of_one_model_may_have_other_targets(make_model, bert_folder, batch, tmp_path):
+    wide, narrow = make_model("bert"), make_model("bert", target_modules=["value"])
+    for name, model in (("wide", wide), ("narrow", narrow)):
+        model.save_pretrained(tmp_path / name)
+    both = PeftModel.from_pretrained(AutoModel.from_pretrained(bert_folder, dtype=torch.float32), tmp_path / "wide")
+    both.load_adapter(tmp_path / "narrow", "other")
+    for name, right in (("other", narrow), ("default", wide), ("other", narrow)):
+        both.set_adapter(name)
+        answers_equal(predict(both, batch), predict(right, batch))

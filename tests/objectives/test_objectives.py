@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
 
-from hf_lifelong.objectives import KINDS, Objective, get_objective
+from hf_lifelong.objectives import HEAD_KINDS, KINDS, Objective, get_objective
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -43,6 +43,7 @@ ROWS = {
         "answers": [{"text": ["Jim"], "answer_start": [0]}],
     },
     "token-classification": {"tokens": [["Jim", "did"]], "tags": [["B-PER", "O"]]},
+    "text-generation": {"prompt": ["a", "b"], "answer": ["0", "1"]},
 }
 
 
@@ -93,7 +94,7 @@ def test_scores_need_references_and_as_many_answers(kind):
         objective.majority([], references)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HEAD_KINDS)
 def test_encoding_ignores_the_format_of_a_data_set(kind, tokenizer):
     objective = get_objective(kind)
     data = Dataset.from_dict(ROWS[kind])
@@ -107,7 +108,7 @@ def test_encoding_ignores_the_format_of_a_data_set(kind, tokenizer):
     assert set(train.column_names) == {*tokenizer.model_input_names, *objective.targets}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", HEAD_KINDS)
 def test_features_and_scores_must_fit(kind, tokenizer):
     objective = get_objective(kind)
     data = Dataset.from_dict(ROWS[kind])

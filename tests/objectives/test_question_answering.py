@@ -7,7 +7,8 @@ import torch
 from datasets import Dataset
 
 from hf_lifelong.objectives import get_objective
-from hf_lifelong.objectives.question_answering import best_spans, exact_match, normalise, token_f1, token_span
+from hf_lifelong.objectives.matching import exact_match, normalise, token_f1
+from hf_lifelong.objectives.question_answering import best_spans, token_span
 
 objective = get_objective("question-answering")
 LABELS = ["start", "end"]

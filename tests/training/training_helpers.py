@@ -50,7 +50,16 @@ def encoded(trainer, task: Task) -> PreparedTask:
     """A task's data, encoded once for all tests, because that takes longer than training on it."""
     config, share = active_config(trainer.model), trainer.args.validation_share
     data = [getattr(split, "_fingerprint", None) for split in (task.train, task.validation, task.test)]
-    key = (task.name, task.kind, *data, str(task.columns), task.compute_metrics, config.max_length, share)
+    key = (
+        task.name,
+        task.kind,
+        *data,
+        str(task.columns),
+        task.template,
+        task.compute_metrics,
+        config.max_length,
+        share,
+    )
     if key not in ENCODED:
         ENCODED[key] = PreparedTask(task, trainer.processing_class, config, share)
     return ENCODED[key]

@@ -1,0 +1,326 @@
+"""Export of one group as an ordinary PEFT LoRA folder, which loads without this package."""
+
+from __future__ import annotations
+
+import copy
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from torch import Tensor, nn
+from transformers import (
+    MODEL_FOR_QUESTION_ANSWERING_MAPPING,
+    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
+    AutoModelForQuestionAnswering,
+    AutoModelForTokenClassification,
+    PreTrainedModel,
+)
+from transformers.pytorch_utils import Conv1D
+from transformers.utils import logging
+
+from ..files import atomic_folder, write_tensors
+from ..knowledge import LearnedTask
+from .architectures import layers_of
+from .checks import check_held
+from .export_readme import HEAD_FILE, reading_note, write_readme
+from .heads import Lifelong, lifelong_of
+from .layers import DriftLayer
+from .serving import serving_problems
+
+logger = logging.get_logger(__name__)
+
+FORMATS = ("lora",)
+
+
+@dataclass(frozen=True)
+class StockForm:
+    """The stock model that an exported folder is loaded on.
+
+    Args:
+        auto_class (`str`): Its `transformers` class.
+        task_type (`str`): PEFT's name for what it does.
+        prefix (`str`): What the names of the base model's modules begin with in it.
+        head (`str`, *optional*): Name of its head; `None` when it has none that takes the place of ours.
+    """
+
+    auto_class: str
+    task_type: str
+    prefix: str = ""
+    head: str | None = None
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was exported, and how near it is.
+
+    Args:
+        folder (`Path`): Where it was written.
+        group (`str`): Name of the group.
+        task (`str`): The group's newest task, which answers for it.
+        kind (`str`): Objective of the task.
+        labels (`tuple[str, ...]`): Label names in the order of the logits; a language model answers with their text.
+        members (`tuple[int, ...]`): Members of the task that were merged.
+        rank (`int`): Rank of the LoRA.
+        error (`float`): Relative Frobenius error of the updates of all layers together; 0 unless they were compressed.
+        layer_errors (`dict[str, float]`): The same for each layer.
+        form (`StockForm`): The stock model to load it on.
+        note (`str`): How the logits of that model are read.
+        problems (`list[str]`): What keeps vLLM and LoRAX from serving the folder (`serving_problems`).
+    """
+
+    folder: Path
+    group: str
+    task: str
+    kind: str
+    labels: tuple[str, ...]
+    members: tuple[int, ...]
+    rank: int
+    error: float
+    layer_errors: dict[str, float]
+    form: StockForm
+    note: str
+    problems: list[str]
+
+    def __str__(self) -> str:
+        worst = max(self.layer_errors.values())
+        lines = [
+            f"Task `{self.task}` (members {list(self.members)}) was exported to `{self.folder}`: LoRA of rank "
+            f"{self.rank} in {len(self.layer_errors)} layers for `{self.form.auto_class}`. {self.note}",
+            f"Relative error of the updates: {self.error:.2e} over all layers, {worst:.2e} in the worst one.",
+            *self.problems,
+        ]
+        return "\n".join(lines)
+
+
+def export(
+    model: nn.Module,
+    group: int | str,
+    folder: str | os.PathLike[str],
+    *,
+    format: str = "lora",
+    member: int | None = None,
+    rank: int | None = None,
+) -> ExportReport:
+    """Writes what one group knows as an ordinary PEFT LoRA folder, which needs no `hf_lifelong` to be loaded.
+
+    The members of the group's newest task become one LoRA of rank `members * r`: exactly the mean of their updates.
+    The folder's `README.md` has the code that loads it and answers:
+
+    - language models: `AutoModelForCausalLM`.
+    - token classification and question answering: the stock class, the mean of the members' heads as its head. (Ask
+      `PeftModel.get_base_model()`: PEFT's own wrapper for questions drops `token_type_ids`.)
+    - text classification: a **token** classification model, whose logits averaged over the attention mask are the
+      logits of the text. This package's head is linear on the mean of all tokens, and no stock sequence classification
+      head is, but mean and linear layer commute.
+    - encoders whose stock class has more than a linear layer as head (ModernBERT): `AutoModel`, and the head beside it
+      in `head.safetensors` (`weight [W, H]`, `bias [W]`).
+
+    Args:
+        model (`nn.Module`): A model with a lifelong adapter, however it was loaded; quantised bases too, because none
+            of their weights are read.
+        group (`int` or `str`): Index of the group, its name, or the name of one of its tasks.
+        folder (`str` or `os.PathLike`): Folder to write; must not exist yet, or be empty. Written whole or not at all.
+        format (`str`, *optional*, defaults to `"lora"`): The only format there is.
+        member (`int`, *optional*): Export this one member of the newest task (from 0) instead of all merged.
+        rank (`int`, *optional*): Compress the update of every layer to this rank, by singular value decomposition.
+
+    Returns:
+        [`ExportReport`], which is also logged. What keeps vLLM or LoRAX from serving the folder is in its `problems`
+        and in one warning.
+
+    Raises:
+        KeyError: when there is no such group.
+        ValueError: when an argument is out of range, the folder is taken, the adapter is disabled, knows no task or
+            holds damaged tensors.
+    """
+    target = Path(folder)
+    if format not in FORMATS:
+        raise ValueError(f"`format` is {format!r}; choose one of {list(FORMATS)}.")
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise ValueError(f"`folder` is {str(target)!r}, which exists and is not an empty folder; give a new one.")
+    root = lifelong_of(model)
+    name = root.name
+    if name is None or not root.knowledge[name].tasks:
+        raise ValueError("The adapter knows no task yet (or is disabled), so there is nothing to export.")
+    base: Any = next(m for m in model.modules() if isinstance(m, PreTrainedModel))
+    check_held(base, name)
+    knowledge, drift = root.knowledge[name], root.config[name]
+    index = knowledge.group_index(group)
+    position = knowledge.newest(index)
+    task = knowledge.tasks[position]
+    members = _members(task, member)
+    full_rank = len(members) * drift.r
+    _check_rank(rank, full_rank, len(members))
+
+    form = stock_form(base.config, task)
+    first = knowledge.member_offsets[position]
+    banked = slice(first + members.start, first + members.stop)
+    layers = {form.prefix + n: m for n, m in base.named_modules() if isinstance(m, DriftLayer) and m.holds(name)}
+    tensors, layer_errors, error = _updates(layers, name, banked, rank)
+    head = _mean_head(root, name, banked) if task.width else {}
+    if form.head is not None:
+        tensors |= {f"{form.head}.{part}": value for part, value in head.items()}
+    config = _lora_config(drift, layers, rank or full_rank, form)
+    report = ExportReport(
+        folder=target,
+        group=knowledge.groups[index],
+        task=task.name,
+        kind=task.kind,
+        labels=task.labels,
+        members=tuple(members),
+        rank=config.r,
+        error=error,
+        layer_errors=layer_errors,
+        form=form,
+        note=reading_note(form, task.kind),
+        problems=serving_problems(config, base.config.model_type, len(layers_of(base)[1])),
+    )
+    readme = write_readme(report, drift.base_model_name_or_path, knowledge.base.get("dtype"))
+    with atomic_folder(target) as fresh:
+        config.save_pretrained(str(fresh))
+        write_tensors(fresh / SAFETENSORS_WEIGHTS_NAME, {f"base_model.model.{key}": t for key, t in tensors.items()})
+        if head and form.head is None:
+            write_tensors(fresh / HEAD_FILE, head)
+        (fresh / "README.md").write_text(readme, encoding="utf-8")
+    logger.info(str(report))
+    if report.problems:
+        warnings.warn(f"`{target}` loads with PEFT, but: {' '.join(report.problems)}", stacklevel=2)
+    return report
+
+
+def _members(task: LearnedTask, member: int | None) -> range:
+    if member is None:
+        return range(task.members)
+    if not isinstance(member, int) or isinstance(member, bool) or not 0 <= member < task.members:
+        raise ValueError(
+            f"`member` is {member!r}, but task `{task.name}` has {task.members} members; choose one from 0 to "
+            f"{task.members - 1}, or leave it out to merge all."
+        )
+    return range(member, member + 1)
+
+
+def _check_rank(rank: int | None, full_rank: int, members: int) -> None:
+    if rank is None or (isinstance(rank, int) and not isinstance(rank, bool) and 1 <= rank <= full_rank):
+        return
+    raise ValueError(
+        f"`rank` is {rank!r}, but the update of {members} members has rank {full_rank}; choose one from 1 to "
+        f"{full_rank}, or leave it out for the exact update."
+    )
+
+
+def stock_form(config: Any, task: LearnedTask) -> StockForm:
+    """Which stock model can hold an exported task: one with nothing but a linear layer on top, as our heads are.
+
+    Args:
+        config (`PreTrainedConfig`): Of the base model.
+        task (`LearnedTask`): The task to export; one without a head (`width` 0) is a language model's.
+    """
+    if not task.width:
+        return StockForm("AutoModelForCausalLM", "CAUSAL_LM")
+    auto: Any = AutoModelForTokenClassification
+    known, task_type = MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, "TOKEN_CLS"
+    if task.kind == "question-answering":
+        auto, known, task_type = AutoModelForQuestionAnswering, MODEL_FOR_QUESTION_ANSWERING_MAPPING, "QUESTION_ANS"
+    if type(config) in known:
+        config = copy.deepcopy(config)
+        config.num_labels = task.width
+        with torch.device("meta"):
+            stock = auto.from_config(config, attn_implementation="eager")
+        inner = stock.base_model_prefix
+        on_top = {n: m for n, m in stock.named_children() if n != inner and not isinstance(m, nn.Dropout)}
+        head, layer = next(iter(on_top.items()))
+        shapes = {part: tuple(tensor.shape) for part, tensor in layer.named_parameters()}
+        ours = {"weight": (task.width, config.hidden_size), "bias": (task.width,)}
+        if len(on_top) == 1 and isinstance(layer, nn.Linear) and shapes == ours:
+            return StockForm(auto.__name__, task_type, f"{inner}.", head)
+    return StockForm("AutoModel", "FEATURE_EXTRACTION")
+
+
+def _updates(
+    layers: dict[str, DriftLayer], adapter: str, members: slice, rank: int | None
+) -> tuple[dict[str, Tensor], dict[str, float], float]:
+    """LoRA tensors of all layers, the relative error of each, and that of all together."""
+    tensors, errors = {}, {}
+    lost = whole = 0.0
+    for name, layer in layers.items():
+        banks = (bank[adapter].detach()[members] for bank in (layer.drift_bank_A, layer.drift_bank_B))
+        a, b = merged_update(*banks)
+        errors[name] = 0.0
+        if rank is not None:
+            a, b, values = compressed_update(a, b, rank)
+            tail, total = float(values[rank:].square().sum()), float(values.square().sum())
+            lost, whole = lost + tail, whole + total
+            errors[name] = _ratio(tail, total)
+        tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = a.float().cpu(), b.float().cpu()
+    return tensors, errors, _ratio(lost, whole)
+
+
+def _ratio(lost: float, whole: float) -> float:
+    return (lost / whole) ** 0.5 if whole else 0.0
+
+
+def merged_update(bank_a: Tensor, bank_b: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of member updates as one low-rank pair.
+
+    Args:
+        bank_a (`Tensor`): `[K, r, in]`.
+        bank_b (`Tensor`): `[K, out, r]`.
+
+    Returns:
+        `A [K·r, in]` and `B [out, K·r]`; `B A` is exactly the mean of the `B_k A_k`, because factors are stacked, not
+        averaged.
+    """
+    return bank_a.flatten(0, 1), (bank_b / len(bank_b)).transpose(0, 1).flatten(1, 2)
+
+
+def compressed_update(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The nearest update of a lower rank (in the Frobenius norm), without ever forming `B A`.
+
+    Args:
+        a (`Tensor`): `[R, in]`.
+        b (`Tensor`): `[out, R]`.
+        rank (`int`): Rank to keep, at most R; a layer smaller than it is padded with zeros.
+
+    Returns:
+        `A [rank, in]`, `B [out, rank]` and all singular values of `B A` (at most R), float64 on the CPU.
+    """
+    q_b, r_b = torch.linalg.qr(b.to("cpu", torch.float64))
+    q_a, r_a = torch.linalg.qr(a.to("cpu", torch.float64).T)
+    u, values, v = torch.linalg.svd(r_b @ r_a.T, full_matrices=False)
+    half = values[:rank].sqrt()
+    missing = rank - len(half)
+    new_a = nn.functional.pad(((q_a @ v[:rank].T) * half).T, (0, 0, 0, missing))
+    new_b = nn.functional.pad((q_b @ u[:, :rank]) * half, (0, missing))
+    return new_a, new_b, values
+
+
+def _mean_head(root: Lifelong, adapter: str, members: slice) -> dict[str, Tensor]:
+    """`weight [W, H]` and `bias [W]`, the mean over members of one task."""
+    offsets = root.knowledge[adapter].head_offsets
+    rows, count = slice(offsets[members.start], offsets[members.stop]), members.stop - members.start
+    banks = {"weight": root.drift_bank_head_weight, "bias": root.drift_bank_head_bias}
+    return {part: bank[adapter].detach()[rows].unflatten(0, (count, -1)).mean(0).cpu() for part, bank in banks.items()}
+
+
+def _lora_config(drift: Any, layers: dict[str, DriftLayer], rank: int, form: StockForm) -> LoraConfig:
+    alpha = drift.lora_alpha * rank / drift.r
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=int(alpha) if alpha == int(alpha) else alpha,  # type: ignore[arg-type]
+        lora_dropout=0.0,
+        bias="none",
+        target_modules=list(layers),
+        modules_to_save=[form.head] if form.head else None,
+        fan_in_fan_out=any(isinstance(layer.get_base_layer(), Conv1D) for layer in layers.values()),
+        task_type=form.task_type,
+        base_model_name_or_path=drift.base_model_name_or_path,
+        revision=drift.revision,
+        inference_mode=True,
+    )
+    config.target_modules = list(layers)  # made a set above, whose order in the file would depend on the hash seed
+    return config

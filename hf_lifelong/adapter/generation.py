@@ -1,0 +1,258 @@
+"""Answers of a language model: generated freely, or chosen among the labels of the task that an input is of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from ..objectives.prompts import encode_answers
+from .causal import positions
+from .heads import active_config, knowledge_of
+from .hooks import LifelongOutput
+from .passes import asking, model_inputs, request_of
+
+
+@dataclass
+class Generated:
+    """What `generate` gives for B prompts.
+
+    Args:
+        tokens (`Tensor`): `[B·n, L]`, the answers without their prompts, n for each prompt (`num_return_sequences`).
+        group (`Tensor`): `[B]`, the group that answered.
+        task (`Tensor`): `[B]`, position of that group's newest task.
+        margin (`Tensor`): `[B]`, by how much the group was preferred to the next one.
+        score (`Tensor`, *optional*): `[B·n]`, probability of the answer; not with beams.
+        uncertainty (`Tensor`, *optional*): `[B·n]`, entropy of the distributions that the answer's tokens were chosen
+            from, as a share of the largest possible, averaged over the answer; not with beams.
+        novelty (`Tensor`, *optional*): `[B]`, as in `LifelongOutput`.
+    """
+
+    tokens: Tensor
+    group: Tensor
+    task: Tensor
+    margin: Tensor
+    score: Tensor | None = None
+    uncertainty: Tensor | None = None
+    novelty: Tensor | None = None
+
+
+def generate(
+    model: nn.Module,
+    batch: Mapping[str, Any],
+    policy: str | None = None,
+    group: int | str | Tensor | None = None,
+    per_batch: bool | None = None,
+    novelty: bool = False,
+    **options: Any,
+) -> Generated:
+    """Answers a batch of prompts without being told their tasks, each with the group that its prompt is of.
+
+    `model.generate(...)` does the same with the configuration's policy and says nothing of the groups.
+
+    Args:
+        model (`nn.Module`): A language model with a lifelong adapter, however it was loaded.
+        batch (`dict[str, Tensor]`): `input_ids` and `attention_mask`, `[B, T]`, padded on the left.
+        policy, group, per_batch, novelty: As in [`predict`].
+        options: For `model.generate`: greedy, sampling, beams and streaming are right; chunked prefill, assisted
+            decoding and continuous batching are refused.
+
+    Raises:
+        ValueError: as `predict`; when the prompts are padded on the right; when `generate` is asked for a mode in
+            which groups cannot be chosen on the whole prompt.
+    """
+    root, request = request_of(model, policy, group, None, None, per_batch, novelty, batch)
+    inputs = model_inputs(model, batch)
+    mask = inputs.get("attention_mask")
+    if mask is not None and bool((mask[:, -1] == 0).any()):
+        raise ValueError("`batch` is padded on the right; a language model goes on at the end, so pad on the left.")
+    rows, length = inputs["input_ids"].shape
+    meter = None if options.get("num_beams", 1) > 1 else _Meter(_ends(model, options))
+    if meter is not None:
+        options["logits_processor"] = LogitsProcessorList([*options.get("logits_processor", []), meter])
+    with asking(model, root, request):
+        sequences: Any = model.generate(**inputs, **options)  # type: ignore[operator]
+    sequences = sequences if isinstance(sequences, Tensor) else sequences.sequences
+    found: Any = request.found
+    first = slice(None, None, len(found.group) // rows)
+    score, uncertainty = meter.result(sequences, length) if meter is not None else (None, None)
+    return Generated(
+        tokens=sequences[:, length:],
+        group=found.group[first],
+        task=found.task[first],
+        margin=found.margin[first],
+        score=score,
+        uncertainty=uncertainty,
+        novelty=found.novelty[first] if found.novelty is not None else None,
+    )
+
+
+def score_labels(
+    model: nn.Module,
+    batch: Mapping[str, Any],
+    tokenizer: Any,
+    policy: str | None = None,
+    group: int | str | Tensor | None = None,
+    per_batch: bool | None = None,
+    novelty: bool = False,
+) -> LifelongOutput:
+    """Probabilities of the labels of the task that each prompt is of, by the likelihood of their names as answers.
+
+    The prompts run once; the names of all labels go on from their cache together.
+
+    Args:
+        model, batch, policy, group, per_batch, novelty: As in [`generate`].
+        tokenizer: The base's tokenizer.
+
+    Returns:
+        [`LifelongOutput`] with `scores [B, 1, C]`, zero padded and all zero where the task has no labels, `group`,
+        `task`, `uncertainty` (entropy of the scores as a share of the largest possible), `margin` and `novelty`.
+    """
+    root, request = request_of(model, policy, group, None, None, per_batch, novelty, batch)
+    inputs = model_inputs(model, batch)
+    tasks = root.knowledge[root.active_adapters[0]].tasks
+    with asking(model, root, request):
+        output: Any = model(**inputs, use_cache=True)
+        found: Any = request.found
+        names = [tasks[t].labels for t in found.task.tolist()]
+        counts = torch.tensor([len(labels) for labels in names], device=found.task.device)
+        scores = output.logits.new_zeros((len(names), 1, max(int(counts.max()), 1)), dtype=torch.float32)
+        if counts.any():
+            tokens, known = _padded_answers(tokenizer, [n for labels in names for n in labels], scores.device)
+            row = torch.repeat_interleave(torch.arange(len(names), device=scores.device), counts)
+            likelihood = _likelihood(model, root, inputs, output, row, tokens, known)
+            column = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+            logits = scores.new_full(scores.shape, float("-inf"))
+            logits[row, 0, column] = likelihood
+            scores = logits.softmax(-1).nan_to_num(0.0)  # a task without labels has nothing but -inf
+    largest = counts.clamp_min(2).float().log()
+    return LifelongOutput(
+        scores=scores,
+        group=found.group,
+        task=found.task,
+        margin=found.margin,
+        novelty=found.novelty,
+        uncertainty=torch.special.entr(scores).sum((1, 2)) / largest,
+    )
+
+
+def answer_prompts(
+    model: nn.Module, batch: Mapping[str, Any], tokenizer: Any, labels: bool = False, **options: Any
+) -> list[dict[str, Any]]:
+    """Texts that answer a batch of prompts.
+
+    Args:
+        model, batch: As in [`generate`].
+        tokenizer: The base's tokenizer, which says where an answer ends.
+        labels (`bool`): Whether the likeliest label answers where the chosen task has labels.
+        options: Of [`generate`]; without others, the likeliest tokens, at most `max_new_tokens` of the configuration.
+
+    Returns:
+        Per prompt `task` (position), `answer`, `margin` and, where they are known, `score`, `uncertainty`, `novelty`.
+    """
+    asked = {k: options.pop(k) for k in ("policy", "group", "per_batch", "novelty") if k in options}
+    config = active_config(model)
+    options = {"do_sample": False, "max_new_tokens": config.max_new_tokens, **options}
+    if options.get("num_return_sequences", 1) > 1:
+        raise ValueError("`num_return_sequences` is above 1, but one answer a prompt is given; use `generate`.")
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    found: Any = generate(model, batch, **asked, **ends, **options)
+    texts = tokenizer.batch_decode(found.tokens, skip_special_tokens=True)
+    numbers = {k: getattr(found, k).tolist() for k in ("margin", "score", "uncertainty", "novelty") if _has(found, k)}
+    answers = [
+        {"task": task, "answer": text.strip(), **{k: values[i] for k, values in numbers.items()}}
+        for i, (task, text) in enumerate(zip(found.task.tolist(), texts, strict=True))
+    ]
+    return likeliest_labels(model, batch, tokenizer, answers, found.group) if labels else answers
+
+
+def likeliest_labels(
+    model: nn.Module, batch: Mapping[str, Any], tokenizer: Any, answers: list[dict[str, Any]], group: Tensor
+) -> list[dict[str, Any]]:
+    """`answers` of [`answer_prompts`] with the likeliest label instead of the text, where the task has labels."""
+    tasks = knowledge_of(model).tasks
+    if not any(tasks[answer["task"]].labels for answer in answers):
+        return answers
+    found: Any = score_labels(model, batch, tokenizer, "oracle", group)
+    best = found.scores[:, 0].max(-1)
+    rows = zip(answers, best.indices.tolist(), best.values.tolist(), found.uncertainty.tolist(), strict=True)
+    return [
+        answer | {"answer": tasks[answer["task"]].labels[label], "score": score, "uncertainty": uncertainty}
+        if tasks[answer["task"]].labels
+        else answer
+        for answer, label, score, uncertainty in rows
+    ]
+
+
+def _has(found: Generated, key: str) -> bool:
+    return getattr(found, key) is not None
+
+
+def _likelihood(
+    model: nn.Module, root: Any, inputs: Mapping[str, Tensor], output: Any, row: Tensor, tokens: Tensor, known: Tensor
+) -> Tensor:
+    """Log-likelihood of `tokens [N, L]` after the prompts of the rows `row [N]`, where `known [N, L]`: `[N]`."""
+    cache = output.past_key_values
+    cache.batch_select_indices(row)
+    root.conductor.follow(cache, row)
+    mask = inputs.get("attention_mask")
+    mask = torch.ones_like(inputs["input_ids"]) if mask is None else mask
+    mask = torch.cat([mask[row], known[:, :-1].long()], dim=1)
+    first = output.logits[row, -1:]
+    rest = first[:, :0]
+    if tokens.shape[1] > 1:
+        place = positions(mask)[:, inputs["input_ids"].shape[1] :]
+        rest = model(
+            input_ids=tokens[:, :-1], attention_mask=mask, position_ids=place, past_key_values=cache, use_cache=True
+        ).logits
+    log_p = torch.cat([first, rest], dim=1).float().log_softmax(-1)
+    return (log_p.gather(2, tokens[..., None])[..., 0] * known).sum(1)
+
+
+def _padded_answers(tokenizer: Any, names: list[str], device: torch.device) -> tuple[Tensor, Tensor]:
+    ids = [torch.tensor(row) for row in encode_answers(tokenizer, names, most=10**6)]
+    tokens = nn.utils.rnn.pad_sequence(ids, batch_first=True).to(device)
+    lengths = torch.tensor([len(row) for row in ids], device=device)
+    return tokens, torch.arange(tokens.shape[1], device=device) < lengths[:, None]
+
+
+def _ends(model: Any, options: Mapping[str, Any]) -> list[int]:
+    ends = options.get("eos_token_id", model.generation_config.eos_token_id)
+    return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+
+
+class _Meter(LogitsProcessor):
+    """Adds up how likely and how sure the tokens of each answer are, and leaves the scores as they are."""
+
+    def __init__(self, ends: list[int]) -> None:
+        self.ends = ends
+        self.steps = 0
+        self.scores: Tensor | None = None
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        if self.scores is None:
+            self.log_p, self.entropy, self.length = (scores.new_zeros(len(scores), dtype=torch.float32) for _ in "abc")
+            self.open = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
+        else:
+            self._count(input_ids[:, -1])
+        self.scores, self.steps = scores.float(), self.steps + 1
+        return scores
+
+    def _count(self, token: Tensor) -> None:
+        log_p = self.scores.log_softmax(-1)  # type: ignore[union-attr]
+        largest = torch.tensor(float(log_p.shape[-1]), device=log_p.device).log()
+        self.log_p += log_p.gather(1, token[:, None])[:, 0].where(self.open, 0.0)
+        self.entropy += (torch.special.entr(log_p.exp()).sum(-1) / largest).where(self.open, 0.0)
+        self.length += self.open
+        self.open &= ~torch.isin(token, torch.tensor(self.ends, device=token.device))
+
+    def result(self, sequences: Tensor, prompt: int) -> tuple[Tensor, Tensor]:
+        """Probability and mean uncertainty of each answer, `[rows]`."""
+        last = prompt + self.steps - 1
+        if last < sequences.shape[1]:
+            self._count(sequences[:, last])
+        return self.log_p.exp(), self.entropy / self.length.clamp_min(1)

@@ -1,0 +1,82 @@
+"""What servers of LoRA adapters load, as far as their documentation and code say."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+
+from peft import LoraConfig
+
+# vLLM: the values that `--max-lora-rank` may have above 1, its default, and model types to which its list of supported
+# models gives no LoRA.
+_VLLM_RANKS, _VLLM_DEFAULT_RANK = (8, 16, 32, 64, 128, 256, 320, 512), 16
+_VLLM_WITHOUT_LORA = frozenset({"bloom", "falcon", "gpt2", "gpt_neox", "gptj", "mpt"})
+# LoRAX: the ranks that all of its kernels have (it pads others to a multiple of 16; above the last it uses none), and
+# the modules that it adapts.
+_LORAX_RANKS = (8, 16, 32, 64, 128)
+_QKV_GATED = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"})
+_LORAX_MODULES = {
+    "gemma": _QKV_GATED,
+    "gpt2": frozenset({"c_attn", "c_proj", "c_fc"}),
+    "llama": _QKV_GATED,
+    "mistral": _QKV_GATED,
+    "phi": frozenset({"q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"}),
+    "phi3": frozenset({"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}),
+    "qwen2": _QKV_GATED,
+}
+
+
+def serving_problems(config: LoraConfig, model_type: str, layers: int) -> list[str]:
+    """What keeps vLLM or LoRAX from serving a LoRA folder, each with what to do about it.
+
+    Args:
+        config (`LoraConfig`): Of the folder; `target_modules` are full names of modules.
+        model_type (`str`): `model_type` of the base model.
+        layers (`int`): Number of layers of the base model.
+    """
+    if config.task_type != "CAUSAL_LM":
+        head = (
+            f"vLLM refuses a head (`modules_to_save` is {config.modules_to_save}, "
+            "https://github.com/vllm-project/vllm/issues/9280) and LoRAX does not read it."
+        )
+        encoder = f"vLLM and LoRAX adapt language models, but `{model_type}` is an encoder here; serve it with PEFT."
+        return [head, encoder] if config.modules_to_save else [encoder]
+    return [*_vllm_problems(config.r, model_type), *_lorax_problems(config, model_type, layers)]
+
+
+def _vllm_problems(rank: int, model_type: str) -> Iterator[str]:
+    if model_type in _VLLM_WITHOUT_LORA:
+        yield f"vLLM lists no LoRA for `{model_type}`; serve it with PEFT."
+    elif rank > _VLLM_RANKS[-1]:
+        most = _VLLM_RANKS[-1]
+        yield f"vLLM serves ranks up to {most}, this is {rank}; export with `rank={most}` or less."
+    elif rank > _VLLM_DEFAULT_RANK:
+        enough = next(r for r in _VLLM_RANKS if r >= rank)
+        yield (
+            f"vLLM refuses rank {rank} unless it is started with `--max-lora-rank {enough}`; do so, or export with "
+            f"`rank={_VLLM_DEFAULT_RANK}`."
+        )
+
+
+def _lorax_problems(config: LoraConfig, model_type: str, layers: int) -> Iterator[str]:
+    adapted = _LORAX_MODULES.get(model_type)
+    if adapted is None:
+        yield f"LoRAX documents no modules of `{model_type}` that it adapts; serve it with vLLM or PEFT."
+        return
+    carriers = defaultdict(set)
+    for name in config.target_modules or ():
+        _, layer, module = re.split(r"\.(\d+)\.", name, maxsplit=1)
+        carriers[module].add(int(layer))
+    unknown = sorted(module for module in carriers if module.rsplit(".", 1)[-1] not in adapted)
+    if unknown:
+        yield f"LoRAX leaves out {unknown} of `{model_type}`; train with `exclude_modules={unknown}`."
+    if any(len(found) < layers for found in carriers.values()):
+        yield (
+            "LoRAX leaves out a module unless all layers of the base adapt it, and those of the trunk adapt none: it "
+            "would answer as the base does. Train with `trunk_depth=0`, or serve it with vLLM or PEFT."
+        )
+    padded = 8 if config.r <= 8 else -(-config.r // 16) * 16
+    if padded < _LORAX_RANKS[-1] and padded not in _LORAX_RANKS:
+        lower = max(r for r in _LORAX_RANKS if r < padded)
+        yield f"LoRAX has kernels for ranks {list(_LORAX_RANKS)}, not for {config.r}; export with `rank={lower}`."

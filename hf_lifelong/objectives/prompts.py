@@ -1,0 +1,141 @@
+"""From texts to the tokens that a causal language model is asked with, and learns to answer with."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .inputs import check_fast
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+TEMPLATES: dict[tuple[str, ...], str] = {
+    ("question", "context"): "{context}\n\nQuestion: {question}\nAnswer:",
+    ("text", "text_pair"): "{text}\n{text_pair}",
+}
+"""Columns, or keys of an input, that make a prompt without a template of the user's, and how."""
+
+FORMS = 'a string, {"text": ...}, {"text": ..., "text_pair": ...} or {"question": ..., "context": ...}'
+"""The forms of input that `prompt_of` knows, in words."""
+
+
+def prompt_of(entry: Any, index: int) -> str:
+    """The prompt of an input that arrives without a task: the text itself, or the fields in the place that
+    `TEMPLATES` gives them, as in training.
+
+    Raises:
+        ValueError: If an input has none of the forms, or is empty; the message names its index.
+    """
+    text = entry
+    if isinstance(entry, Mapping) and all(isinstance(value, str) for value in entry.values()):
+        template = next((t for keys, t in TEMPLATES.items() if set(keys) == set(entry)), None)
+        text = template.format_map(entry) if template else entry["text"] if set(entry) == {"text"} else None
+    if not isinstance(text, str):
+        raise ValueError(f"inputs[{index}] is {entry!r:.200}, which is no known form of input; give {FORMS}.")
+    if not text.strip():
+        raise ValueError(f"inputs[{index}] is empty; there is nothing to answer.")
+    return text
+
+
+def with_prompts(dataset: Dataset, columns: Mapping[str, str], template: str | None) -> Dataset:
+    """Adds the column `prompt` where the prompts are made of several columns.
+
+    Args:
+        dataset (`datasets.Dataset`): The task's rows.
+        columns (`dict[str, str]`): Role to column name, as the user gave it; a named `prompt` is taken as it is.
+        template (`str`, *optional*): In the spelling of `str.format`, such as `"{title}: {body}"`. Without it, the
+            columns of `TEMPLATES` are put together as it says, where the data set has them and no `prompt`.
+
+    Raises:
+        ValueError: If the template names no column, or one that is missing, or the data set has a `prompt` already.
+    """
+    names = dataset.column_names
+    if template is None:
+        if "prompt" in columns or "prompt" in names:
+            return dataset
+        template = next((t for keys, t in TEMPLATES.items() if set(keys) <= set(names)), None)
+        if template is None:
+            return dataset
+    fields = _fields_of(template)
+    missing = sorted(fields - set(names))
+    if missing or not fields:
+        what = f"has {missing[0]!r}, which is no column" if missing else "names no column in braces"
+        raise ValueError(f"`template` {what}; the data set has {names}.")
+    if "prompt" in names:
+        raise ValueError("`template` would replace the column 'prompt' that the data set has; drop one of the two.")
+    made: str = template
+    return dataset.with_format(None).map(lambda row: {"prompt": made.format_map(row)}, desc="Writing prompts")
+
+
+def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_length: int) -> list[list[int]]:
+    """Tokenises prompts; as the turn of a user, where the tokenizer has a chat template.
+
+    What is too long is cut at its beginning, because what is asked stands at the end; the chat template stays whole.
+
+    Args:
+        max_length (`int`): Longest prompt in tokens, all of the chat template included.
+
+    Raises:
+        ValueError: If `max_length` leaves no room for text.
+    """
+    wrapped = [_wrap(tokenizer, prompt) for prompt in prompts]
+    ids = _tokens(tokenizer, wrapped)
+    for i, prompt in enumerate(prompts):
+        while len(ids[i]) > max_length:
+            prompt = _without_first(tokenizer, prompt, len(ids[i]) - max_length, max_length)
+            ids[i] = _tokens(tokenizer, [_wrap(tokenizer, prompt)])[0]
+    return ids
+
+
+def encode_answers(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str], most: int) -> list[list[int]]:
+    """Tokenises answers, each ended by the end-of-text token, and cut after `most` tokens.
+
+    Raises:
+        ValueError: If the tokenizer has no end-of-text token, so that no answer could end.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ValueError("The tokenizer has no `eos_token`, so no answer could end; set one.")
+    blank = "" if tokenizer.chat_template else " "
+    ids = tokenizer([blank + answer.strip() for answer in answers], add_special_tokens=False)["input_ids"]
+    return [[*answer, tokenizer.eos_token_id][:most] for answer in ids]
+
+
+def ensure_padding(tokenizer: Any) -> None:
+    """Gives a tokenizer without padding token its end-of-text token for it, as generation does; it counts in no loss,
+    because targets are marked apart."""
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+
+
+def _fields_of(template: str) -> set[str]:
+    try:
+        return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+    except ValueError as error:
+        raise ValueError(
+            f"`template` {template!r:.100} cannot be read: {error}. Write braces of text twice."
+        ) from error
+
+
+def _wrap(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+    if not tokenizer.chat_template:
+        return prompt.rstrip()  # an answer begins with the blank
+    turns = [{"role": "user", "content": prompt}]
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    ids = tokenizer(list(texts), add_special_tokens=not tokenizer.chat_template)["input_ids"]
+    # Some tokenizers end every text; a prompt goes on.
+    return [row[:-1] if len(row) > 1 and row[-1] == tokenizer.eos_token_id else row for row in ids]
+
+
+def _without_first(tokenizer: PreTrainedTokenizerBase, text: str, tokens: int, max_length: int) -> str:
+    check_fast(tokenizer)
+    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    if tokens >= len(offsets):
+        raise ValueError(f"max_length is {max_length}, which the chat template fills without any text; raise it.")
+    # At least one character, or a cut inside of one that several tokens make would not move forward.
+    return text[max(int(offsets[tokens][0]), 1) :]

@@ -1,0 +1,174 @@
+"""Text generation: every task as a prompt and the text that answers it, on a causal language model."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .base import (
+    Objective,
+    check_comparable,
+    check_dataset,
+    check_not_empty,
+    check_references,
+    column_values,
+    is_string,
+)
+from .labels import IGNORED, declared_names, label_ids, label_index
+from .matching import match_scores
+from .prompts import encode_answers, encode_prompts
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+
+class TextGeneration(Objective):
+    """A text that answers a prompt. The loss is that of the answer's tokens alone, which end with the end-of-text
+    token.
+
+    The answer's column holds texts, lists of right texts, SQuAD's answers (the first is learned, each is right), or
+    labels (`ClassLabel`), whose names are the answers; such a task can also be answered by the likeliest label.
+
+    Metrics: `exact_match` (primary) and `f1` (of words), both after SQuAD v1.1's normalisation, in [0, 1]; and, of a
+    task with labels, `accuracy` of the likeliest label, which the scorer adds.
+    """
+
+    kind = "text-generation"
+    targets = ("labels",)
+    metric = "exact_match"
+    columns = {"prompt": "prompt", "answer": "answer"}
+    aliases = {
+        "prompt": ("text", "question"),
+        "answer": ("completion", "label", "labels", "answers", "target", "summary"),
+    }
+
+    def is_tokenised(self, dataset: Dataset) -> bool:
+        """Never: answers are compared as texts, so texts must be given."""
+        return False
+
+    def label_names(self, dataset: Dataset, columns: Mapping[str, str]) -> list[str]:
+        """The names of a `ClassLabel` column of answers; of other columns none."""
+        check_dataset(dataset)
+        check_not_empty(dataset)
+        return declared_names(dataset, [self.resolve_columns(dataset, columns)["answer"]]) or []
+
+    def head_width(self, labels: Sequence[str]) -> int:
+        """0: the language model's own head answers."""
+        return 0
+
+    def encode(
+        self,
+        dataset: Dataset,
+        columns: Mapping[str, str],
+        labels: Sequence[str],
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        stride: int,
+        training: bool,
+    ) -> Dataset:
+        """As `Objective.encode`; `training=True` gives prompt and answer with `labels` (`-100` on the prompt),
+        `training=False` the prompt alone. `max_length` holds for each of the two; `stride` has no use here."""
+        encoded = super().encode(dataset, columns, labels, tokenizer, max_length, stride, training)
+        if training:
+            cut = sum(row[-1] != tokenizer.eos_token_id for row in encoded["labels"])
+            if cut:
+                logger.warning(
+                    f"{cut} of {len(encoded)} answers are longer than `max_length` ({max_length}) and were cut; raise "
+                    "it in `DriftAdapterConfig` to learn them whole."
+                )
+        return encoded
+
+    def references(
+        self, examples: Dataset, columns: Mapping[str, str], labels: Sequence[str]
+    ) -> list[dict[str, list[str]]]:
+        """`{"text": all right answers}` per example."""
+        column = self.resolve_columns(examples, columns)["answer"]
+        values = column_values(examples, column)
+        return [{"text": golds} for golds in right_answers(values, range(len(values)), column, labels)]
+
+    def score(self, answers: Sequence[Any], references: Sequence[Mapping[str, list[str]]]) -> dict[str, float]:
+        check_comparable(answers, references)
+        return match_scores(answers, references)
+
+    def majority(self, references_train: Sequence[Any], references_test: Sequence[Any]) -> float:
+        check_references(references_train)
+        texts = Counter(reference["text"][0] for reference in references_train if reference["text"])
+        frequent = min(texts, key=lambda text: (-texts[text], text)) if texts else ""
+        return self.score([frequent] * len(references_test), references_test)[self.metric]
+
+    def _encode_batch_for(
+        self, batch: Mapping[str, list[Any]], rows: Sequence[int], training: bool, **options: Any
+    ) -> dict[str, list[Any]]:
+        encoded = self._encode_batch(batch, rows, **options)
+        answers = encoded.pop("answers")
+        if training:
+            prompts = encoded["input_ids"]
+            encoded["input_ids"] = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+            encoded["labels"] = [[IGNORED] * len(p) + a for p, a in zip(prompts, answers, strict=True)]
+            del encoded["example"]
+        return {**encoded, "attention_mask": [[1] * len(ids) for ids in encoded["input_ids"]]}
+
+    def _encode_batch(
+        self,
+        batch: Mapping[str, list[Any]],
+        rows: Sequence[int],
+        columns: Mapping[str, str],
+        labels: Sequence[str],
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        stride: int,
+    ) -> dict[str, list[Any]]:
+        prompt, answer = columns["prompt"], columns["answer"]
+        for value, row in zip(batch[prompt], rows, strict=True):
+            if not isinstance(value, str) or not value.strip():
+                raise ValueError(f"column {prompt!r}, row {row}: {value!r} is no text; correct it or drop the row.")
+        golds = right_answers(batch[answer], rows, answer, labels)
+        return {
+            "input_ids": encode_prompts(tokenizer, batch[prompt], max_length),
+            "answers": encode_answers(tokenizer, [texts[0] if texts else "" for texts in golds], max_length),
+            "example": list(rows),
+        }
+
+    def _expected_type(self, role: str, feature: Any) -> str | None:
+        if role == "prompt":
+            return None if is_string(feature) else "texts"
+        if is_string(feature) or type(feature).__name__ == "ClassLabel":
+            return None
+        fields = getattr(feature, "feature", feature)
+        if is_string(fields) or (isinstance(fields, Mapping) and "text" in fields):
+            return None
+        return "texts, lists of texts, SQuAD's answers or labels with names (`dataset.class_encode_column`)"
+
+    def _check_tokenised(self, dataset: Dataset, labels: Sequence[str]) -> None:
+        """Nothing to check: no data set counts as tokenised."""
+
+
+def right_answers(values: Sequence[Any], rows: Sequence[int], column: str, labels: Sequence[str]) -> list[list[str]]:
+    """All right answers of each row, from any form that the answer's column may have.
+
+    Raises:
+        ValueError: If a value is missing, no text or outside the labels; the message names its row.
+    """
+    if labels:
+        return [[labels[i]] for i in label_ids(values, rows, column, label_index(labels), labels)]
+    found = []
+    for value, row in zip(values, rows, strict=True):
+        texts = value.get("text") if isinstance(value, Mapping) else value
+        texts = [texts] if isinstance(texts, str) else texts
+        if isinstance(texts, list) and texts and isinstance(texts[0], Mapping):
+            texts = [entry.get("text") for entry in texts]
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise ValueError(
+                f"column {column!r}, row {row}: {value!r:.100} gives no answer; give a text or a list of texts (an "
+                "empty list where there is no answer)."
+            )
+        found.append(texts)
+    return found
+
+
+OBJECTIVE = TextGeneration()

@@ -1,0 +1,313 @@
+"""Causal language models: groups are chosen in the prefill, and generation goes on with them."""
+
+import copy
+import io
+from contextlib import redirect_stdout
+
+import pytest
+import torch
+from adapter_helpers import LANGUAGE_TASKS, TEXTS, same_tensors, tensors_of
+from peft import AutoPeftModelForCausalLM, PeftModel, get_peft_model
+from transformers import AutoModel, AutoModelForCausalLM, TextStreamer
+
+from hf_lifelong import DriftAdapterConfig, generate, predict, score_labels
+from hf_lifelong.adapter import causal, lifelong_of, trunk_features
+from hf_lifelong.knowledge import mean_by_pair, normalised_entropy, summed_variance
+from hf_lifelong.objectives.prompts import encode_answers
+
+FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma2", "gpt_neox")
+MODES = {
+    "greedy": {"do_sample": False},
+    "beams": {"num_beams": 3, "do_sample": False},
+    "several beams": {"num_beams": 3, "num_return_sequences": 2, "do_sample": False},
+    "static cache": {"do_sample": False, "cache_implementation": "static", "disable_compile": True},
+}
+
+
+def rows_of(tokenizer, texts=TEXTS, side="left"):
+    """Tokenised texts, padded by hand: the tokenizer has no padding token."""
+    ids = [tokenizer(text)["input_ids"] for text in texts]
+    size = max(map(len, ids))
+    pads = [[0] * (size - len(row)) for row in ids]
+    ones = [[1] * len(row) for row in ids]
+    columns = {"input_ids": ids, "attention_mask": ones}
+    left = side == "left"
+    return {
+        name: torch.tensor([pad + row if left else row + pad for pad, row in zip(pads, rows, strict=True)])
+        for name, rows in columns.items()
+    }
+
+
+def row(batch, i):
+    """One row of a batch, without its padding."""
+    keep = batch["attention_mask"][i] == 1
+    return {key: value[i : i + 1, keep] for key, value in batch.items()}
+
+
+@pytest.fixture(scope="module")
+def spread(make_language_model):
+    """A model whose signatures lie at the texts' own features, so that a batch mixes groups for sure."""
+
+    def make(model_type, tokenizer, **config):
+        model = make_language_model(model_type, **config)
+        root = lifelong_of(model)
+        features = trunk_features(model, rows_of(tokenizer))
+        root.drift_signature_mean["default"].data = features[: len(LANGUAGE_TASKS)].clone()
+        root.refresh()
+        return model
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("model_type", "mode"),
+    [(f, "greedy") for f in FAMILIES] + [(f, mode) for f in ("gpt2", "llama") for mode in MODES if mode != "greedy"],
+)
+def test_mixed_rows_generate_what_each_gives_alone(model_type, mode, spread, language_tokenizer):
+    model, batch = spread(model_type, language_tokenizer), rows_of(language_tokenizer)
+    options = {**MODES[mode], "max_new_tokens": 8, "pad_token_id": 0, "eos_token_id": None}
+    mixed = generate(model, batch, **options)
+    assert len(set(mixed.group.tolist())) == 3
+    plain = model.generate(**batch, **options)
+    assert torch.equal(plain[:, batch["input_ids"].shape[1] :], mixed.tokens)
+    count = options.get("num_return_sequences", 1)
+    for i in range(len(TEXTS)):
+        alone = generate(model, row(batch, i), **options)
+        assert alone.group.item() == mixed.group[i].item()
+        assert torch.equal(alone.tokens, mixed.tokens[i * count : (i + 1) * count])
+        given = generate(model, row(batch, i), policy="oracle", group=alone.group.item(), **options)
+        assert torch.equal(given.tokens, alone.tokens)
+        torch.testing.assert_close(alone.margin[0], mixed.margin[i], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_every_token_is_what_the_group_gives_without_a_cache(model_type, spread, language_tokenizer):
+    model, batch = spread(model_type, language_tokenizer), rows_of(language_tokenizer)
+    base = predict(model, batch, "oracle", 0).logits
+    answer = generate(model, batch, max_new_tokens=6, do_sample=False, pad_token_id=0, eos_token_id=None)
+    log_p = torch.zeros(len(TEXTS))
+    for i in range(len(TEXTS)):
+        prompt = row(batch, i)["input_ids"]
+        whole = torch.cat([prompt, answer.tokens[i : i + 1]], 1)
+        logits = predict(model, {"input_ids": whole}, "oracle", answer.group[i].item()).logits[
+            0, prompt.shape[1] - 1 : -1
+        ]
+        assert torch.equal(logits.argmax(-1), answer.tokens[i])
+        log_p[i] = logits.log_softmax(-1).gather(1, answer.tokens[i, :, None]).sum()
+        entropy = torch.special.entr(logits.softmax(-1)).sum(-1).mean() / torch.tensor(float(logits.shape[-1])).log()
+        torch.testing.assert_close(answer.uncertainty[i], entropy, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(answer.score, log_p.exp(), rtol=1e-3, atol=1e-6)
+    other = predict(model, batch, "oracle", 1).logits
+    assert not torch.allclose(base, other, atol=1e-3)  # the groups do differ
+
+
+def test_sampling_draws_from_the_rows_own_group(spread, language_tokenizer):
+    model, batch = spread("llama", language_tokenizer), rows_of(language_tokenizer)
+    options = {"max_new_tokens": 8, "do_sample": True, "top_k": 20, "pad_token_id": 0}
+    torch.manual_seed(1)
+    chosen = generate(model, batch, **options)
+    torch.manual_seed(1)
+    given = generate(model, batch, policy="oracle", group=chosen.group, **options)
+    assert torch.equal(chosen.tokens, given.tokens)
+    torch.manual_seed(1)
+    assert not torch.equal(generate(model, batch, policy="oracle", group=0, **options).tokens, chosen.tokens)
+
+
+def test_streams_and_stops(spread, language_tokenizer):
+    model, batch = spread("llama", language_tokenizer), row(rows_of(language_tokenizer), 1)
+    options = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
+    whole = generate(model, batch, eos_token_id=None, **options).tokens[0]
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        generate(
+            model, batch, eos_token_id=None, streamer=TextStreamer(language_tokenizer, skip_prompt=True), **options
+        )
+    assert printed.getvalue().strip() == language_tokenizer.decode(whole).strip()
+    stopped = generate(model, batch, eos_token_id=int(whole[2]), **options)
+    first = whole.tolist().index(int(whole[2]))
+    assert stopped.tokens[0].tolist() == whole[: first + 1].tolist()
+    logits = predict(
+        model, {"input_ids": torch.cat([batch["input_ids"], stopped.tokens], 1)}, "oracle", stopped.group
+    ).logits
+    log_p = logits[0, batch["input_ids"].shape[1] - 1 : -1].log_softmax(-1).gather(1, stopped.tokens[0][:, None]).sum()
+    torch.testing.assert_close(stopped.score[0], log_p.exp(), rtol=1e-3, atol=1e-6)
+
+
+def test_trunk_runs_once_a_token_and_answers_do_not_mix(spread, language_tokenizer):
+    model, batch = spread("llama", language_tokenizer), rows_of(language_tokenizer)
+    base = model.get_base_model()
+    calls = []
+    handle = base.model.layers[0].register_forward_pre_hook(lambda m, a: calls.append(a[0].shape))
+    generate(model, batch, max_new_tokens=5, do_sample=False, pad_token_id=0, eos_token_id=None)
+    handle.remove()
+    tokens = batch["input_ids"].shape[1]
+    assert [tuple(shape[:2]) for shape in calls] == [(4, tokens)] + [(4, 1)] * 4
+    first, second = row(batch, 0), row(batch, 1)
+    with torch.no_grad():  # two answers under way at once
+        a, b = model(**first), model(**second)
+        step = {k: torch.tensor([[7]]) for k in ("input_ids",)}
+        a2 = model(**step, past_key_values=a.past_key_values).logits
+        b2 = model(**step, past_key_values=b.past_key_values).logits
+    for prompt, found in ((first, a2), (second, b2)):
+        group = predict(model, prompt).group.item()
+        whole = {"input_ids": torch.cat([prompt["input_ids"], torch.tensor([[7]])], 1)}
+        torch.testing.assert_close(predict(model, whole, "oracle", group).logits[:, -1:], found, rtol=1e-4, atol=1e-4)
+    assert len(lifelong_of(model).conductor.kept) == 2
+    del a, b
+    assert len(lifelong_of(model).conductor.kept) == 0
+
+
+@pytest.mark.parametrize("most", [2**27, 1])
+@pytest.mark.parametrize("uncertainty", ["entropy", "variance"])
+@pytest.mark.parametrize("model_type", ["gpt2", "llama", "gemma2"])
+def test_uncertainty_is_that_of_the_prompts_next_tokens(
+    model_type, uncertainty, most, make_language_model, language_tokenizer, monkeypatch
+):
+    monkeypatch.setattr(causal, "MOST_LOGITS", most)  # all rows at once, one by one
+    model, batch = make_language_model(model_type, uncertainty=uncertainty), rows_of(language_tokenizer)
+    found = predict(model, batch, "uncertainty")
+    members = lifelong_of(model)
+    by_hand = []
+    for i in range(len(TEXTS)):
+        one, of_groups = row(batch, i), []
+        for group in range(3):
+            p = []
+            for k in range(2):
+                alone = copy.deepcopy(model)
+                for _, layer in alone.named_modules():
+                    if hasattr(layer, "drift_bank_A"):
+                        for bank in (layer.drift_bank_A, layer.drift_bank_B):
+                            bank["default"].data[2 * group + 1 - k] = bank["default"].data[2 * group + k]
+                p.append(predict(alone, one, "oracle", group).logits.softmax(-1)[0])
+            p = torch.stack(p)
+            weights = torch.full((1, p.shape[1]), 1 / p.shape[1])
+            pair = torch.zeros(2, dtype=torch.long)
+            classes = torch.full((1, p.shape[1]), float(p.shape[2])).log()
+            of_groups.append(
+                normalised_entropy(mean_by_pair(p, pair, 1), weights, classes)
+                if uncertainty == "entropy"
+                else summed_variance(p, weights, pair, 1)
+            )
+        by_hand.append(torch.cat(of_groups))
+    by_hand = torch.stack(by_hand)
+    assert torch.equal(found.group, by_hand.argmin(1))
+    torch.testing.assert_close(found.uncertainty, by_hand.min(1).values, rtol=1e-4, atol=1e-5)
+    answer = generate(model, batch, "uncertainty", max_new_tokens=4, do_sample=False, pad_token_id=0)
+    assert torch.equal(answer.group, found.group)
+    given = generate(model, batch, "oracle", found.group, max_new_tokens=4, do_sample=False, pad_token_id=0)
+    assert torch.equal(answer.tokens, given.tokens)
+    assert members.conductor.current.fork is None
+
+
+def test_cascade_and_batches_of_one_task(spread, language_tokenizer):
+    model, batch = spread("llama", language_tokenizer), rows_of(language_tokenizer)
+    one = predict(model, batch, "cascade", per_batch=True)
+    assert len(set(one.group.tolist())) == 1
+    alone = [predict(model, row(batch, i), "cascade").group.item() for i in range(len(TEXTS))]
+    assert predict(model, batch, "cascade").group.tolist() == alone
+    novel = predict(model, batch, novelty=True).novelty
+    assert novel.shape == (4,)
+    torch.testing.assert_close(generate(model, batch, novelty=True, max_new_tokens=1, pad_token_id=0).novelty, novel)
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "llama", "qwen3", "gemma2"])
+def test_labels_are_scored_by_their_likelihood(model_type, spread, language_tokenizer):
+    model, batch = spread(model_type, language_tokenizer), rows_of(language_tokenizer)
+    found = score_labels(model, batch, language_tokenizer)
+    assert set(found.task.tolist()) == {0, 1, 2}
+    for i in range(len(TEXTS)):
+        labels = list(LANGUAGE_TASKS.values())[found.task[i]]
+        prompt = row(batch, i)["input_ids"]
+        log_p = []
+        for ids in encode_answers(language_tokenizer, labels, 99) if labels else ():
+            whole = {"input_ids": torch.cat([prompt, torch.tensor([ids])], 1)}
+            logits = predict(model, whole, "oracle", found.group[i].item()).logits[0, prompt.shape[1] - 1 : -1]
+            log_p.append(logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).sum())
+        right = torch.zeros(3)
+        if labels:
+            right[: len(labels)] = torch.stack(log_p).softmax(0)
+        torch.testing.assert_close(found.scores[i, 0], right, rtol=1e-3, atol=1e-5)
+    alone = score_labels(model, row(batch, 1), language_tokenizer, "oracle", "news")
+    torch.testing.assert_close(alone.scores.sum(), torch.tensor(1.0))
+
+
+def test_modes_in_which_groups_cannot_be_chosen_are_refused(spread, language_tokenizer):
+    model, batch = spread("llama", language_tokenizer), rows_of(language_tokenizer)
+    options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    with pytest.raises(ValueError, match="chunked prefill"):
+        model.generate(**batch, prefill_chunk_size=4, **options)
+    repeated = {
+        "input_ids": torch.tensor([[5, 6, 7, 5, 6, 7, 5, 6]]),
+        "attention_mask": torch.ones(1, 8, dtype=torch.long),
+    }
+    with pytest.raises(ValueError, match="assisted decoding"):
+        model.generate(**repeated, prompt_lookup_num_tokens=3, **options)
+    with pytest.raises(ValueError, match="use_cache=False"):
+        model.generate(**batch, use_cache=False, **options)
+    fixed = generate(model, batch, "oracle", 1, use_cache=False, **options)
+    assert torch.equal(fixed.tokens, generate(model, batch, "oracle", 1, **options).tokens)
+    with torch.no_grad():
+        with model.disable_adapter():
+            foreign = model(**row(batch, 0)).past_key_values
+        with pytest.raises(ValueError, match="not filled by this model"):
+            model(input_ids=torch.tensor([[3]]), past_key_values=foreign)
+        with pytest.raises(ValueError, match="Continuous batching"):
+            model.get_base_model()(**row(batch, 0), cu_seq_lens_q=torch.tensor([0, 3]))
+    with pytest.raises(ValueError, match="padded on the right"):
+        generate(model, rows_of(language_tokenizer, side="right"), **options)
+    with pytest.raises(ValueError, match=r"`answer` is 'ensemble'; choose one of \['merged'\]"):
+        predict(model, batch, answer="ensemble")
+    with pytest.raises(ValueError, match="a cache for each member"):
+        DriftAdapterConfig(task_type="CAUSAL_LM", answer="ensemble")
+    assert torch.equal(model.generate(**batch, **options), model.generate(**batch, **options))  # and nothing stays
+
+
+def test_base_and_task_type_must_fit(tiny_language_folder, bert_folder):
+    language = AutoModelForCausalLM.from_pretrained(tiny_language_folder("llama"), dtype=torch.float32)
+    with pytest.raises(ValueError, match=r'give `DriftAdapterConfig\(task_type="CAUSAL_LM"\)`'):
+        get_peft_model(language, DriftAdapterConfig())
+    encoder = AutoModel.from_pretrained(bert_folder, dtype=torch.float32)
+    with pytest.raises(ValueError, match="no causal language model; load the base with `AutoModelForCausalLM`"):
+        get_peft_model(encoder, DriftAdapterConfig(task_type="CAUSAL_LM"))
+    with pytest.raises(ValueError, match="SEQ_CLS"):
+        DriftAdapterConfig(task_type="SEQ_CLS")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("model_type", ["gpt2", "llama"])
+def test_every_way_of_loading_answers_the_same(
+    model_type, dtype, make_language_model, tiny_language_folder, language_tokenizer, tmp_path
+):
+    model, batch = make_language_model(model_type, dtype=dtype), rows_of(language_tokenizer)
+    model.save_pretrained(tmp_path)
+    folder = tiny_language_folder(model_type)
+    base = lambda: AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)  # noqa: E731
+    native = base()
+    native.load_adapter(str(tmp_path))
+    loaded = {
+        "peft": PeftModel.from_pretrained(base(), tmp_path),
+        "low memory": PeftModel.from_pretrained(base(), tmp_path, low_cpu_mem_usage=True),
+        "auto": AutoPeftModelForCausalLM.from_pretrained(tmp_path, dtype=dtype),
+        "native": native,
+        "from adapter": AutoModelForCausalLM.from_pretrained(tmp_path, dtype=dtype),
+    }
+    options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+    right, tensors = generate(model, batch, **options), tensors_of(model)
+    for way, other in loaded.items():
+        same_tensors(tensors, tensors_of(other))
+        found = generate(other.eval(), batch, **options)
+        assert torch.equal(found.tokens, right.tokens) and torch.equal(found.group, right.group), way
+        assert torch.equal(other.generate(**batch, **options)[:, batch["input_ids"].shape[1] :], right.tokens), way
+
+
+def test_default_trunk_and_targets(make_language_model):
+    model = make_language_model("llama", tasks=())
+    config = model.peft_config["default"]
+    assert config.trunk_depth == 0.25 and lifelong_of(model).conductor.trunk == 1
+    assert {name.rsplit(".", 1)[-1] for name in config.target_modules} == {
+        *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    }
+    gpt = make_language_model("gpt2", tasks=()).peft_config["default"].target_modules
+    assert "transformer.h.1.attn.c_attn" in gpt and not any("h.0." in name or "lm_head" in name for name in gpt)
+    rest = make_language_model("gpt_neox", tasks=()).peft_config["default"].target_modules
+    assert {name.rsplit(".", 1)[-1] for name in rest} == {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"}
