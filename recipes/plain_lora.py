@@ -1,23 +1,25 @@
 """What people do without this package: one LoRA, trained on task after task. It forgets.
 
-Stock PEFT and stock Trainer on the same linear layers, rank, data and steps as the lifelong adapter; one head a task,
-and at test time it is even told which task an input belongs to.
+Stock PEFT and stock Trainer on the same linear layers, rank, data and steps as the lifelong adapter. An encoder has
+one head a task, and at test time it is even told which task an input belongs to; a language model answers as it is.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import AutoModel, Trainer, TrainingArguments, set_seed
+from transformers import Trainer, TrainingArguments, set_seed
 
 from hf_lifelong import DriftAdapterConfig
 from hf_lifelong.adapter.architectures import target_names
 from hf_lifelong.adapter.hooks import masked_mean
+from hf_lifelong.objectives import head_objective
 from hf_lifelong.objectives.base import MODEL_INPUTS
 from hf_lifelong.training.tasks import PreparedTask
 
@@ -34,7 +36,7 @@ class OneLora(nn.Module):
         self.tasks, self.task = tasks, 0
 
     def forward(self, attention_mask: torch.Tensor, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        objective = self.tasks[self.task].objective
+        objective = head_objective(self.tasks[self.task].kind)
         targets = {name: batch.pop(name) for name in objective.targets if name in batch}
         hidden = self.backbone(attention_mask=attention_mask, **batch).last_hidden_state
         seen = hidden if objective.per_token else masked_mean(hidden, attention_mask)
@@ -44,36 +46,59 @@ class OneLora(nn.Module):
 
 
 def learn_in_turn(
-    name: str, tasks: list[PreparedTask], args: TrainingArguments, config: DriftAdapterConfig
+    base: Any, tasks: list[PreparedTask], args: TrainingArguments, config: DriftAdapterConfig
 ) -> list[list[float | None]]:
     """Trains one LoRA on the tasks in turn.
+
+    Args:
+        base: A base model of its own, as the lifelong adapter's was loaded.
 
     Returns:
         The accuracy matrix: row i holds the scores on the test parts of tasks 0 to i after learning task i.
     """
     set_seed(args.seed)
-    base = AutoModel.from_pretrained(name, dtype=torch.float32)
     lora = LoraConfig(
         r=config.r,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         target_modules=target_names(config, base),
+        task_type=config.task_type,
     )
-    model = OneLora(get_peft_model(base, lora), tasks)
+    model: Any = get_peft_model(base, lora)
+    generates = tasks[0].generates
+    model = model if generates else OneLora(model, tasks)
     known = {f.name for f in dataclasses.fields(TrainingArguments) if f.init}
     plain = TrainingArguments(
         **{k: v for k, v in vars(args).items() if k in known} | {"save_strategy": "no", "remove_unused_columns": False}
     )
     rows: list[list[float | None]] = []
     for i, task in enumerate(tasks):
-        model.task = i
+        if not generates:
+            model.task = i
         trainer = Trainer(
             model, plain, train_dataset=task.train, data_collator=task.collator(), processing_class=task.tokenizer
         )
-        trainer.loss_is_scaled_for_ga, trainer.model_accepts_loss_kwargs = False, False
+        if not generates:
+            trainer.loss_is_scaled_for_ga, trainer.model_accepts_loss_kwargs = False, False
         trainer.train()
-        rows.append([score(model, j, tasks[j], args) if j <= i else None for j in range(len(tasks))])
+        ask = score_texts if generates else score
+        rows.append([ask(model, j, tasks[j], args) if j <= i else None for j in range(len(tasks))])
     return rows
+
+
+@torch.no_grad()
+def score_texts(model: Any, index: int, task: PreparedTask, args: TrainingArguments) -> float:
+    """The task's metric on its test part, of what a language model generates."""
+    model.eval()
+    features, texts = task.test.features, []
+    ends = {"eos_token_id": task.tokenizer.eos_token_id, "pad_token_id": task.tokenizer.pad_token_id}
+    for start in tqdm(range(0, len(features), args.eval_batch_size), disable=args.disable_tqdm, leave=False):
+        rows = features.select_columns(["input_ids", "attention_mask"])[start : start + args.eval_batch_size]
+        batch = {name: tensor.to(args.device) for name, tensor in task.pad(rows).items()}
+        out = model.generate(**batch, **ends, do_sample=False, max_new_tokens=task.config.max_new_tokens)
+        texts += task.tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    references = task.objective.references(task.test.examples, task.columns, task.labels)
+    return task.objective.score([text.strip() for text in texts], references)[task.objective.metric]
 
 
 @torch.no_grad()
@@ -81,17 +106,17 @@ def score(model: OneLora, index: int, task: PreparedTask, args: TrainingArgument
     """The task's metric on its test part, through its own head."""
     model.eval()
     model.task = index
-    features = task.test.features
+    features, objective = task.test.features, head_objective(task.kind)
     inputs = features.select_columns([c for c in MODEL_INPUTS if c in features.column_names])[:]
     scores: list[np.ndarray] = []
     for start in tqdm(range(0, len(features), args.eval_batch_size), disable=args.disable_tqdm, leave=False):
         rows = {name: values[start : start + args.eval_batch_size] for name, values in inputs.items()}
         batch = task.tokenizer.pad(rows, return_tensors="pt").to(args.device)
-        found = task.objective.distributions(model(**batch)["logits"], batch["attention_mask"])[0]
+        found = objective.distributions(model(**batch)["logits"], batch["attention_mask"])[0]
         scores.extend(found.cpu().numpy())
     padded = np.zeros((len(scores), *np.max([s.shape for s in scores], axis=0)), dtype=np.float32)
     for row, found in enumerate(scores):
         padded[row, : found.shape[0], : found.shape[1]] = found
-    decoded = task.objective.decode(padded, features, task.test.examples, task.columns, task.labels)
-    references = task.objective.references(task.test.examples, task.columns, task.labels)
-    return task.objective.score([answer["answer"] for answer in decoded], references)[task.objective.metric]
+    decoded = objective.decode(padded, features, task.test.examples, task.columns, task.labels)
+    references = objective.references(task.test.examples, task.columns, task.labels)
+    return objective.score([answer["answer"] for answer in decoded], references)[objective.metric]

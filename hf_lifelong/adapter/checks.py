@@ -68,6 +68,22 @@ def check_task_type(config: Any, model: Any) -> None:
         )
 
 
+def check_quantised(model: nn.Module) -> None:
+    """Refuses 4-bit layers that bitsandbytes cannot answer with on a CPU.
+
+    Raises:
+        ValueError: names the first layer.
+    """
+    module: Any
+    for name, module in model.named_modules():
+        on_cpu = type(module).__name__ == "Linear4bit" and module.weight.device.type == "cpu"
+        if on_cpu and module.out_features % 32:
+            raise ValueError(
+                f"`{name}` has {module.out_features} outputs, but on a CPU bitsandbytes needs a multiple of 32 in 4 "
+                "bits; name it in `llm_int8_skip_modules` of `BitsAndBytesConfig`, use 8 bits, or a GPU."
+            )
+
+
 def check_base(knowledge: KnowledgeBase, found: dict[str, Any], trunk: int) -> None:
     """Refuses a base of another shape, and warns of other weights or another dtype.
 

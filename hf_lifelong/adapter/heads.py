@@ -170,8 +170,9 @@ class Lifelong(DriftTunerLayer):
         if self._familiarity is None:
             return features.new_zeros(len(features))
         in_group = torch.tensor(knowledge.group_of_task, device=group.device) == group[:, None]
-        nearest = self.likelihood(features).masked_fill(~in_group, float("-inf")).argmax(1)
-        return novelty(features, nearest, self._familiarity)
+        with torch.autocast(features.device.type, enabled=False):
+            nearest = self.likelihood(features).masked_fill(~in_group, float("-inf")).argmax(1)
+            return novelty(features, nearest, self._familiarity)
 
     def refresh(self) -> None:
         """Drops what was computed from the tensors and the manifest."""

@@ -167,7 +167,9 @@ class Conductor:
         if i in self.depths and current.needs_features:
             current.pooled.append(self.pool(hidden, current.mask))
         if i == self.trunk:
-            current.fork = self._fork(current, len(hidden), hidden.device)
+            # In float32, also where a trainer runs its passes under autocast: a rounded distance is another group.
+            with torch.autocast(hidden.device.type, enabled=False):
+                current.fork = self._fork(current, len(hidden), hidden.device)
             route.plan = current.fork.plan
         if current.fork is not None and current.fork.plan.row is not None:
             fresh = ROW_ARGUMENTS - {names[0]} if i > self.trunk else ROW_ARGUMENTS | {names[0]}

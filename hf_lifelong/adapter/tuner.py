@@ -14,7 +14,7 @@ from ..objectives import get_objective
 from .architectures import is_causal, settle_trunk, signature_depths, target_names
 from .bank import forget
 from .causal import CausalConductor
-from .checks import check_base, check_task_type, check_tensors, describe_base
+from .checks import check_base, check_quantised, check_task_type, check_tensors, describe_base
 from .export import ExportReport, export
 from .heads import Lifelong, knowledge_of
 from .hooks import HeadConductor, LifelongOutput
@@ -63,6 +63,7 @@ class DriftModel(BaseTuner):
         root = getattr(model, "lifelong", None)
         self.route = root.route if root is not None else Route()
         check_task_type(config, model)
+        check_quantised(model)
         found = describe_base(model)
         trunk = settle_trunk(config, model)
         if config.knowledge is None:
@@ -100,10 +101,12 @@ class DriftModel(BaseTuner):
         base = layer.get_base_layer()
         fan: Any = base.weight.shape if isinstance(base, Conv1D) else (base.in_features, base.out_features)
         members = self._new_knowledge.member_offsets[-1]
+        if layer is not target:
+            # Before it has tensors: PEFT moves 8-bit layers, and a bank that will be loaded has no memory to move.
+            self._replace_module(parent, target_name, layer, target)
         layer.update_layer(adapter_name, peft_config, members, int(fan[0]), int(fan[1]))
         if layer is not target:
             layer.set_adapter(self.active_adapters, inference_mode=peft_config.inference_mode)
-            self._replace_module(parent, target_name, layer, target)
 
     def _add_root(self, model: Any, config: Any, adapter_name: str) -> None:
         if not hasattr(model, "lifelong"):

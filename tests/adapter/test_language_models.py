@@ -311,3 +311,12 @@ def test_default_trunk_and_targets(make_language_model):
     assert "transformer.h.1.attn.c_attn" in gpt and not any("h.0." in name or "lm_head" in name for name in gpt)
     rest = make_language_model("gpt_neox", tasks=()).peft_config["default"].target_modules
     assert {name.rsplit(".", 1)[-1] for name in rest} == {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"}
+
+
+def test_groups_are_chosen_in_float32_under_autocast(spread, language_tokenizer):
+    model, batch = spread("llama", language_tokenizer, signature_size=16), rows_of(language_tokenizer)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert trunk_features(model, batch).dtype == torch.float32
+        found = predict(model, batch, novelty=True)
+    assert found.novelty.dtype == found.margin.dtype == torch.float32
+    assert torch.equal(found.group, predict(model, batch).group)

@@ -1,5 +1,6 @@
 """The main recipe as a user runs it, in its quick form."""
 
+import json
 import os
 import subprocess
 import sys
@@ -50,3 +51,17 @@ def test_unknown_keys_are_refused_by_name(tmp_path, where):
     done = run("--config", str(config), *(["--learning_rat", "0.1"] if where == "line" else []))
     assert done.returncode == 2
     assert "learning_rat" in done.stderr
+
+
+def test_the_same_tasks_on_a_language_model(tiny_language_folder, tmp_path):
+    out = tmp_path / "out"
+    config = RECIPE.parent / "configs" / "causal_lm.yaml"
+    small = ("--max_train_samples", "40", "--max_test_samples", "8", "--num_train_epochs", "1", "--members", "2")
+    folder = str(tiny_language_folder("llama"))
+    done = run("--config", str(config), "--model_name_or_path", folder, *small, "--output_dir", str(out))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("→ [sentiment]") + done.stdout.count("→ [answers]") == 6
+    scores = json.loads((out / "recipe_scores.json").read_text())
+    assert scores["matrix"]["tasks"] == ["sentiment", "answers"]
+    assert [len([s for s in row if s is not None]) for row in scores["plain_lora"]] == [1, 2]
+    assert "eval_sentiment_accuracy" in scores["summary"]
