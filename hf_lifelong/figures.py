@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,7 +16,8 @@ _DPI = 150
 
 @contextmanager
 def drawn(path: str | os.PathLike[str], size: tuple[float, float]) -> Iterator[Figure]:
-    """Yields a figure of `size` inches to draw on, and writes it; the same drawing gives the same bytes.
+    """Yields a figure of `size` inches to draw on, and writes it, with the folders that lack; the same drawing gives
+    the same bytes.
 
     Raises:
         ImportError: when matplotlib is not installed.
@@ -29,4 +31,5 @@ def drawn(path: str | os.PathLike[str], size: tuple[float, float]) -> Iterator[F
     with style.context("default"):
         figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
         yield figure
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, format="png", bbox_inches="tight", metadata={"Software": None})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -27,8 +28,13 @@ def save_compact(model: nn.Module | dict[str, Tensor], path: str | os.PathLike[s
     Args:
         model (`nn.Module` or state dict): Dense or pruned.
         path: The safetensors file to write.
+
+    Raises:
+        ValueError: when `model` is neither a model nor a state dict.
     """
     state = model.state_dict() if isinstance(model, nn.Module) else model
+    if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise ValueError(f"`model` must be a model (`nn.Module`) or its state dict, not {model!r:.60}.")
     tensors: dict[str, Tensor] = {}
     shapes: dict[str, list[int]] = {}
     aliases: dict[str, str] = {}

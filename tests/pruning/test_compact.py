@@ -119,3 +119,9 @@ def test_damaged_bytes(layer, tmp_path):
         load_compact(path)
     with pytest.raises(DamagedFileError):
         load_compact(tmp_path / "nothing.safetensors")
+
+
+@pytest.mark.parametrize("model", ["model.safetensors", {"weight": [1.0]}, None])
+def test_what_is_no_model_is_refused(model, tmp_path):
+    with pytest.raises(ValueError, match="must be a model"):
+        save_compact(model, tmp_path / "x.safetensors")
