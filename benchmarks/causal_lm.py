@@ -31,7 +31,7 @@ sys.path.append(str(Path(__file__).parents[1] / "recipes"))
 from plain_lora import learn_in_turn
 
 BUDGET = {"epochs": 2, "batch_size": 8, "learning_rate": 5e-4, "max_length": 224, "r": 8, "members": 3}
-TRAIN, VALIDATION, TEST = 400, 40, 100
+TRAIN, VALIDATION, TEST = 200, 20, 60
 METHODS = ("ours", "sequential")
 
 
@@ -44,7 +44,7 @@ def make_tasks(data_dir: str, seed: int, scale: float) -> list[Task]:
             words = datasets.ClassLabel(names=["negative", "positive"])
             data = data.cast_column("label", words)
         if name == "questions":  # longer contexts would not fit; known before any text is drawn
-            data = data.filter(lambda row: len(row["context"]) <= 600)
+            data = data.filter(lambda row: len(row["context"]) <= 450)
         train, test = data["train"].shuffle(seed=seed), data["test"].shuffle(seed=0)
         sizes = [max(round(size * scale), 4) for size in (TRAIN, VALIDATION, TEST)]
         parts = train.select(range(sizes[0])), train.select(range(sizes[0], sizes[0] + sizes[1]))

@@ -40,22 +40,28 @@ def make_models(name: str, groups: int, members: int, r: int, batch: torch.Tenso
     config = DriftAdapterConfig(task_type="CAUSAL_LM", r=r, members=members)
     ours = get_peft_model(base(), config)
     lora = LoraConfig(r=r, lora_alpha=16, target_modules=sorted(config.target_modules), task_type="CAUSAL_LM")
-    ours.eval()
-    features = trunk_features(ours, {"input_ids": batch.to(device)}).cpu()
+    teach(ours, groups, members, batch.to(device))
+    return {"ours": ours.eval(), "lora": get_peft_model(base(), lora).eval()}
+
+
+def teach(model: Any, groups: int, members: int, batch: torch.Tensor) -> None:
+    """Gives a model groups of random members, whose signatures lie at the batch's own rows, so that it mixes them."""
+    model.eval()
+    features = trunk_features(model, {"input_ids": batch}).cpu()
+    rank = lifelong_of(model).config["default"].signature_rank
     for g in range(groups):
-        open_task(ours, "text-generation", (), 0)
+        open_task(model, "text-generation", (), 0)
         snapshots = []
         for _ in range(members):
-            for _, module in drift_modules(ours):
+            for _, module in drift_modules(model):
                 for parameter in module.parameters():
                     if parameter.requires_grad:
                         parameter.data.normal_(std=0.01)
-            snapshots.append(take_snapshot(ours))
+            snapshots.append(take_snapshot(model))
         around = features[g % len(features)] + 0.01 * torch.randn(8, features.shape[1])
         learned = LearnedTask(f"task-{g}", "text-generation", (), 0, members, f"task-{g}", 8)
-        add_task(ours, learned, snapshots, fit_signature(around, config.signature_rank))
-        close_task(ours)
-    return {"ours": ours.eval(), "lora": get_peft_model(base(), lora).eval()}
+        add_task(model, learned, snapshots, fit_signature(around, rank))
+        close_task(model)
 
 
 @torch.inference_mode()

@@ -32,7 +32,8 @@ class LifelongPipeline(Pipeline):
     ```
 
     With a language model an answer is a text, and inputs are prompts: a string, which goes through the tokenizer's
-    chat template where it has one, or the fields of a default template (`objectives.prompts.TEMPLATES`).
+    chat template where it has one, or the fields of a learned task's template, or of a default one
+    (`objectives.prompts.TEMPLATES`).
 
     Inputs, mixed at will: a string, `{"text": ..., "text_pair": ...}`, `{"question": ..., "context": ...}` or
     `{"tokens": [...]}`. An answer is a dict: `task` (the group that answered, or `"unknown"`), `kind`, `answer` (a
@@ -48,20 +49,20 @@ class LifelongPipeline(Pipeline):
     def __call__(  # type: ignore[override]
         self,
         inputs: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]],
-        batch_size: int = 32,
-        abstain: bool = False,
+        batch_size: int | None = None,
+        abstain: bool | None = None,
         **options: Any,
     ) -> Any:
         """Answers one input or a list of them.
 
         Args:
             inputs: One input or a list.
-            batch_size (`int`, *optional*, defaults to `32`): Rows of a batch.
-            abstain (`bool`, *optional*, defaults to `False`): Answer `unknown` where an input lies outside of what
+            batch_size (`int`, *optional*): Rows of a batch; as given to `pipeline`, or 32.
+            abstain (`bool`, *optional*): Answer `unknown` where an input lies outside of what
                 the chosen task has seen.
             options: `policy`, `answer`, `uncertainty`, `per_batch`, as in [`predict`]. With a language model `policy`,
                 `per_batch`, `labels=True` (the likeliest label answers where the task has labels) and those of
-                `model.generate`, such as `max_new_tokens` or `num_beams`.
+                `model.generate`, such as `max_new_tokens` or `num_beams`. They may also be given to `pipeline`.
 
         Raises:
             ValueError: for an input of another form, naming its position; when the model knows no task.
@@ -70,8 +71,11 @@ class LifelongPipeline(Pipeline):
         items = [inputs] if single else list(inputs)
         if not items:
             return []
+        given = {**self._forward_params, **options}
+        abstain = bool(given.pop("abstain", False) if abstain is None else abstain)
+        batch_size = batch_size or self._batch_size or 32
         features = self.preprocess(items)
-        found = self._forward(features, batch_size=batch_size, novelty=abstain, **options)
+        found = self._forward(features, batch_size=batch_size, novelty=abstain, **given)
         answers = self.postprocess(found, items=items, features=features, abstain=abstain)
         return answers[0] if single else answers
 
@@ -84,7 +88,8 @@ class LifelongPipeline(Pipeline):
         config = active_config(self.model)
         if self.generates:
             ensure_padding(self.tokenizer)
-            prompts = [prompt_of(item, i) for i, item in enumerate(items)]
+            templates = [task.template for task in knowledge_of(self.model).tasks if task.template]
+            prompts = [prompt_of(item, i, templates) for i, item in enumerate(items)]
             ids = encode_prompts(self.tokenizer, prompts, config.max_length)
             return {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
         return encode_inputs(items, self.tokenizer, config.max_length, config.stride)[0]

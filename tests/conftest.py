@@ -92,6 +92,7 @@ LANGUAGE_EXTRA = {
     "gpt2": {"n_embd": 32, "n_layer": 4, "n_head": 2, "n_positions": 256},
     "gemma2": {"sliding_window": 8, "pad_token_id": None},
     "gpt_neox": {"pad_token_id": None},
+    "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32},
 }
 
 

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from ..knowledge import margin_of
+from ..knowledge import KnowledgeBase, margin_of
 from ..objectives.numeric import LOG_2
 from .heads import Found, Lifelong
 from .hooks import Conductor, Fork, LifelongOutput, Pass, mask_for, masked_mean
@@ -23,6 +23,8 @@ from .planning import settle
 
 # Most numbers of next-token distributions that the members of a few rows may give at once (float32, 0.5 GB).
 MOST_LOGITS = 2**27
+# Most rows of different groups whose factors are kept while they are answered.
+MOST_KEPT_ROWS = 8
 
 
 @dataclass
@@ -31,10 +33,12 @@ class Kept:
 
     Args:
         plan (`Plan`): The members of each of its rows.
+        knowledge (`KnowledgeBase`): What the adapter knew, whose members the plan numbers.
         several (`bool`): Whether more than one token at a time may follow.
     """
 
     plan: Plan
+    knowledge: KnowledgeBase
     several: bool = False
 
 
@@ -93,9 +97,22 @@ class CausalConductor(Conductor):
         current.request.found = found
         cache = getattr(output, "past_key_values", None)
         if cache is not None:
-            fork.plan.factors = {}
-            self.kept[cache] = Kept(fork.plan)
+            # Kept, the factors are not put together again for each token; of many rows they would fill the memory.
+            fork.plan.factors = {} if len(fork.plan.members) <= MOST_KEPT_ROWS else None
+            self.kept[cache] = Kept(fork.plan, self._knowledge)
         return output
+
+    @property
+    def _knowledge(self) -> KnowledgeBase:
+        return self.root.knowledge[self.root.active_adapters[0]]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A weak dictionary cannot be pickled, and no answer is under way in a copy.
+        return self.__dict__ | {"kept": None, "current": Pass()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.kept = WeakKeyDictionary()
 
     def follow(self, cache: Any, row: Tensor) -> None:
         """Lets several tokens at once follow a cache whose rows were chosen anew.
@@ -105,15 +122,15 @@ class CausalConductor(Conductor):
         """
         plan = self.kept[cache].plan
         if len(plan.members) > 1:
-            plan = replace(plan, members=plan.members[row], weights=plan.weights[row], factors={})
-        self.kept[cache] = Kept(plan, several=True)
+            plan = replace(plan, members=plan.members[row], weights=plan.weights[row], factors=None)
+        self.kept[cache] = Kept(plan, self._knowledge, several=True)
 
     def _go_on(self, cache: Any, rows: int, tokens: int) -> None:
         kept = self.kept.get(cache)
-        if kept is None or len(kept.plan.members) not in (1, rows):
+        if kept is None or kept.knowledge is not self._knowledge or len(kept.plan.members) not in (1, rows):
             raise ValueError(
-                "`past_key_values` was not filled by this model with this batch and its adapter on, so the groups of "
-                "its rows are not known. Give the whole prompt in one pass, without a cache."
+                "`past_key_values` was not filled by this model with this batch and this adapter as it is now, so the "
+                "groups of its rows are not known. Give the whole prompt in one pass, without a cache."
             )
         if tokens > 1 and not kept.several:
             raise ValueError(
@@ -140,7 +157,7 @@ class CausalConductor(Conductor):
             "attention_mask": current.mask
         }
         rows, tokens = _size(kwargs)
-        members = self.root.knowledge[self.root.active_adapters[0]].member_offsets[-1]
+        members = self._knowledge.member_offsets[-1]
         vocabulary = int(base.config.vocab_size)  # type: ignore[union-attr, arg-type]
         step = max(1, MOST_LOGITS // (members * tokens * vocabulary))
         step = rows if current.choice is not None and current.choice.per_batch else step
@@ -199,7 +216,8 @@ def refuse_unsure_routing(kwargs: Mapping[str, Any]) -> None:
     if kwargs.get("use_cache") is False and isinstance(kwargs.get("logits_to_keep"), int) and kwargs["logits_to_keep"]:
         raise ValueError(
             "`use_cache=False`: without a cache each new token would choose a group anew, from prompt and answer. "
-            'Leave it on, or fix the group: `hf_lifelong.generate(model, batch, policy="oracle", group=...)`.'
+            'Leave it on, or fix the group: `hf_lifelong.generate(model, batch, policy="oracle", group=...)`. (For a '
+            "single pass, leave out `logits_to_keep`.)"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..knowledge import KnowledgeBase
+from ..objectives import HEAD_KINDS, TEXT_KINDS, get_objective
+from ..objectives.prompts import fields_of
 from .architectures import is_causal, layers_of
 from .heads import lifelong_of
 from .layers import DriftTunerLayer
@@ -61,6 +64,11 @@ def check_task_type(config: Any, model: Any) -> None:
             f"`task_type` is {config.task_type!r}, but `{type(model).__name__}` is a causal language model; give "
             '`DriftAdapterConfig(task_type="CAUSAL_LM")`, or load the base with `AutoModel` for tasks with heads.'
         )
+    if is_causal(model) and "past_key_values" not in inspect.signature(model.forward).parameters:
+        raise ValueError(
+            f"`{type(model).__name__}` keeps no `past_key_values`, so the group of an answer could not be kept from "
+            "token to token; state-space models are not supported."
+        )
     if not is_causal(model) and config.task_type == "CAUSAL_LM":
         raise ValueError(
             f'`task_type` is "CAUSAL_LM", but `{type(model).__name__}` is no causal language model; load the base '
@@ -82,6 +90,38 @@ def check_quantised(model: nn.Module) -> None:
                 f"`{name}` has {module.out_features} outputs, but on a CPU bitsandbytes needs a multiple of 32 in 4 "
                 "bits; name it in `llm_int8_skip_modules` of `BitsAndBytesConfig`, use 8 bits, or a GPU."
             )
+
+
+def check_tasks(knowledge: KnowledgeBase, config: Any) -> None:
+    """Refuses a manifest whose tasks the adapter could not answer.
+
+    Raises:
+        ValueError: names the task.
+    """
+    for task in knowledge.tasks:
+        where = f"`adapter_config.json`, task `{task.name}`: "
+        try:
+            check_kind(task.kind, config.task_type)
+        except ValueError as error:
+            raise ValueError(where + str(error)) from error
+        if task.width != get_objective(task.kind).head_width(task.labels):
+            raise ValueError(f"{where}a head of {task.width} rows does not fit its kind; restore the file.")
+        if len(set(task.labels)) < len(task.labels) or "" in task.labels:
+            raise ValueError(f"{where}`labels` are {list(task.labels)}, empty or twice; restore the file.")
+        if task.template is not None:
+            fields_of(task.template)
+
+
+def check_kind(kind: str, task_type: str) -> None:
+    """Refuses a kind of task that a base cannot answer.
+
+    Raises:
+        ValueError: names the kinds that it can.
+    """
+    kinds = TEXT_KINDS if task_type == "CAUSAL_LM" else HEAD_KINDS
+    if kind not in kinds:
+        base = "a causal language model" if kinds is TEXT_KINDS else "a base without a head (`AutoModel`)"
+        raise ValueError(f"`kind` is {kind!r}, but on {base} a task is one of {list(kinds)}.")
 
 
 def check_base(knowledge: KnowledgeBase, found: dict[str, Any], trunk: int) -> None:

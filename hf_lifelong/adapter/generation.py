@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ from .causal import positions
 from .heads import active_config, knowledge_of
 from .hooks import LifelongOutput
 from .passes import asking, model_inputs, request_of
+
+# Most (prompt, label) rows that are run at once.
+MOST_LABEL_ROWS = 256
 
 
 @dataclass
@@ -65,15 +69,13 @@ def generate(
         ValueError: as `predict`; when the prompts are padded on the right; when `generate` is asked for a mode in
             which groups cannot be chosen on the whole prompt.
     """
-    root, request = request_of(model, policy, group, None, None, per_batch, novelty, batch)
-    inputs = model_inputs(model, batch)
-    mask = inputs.get("attention_mask")
-    if mask is not None and bool((mask[:, -1] == 0).any()):
-        raise ValueError("`batch` is padded on the right; a language model goes on at the end, so pad on the left.")
+    root, request = request_of(model, batch, policy, group, per_batch=per_batch, novelty=novelty)
+    inputs = _prompts(model, batch)
     rows, length = inputs["input_ids"].shape
-    meter = None if options.get("num_beams", 1) > 1 else _Meter(_ends(model, options))
+    settings = effective_settings(model, options)
+    meter = None if (settings.num_beams or 1) > 1 else _Meter(settings.eos_token_id)
     if meter is not None:
-        options["logits_processor"] = LogitsProcessorList([*options.get("logits_processor", []), meter])
+        options["logits_processor"] = LogitsProcessorList([*(options.get("logits_processor") or []), meter])
     with asking(model, root, request):
         sequences: Any = model.generate(**inputs, **options)  # type: ignore[operator]
     sequences = sequences if isinstance(sequences, Tensor) else sequences.sequences
@@ -102,7 +104,7 @@ def score_labels(
 ) -> LifelongOutput:
     """Probabilities of the labels of the task that each prompt is of, by the likelihood of their names as answers.
 
-    The prompts run once; the names of all labels go on from their cache together.
+    The prompts run once; the names of all labels go on from their cache together, at most `MOST_LABEL_ROWS` at a time.
 
     Args:
         model, batch, policy, group, per_batch, novelty: As in [`generate`].
@@ -112,15 +114,29 @@ def score_labels(
         [`LifelongOutput`] with `scores [B, 1, C]`, zero padded and all zero where the task has no labels, `group`,
         `task`, `uncertainty` (entropy of the scores as a share of the largest possible), `margin` and `novelty`.
     """
-    root, request = request_of(model, policy, group, None, None, per_batch, novelty, batch)
-    inputs = model_inputs(model, batch)
+    root, request = request_of(model, batch, policy, group, per_batch=per_batch, novelty=novelty)
+    inputs = _prompts(model, batch)
     tasks = root.knowledge[root.active_adapters[0]].tasks
+    rows, most = len(inputs["input_ids"]), max((len(task.labels) for task in tasks), default=0)
+    step = max(1, MOST_LABEL_ROWS // max(most, 1))
+    last = {"logits_to_keep": 1} if "logits_to_keep" in root.conductor.base_names else {}
+    if step < rows:
+        with asking(model, root, request):  # for all parts at once: `per_batch` may ask for one group
+            model(**inputs, use_cache=True, **last)
+        chosen: Any = request.found
+        parts = [
+            score_labels(model, {k: v[i : i + step] for k, v in inputs.items()}, tokenizer, "oracle", part)
+            for i, part in zip(range(0, rows, step), chosen.group.split(step), strict=True)
+        ]
+        joined = _joined(parts)
+        joined.margin, joined.novelty = chosen.margin, chosen.novelty
+        return joined
     with asking(model, root, request):
-        output: Any = model(**inputs, use_cache=True)
+        output: Any = model(**inputs, use_cache=True, **last)
         found: Any = request.found
         names = [tasks[t].labels for t in found.task.tolist()]
         counts = torch.tensor([len(labels) for labels in names], device=found.task.device)
-        scores = output.logits.new_zeros((len(names), 1, max(int(counts.max()), 1)), dtype=torch.float32)
+        scores = output.logits.new_zeros((len(names), 1, max(most, 1)), dtype=torch.float32)
         if counts.any():
             tokens, known = _padded_answers(tokenizer, [n for labels in names for n in labels], scores.device)
             row = torch.repeat_interleave(torch.arange(len(names), device=scores.device), counts)
@@ -155,9 +171,9 @@ def answer_prompts(
         Per prompt `task` (position), `answer`, `margin` and, where they are known, `score`, `uncertainty`, `novelty`.
     """
     asked = {k: options.pop(k) for k in ("policy", "group", "per_batch", "novelty") if k in options}
-    config = active_config(model)
-    options = {"do_sample": False, "max_new_tokens": config.max_new_tokens, **options}
-    if options.get("num_return_sequences", 1) > 1:
+    if options.get("generation_config") is None:
+        options = {"do_sample": False, "max_new_tokens": active_config(model).max_new_tokens, **options}
+    if (effective_settings(model, options).num_return_sequences or 1) > 1:
         raise ValueError("`num_return_sequences` is above 1, but one answer a prompt is given; use `generate`.")
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     found: Any = generate(model, batch, **asked, **ends, **options)
@@ -220,16 +236,40 @@ def _padded_answers(tokenizer: Any, names: list[str], device: torch.device) -> t
     return tokens, torch.arange(tokens.shape[1], device=device) < lengths[:, None]
 
 
-def _ends(model: Any, options: Mapping[str, Any]) -> list[int]:
-    ends = options.get("eos_token_id", model.generation_config.eos_token_id)
-    return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+def effective_settings(model: Any, options: Mapping[str, Any]) -> Any:
+    """The generation settings that `model.generate(**options)` would follow."""
+    given = options.get("generation_config")
+    settings = copy.deepcopy(model.generation_config if given is None else given)
+    settings.update(**{name: value for name, value in options.items() if value is not None})
+    return settings
+
+
+def _prompts(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The prompts of a batch, refused unless answers can follow them.
+
+    Raises:
+        ValueError: when they are no token ids, or padded on the right.
+    """
+    inputs = model_inputs(model, batch)
+    if "input_ids" not in inputs:
+        raise ValueError(f"`batch` has no `input_ids`, only {sorted(inputs)}; give what the tokenizer gives.")
+    mask = inputs.get("attention_mask")
+    if mask is not None and bool((mask[:, -1] == 0).any()):
+        raise ValueError("`batch` is padded on the right; a language model goes on at the end, so pad on the left.")
+    return inputs
+
+
+def _joined(parts: list[LifelongOutput]) -> LifelongOutput:
+    return LifelongOutput(
+        **{key: torch.cat([part[key] for part in parts]) for key in parts[0] if parts[0][key] is not None}
+    )
 
 
 class _Meter(LogitsProcessor):
     """Adds up how likely and how sure the tokens of each answer are, and leaves the scores as they are."""
 
-    def __init__(self, ends: list[int]) -> None:
-        self.ends = ends
+    def __init__(self, ends: int | list[int] | None) -> None:
+        self.ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
         self.steps = 0
         self.scores: Tensor | None = None
 

@@ -265,7 +265,8 @@ def lifelong_of(model: nn.Module) -> Lifelong:
             return root
     raise ValueError(
         f"`{type(model).__name__}` has no lifelong adapter. Add one with `get_peft_model(model, DriftAdapterConfig())`"
-        " or load one with `AutoPeftModelForFeatureExtraction.from_pretrained(folder)`."
+        " or load one with `AutoPeftModelForFeatureExtraction.from_pretrained(folder)` (of a language model: "
+        "`AutoPeftModelForCausalLM`)."
     )
 
 

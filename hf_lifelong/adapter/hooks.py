@@ -300,14 +300,13 @@ def _attention_mask(kwargs: dict[str, Any]) -> Tensor | None:
     mask = kwargs.get("attention_mask")
     if isinstance(mask, Mapping):  # one mask for each sort of attention
         mask = mask.get("full_attention")
-    if mask is not None and mask.dim() == 4:  # what each token sees: the last one sees all that is no padding
-        mask = (mask if mask.dtype == torch.bool else mask >= 0)[:, 0, -1].long()
-        tokens = kwargs.get("input_ids")
-        return mask if tokens is None else mask[:, : tokens.shape[1]]
-    if mask is not None and mask.dim() == 2:
-        return mask
     tokens = kwargs.get("input_ids")
     tokens = kwargs.get("inputs_embeds") if tokens is None else tokens
+    if mask is not None and mask.dim() == 4 and tokens is not None:  # what each token sees: padding is seen by none
+        seen = (mask if mask.dtype == torch.bool else mask >= 0)[:, 0].any(1)
+        return seen[:, : tokens.shape[1]].long()
+    if mask is not None and mask.dim() == 2:
+        return mask
     return None if tokens is None else torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
 
 
@@ -319,7 +318,7 @@ def mask_for(mask: Tensor | None, hidden: Tensor, row: Tensor | None = None) -> 
 
 def _expand(value: Any, row: Tensor, rows: int) -> Any:
     if isinstance(value, Tensor):
-        return value[row] if value.dim() and len(value) == rows else value
+        return value[row.to(value.device)] if value.dim() and len(value) == rows else value
     if isinstance(value, tuple | list):
         return type(value)(_expand(v, row, rows) for v in value)
     return value

@@ -141,7 +141,9 @@ class DriftLayer(DriftTunerLayer):
         x = x.to(self.drift_A[name].dtype)
         if plan is not None:
             a, b = self._factors(name, plan)
-            update = x @ a.mT @ b.mT
+            # Some bases run a layer on all tokens of a batch as one long row.
+            rows = x if a.dim() == 2 or x.dim() == 3 else x.unflatten(0, (len(a), -1))
+            update = (rows @ a.mT @ b.mT).view(*x.shape[:-1], -1)
         else:
             update = self.drift_dropout[name](x) @ self.drift_A[name].T @ self.drift_B[name].T
         return result + (update * self.scaling[name]).to(result.dtype)
@@ -149,7 +151,9 @@ class DriftLayer(DriftTunerLayer):
     def _factors(self, name: str, plan: Plan) -> tuple[Tensor, Tensor]:
         if plan.factors is not None and self in plan.factors:
             return plan.factors[self]
-        factors = member_factors(self.drift_bank_A[name], self.drift_bank_B[name], plan.members, plan.weights)
+        bank_a, bank_b = self.drift_bank_A[name], self.drift_bank_B[name]
+        members, weights = plan.members.to(bank_a.device), plan.weights.to(bank_a.device)
+        factors = member_factors(bank_a, bank_b, members, weights)
         if plan.factors is not None:
             plan.factors[self] = factors
         return factors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -14,20 +15,25 @@ from .config import ANSWERS, POLICIES, UNCERTAINTIES
 from .heads import Lifelong, Request, lifelong_of
 from .hooks import TARGETS, LifelongOutput, TrunkDone
 
+# Not a lock of each model's own: models are copied and pickled, locks are not.
+_ONE_AT_A_TIME = threading.RLock()
+
 
 @contextmanager
 def asking(model: nn.Module, root: Lifelong, request: Request) -> Iterator[None]:
-    """Makes the passes inside of it follow a request, in eval mode and without gradients."""
-    was_training = model.training
-    model.eval()
-    root.request = request
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        root.request = None
-        root.route.clear()  # a pass that stopped at the trunk's end had no end of its own
-        model.train(was_training)
+    """Makes the passes inside of it follow a request, in eval mode and without gradients; one thread at a time,
+    because what a pass has chosen lies in the model."""
+    with _ONE_AT_A_TIME:
+        was_training = model.training
+        model.eval()
+        root.request = request
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            root.request = None
+            root.route.clear()  # a pass that stopped at the trunk's end had no end of its own
+            model.train(was_training)
 
 
 def predict(
@@ -62,7 +68,7 @@ def predict(
     Raises:
         ValueError: when the model knows no task yet, or an argument is none of the choices.
     """
-    root, request = request_of(model, policy, group, answer, uncertainty, per_batch, novelty, batch)
+    root, request = request_of(model, batch, policy, group, answer, uncertainty, per_batch, novelty)
     with asking(model, root, request):
         output: Any = model(**model_inputs(model, batch), **root.conductor.without_cache)
     if isinstance(output, LifelongOutput):
@@ -85,13 +91,13 @@ def trunk_features(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
 
 def request_of(
     model: nn.Module,
-    policy: str | None,
-    group: int | str | Tensor | None,
-    answer: str | None,
-    uncertainty: str | None,
-    per_batch: bool | None,
-    novelty: bool,
     batch: Mapping[str, Any],
+    policy: str | None = None,
+    group: int | str | Tensor | None = None,
+    answer: str | None = None,
+    uncertainty: str | None = None,
+    per_batch: bool | None = None,
+    novelty: bool = False,
 ) -> tuple[Lifelong, Request]:
     """The root of a model and what is asked of it.
 

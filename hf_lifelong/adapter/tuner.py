@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ..knowledge import KnowledgeBase
-from ..objectives import get_objective
 from .architectures import is_causal, settle_trunk, signature_depths, target_names
 from .bank import forget
 from .causal import CausalConductor
-from .checks import check_base, check_quantised, check_task_type, check_tensors, describe_base
+from .checks import check_base, check_quantised, check_task_type, check_tasks, check_tensors, describe_base
 from .export import ExportReport, export
 from .heads import Lifelong, knowledge_of
 from .hooks import HeadConductor, LifelongOutput
@@ -70,8 +69,7 @@ class DriftModel(BaseTuner):
             self._new_knowledge = KnowledgeBase(found, trunk, signature_depths(trunk))
         else:
             self._new_knowledge = KnowledgeBase.from_dict(config.knowledge)
-            for task in self._new_knowledge.tasks:
-                get_objective(task.kind)  # refuses a kind that this version does not know
+            check_tasks(self._new_knowledge, config)
             check_base(self._new_knowledge, found, trunk)
         if root is None:
             return

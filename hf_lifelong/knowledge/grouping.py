@@ -34,5 +34,6 @@ def candidate_groups(
 
 
 def joins(old_score: float, new_score: float, tolerance: float) -> bool:
-    """Whether a group that scores `old_score` on the new task's validation data does as well as the new members."""
-    return old_score >= new_score - tolerance
+    """Whether a group that scores `old_score` on the new task's validation data does as well as the new members, and
+    these have learned anything at all."""
+    return new_score > 0 and old_score >= new_score - tolerance

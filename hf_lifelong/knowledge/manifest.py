@@ -31,6 +31,7 @@ class LearnedTask:
         examples (`int`): Texts that the signature was fitted on.
         score (`float`, *optional*): The task's metric on its own validation part when it was committed.
         started_from (`str`, *optional*): The task whose newest member training started from; `None` for a fresh start.
+        template (`str`, *optional*): What made prompts of columns, where the user gave one (text generation).
     """
 
     name: str
@@ -42,6 +43,7 @@ class LearnedTask:
     examples: int
     score: float | None = None
     started_from: str | None = None
+    template: str | None = None
 
 
 @dataclass
@@ -224,6 +226,7 @@ def _read_task(i: int, data: Any) -> LearnedTask:
     score = data["score"]
     if score is not None and (not isinstance(score, int | float) or isinstance(score, bool) or not 0 <= score <= 1):
         raise ManifestError(f"`{where}.score` must be a share in [0, 1], not {score!r}")
-    if data["started_from"] is not None:
-        _check_type(f"{where}.started_from", data["started_from"], str)
+    for key in ("started_from", "template"):
+        if data[key] is not None:
+            _check_type(f"{where}.{key}", data[key], str)
     return LearnedTask(**{**data, "labels": tuple(data["labels"])})

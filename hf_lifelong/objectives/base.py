@@ -26,6 +26,7 @@ class Objective(ABC):
         kind (`str`): Name of the kind.
         targets (`tuple[str, ...]`): Model inputs that carry the targets.
         metric (`str`): Key of the primary metric in what `score` returns.
+        likeness (`str`): Key of the metric by which tasks are found to be the same.
         columns (`dict[str, str]`): Default column name of every role.
         aliases (`dict[str, tuple[str, ...]]`): Further default names of a role, tried in order.
         optional (`frozenset[str]`): Roles that a data set may lack.
@@ -36,6 +37,7 @@ class Objective(ABC):
     kind: ClassVar[str]
     targets: ClassVar[tuple[str, ...]]
     metric: ClassVar[str]
+    likeness: ClassVar[str]
     columns: ClassVar[dict[str, str]]
     aliases: ClassVar[dict[str, tuple[str, ...]]] = {}
     optional: ClassVar[frozenset[str]] = frozenset()

@@ -12,6 +12,9 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
+_NUMBERS = re.compile(r"(?<!\w)[-+]?\d+(?:[.,]\d+)*")
+
+
 def match_scores(answers: Sequence[Any], references: Sequence[Mapping[str, list[str]]]) -> dict[str, float]:
     """`exact_match` and `f1`, means over the examples, each with its best gold answer, in [0, 1].
 
@@ -26,6 +29,14 @@ def match_scores(answers: Sequence[Any], references: Sequence[Mapping[str, list[
             exact += max((exact_match(answer, gold) for gold in reference["text"]), default=not normalise(answer))
             f1 += max((token_f1(answer, gold) for gold in reference["text"]), default=not normalise(answer))
     return {"exact_match": exact / len(references), "f1": f1 / len(references)}
+
+
+def same_text(answer: str, gold: str) -> bool:
+    """Whether two answers are equal after SQuAD's normalisation, where that says anything: it drops all of "A" or "-",
+    and the sign and the point of a number."""
+    if not normalise(answer) or not normalise(gold):
+        return answer.strip().casefold() == gold.strip().casefold()
+    return bool(exact_match(answer, gold)) and _NUMBERS.findall(answer) == _NUMBERS.findall(gold)
 
 
 def normalise(text: str) -> str:

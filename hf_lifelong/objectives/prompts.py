@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError
 
 from .inputs import check_fast
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 TEMPLATES: dict[tuple[str, ...], str] = {
     ("question", "context"): "{context}\n\nQuestion: {question}\nAnswer:",
@@ -22,22 +27,42 @@ FORMS = 'a string, {"text": ...}, {"text": ..., "text_pair": ...} or {"question"
 """The forms of input that `prompt_of` knows, in words."""
 
 
-def prompt_of(entry: Any, index: int) -> str:
-    """The prompt of an input that arrives without a task: the text itself, or the fields in the place that
-    `TEMPLATES` gives them, as in training.
+def prompt_of(entry: Any, index: int, templates: Iterable[str] = ()) -> str:
+    """The prompt of an input that arrives without a task: the text itself, or its fields, put together as in training.
+
+    Args:
+        templates (`list[str]`): Templates of the learned tasks; one with the same fields comes before `TEMPLATES`.
 
     Raises:
         ValueError: If an input has none of the forms, or is empty; the message names its index.
     """
     text = entry
     if isinstance(entry, Mapping) and all(isinstance(value, str) for value in entry.values()):
-        template = next((t for keys, t in TEMPLATES.items() if set(keys) == set(entry)), None)
+        every = (*templates, *TEMPLATES.values())
+        template = next((t for t in every if fields_of(t) == set(entry)), None)
         text = template.format_map(entry) if template else entry["text"] if set(entry) == {"text"} else None
     if not isinstance(text, str):
         raise ValueError(f"inputs[{index}] is {entry!r:.200}, which is no known form of input; give {FORMS}.")
     if not text.strip():
         raise ValueError(f"inputs[{index}] is empty; there is nothing to answer.")
     return text
+
+
+def fields_of(template: str) -> set[str]:
+    """The columns that a template names.
+
+    Raises:
+        ValueError: If it cannot be read, or asks for more than plain columns: a template may come from a file.
+    """
+    try:
+        parts = [part[1:] for part in string.Formatter().parse(template) if part[1] is not None]
+    except ValueError as error:
+        message = f"`template` {template!r:.100} cannot be read: {error}. Write braces that belong to the text twice."
+        raise ValueError(message) from error
+    for name, spec, conversion in parts:
+        if spec or conversion or set(name or "") & set(".[]"):
+            raise ValueError(f"`template` {template!r:.100}: only names of columns may stand in braces, not {name!r}.")
+    return {str(name) for name, _, _ in parts}
 
 
 def with_prompts(dataset: Dataset, columns: Mapping[str, str], template: str | None) -> Dataset:
@@ -53,21 +78,30 @@ def with_prompts(dataset: Dataset, columns: Mapping[str, str], template: str | N
         ValueError: If the template names no column, or one that is missing, or the data set has a `prompt` already.
     """
     names = dataset.column_names
+    if template is not None and "prompt" in columns:
+        raise ValueError("`template` and `columns['prompt']` both say what a prompt is; give one of them.")
     if template is None:
         if "prompt" in columns or "prompt" in names:
             return dataset
         template = next((t for keys, t in TEMPLATES.items() if set(keys) <= set(names)), None)
         if template is None:
             return dataset
-    fields = _fields_of(template)
+    fields = fields_of(template)
     missing = sorted(fields - set(names))
     if missing or not fields:
         what = f"has {missing[0]!r}, which is no column" if missing else "names no column in braces"
         raise ValueError(f"`template` {what}; the data set has {names}.")
     if "prompt" in names:
         raise ValueError("`template` would replace the column 'prompt' that the data set has; drop one of the two.")
-    made: str = template
-    return dataset.with_format(None).map(lambda row: {"prompt": made.format_map(row)}, desc="Writing prompts")
+    written: str = template
+
+    def write(row: dict[str, Any], index: int) -> dict[str, str]:
+        empty = sorted(field for field in fields if row[field] is None)
+        if empty:
+            raise ValueError(f"column {empty[0]!r}, row {index}: nothing stands there; correct it or drop the row.")
+        return {"prompt": written.format_map(row)}
+
+    return dataset.with_format(None).map(write, with_indices=True, desc="Writing prompts")
 
 
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_length: int) -> list[list[int]]:
@@ -83,6 +117,11 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], m
     """
     wrapped = [_wrap(tokenizer, prompt) for prompt in prompts]
     ids = _tokens(tokenizer, wrapped)
+    if long := sum(len(row) > max_length for row in ids):
+        logger.warning(
+            f"{long} of {len(ids)} prompts are longer than `max_length` ({max_length}) and lose their beginning; "
+            "raise it in `DriftAdapterConfig`."
+        )
     for i, prompt in enumerate(prompts):
         while len(ids[i]) > max_length:
             prompt = _without_first(tokenizer, prompt, len(ids[i]) - max_length, max_length)
@@ -98,7 +137,9 @@ def encode_answers(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str], m
     """
     if tokenizer.eos_token_id is None:
         raise ValueError("The tokenizer has no `eos_token`, so no answer could end; set one.")
-    blank = "" if tokenizer.chat_template else " "
+    # Sentencepiece writes the blank before a text itself.
+    writes_blank = tokenizer.tokenize("a")[0].startswith("▁")
+    blank = "" if tokenizer.chat_template or writes_blank else " "
     ids = tokenizer([blank + answer.strip() for answer in answers], add_special_tokens=False)["input_ids"]
     return [[*answer, tokenizer.eos_token_id][:most] for answer in ids]
 
@@ -107,23 +148,22 @@ def ensure_padding(tokenizer: Any) -> None:
     """Gives a tokenizer without padding token its end-of-text token for it, as generation does; it counts in no loss,
     because targets are marked apart."""
     if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise ValueError("The tokenizer has no `eos_token`, so no answer could end; set one.")
         tokenizer.pad_token = tokenizer.eos_token
-
-
-def _fields_of(template: str) -> set[str]:
-    try:
-        return {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
-    except ValueError as error:
-        raise ValueError(
-            f"`template` {template!r:.100} cannot be read: {error}. Write braces of text twice."
-        ) from error
 
 
 def _wrap(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
     if not tokenizer.chat_template:
         return prompt.rstrip()  # an answer begins with the blank
     turns = [{"role": "user", "content": prompt}]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    try:
+        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    except TemplateError as error:
+        raise ValueError(
+            f"The tokenizer's chat template refuses a single turn of a user ({error}); set `chat_template` to one "
+            "that takes it, or to `None` for bare prompts."
+        ) from error
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

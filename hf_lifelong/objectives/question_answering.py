@@ -45,6 +45,7 @@ class QuestionAnswering(HeadObjective):
     targets = ("start_positions", "end_positions")
     per_token = True
     metric = "f1"
+    likeness = "f1"
     columns = {"question": "question", "context": "context", "answers": "answers"}
     extras = ("example", "offsets")
 

@@ -37,6 +37,7 @@ class TextClassification(HeadObjective):
     targets = ("labels",)
     per_token = False
     metric = "accuracy"
+    likeness = "accuracy"
     columns = {"text": "text", "text_pair": "text_pair", "label": "label"}
     aliases = {"label": ("labels",)}
     optional = frozenset({"text_pair"})

@@ -17,7 +17,7 @@ from .base import (
     is_string,
 )
 from .labels import IGNORED, declared_names, label_ids, label_index
-from .matching import match_scores
+from .matching import match_scores, same_text
 from .prompts import encode_answers, encode_prompts
 
 if TYPE_CHECKING:
@@ -34,13 +34,15 @@ class TextGeneration(Objective):
     The answer's column holds texts, lists of right texts, SQuAD's answers (the first is learned, each is right), or
     labels (`ClassLabel`), whose names are the answers; such a task can also be answered by the likeliest label.
 
-    Metrics: `exact_match` (primary) and `f1` (of words), both after SQuAD v1.1's normalisation, in [0, 1]; and, of a
-    task with labels, `accuracy` of the likeliest label, which the scorer adds.
+    Metrics: `exact_match` (primary) and `f1` (of words), in [0, 1], after SQuAD v1.1's normalisation, but numbers and
+    answers of which it leaves nothing are compared as they are; and, of a task with labels, `accuracy` of the
+    likeliest label, which the scorer adds.
     """
 
     kind = "text-generation"
     targets = ("labels",)
     metric = "exact_match"
+    likeness = "f1"
     columns = {"prompt": "prompt", "answer": "answer"}
     aliases = {
         "prompt": ("text", "question"),
@@ -93,7 +95,12 @@ class TextGeneration(Objective):
 
     def score(self, answers: Sequence[Any], references: Sequence[Mapping[str, list[str]]]) -> dict[str, float]:
         check_comparable(answers, references)
-        return match_scores(answers, references)
+        scores = match_scores(answers, references)
+        same = [
+            any(same_text(answer, gold) for gold in reference["text"] or [""]) if isinstance(answer, str) else False
+            for answer, reference in zip(answers, references, strict=True)
+        ]
+        return {"exact_match": sum(same) / len(same), "f1": max(scores["f1"], sum(same) / len(same))}
 
     def majority(self, references_train: Sequence[Any], references_test: Sequence[Any]) -> float:
         check_references(references_train)

@@ -61,6 +61,7 @@ class TokenClassification(HeadObjective):
     targets = ("labels",)
     per_token = True
     metric = "f1"
+    likeness = "f1"
     columns = {"tokens": "tokens", "tags": "tags"}
     aliases = {"tags": ("ner_tags", "pos_tags", "labels")}
     label_role = "tags"

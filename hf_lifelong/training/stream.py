@@ -192,18 +192,19 @@ def keep(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None
         group=prepared.name,
         examples=min(len(prepared.asked), trainer.args.signature_samples),
         started_from=started_from,
+        template=prepared.task.template,
     )
     add_task(model, learned, trainer.snapshots.snapshots, signature)
-    metric = prepared.objective.metric
-    score = scorer.oracle(prepared, prepared.validation, prepared.name)[metric]
+    objective = prepared.objective
+    own = scorer.oracle(prepared, prepared.validation, prepared.name)
     group = prepared.name
     for candidate in near:
         newest = before.tasks[before.newest(candidate)].name
-        old = scorer.oracle(prepared, prepared.validation, newest)[metric]
-        if joins(old, score, trainer.args.grouping_tolerance):
+        old = scorer.oracle(prepared, prepared.validation, newest)
+        if joins(old[objective.likeness], own[objective.likeness], trainer.args.grouping_tolerance):
             group = before.groups[candidate]
             break
-    learned = replace(learned, score=score, group=group)
+    learned = replace(learned, score=own[objective.metric], group=group)
     set_knowledge(model, replace(trainer.knowledge, tasks=[*before.tasks, learned]))
     return learned
 

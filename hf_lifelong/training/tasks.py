@@ -20,7 +20,8 @@ from transformers import (
 )
 
 from ..adapter import DriftAdapterConfig
-from ..objectives import HEAD_KINDS, KINDS, TEXT_KINDS, Objective, get_objective, head_objective
+from ..adapter.checks import check_kind
+from ..objectives import KINDS, TEXT_KINDS, Objective, get_objective, head_objective
 from ..objectives.prompts import ensure_padding, with_prompts
 
 
@@ -102,7 +103,7 @@ class PreparedTask:
         self.objective: Objective = get_objective(task.kind)
         self.generates = task.kind in TEXT_KINDS
         try:
-            check_kind(task.kind, config)
+            check_kind(task.kind, str(config.task_type))
             if self.generates and tokenizer is not None:
                 ensure_padding(tokenizer)
             train, validation = self._split(validation_share)
@@ -186,18 +187,6 @@ class PreparedTask:
         found = objective.decode(scores, split.features, split.examples, self.columns, self.labels)
         references = objective.references(split.examples, self.columns, self.labels)
         return objective.score([answer["answer"] for answer in found], references)
-
-
-def check_kind(kind: str, config: DriftAdapterConfig) -> None:
-    """Refuses a kind of task that the base cannot answer.
-
-    Raises:
-        ValueError: names the kinds that it can.
-    """
-    kinds = TEXT_KINDS if config.task_type == "CAUSAL_LM" else HEAD_KINDS
-    if kind not in kinds:
-        base = "a causal language model" if kinds is TEXT_KINDS else "a base without a head (`AutoModel`)"
-        raise ValueError(f"`kind` is {kind!r}, but on {base} a task is one of {list(kinds)}.")
 
 
 def check_names(tasks: list[Task], known: list[str]) -> None:

@@ -28,8 +28,8 @@ def make_model(tiny_folder):
 def make_language_model(tiny_language_folder):
     """`make_language_model(model_type, **config)`: a tiny language model with an adapter that knows three tasks."""
 
-    def make(model_type="llama", tasks=tuple(LANGUAGE_TASKS), dtype=torch.float32, **config):
-        base = AutoModelForCausalLM.from_pretrained(tiny_language_folder(model_type), dtype=dtype)
+    def make(model_type="llama", tasks=tuple(LANGUAGE_TASKS), dtype=torch.float32, base=None, **config):
+        base = AutoModelForCausalLM.from_pretrained(tiny_language_folder(model_type, **(base or {})), dtype=dtype)
         config = {"r": 2, "members": 2, "signature_rank": 4, **config}
         model = get_peft_model(base, DriftAdapterConfig(task_type="CAUSAL_LM", **config))
         for name in tasks:

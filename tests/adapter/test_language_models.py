@@ -2,24 +2,28 @@
 
 import copy
 import io
+import json
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
 
 import pytest
 import torch
 from adapter_helpers import LANGUAGE_TASKS, TEXTS, same_tensors, tensors_of
 from peft import AutoPeftModelForCausalLM, PeftModel, get_peft_model
-from transformers import AutoModel, AutoModelForCausalLM, TextStreamer
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GenerationConfig, TextStreamer
 
 from hf_lifelong import DriftAdapterConfig, generate, predict, score_labels
 from hf_lifelong.adapter import causal, lifelong_of, trunk_features
 from hf_lifelong.knowledge import mean_by_pair, normalised_entropy, summed_variance
 from hf_lifelong.objectives.prompts import encode_answers
 
-FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma2", "gpt_neox")
+FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma2", "gpt_neox", "opt")
 MODES = {
     "greedy": {"do_sample": False},
     "beams": {"num_beams": 3, "do_sample": False},
     "several beams": {"num_beams": 3, "num_return_sequences": 2, "do_sample": False},
+    "beams by configuration": {"generation_config": GenerationConfig(num_beams=3, do_sample=False)},
     "static cache": {"do_sample": False, "cache_implementation": "static", "disable_compile": True},
 }
 
@@ -253,8 +257,13 @@ def test_modes_in_which_groups_cannot_be_chosen_are_refused(spread, language_tok
             model(input_ids=torch.tensor([[3]]), past_key_values=foreign)
         with pytest.raises(ValueError, match="Continuous batching"):
             model.get_base_model()(**row(batch, 0), cu_seq_lens_q=torch.tensor([0, 3]))
+    right = rows_of(language_tokenizer, side="right")
     with pytest.raises(ValueError, match="padded on the right"):
-        generate(model, rows_of(language_tokenizer, side="right"), **options)
+        generate(model, right, **options)
+    with pytest.raises(ValueError, match="padded on the right"):
+        score_labels(model, right, language_tokenizer)
+    with pytest.raises(ValueError, match="no `input_ids`"):
+        generate(model, {"inputs_embeds": torch.zeros(1, 3, 32)}, **options)
     with pytest.raises(ValueError, match=r"`answer` is 'ensemble'; choose one of \['merged'\]"):
         predict(model, batch, answer="ensemble")
     with pytest.raises(ValueError, match="a cache for each member"):
@@ -320,3 +329,91 @@ def test_groups_are_chosen_in_float32_under_autocast(spread, language_tokenizer)
         found = predict(model, batch, novelty=True)
     assert found.novelty.dtype == found.margin.dtype == torch.float32
     assert torch.equal(found.group, predict(model, batch).group)
+
+
+def test_a_static_cache_chooses_the_same_groups_under_a_sliding_window(make_language_model, language_tokenizer):
+    model = make_language_model("mistral", base={"sliding_window": 4})
+    batch = rows_of(language_tokenizer, [f"{word} and so on" * 3 for word in TEXTS])
+    root = lifelong_of(model)
+    root.drift_signature_mean["default"].data = trunk_features(model, batch)[:3].clone()
+    root.refresh()
+    options = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    right = generate(model, batch, **options)
+    static = generate(model, batch, cache_implementation="static", disable_compile=True, **options)
+    assert len(set(right.group.tolist())) == 3 and torch.equal(static.group, right.group)
+    torch.testing.assert_close(static.margin, right.margin, rtol=1e-4, atol=1e-5)
+
+
+def test_threads_answer_one_after_another(spread, language_tokenizer):
+    model, batch = spread("llama", language_tokenizer), rows_of(language_tokenizer)
+    right = [predict(model, row(batch, i)) for i in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda i: (i, predict(model, row(batch, i))), [0, 1, 2, 3] * 8))
+    for i, answer in found:
+        assert torch.equal(answer.group, right[i].group) and torch.equal(answer.logits, right[i].logits)
+
+
+def test_copies_and_pickles_answer_the_same(spread, language_tokenizer):
+    model, batch = spread("llama", language_tokenizer), rows_of(language_tokenizer)
+    options = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
+    right = generate(model, batch, **options)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(generate(other, batch, **options).tokens, right.tokens)
+
+
+def test_labels_in_parts_are_the_same_as_at_once(spread, language_tokenizer, monkeypatch):
+    model, batch = spread("llama", language_tokenizer), rows_of(language_tokenizer)
+    whole = score_labels(model, batch, language_tokenizer, novelty=True)
+    monkeypatch.setattr("hf_lifelong.adapter.generation.MOST_LABEL_ROWS", 3)
+    parts = score_labels(model, batch, language_tokenizer, novelty=True)
+    assert torch.equal(whole.group, parts.group)
+    for key in ("scores", "margin", "novelty", "uncertainty"):
+        torch.testing.assert_close(whole[key], parts[key], rtol=1e-4, atol=1e-5)
+    assert len(set(score_labels(model, batch, language_tokenizer, per_batch=True).group.tolist())) == 1
+
+
+def test_where_answers_end_is_read_from_the_configuration(spread, language_tokenizer):
+    model, batch = spread("llama", language_tokenizer), row(rows_of(language_tokenizer), 1)
+    options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0}
+    end = int(generate(model, batch, eos_token_id=None, **options).tokens[0, 2])
+    given = generate(model, batch, eos_token_id=end, **options)
+    configured = generate(model, batch, generation_config=GenerationConfig(eos_token_id=end, **options))
+    assert torch.equal(configured.tokens, given.tokens)
+    torch.testing.assert_close(configured.score, given.score)
+
+
+def test_an_answer_does_not_go_on_after_the_adapter_has_changed(spread, language_tokenizer):
+    model, batch = spread("llama", language_tokenizer), row(rows_of(language_tokenizer), 1)
+    with torch.no_grad():
+        cache = model(**batch).past_key_values
+        model.forget("films")
+        with pytest.raises(ValueError, match="this adapter as it is now"):
+            model(input_ids=torch.tensor([[7]]), past_key_values=cache)
+
+
+def test_bases_without_a_cache_are_refused():
+    config = AutoConfig.for_model("mamba", vocab_size=64, hidden_size=16, num_hidden_layers=2, state_size=4)
+    with pytest.raises(ValueError, match="keeps no `past_key_values`"):
+        get_peft_model(AutoModelForCausalLM.from_config(config), DriftAdapterConfig(task_type="CAUSAL_LM"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "text-classification"}, r"task `films`: `kind` is 'text-classification', but on a causal"),
+        ({"width": 2}, "a head of 2 rows does not fit"),
+        ({"labels": ["bad", "bad"]}, "empty or twice"),
+        ({"labels": ["bad", ""]}, "empty or twice"),
+        ({"template": "{text.__class__}"}, "only names of columns"),
+        ({"template": 3}, "template"),
+    ],
+)
+def test_manifests_that_lie_are_refused(change, message, make_language_model, tiny_language_folder, tmp_path):
+    make_language_model().save_pretrained(tmp_path)
+    file = tmp_path / "adapter_config.json"
+    config = json.loads(file.read_text())
+    config["knowledge"]["tasks"][0] |= change
+    file.write_text(json.dumps(config))
+    base = AutoModelForCausalLM.from_pretrained(tiny_language_folder("llama"), dtype=torch.float32)
+    with pytest.raises(ValueError, match=message):
+        PeftModel.from_pretrained(base, tmp_path)

@@ -63,6 +63,8 @@ def test_long_prompts_lose_their_beginning_and_nothing_else(length, chat):
 def test_answers_that_are_cut_are_told(language_tokenizer, caplog):
     data = Dataset.from_dict({"prompt": ["a", "b"], "answer": ["good", "the weather in the north was bad"]})
     rows = encoded(data, language_tokenizer, max_length=5)
+    encode_prompts(language_tokenizer, ["a long long prompt", "b"], 3)
+    assert "1 of 2 prompts are longer than `max_length` (3) and lose their beginning" in caplog.text
     assert "1 of 2 answers are longer than `max_length` (5)" in caplog.text
     assert [label for label in rows[1]["labels"] if label != -100][-1] != language_tokenizer.eos_token_id
     assert encode_answers(language_tokenizer, ["good"], 9)[0][-1] == language_tokenizer.eos_token_id
@@ -98,6 +100,8 @@ def test_templates():
         ("{titel}", r"`template` has 'titel', which is no column; the data set has \['title'"),
         ("no braces", "`template` names no column in braces"),
         ("{title", "cannot be read"),
+        ("{title.__class__}", "only names of columns"),
+        ("{title!r:>9}", "only names of columns"),
     ):
         with pytest.raises(ValueError, match=message):
             with_prompts(data, {}, template)
@@ -121,6 +125,20 @@ def test_bad_prompts_and_answers(language_tokenizer):
             prompt_of(entry, 7)
     assert prompt_of({"text": "a", "text_pair": "b"}, 0) == "a\nb"
     assert prompt_of({"text": "a"}, 0) == "a"
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "same"),
+    [
+        *[("The Nile.", "nile", True), ("", "A", False), ("the", "A", False), ("A", "A", True), ("a", "A", True)],
+        *[("+", "-", False), ("-", "-", True), ("15", "1.5", False), ("5", "-5", False), ("-5", "-5", True)],
+        *[("in 1990-1995", "in 1990-1995", True), ("1,200 men", "1,200 men", True), ("", "", True)],
+    ],
+)
+def test_answers_that_normalising_would_make_equal(answer, gold, same):
+    scores = objective.score([answer], [{"text": [gold]}])
+    assert scores["exact_match"] == same
+    assert scores["f1"] >= scores["exact_match"]
 
 
 def test_padding_token_is_made_of_the_end_token(language_tokenizer):

@@ -36,3 +36,15 @@ def test_two_processes(bert_folder, tokenizer, tmp_path):
     assert {key: metrics[key] for key in first["metrics"]} == first["metrics"]
     assert len(set(first["scores"])) > 10
     assert scores_of(alone) == pytest.approx(first["scores"], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_two_processes_teach_a_language_model(tiny_language_folder, tmp_path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    script = SCRIPT.with_name("ddp_language_script.py")
+    done = subprocess.run(
+        [*launch, script, tiny_language_folder("llama"), tmp_path], capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second and first["wrapped"] == "DistributedDataParallel"

@@ -1,13 +1,14 @@
 """Streams of text tasks on a causal language model: real training of tiny models."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, load_dataset
 from peft import AutoPeftModelForCausalLM, get_peft_model
 from training_helpers import PLAIN, losses, make_trainer, rows
-from transformers import AutoModelForCausalLM, pipeline
+from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from hf_lifelong import DriftAdapterConfig, Task, generate, knowledge_of
 from hf_lifelong.adapter import lifelong_of
@@ -185,3 +186,48 @@ def test_texts_from_files_and_templates(learn, tmp_path):
     task = Task("files", "text-generation", data, template="Q: {q} A:", columns={"answer": "a"})
     trainer = learn([task], max_steps=2)
     assert trainer.prepared(task).train_examples["prompt"][0] == "Q: who? A:"
+
+
+def test_texts_that_are_never_matched_do_not_become_one_task(learn):
+    def summaries(name, start, answer):
+        data = Dataset.from_dict({"prompt": rows("squad", start, start + 24)["context"], "answer": [answer] * 24})
+        return Task(name, "text-generation", data)
+
+    tasks = [summaries("first", 0, "the film was good and bad"), summaries("second", 24, "who wrote the news")]
+    trainer = learn(tasks, max_steps=3)
+    assert knowledge_of(trainer.model).groups == ["first", "second"]
+
+
+def test_templates_are_kept_and_used_when_fields_are_asked(learn):
+    data = Dataset.from_dict({"title": ["a", "b"] * 8, "body": ["c"] * 16, "answer": ["good", "bad"] * 8})
+    trainer = learn([Task("mail", "text-generation", data, template="{title}: {body}")], max_steps=2)
+    assert knowledge_of(trainer.model).tasks[0].template == "{title}: {body}"
+    ask = pipeline("lifelong", model=trainer.model, tokenizer=trainer.processing_class, max_new_tokens=2)
+    assert ask({"title": "a", "body": "c"}) == ask("a: c")
+    assert ask("a: c") == ask("a: c", max_new_tokens=2) != ask("a: c", max_new_tokens=6)
+    with pytest.raises(ValueError, match="both say what a prompt is"):
+        learn([Task("mail", "text-generation", data, template="{title}", columns={"prompt": "body"})])
+
+
+STORIES = Path(__file__).parents[3] / "shared" / "models" / "stories15m"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not STORIES.exists(), reason="the model `stories15m` is not in ../shared/models")
+def test_a_real_language_model_keeps_its_tasks_apart(tmp_path):
+    base = AutoModelForCausalLM.from_pretrained(STORIES, dtype=torch.float32)
+    # Its stories end with the token that begins the next one; `</s>` was never trained, and the head is frozen.
+    tokenizer = AutoTokenizer.from_pretrained(STORIES, eos_token="<s>")
+    config = DriftAdapterConfig(task_type="CAUSAL_LM", r=8, members=2, max_length=48, max_new_tokens=4)
+    torch.manual_seed(0)
+    tasks = [opinions(stop=240), lengths(count=240)]
+    settings = {"max_steps": 60, "learning_rate": 2e-3}
+    trainer = make_trainer(get_peft_model(base, config), tmp_path, tasks, tokenizer, **settings)
+    trainer.train()
+    scores = trainer.evaluate()
+    assert scores["eval_retrieval_accuracy"] > 0.8
+    assert scores["eval_opinions_accuracy"] > 0.6 and scores["eval_lengths_exact_match"] > 0.4
+    answers = {answer["answer"] for answer in pipeline("lifelong", model=trainer.model, tokenizer=tokenizer)(
+        list(rows("squad", 0, 6, "test")["question"])
+    )}  # fmt: skip
+    assert answers <= {"long", "short"}
