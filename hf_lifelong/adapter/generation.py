@@ -135,17 +135,8 @@ def score_labels(
         output: Any = model(**inputs, use_cache=True, **last)
         found: Any = request.found
         names = [tasks[t].labels for t in found.task.tolist()]
-        counts = torch.tensor([len(labels) for labels in names], device=found.task.device)
-        scores = output.logits.new_zeros((len(names), 1, max(most, 1)), dtype=torch.float32)
-        if counts.any():
-            tokens, known = _padded_answers(tokenizer, [n for labels in names for n in labels], scores.device)
-            row = torch.repeat_interleave(torch.arange(len(names), device=scores.device), counts)
-            likelihood = _likelihood(model, root, inputs, output, row, tokens, known)
-            column = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
-            logits = scores.new_full(scores.shape, float("-inf"))
-            logits[row, 0, column] = likelihood
-            scores = logits.softmax(-1).nan_to_num(0.0)  # a task without labels has nothing but -inf
-    largest = counts.clamp_min(2).float().log()
+        scores = _label_scores(model, root, inputs, output, names, tokenizer)
+    largest = torch.tensor([float(max(len(labels), 2)) for labels in names], device=scores.device).log()
     return LifelongOutput(
         scores=scores,
         group=found.group,
@@ -154,6 +145,26 @@ def score_labels(
         novelty=found.novelty,
         uncertainty=torch.special.entr(scores).sum((1, 2)) / largest,
     )
+
+
+def _label_scores(
+    model: nn.Module,
+    root: Any,
+    inputs: Mapping[str, Tensor],
+    output: Any,
+    names: list[tuple[str, ...]],
+    tokenizer: Any,
+) -> Tensor:
+    """Probabilities of the labels `names` of each row, `[B, 1, C]`, after the pass over the prompts gave `output`."""
+    device = output.logits.device
+    counts = torch.tensor([len(labels) for labels in names], device=device)
+    logits = torch.full((len(names), 1, max(int(counts.max()), 1)), float("-inf"), device=device)
+    if counts.any():
+        tokens, known = _padded_answers(tokenizer, [name for labels in names for name in labels], device)
+        row = torch.repeat_interleave(torch.arange(len(names), device=device), counts)
+        column = torch.arange(len(row), device=device) - (counts.cumsum(0) - counts)[row]
+        logits[row, 0, column] = _likelihood(model, root, inputs, output, row, tokens, known)
+    return logits.softmax(-1).nan_to_num(0.0)  # a task without labels has nothing but -inf
 
 
 def answer_prompts(
@@ -260,6 +271,9 @@ def _prompts(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _joined(parts: list[LifelongOutput]) -> LifelongOutput:
+    widest = max(part.scores.shape[-1] for part in parts)  # type: ignore[union-attr]
+    for part in parts:
+        part.scores = nn.functional.pad(part.scores, (0, widest - part.scores.shape[-1]))  # type: ignore
     return LifelongOutput(
         **{key: torch.cat([part[key] for part in parts]) for key in parts[0] if parts[0][key] is not None}
     )
