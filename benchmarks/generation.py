@@ -2,8 +2,9 @@
 
     python benchmarks/generation.py --model MODEL
 
-The same rank and modules (those above the trunk); ours with `signature` retrieval, merged members and rows of several
-groups in one batch. The rounds of the two alternate; a ratio is that of the medians.
+The same rank and modules (those above the trunk); ours with `signature` retrieval and merged members, for batches of
+one task and for batches in which every row is of another. The rounds of the two alternate; a ratio is that of the
+medians.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from hf_lifelong.adapter import lifelong_of, trunk_features
 from hf_lifelong.adapter.bank import add_task, close_task, drift_modules, open_task, take_snapshot
 from hf_lifelong.knowledge import LearnedTask, fit_signature
 
-SHAPES = ((1, 64), (1, 256), (8, 64), (8, 256))
+# Rows, tokens, and how many groups answer them.
+SHAPES = ((1, 64, 1), (1, 256, 1), (8, 64, 1), (8, 256, 1), (8, 64, 8), (8, 256, 8))
 NEW_TOKENS = 16
 
 
@@ -121,12 +123,14 @@ def main() -> None:
     models = make_models(args.model, args.groups, args.members, args.r, batch)
     device = next(models["ours"].parameters()).device
     rows = []
-    for rows_, tokens in SHAPES:
-        ids = batch[:rows_].repeat(1, tokens // 64).to(device)
-        rows.append(measure(models, ids, args.rounds))
+    for size, tokens, mixed in SHAPES:
+        ids = (batch[:size] if mixed > 1 else batch[:1].repeat(size, 1)).repeat(1, tokens // 64).to(device)
+        rows.append(measure(models, ids, args.rounds) | {"groups_in_batch": mixed})
         print({k: v for k, v in rows[-1].items() if k != "taken"}, flush=True)
     summary = {
-        f"{part}_ratio_{row['batch']}x{row['tokens']}": row[f"{part}_ratio"]
+        f"{part}_ratio_{row['batch']}x{row['tokens']}" + ("_mixed" if row["groups_in_batch"] > 1 else ""): row[
+            f"{part}_ratio"
+        ]
         for row in rows
         for part in ("prefill", "decode")
     }

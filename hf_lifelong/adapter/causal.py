@@ -97,8 +97,8 @@ class CausalConductor(Conductor):
         current.request.found = found
         cache = getattr(output, "past_key_values", None)
         if cache is not None:
-            # Kept, the factors are not put together again for each token; of many rows they would fill the memory.
-            fork.plan.factors = {} if len(fork.plan.members) <= MOST_KEPT_ROWS else None
+            # Kept, the rows' factors are not gathered again for each token; of many rows they would fill the memory.
+            fork.plan.factors = {} if fork.rows <= MOST_KEPT_ROWS else None
             self.kept[cache] = Kept(fork.plan, self._knowledge)
         return output
 
@@ -121,13 +121,14 @@ class CausalConductor(Conductor):
             row (`Tensor`): `[N]`, the row of the prefill that each row of the cache is now.
         """
         plan = self.kept[cache].plan
-        if len(plan.members) > 1:
-            plan = replace(plan, members=plan.members[row], weights=plan.weights[row], factors=None)
+        if plan.index is not None:
+            plan = replace(plan, index=plan.index[row], factors=None)
         self.kept[cache] = Kept(plan, self._knowledge, several=True)
 
     def _go_on(self, cache: Any, rows: int, tokens: int) -> None:
         kept = self.kept.get(cache)
-        if kept is None or kept.knowledge is not self._knowledge or len(kept.plan.members) not in (1, rows):
+        index = kept.plan.index if kept is not None else None
+        if kept is None or kept.knowledge is not self._knowledge or (index is not None and len(index) != rows):
             raise ValueError(
                 "`past_key_values` was not filled by this model with this batch and this adapter as it is now, so the "
                 "groups of its rows are not known. Give the whole prompt in one pass, without a cache."
@@ -144,9 +145,12 @@ class CausalConductor(Conductor):
     def _fork(self, current: Pass, rows: int, device: torch.device) -> Fork:
         fork = super()._fork(current, rows, device)
         plan = fork.plan
-        same = (plan.members == plan.members[:1]).all() & (plan.weights == plan.weights[:1]).all()
-        if plan.row is None and bool(same):  # one product for all rows, and one copy of the members
-            plan.members, plan.weights = plan.members[:1], plan.weights[:1]
+        if plan.row is None:  # the members of a group are merged once for all its rows, and for the passes that follow
+            groups, index = torch.unique(plan.pair_group, return_inverse=True)
+            first = torch.zeros_like(groups).scatter_(0, index, torch.arange(rows, device=groups.device))
+            plan.members, plan.weights = plan.members[first], plan.weights[first]
+            plan.key = tuple(plan.members.flatten().tolist())
+            plan.index = index if len(groups) > 1 else None
         return fork
 
     def _vote_first(self, base: nn.Module, kwargs: dict[str, Any], current: Pass) -> None:

@@ -10,6 +10,9 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+# Mixtures of groups whose merged factors a layer keeps; beyond it the oldest goes.
+MOST_MERGED = 4
+
 
 @dataclass
 class Plan:
@@ -17,15 +20,17 @@ class Plan:
 
     Args:
         row (`Tensor`): `[N]`, input row of each row above the trunk; `None` when rows stay as they are (N = B).
-        members (`Tensor`): `[N, K]`, members whose updates are averaged for a row; `[1, K]` where they are the same
-            for all rows.
-        weights (`Tensor`): `[N, K]`, their weights, summing to 1 per row (0 where a row has fewer than K members).
+        members (`Tensor`): `[N, K]`, members whose updates are averaged for a row; with `key` one entry for each
+            group that answers, `[G, K]`.
+        weights (`Tensor`): As `members`; their weights, summing to 1 (0 where there are fewer than K members).
         pair (`Tensor`): `[N]`, the (input, group) pair that a row belongs to.
         pair_row (`Tensor`): `[pairs]`, input row of each pair.
         pair_group (`Tensor`): `[pairs]`, group of each pair.
         pair_task (`Tensor`): `[pairs]`, the task whose head and members answer for the pair.
         preference (`Tensor`): `[B, groups]`, the signature's posterior; `None` when the signature was not asked.
-        factors (`dict`, *optional*): The factors of each layer, kept from pass to pass while an answer is generated.
+        key (`tuple`, *optional*): The members as numbers: what each layer keeps their merged factors under.
+        index (`Tensor`, *optional*): `[N]`, the entry of `members` of each row; `None` where one answers all rows.
+        factors (`dict`, *optional*): The factors of the rows in each layer, kept while an answer is generated.
     """
 
     row: Tensor | None
@@ -36,6 +41,8 @@ class Plan:
     pair_group: Tensor
     pair_task: Tensor
     preference: Tensor | None = None
+    key: tuple[int, ...] | None = None
+    index: Tensor | None = None
     factors: dict[nn.Module, tuple[Tensor, Tensor]] | None = None
 
 
@@ -110,6 +117,7 @@ class DriftLayer(DriftTunerLayer):
         self.base_layer = base_layer
         self.drift_dropout = nn.ModuleDict()
         self.scaling: dict[str, float] = {}
+        self.kept: dict[tuple, tuple[Tensor, int, Tensor, Tensor]] = {}
 
     def update_layer(self, adapter_name: str, config: Any, members: int, fan_in: int, fan_out: int) -> None:
         """Adds the tensors of one adapter; a bank that will be loaded starts without memory."""
@@ -151,12 +159,25 @@ class DriftLayer(DriftTunerLayer):
     def _factors(self, name: str, plan: Plan) -> tuple[Tensor, Tensor]:
         if plan.factors is not None and self in plan.factors:
             return plan.factors[self]
+        a, b = self._merged(name, plan)
+        if plan.index is not None:
+            a, b = a[plan.index.to(a.device)], b[plan.index.to(b.device)]
+            if plan.factors is not None:
+                plan.factors[self] = a, b
+        return a, b
+
+    def _merged(self, name: str, plan: Plan) -> tuple[Tensor, Tensor]:
         bank_a, bank_b = self.drift_bank_A[name], self.drift_bank_B[name]
         members, weights = plan.members.to(bank_a.device), plan.weights.to(bank_a.device)
-        factors = member_factors(bank_a, bank_b, members, weights)
-        if plan.factors is not None:
-            plan.factors[self] = factors
-        return factors
+        if plan.key is None:
+            return member_factors(bank_a, bank_b, members, weights)
+        known = self.kept.get((name, *plan.key))
+        if known is None or known[0] is not bank_a or known[1] != bank_a._version:
+            known = (bank_a, bank_a._version, *member_factors(bank_a, bank_b, members, weights))
+            while len(self.kept) >= MOST_MERGED:
+                del self.kept[next(iter(self.kept))]
+            self.kept[name, *plan.key] = known
+        return known[2], known[3]
 
     def where(self) -> Any:
         return self.base_layer.weight.device

@@ -46,6 +46,8 @@ class DriftTrainingArguments(TrainingArguments):
             Share of a task's training data that is split off for validation where none is given. In (0, 1).
         signature_samples (`int`, *optional*, defaults to `1000`):
             Training texts that a signature is fitted on.
+        hub_base_model (`str`, *optional*):
+            Name of the base model on the Hub, for a base that was loaded from a folder: what is pushed names it.
     """
 
     learning_rate: float = field(default=2e-3, metadata={"help": "Highest learning rate of each task."})
@@ -73,6 +75,9 @@ class DriftTrainingArguments(TrainingArguments):
         default=0.1, metadata={"help": "Share of the training data split off for validation where none is given."}
     )
     signature_samples: int = field(default=1000, metadata={"help": "Training texts that a signature is fitted on."})
+    hub_base_model: str | None = field(
+        default=None, metadata={"help": "Name of the base model on the Hub, for a base from a folder."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

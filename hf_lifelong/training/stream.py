@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,12 @@ from transformers.trainer_utils import HubStrategy, TrainOutput
 from ..adapter import lifelong_of
 from ..adapter.bank import add_task, close_task, forget, open_task, set_knowledge
 from ..adapter.tuner import check_tensors
-from ..evaluation import AccuracyMatrix, plot_matrix
-from ..files import read_json, read_tensors, write_json
+from ..evaluation import AccuracyMatrix
+from ..files import read_json, read_tensors
+from ..hub.transfer import PushError, write_matrix
 from ..knowledge import KnowledgeBase, LearnedTask, candidate_groups, fit_signature, group_posterior, joins
 from ..objectives import get_objective
+from .cards import write_card
 from .checkpoints import newest_checkpoint, newest_commit, publish, stream_folder, task_folder, write_commit
 from .tasks import PreparedTask, check_names
 
@@ -63,7 +65,7 @@ def learn(trainer: DriftTrainer, resume: bool, **options: Any) -> TrainOutput:
     for task in todo:
         logger.info(f"Learning task `{task.name}` ({trainer.tasks.index(task) + 1} of {len(trainer.tasks)})")
         output = learn_task(trainer, trainer.prepared(task), resume, **options)
-        commit(trainer, task.name)
+        commit(trainer, task.name, last=task is todo[-1])
     return output
 
 
@@ -116,14 +118,21 @@ def learn_task(trainer: DriftTrainer, prepared: PreparedTask, resume: bool, **op
     return output
 
 
-def commit(trainer: DriftTrainer, name: str) -> None:
-    """Writes what was learned, whole or not at all, and drops the checkpoints of the task that it ends."""
+def commit(trainer: DriftTrainer, name: str, last: bool) -> None:
+    """Writes what was learned, whole or not at all, and drops the checkpoints of the task that it ends. A push that
+    fails ends the stream only after its `last` task: the next push takes along what this one did not."""
     if trainer.args.should_save:
         write_commit(trainer.output_dir, lambda folder: save(trainer, folder))
         shutil.rmtree(task_folder(trainer.output_dir, name), ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
-    if trainer.args.push_to_hub and trainer.args.hub_strategy != HubStrategy.END:
+    if not trainer.args.push_to_hub or trainer.args.hub_strategy == HubStrategy.END:
+        return
+    try:
         trainer.push_to_hub(f"Learned `{name}`")
+    except PushError as error:
+        if last:
+            raise
+        logger.warning(f"Training goes on with the next task. {error}")
 
 
 def restore(model: torch.nn.Module, folder: Path) -> None:
@@ -222,6 +231,7 @@ def measure(trainer: DriftTrainer, newest: PreparedTask | None = None) -> dict[s
     oracle: dict[str, float] = {}
     retrieval: dict[str, float] = {}
     details: dict[str, float] = {}
+    confusion: dict[str, dict[str, float]] = {}
     for task in trainer.tasks:
         if task.name not in knowledge.names:
             continue
@@ -232,6 +242,8 @@ def measure(trainer: DriftTrainer, newest: PreparedTask | None = None) -> dict[s
         given = scorer.oracle(prepared, prepared.test, own)
         free[task.name], oracle[task.name] = scored.metrics[metric], given[metric]
         retrieval[task.name] = scored.retrieval
+        groups = Counter(scored.groups)
+        confusion[task.name] = {name: count / len(scored.groups) for name, count in groups.items()}
         details |= {f"{task.name}_{key}": value for key, value in scored.metrics.items()}
         details |= {f"{task.name}_oracle_{metric}": given[metric], f"{task.name}_retrieval": scored.retrieval}
     if newest is not None:
@@ -241,6 +253,7 @@ def measure(trainer: DriftTrainer, newest: PreparedTask | None = None) -> dict[s
             metric = get_objective(knowledge.tasks[knowledge.index(name)].kind).metric
             matrix.add(name, metric, None, {})
         matrix.replace_last(free, oracle, retrieval)
+    trainer.confusion = confusion
     set_knowledge(trainer.model, replace(knowledge, scores=matrix.to_dict()))
     return details | matrix.summary()
 
@@ -254,18 +267,10 @@ def majority(prepared: PreparedTask) -> float:
 
 
 def save(trainer: DriftTrainer, folder: Path) -> None:
-    """Writes the adapter folder: adapter, tokenizer, accuracy matrix as JSON and picture."""
+    """Writes the adapter folder: adapter, tokenizer, accuracy matrix as JSON and picture, model card."""
     trainer.model.save_pretrained(str(folder))
     if trainer.processing_class is not None:
         trainer.processing_class.save_pretrained(str(folder))
     if trainer.matrix is not None:
-        save_scores(trainer.matrix, folder)
-
-
-def save_scores(matrix: AccuracyMatrix, folder: str | os.PathLike[str]) -> None:
-    """Writes the accuracy matrix beside an adapter, for people: as JSON and, with matplotlib, as a picture."""
-    write_json(Path(folder) / "accuracy_matrix.json", matrix.to_dict())
-    try:
-        plot_matrix(matrix, Path(folder) / "accuracy_matrix.png")
-    except ImportError as error:
-        logger.warning(f"The picture of the accuracy matrix was not drawn. {error}")
+        write_matrix(trainer.matrix, folder)
+    write_card(trainer, folder)  # last: PEFT has written a card of its own, and the picture is there

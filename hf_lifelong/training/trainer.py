@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
+import tempfile
 import zlib
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
+from huggingface_hub import HfApi
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import TrainOutput
@@ -15,11 +19,14 @@ from transformers.trainer_utils import TrainOutput
 from ..adapter import knowledge_of, lifelong_of
 from ..adapter.heads import active_config
 from ..evaluation import AccuracyMatrix
+from ..hub import PushConflictError, push_to_hub
+from ..hub.transfer import base_name, write_matrix
 from ..knowledge import KnowledgeBase
 from ..renewal import renew
 from . import stream
 from .arguments import DriftTrainingArguments
 from .callbacks import SnapshotCallback
+from .cards import CARD, write_card
 from .checkpoints import task_folder
 from .drift import gradient_noise_hook, learning_rate_factor
 from .scoring import Scorer
@@ -64,6 +71,7 @@ class DriftTrainer(Trainer):
     ) -> None:
         args = args if args is not None else DriftTrainingArguments("trainer_output")
         check_setup(model, args, options)
+        args = cast(DriftTrainingArguments, args)
         if (tasks is None) == (train_dataset is None):
             raise ValueError("Give either `tasks` or `train_dataset`: exactly one of them says what to learn.")
         if tasks is not None and eval_dataset is not None:
@@ -79,7 +87,12 @@ class DriftTrainer(Trainer):
         check_names(self.tasks, [])
         # A resumed task must end as one that was not killed, so the counters of callbacks go on too.
         args.restore_callback_states_from_checkpoint = True
+        if args.push_to_hub:
+            # Refused now, not after the first task was trained.
+            base_name(active_config(model).base_model_name_or_path, args.hub_base_model)
         self.task_dir = str(args.output_dir)
+        self.confusion: dict[str, dict[str, float]] | None = None
+        self._pushed: dict[str | None, str | None] = {}
         self._prepared: dict[str, PreparedTask] = {}
         self._user_metrics = options.get("compute_metrics")
         self._user_collator = data_collator
@@ -235,8 +248,80 @@ class DriftTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         super().save_model(output_dir, _internal_call)
-        if self.matrix is not None and not _internal_call and self.args.should_save:
-            stream.save_scores(self.matrix, output_dir or self.output_dir)
+        if _internal_call or not self.args.should_save:
+            return
+        if self.matrix is not None:
+            write_matrix(self.matrix, Path(output_dir or self.output_dir))
+        write_card(self, output_dir or self.output_dir)
+
+    def create_model_card(self, language: Any = None, license: str | None = None, **kwargs: Any) -> None:  # type: ignore[override]
+        """Writes the model card into `output_dir`; what else `Trainer` takes is on it in any case."""
+        if self.is_world_process_zero():
+            codes = [language] if isinstance(language, str) else language
+            write_card(self, self.output_dir, language=codes, license=license)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Pushes the adapter as it is now, in one commit: adapter, manifest, accuracy matrix, tokenizer and card; see
+        `hf_lifelong.hub.push_to_hub`.
+
+        Args:
+            blocking (`bool`): `False` uploads in the background and returns a `Future`.
+            private (`bool`, *optional*): By default `hub_private_repo`.
+            kwargs: `language` and `license` of the card.
+
+        Returns:
+            `CommitInfo`; `None` on all processes but the first.
+
+        Raises:
+            PushError: when the Hub cannot be reached, refuses, or holds what this would overwrite.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        folder = Path(tempfile.mkdtemp())  # what is uploaded in the background must not change
+        if self.matrix is not None:
+            write_matrix(self.matrix, Path(self.output_dir))
+        self.create_model_card(**{k: v for k, v in kwargs.items() if k in ("language", "license")})
+        shutil.copytree(self.output_dir, folder, dirs_exist_ok=True, ignore=lambda _, names: _not_pushed(names))
+        branch = revision or self.args.hub_revision
+        private = self.args.hub_private_repo if private is None else private
+        upload = functools.partial(self._upload, folder, branch, commit_message, token or self.args.hub_token, private)
+        return upload() if blocking else HfApi().run_as_future(upload)
+
+    def _upload(
+        self, folder: Path, branch: str | None, message: str | None, token: str | None, private: bool | None
+    ) -> Any:
+        known = self._pushed.pop(branch, None)
+        try:
+            found = push_to_hub(
+                folder,
+                str(self.hub_model_id),
+                card=(folder / CARD).read_text(encoding="utf-8"),
+                base_model=self.args.hub_base_model,
+                private=private,
+                revision=branch,
+                commit_message=message,
+                token=token,
+                parent_commit=known,
+            )
+        except PushConflictError:
+            self._pushed[branch] = known
+            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._pushed[branch] = found.oid
+        return found
 
     def _noise_share(self) -> float:
         return self.args.gradient_noise * self.snapshots.scale
@@ -253,6 +338,11 @@ class DriftTrainer(Trainer):
     def _get_output_dir(self, trial: Any) -> str:
         # The one place that Trainer asks where checkpoints go: those of a task must not mix with another's.
         return self.task_dir
+
+
+def _not_pushed(names: list[str]) -> set[str]:
+    """Folders of a run, which may be large: checkpoints, commits, logs."""
+    return {name for name in names if name.startswith(("_", ".", "checkpoint-", "runs"))}
 
 
 def check_setup(model: Any, args: Any, options: dict[str, Any]) -> None:

@@ -1,0 +1,294 @@
+"""The text of the model card, section by section. A section that nothing is known for is empty, and left out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..evaluation import AccuracyMatrix
+from ..evaluation.report import format_score
+from ..knowledge import KnowledgeBase
+from .markdown import (
+    clean,
+    code,
+    distinct,
+    duration,
+    escape,
+    fence,
+    fold,
+    listing,
+    public,
+    settings,
+    size,
+    table,
+    value,
+)
+from .usage import CITATION, limits, quickstart
+
+if TYPE_CHECKING:
+    from .card import CardFacts, TaskFacts
+
+PICTURE = "accuracy_matrix.png"
+MANY = 3  # tables of more tasks are folded
+MOST = 40  # of more tasks only the last row is shown
+
+METRICS = {
+    "average_accuracy": ("average accuracy ↑", "mean score over the tasks after the last one, no task named"),
+    "learning_accuracy": ("learning accuracy ↑", "mean score of each task just after it was learned"),
+    "bwt": ("BWT ↑", "backward transfer: mean change of a task's score since it was learned; negative = forgetting"),
+    "forgetting": ("forgetting ↓", "mean drop from a task's best earlier score to its last one"),
+    "fwt": ("FWT ↑", "forward transfer: mean score on a task before it is learned, above the majority class"),
+    "retrieval_accuracy": (
+        "retrieval accuracy ↑",
+        "share of inputs that their own task's group answers, mean over tasks",
+    ),
+    "oracle_accuracy": ("oracle accuracy ↑", "average accuracy when the right group is given"),
+}
+ADAPTER = ("r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "trunk_depth", "members")
+INPUTS = ("max_length", "stride", "max_new_tokens")
+SIGNATURE = ("signature_rank", "signature_size", "signature_shrinkage")
+RETRIEVAL = ("retrieval", "uncertainty", "answer", "per_batch", *SIGNATURE)
+DRIFT = ("gradient_noise", "input_noise", "drift_dropout", "cyclic_learning_rate", "first_cycle")
+GROUPING = ("grouping", "grouping_tolerance", "start_from", "validation_share", "signature_samples")
+
+
+def card_text(
+    knowledge: KnowledgeBase, config: Mapping[str, Any], facts: CardFacts, matrix: AccuracyMatrix | None
+) -> str:
+    """The card without its metadata."""
+    sections = {
+        "Quickstart": quickstart(knowledge, config, facts),
+        "What it learned": learned(knowledge, facts, matrix),
+        "How well it keeps it": scores(knowledge, facts, matrix),
+        "Which group answered": confusion(knowledge, facts),
+        "Size": sizes(knowledge, facts),
+        "Settings": how_trained(knowledge, config, facts),
+        "Environment": environment(facts),
+        "Limits": limits(knowledge, config, facts, matrix),
+        "Citation": CITATION,
+    }
+    parts = [f"# {title(facts)}", summary(knowledge, config, facts)]
+    return "\n\n".join([*parts, *(f"## {name}\n\n{text}" for name, text in sections.items() if text)])
+
+
+def title(facts: CardFacts) -> str:
+    if facts.repo_id:
+        return escape(facts.repo_id.rpartition("/")[2], 100)
+    base = facts.base_model.rpartition("/")[2] if facts.base_model else None
+    return f"Lifelong adapter for {escape(base, 100)}" if base else "Lifelong adapter"
+
+
+def summary(knowledge: KnowledgeBase, config: Mapping[str, Any], facts: CardFacts) -> str:
+    """What it is, in a few sentences."""
+    model = "language model" if config.get("task_type") == "CAUSAL_LM" else "encoder"
+    base = f"[{escape(facts.base_model, 200)}](https://huggingface.co/{facts.base_model})" if facts.base_model else ""
+    kind = knowledge.base.get("model_type")
+    local = f"a frozen {model}{f' ({escape(kind)})' if isinstance(kind, str) else ''} that came from a local folder"
+    above = f"the frozen {model} {base}" if base else local
+    adapter = f"A [PEFT](https://huggingface.co/docs/peft) adapter for lifelong learning on {above}."
+    count = len(knowledge.tasks)
+    if not count:
+        return f"{adapter} It has learned no task yet."
+    if count == 1:
+        return f"{adapter} It has learned **one task**, and can go on with the next without losing it."
+    return (
+        f"{adapter} It has learned **{count} tasks**, one after another, each on its own data only. Nobody has to say "
+        "which task an input belongs to: it finds out, and says how sure it is. It can go on learning, and forget a "
+        "task as if it had never been there."
+    )
+
+
+def learned(knowledge: KnowledgeBase, facts: CardFacts, matrix: AccuracyMatrix | None) -> str:
+    """One row for every task."""
+    shown = dict(zip(knowledge.names, distinct(knowledge.names), strict=True))
+    starts = [task.started_from for task in knowledge.tasks]
+    score, of_task = _score_column(knowledge, matrix)
+    rows = [
+        [
+            f"**{escape(shown[task.name], 80)}**",
+            escape(task.kind),
+            listing(task.labels) if task.kind != "question-answering" else "",
+            escape(shown.get(task.group, task.group), 80),
+            str(task.members),
+            _data(facts.tasks.get(task.name)),
+            escape(shown.get(start, start), 80) if start else "fresh" if any(starts) else "",
+            code(task.template) if task.template else "",
+            of_task.get(task.name, ""),
+        ]
+        for task, start in zip(knowledge.tasks, starts, strict=True)
+    ]
+    head = ["task", "kind", "labels", "group", "members", "training data", "started from", "prompt", score]
+    return fold(f"{len(rows)} tasks", table(head, rows), when=len(rows) > 20)
+
+
+def _score_column(knowledge: KnowledgeBase, matrix: AccuracyMatrix | None) -> tuple[str, dict[str, str]]:
+    """Scores where the accuracy matrix is absent or folded: head of the column, and cells by task."""
+    if matrix is None:
+        own = {task.name: format_score(task.score) for task in knowledge.tasks if task.score is not None}
+        return "score of its own group on validation data ↑", own
+    if len(matrix.tasks) <= MANY:
+        return "", {}
+    last = zip(matrix.tasks, matrix.metrics, matrix.scores[-1], strict=True)
+    return "score now ↑", {
+        name: f"{format_score(score)} ({escape(metric)})" for name, metric, score in last if score is not None
+    }
+
+
+def _data(task: TaskFacts | None) -> str:
+    if task is None:
+        return ""
+    name = escape(public(task.dataset)) if task.dataset else ""
+    if task.dataset_id:
+        name = f"[{escape(task.dataset_id, 200)}](https://huggingface.co/datasets/{task.dataset_id})"
+    parts = [
+        name + (f" ({escape(task.dataset_config)})" if name and task.dataset_config else ""),
+        f"{task.rows:,} rows" if task.rows is not None else "",
+        f"licence {escape(task.license)}" if task.license else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def stream_metrics(matrix: AccuracyMatrix) -> dict[str, float]:
+    """The metrics of the stream. One task alone cannot be forgotten or mistaken, so some would say nothing of it."""
+    alone = ("bwt", "forgetting", "retrieval_accuracy") if len(matrix.tasks) == 1 else ()
+    return {name: found for name, found in matrix.summary().items() if name not in alone}
+
+
+def scores(knowledge: KnowledgeBase, facts: CardFacts, matrix: AccuracyMatrix | None) -> str:
+    """The accuracy matrix and what is read off it."""
+    if matrix is None:
+        return ""
+    metrics = [
+        [METRICS[name][0], format_score(found, sign=name in ("bwt", "fwt")), METRICS[name][1]]
+        for name, found in stream_metrics(matrix).items()
+    ]
+    lines = [_what_scores_are(knowledge, facts, matrix)]
+    lines.append(table(["metric", "value", "what it is"], metrics))
+    if facts.picture:
+        lines.append(f"![Accuracy matrix: the score on every task after every task]({PICTURE})")
+    count = len(matrix.tasks)
+    lines.append(fold(f"Accuracy matrix of {count} tasks, in numbers", _matrix(matrix), when=count > MANY))
+    return "\n\n".join(filter(None, lines))
+
+
+def _what_scores_are(knowledge: KnowledgeBase, facts: CardFacts, matrix: AccuracyMatrix) -> str:
+    line = "Shares in [0, 1]; no input came with the name of its task."
+    scored = [name for name, score in zip(matrix.tasks, matrix.scores[-1], strict=True) if score is not None]
+    count = len(set(knowledge.names) | set(matrix.tasks))
+    if len(scored) < count:
+        line += f" After the last task, {len(scored)} of {count} tasks were scored; the means are over those."
+    parts = {facts.tasks[name].scored_on if name in facts.tasks else None for name in scored}
+    part = parts.pop() if len(parts) == 1 else None
+    return f"{line} All are of the {escape(part)} data." if part else line
+
+
+def _matrix(matrix: AccuracyMatrix) -> str:
+    names = [escape(name, 80) for name in distinct(matrix.tasks)]
+    after = [(f"after {name}", row) for name, row in zip(names, matrix.scores, strict=True)]
+    rows = [
+        ("majority class", matrix.baseline),
+        *(after if len(after) <= MOST else after[-1:]),
+        ("oracle (right group given)", matrix.oracle[-1]),
+        ("retrieval (right group chosen)", matrix.retrieval[-1]),
+    ]
+    head = [
+        "",
+        *(f"{name} ({escape(metric)} ↑)" for name, metric in zip(names, matrix.metrics, strict=True)),
+    ]
+    # A row of the stream stays even where nothing was measured: it says that the task was learned then.
+    cells = [
+        [label, *map(format_score, row)]
+        for label, row in rows
+        if label.startswith("after ") or any(score is not None for score in row)
+    ]
+    return table(head, cells, numbers=len(names))
+
+
+def confusion(knowledge: KnowledgeBase, facts: CardFacts) -> str:
+    """Which groups answered the inputs of which task."""
+    found = facts.confusion or {}
+    seen = {group for shares in found.values() for group in shares}
+    groups = list(dict.fromkeys(name for name in (*knowledge.groups, *sorted(seen)) if name in seen))
+    if len(groups) < 2 or len(groups) > MOST:
+        return ""
+    own = {task.name: task.group for task in knowledge.tasks}
+    head = ["inputs of", *(escape(name, 80) for name in distinct(groups))]
+    rows = [
+        [escape(shown, 80), *(_share(found[name].get(group, 0.0), group == own.get(name)) for group in groups)]
+        for name, shown in zip(found, distinct(found), strict=True)
+    ]
+    body = table(head, rows, numbers=len(groups))
+    line = "Share of each task's inputs that each group answered. **Bold**: the task's own group ↑; all others ↓."
+    return f"{line}\n\n{fold(f'Confusion between {len(groups)} groups', body, when=len(rows) > MANY)}"
+
+
+def _share(share: float, is_own: bool) -> str:
+    text = format_score(share if math.isfinite(share) else None)
+    return f"**{text}**" if is_own else text
+
+
+def sizes(knowledge: KnowledgeBase, facts: CardFacts) -> str:
+    """What base, adapter and tasks take."""
+    rows = [["base model", size(facts.base_size)]] if facts.base_size else []
+    if facts.adapter_size:
+        share = f" ({facts.adapter_size / facts.base_size:.1%} of the base)" if facts.base_size else ""
+        rows.append(["adapter, all tasks", size(facts.adapter_size) + share])
+    known = [
+        (name, bytes_)
+        for task, name in zip(knowledge.names, distinct(knowledge.names), strict=True)
+        if task in facts.tasks and (bytes_ := facts.tasks[task].size)
+    ]
+    if len(known) <= MANY:
+        rows += [[f"of it {escape(name, 80)}", size(bytes_)] for name, bytes_ in known]
+    else:
+        sizes = [bytes_ for _, bytes_ in known]
+        rows.append(["per task", f"{size(sum(sizes) / len(sizes))} ({size(min(sizes))} to {size(max(sizes))})"])
+    return table(["weights", "size"], rows, numbers=1)
+
+
+def how_trained(knowledge: KnowledgeBase, config: Mapping[str, Any], facts: CardFacts) -> str:
+    """Adapter, retrieval, drift and training settings, one line each."""
+    given = facts.training
+    rest = [name for name in given if name not in (*DRIFT, *GROUPING)]
+    inputs = [name for name in INPUTS if name != _other_length(config)]
+    lines = {
+        "Training": _of(given, rest),
+        "Drift": _of(given, DRIFT),
+        "Grouping": _of(given, GROUPING),
+        "Adapter": _of(config, ADAPTER),
+        "Trunk": _trunk(knowledge),
+        "Retrieval and answer": _of(config, RETRIEVAL),
+        "Inputs": _of(config, inputs),
+    }
+    return "\n".join(f"- **{name}:** {text}" for name, text in lines.items() if text)
+
+
+def _other_length(config: Mapping[str, Any]) -> str:
+    return "stride" if config.get("task_type") == "CAUSAL_LM" else "max_new_tokens"
+
+
+def _of(values: Mapping[str, Any], names: Iterable[str]) -> str:
+    return settings((name, values.get(name)) for name in names)
+
+
+def _trunk(knowledge: KnowledgeBase) -> str:
+    layers = knowledge.base.get("layers")
+    if not isinstance(layers, int) or not knowledge.trunk:
+        return ""
+    return f"the bottom {knowledge.trunk} of {layers} layers carry no adapter and are shared by all tasks"
+
+
+def environment(facts: CardFacts) -> str:
+    """Where and with what it was trained, and how to do that again."""
+    versions = ", ".join(f"{escape(name)} {value(version)}" for name, version in facts.versions.items() if version)
+    lines = {
+        "Hardware": value(facts.hardware),
+        "Training time": duration(facts.seconds) if facts.seconds else "",
+        "Versions": versions,
+    }
+    text = "\n".join(f"- **{name}:** {line}" for name, line in lines.items() if line)
+    if not facts.command or not facts.command.strip():
+        return text
+    command = "\n".join(clean(line, 1000) for line in public(facts.command).splitlines() if line.strip())
+    return f"{text}\n\nTo train it again:\n\n{fence(command, 'bash')}".strip()

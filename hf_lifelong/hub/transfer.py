@@ -1,0 +1,328 @@
+"""Pushing a lifelong adapter to the Hub: one commit, whole or not at all, that never overwrites what it does not know.
+
+Loading needs nothing of its own: `AutoPeftModelForFeatureExtraction.from_pretrained(repo_id, revision=...)` and every
+other way of PEFT and transformers read what is pushed here. (`AutoModel.from_pretrained` takes `revision` for that of
+the base model; there it is `adapter_kwargs={"revision": ...}`.)
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RevisionNotFoundError
+from huggingface_hub.errors import HTTPError as TransportError
+from huggingface_hub.utils import validate_repo_id
+
+from ..evaluation import AccuracyMatrix, plot_matrix
+from ..files import DamagedFileError, read_json, write_json
+from ..knowledge import KnowledgeBase, ManifestError
+
+logger = logging.getLogger(__name__)
+
+CONFIG = "adapter_config.json"
+TENSORS = "adapter_model.safetensors"
+CARD = "README.md"
+MATRIX = ("accuracy_matrix.json", "accuracy_matrix.png")
+# Named, not excluded: a folder that was trained in also holds `training_args.bin`, checkpoints, logs and more.
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.*.model",
+)
+
+# The commit that a model was last pushed as, by model and then by repository and branch.
+_last_push: WeakKeyDictionary[Any, dict[tuple[str, str], str]] = WeakKeyDictionary()
+
+
+class PushError(OSError):
+    """The Hub did not take a push, or could not be asked: says why, and what to do."""
+
+
+class PushConflictError(PushError):
+    """The Hub holds what a push would overwrite without knowing it. Nothing was changed."""
+
+
+def push_to_hub(
+    model: Any,
+    repo_id: str,
+    *,
+    card: str | None = None,
+    tokenizer: Any = None,
+    base_model: str | None = None,
+    private: bool | None = None,
+    revision: str | None = None,
+    commit_message: str | None = None,
+    token: str | None = None,
+    create_pr: bool = False,
+    parent_commit: str | None = None,
+) -> CommitInfo:
+    """Pushes a lifelong adapter to the Hub, in one commit: adapter with its manifest, accuracy matrix (JSON and
+    picture), tokenizer and card.
+
+    What is on the Hub is only replaced by a push that continues it. That is so when the branch still points to the
+    commit that this model was last pushed as; or, for a model of which that is not known (it was loaded, or pushed by
+    another process), when the tasks on the Hub are the first tasks of this adapter, record for record. Everything else
+    is a `PushConflictError`; whoever wants to replace a commit all the same names it as `parent_commit`.
+
+    Args:
+        model (`PreTrainedModel`, `PeftModel`, `str` or `Path`):
+            A model with a lifelong adapter that has learned a task (of several adapters, the one named `default`), or
+            the folder that one was saved in.
+        repo_id (`str`):
+            Repository, such as `"me/minilm-sentiment"`; made when there is none. Without a user name it is yours.
+        card (`str`, *optional*):
+            Text of the model card. Without it, the card on the Hub stays as it is.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*):
+            Its files go along. Without it, those of a folder do, if it holds any.
+        base_model (`str`, *optional*):
+            Name of the base model on the Hub, for a base that was loaded from a local path. Only what is pushed gets
+            this name, not the model in memory.
+        private (`bool`, *optional*):
+            Whether a new repository is private. `True` also refuses to push to a public one.
+        revision (`str`, *optional*):
+            Branch to push to, `main` by default; a new one starts at `main`.
+        commit_message (`str`, *optional*):
+            Defaults to the name of the task learned last.
+        token (`str`, *optional*):
+            Token with the right to write; by default that of `hf auth login` or `HF_TOKEN`.
+        create_pr (`bool`, *optional*, defaults to `False`):
+            Open a pull request instead of changing the branch; that never conflicts.
+        parent_commit (`str`, *optional*):
+            The commit that this push follows or replaces. It is refused when the branch points to another one.
+
+    Returns:
+        `CommitInfo`: what was committed; its `oid` can be loaded as `revision` for ever.
+
+    Raises:
+        ValueError: when `repo_id`, `base_model` or `card` cannot be used, the model knows no task, or its base is a
+            local path. Nothing was sent then.
+        PushConflictError: when the Hub holds what this push would overwrite. Nothing was changed.
+        PushError: when the Hub cannot be reached or refuses. The branch is as it was, or, if the connection was lost
+            at the very end, has the whole commit; either way the same call can be made again.
+    """
+    _check_repo_id("repo_id", repo_id)
+    if card is not None and not isinstance(card, str):
+        raise ValueError(f"`card` must be the text of a model card, not `{type(card).__name__}`.")
+    api, branch = HfApi(token=token), revision or "main"
+    with tempfile.TemporaryDirectory() as place:
+        knowledge = _write(model, Path(place), card, tokenizer, base_model)
+        with _explained(repo_id):
+            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            memory = _last_push.setdefault(model, {}) if not isinstance(model, str | os.PathLike) else {}
+            parent = parent_commit or memory.get((repo_id, branch))
+            info = _head(api, repo_id, branch, parent)
+            if private and not info.private:
+                raise PushError(
+                    f"`private` is True, but `{repo_id}` exists and is public. Nothing was pushed. Make it private in "
+                    "its settings, or give another `repo_id`."
+                )
+            if not create_pr:
+                _check_continues(api, info, branch, parent, knowledge)
+                # Until the answer is here, nobody knows what the branch points to.
+                memory.pop((repo_id, branch), None)
+            commit = api.create_commit(
+                repo_id,
+                _operations(Path(place), info),
+                commit_message=commit_message or f"Learned `{knowledge.names[-1]}`",
+                revision=revision,
+                create_pr=create_pr,
+                parent_commit=parent if create_pr else info.sha,
+            )
+    if not create_pr:
+        memory[repo_id, branch] = commit.oid
+    return commit
+
+
+def _check_repo_id(argument: str, name: Any) -> None:
+    """Refuses what is no name of a repository (`ValueError`)."""
+    try:
+        validate_repo_id(name if isinstance(name, str) else "")
+    except HFValidationError as error:
+        raise ValueError(f"`{argument}` is {name!r}; it must be a name on the Hub, such as `me/model`.") from error
+
+
+def _write(model: Any, folder: Path, card: str | None, tokenizer: Any, base_model: str | None) -> KnowledgeBase:
+    """Puts exactly the files that are pushed into an empty folder; returns the manifest among them."""
+    if isinstance(model, str | os.PathLike):
+        _copy_saved(Path(model), folder, (CONFIG, TENSORS, *(() if tokenizer is not None else TOKENIZER)))
+    else:
+        with tempfile.TemporaryDirectory() as saved:
+            model.save_pretrained(saved)
+            _copy_saved(Path(saved), folder, (CONFIG, TENSORS))
+    config = read_json(folder / CONFIG)
+    knowledge = _manifest(config)
+    if knowledge is None or not knowledge.tasks:
+        what = "is no lifelong adapter" if knowledge is None else "has learned no task yet"
+        raise ValueError(f"`model` {what}, so there is nothing to push. Give one that `DriftTrainer` has trained.")
+    base = base_name(config.get("base_model_name_or_path"), base_model)
+    if base != config.get("base_model_name_or_path"):
+        write_json(folder / CONFIG, {**config, "base_model_name_or_path": base})
+    if tokenizer is not None:
+        tokenizer.save_pretrained(str(folder))
+    if knowledge.scores is not None:
+        write_matrix(AccuracyMatrix.from_dict(knowledge.scores), folder)
+    if card is not None:
+        (folder / CARD).write_text(card, encoding="utf-8")
+    return knowledge
+
+
+def _copy_saved(source: Path, folder: Path, names: tuple[str, ...]) -> None:
+    """Copies files whose names match, from a saved adapter.
+
+    Raises:
+        ValueError: when there is no adapter in `source`.
+    """
+    missing = [name for name in (CONFIG, TENSORS) if not (source / name).is_file()]
+    if missing:
+        raise ValueError(
+            f"`model` has no `{missing[0]}` where its adapter is saved. Give a model with a lifelong adapter named "
+            "`default`, or the folder of one."
+        )
+    for file in source.iterdir():
+        if file.is_file() and any(fnmatch(file.name, name) for name in names):
+            shutil.copyfile(file, folder / file.name)
+
+
+def _manifest(config: Any) -> KnowledgeBase | None:
+    """The manifest in an adapter's configuration, empty before the first task; `None` for another kind of adapter."""
+    if not isinstance(config, dict) or "knowledge" not in config:
+        return None
+    return KnowledgeBase.from_dict(config["knowledge"]) if config["knowledge"] is not None else KnowledgeBase()
+
+
+def base_name(saved: str | None, given: str | None) -> str:
+    """The name under which others find the base model of an adapter.
+
+    Args:
+        saved (`str`, *optional*): What the adapter's configuration says (`base_model_name_or_path`).
+        given (`str`, *optional*): What the user says instead.
+
+    Raises:
+        ValueError: when it is a path on this machine.
+    """
+    name, argument = (given, "base_model") if given is not None else (saved, "model")
+    if not name or os.path.exists(name) or "\\" in name:
+        raise ValueError(
+            f"The base of the adapter (argument `{argument}`) is {name!r}, a place on this machine, which nobody else "
+            'could load. Give `base_model="<its name on the Hub>"` (of a trainer: `hub_base_model` in its arguments).'
+        )
+    _check_repo_id("base_model", name)
+    return name
+
+
+def write_matrix(matrix: AccuracyMatrix, folder: Path) -> None:
+    """Writes the accuracy matrix beside an adapter, for people: as JSON and, with matplotlib, as a picture."""
+    write_json(folder / MATRIX[0], matrix.to_dict())
+    try:
+        plot_matrix(matrix, folder / MATRIX[1])
+    except ImportError as error:
+        logger.warning(f"The picture of the accuracy matrix was not drawn. {error}")
+
+
+def _head(api: HfApi, repo_id: str, branch: str, start: str | None) -> ModelInfo:
+    """What a branch points to; a branch that does not exist is made, at commit `start` or at `main`."""
+    try:
+        return api.model_info(repo_id, revision=branch)
+    except RevisionNotFoundError:
+        if branch.startswith("refs/"):
+            raise
+        api.create_branch(repo_id, branch=branch, revision=start)
+        return api.model_info(repo_id, revision=branch)
+
+
+def _check_continues(api: HfApi, info: ModelInfo, branch: str, parent: str | None, knowledge: KnowledgeBase) -> None:
+    """Refuses a push that would overwrite what it does not continue (`PushConflictError`)."""
+    head = str(info.sha)
+    if parent is not None:
+        problem = None if head.startswith(parent) else f"it points to {head}, not to {parent} that this push follows"
+    else:
+        problem = _unlike(api, info, knowledge)
+    if problem is not None:
+        raise PushConflictError(
+            f"`{info.id}` was not pushed to, because of what its branch `{branch}` holds: {problem}. Nothing was "
+            f'changed. Load it (`revision="{head}"`) and learn on from there; or push beside it with another '
+            f'`revision` or `create_pr=True`; or, to replace it, give `parent_commit="{head}"`.'
+        )
+
+
+def _unlike(api: HfApi, info: ModelInfo, knowledge: KnowledgeBase) -> str | None:
+    """Why an adapter does not continue the one on the Hub; `None` when it does, or when there is none."""
+    if CONFIG not in {file.rfilename for file in info.siblings or []}:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        path = api.hf_hub_download(info.id, CONFIG, revision=info.sha, local_dir=folder)
+        try:
+            there = _manifest(read_json(path))
+        except (DamagedFileError, ManifestError) as error:
+            return f"an adapter that cannot be read ({error})"
+    if there is None:
+        return "an adapter of another kind"
+    known = knowledge.tasks[: len(there.tasks)]
+    strange = [task.name for i, task in enumerate(there.tasks) if i >= len(known) or known[i] != task]
+    if strange:
+        return f"it has learned {strange} of which this adapter knows nothing, or which it learned in another run"
+    return None
+
+
+def _operations(folder: Path, info: ModelInfo) -> list[CommitOperationAdd | CommitOperationDelete]:
+    """All files of a folder; scores on the Hub that this adapter has no longer are deleted, because it would seem to
+    have them."""
+    files = sorted(file for file in folder.iterdir())
+    there = {file.rfilename for file in info.siblings or []}
+    gone = sorted((set(MATRIX) & there) - {file.name for file in files})
+    return [
+        *(CommitOperationAdd(file.name, str(file)) for file in files),
+        *(CommitOperationDelete(name) for name in gone),
+    ]
+
+
+ADVICE = {
+    401: "Log in with `hf auth login`, or give a `token`; and check the name, because the Hub says the same of what "
+    "does not exist.",
+    403: "Your token may not write there: check the name, and that the token has write permission.",
+    404: "Check `repo_id` and `revision`, and that your token may see a private repository.",
+    429: "Too many requests were made; wait and push again.",
+}
+
+
+@contextmanager
+def _explained(repo_id: str) -> Iterator[None]:
+    """Turns what the client raises into one error that says what to do (`PushError`)."""
+    try:
+        yield
+    except PushError:
+        raise
+    except OfflineModeIsEnabled as error:
+        raise PushError(
+            f"`{repo_id}` was not pushed: `HF_HUB_OFFLINE` is set. Set `HF_HUB_OFFLINE=0` before Python starts."
+        ) from error
+    except (OSError, TransportError, RuntimeError) as error:
+        # The client wraps what stops the upload of a large file into a RuntimeError.
+        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ is not None else error
+        reason = " ".join(f"{type(cause).__name__}: {cause}".split())[:400]
+        status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
+        if status in (409, 412):
+            raise PushConflictError(
+                f"`{repo_id}` was not pushed: somebody else committed at the same time. Nothing was changed. Push "
+                f"again to see what is there now ({reason})."
+            ) from error
+        advice = ADVICE.get(status or 0, "Push again when the Hub can be reached; nothing is half-written.")
+        raise PushError(f"`{repo_id}` was not pushed. {advice} ({reason})") from error

@@ -1,0 +1,119 @@
+"""What a card says of using the adapter: the code that loads and asks it, what it cannot do, and whom to cite."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..evaluation import AccuracyMatrix
+from ..knowledge import KnowledgeBase
+from .markdown import fence
+
+if TYPE_CHECKING:
+    from .card import CardFacts
+
+TEXT = '"A joy from start to end."'
+INPUT_OF = {
+    "text-classification": TEXT,
+    "question-answering": '{"question": "Who wrote the notes?", "context": "In 1843 Ada Lovelace wrote the notes."}',
+    "token-classification": '{"tokens": ["Ada", "Lovelace", "lived", "in", "London", "."]}',
+    "text-generation": TEXT,
+}
+LOAD = """\
+import hf_lifelong  # registers the method with PEFT, and the pipeline
+from peft import {loader}
+from transformers import {names}
+
+folder = {folder}
+tokenizer = AutoTokenizer.from_pretrained(folder)
+{load}
+"""
+LOCAL_BASE = "The base model came from a local folder, so its name is not known here: write in where you have it.\n\n"
+
+CITATION = """\
+DriftNet is the method of "Drift to Remember" (Du et al., [arXiv 2409.13997](https://arxiv.org/abs/2409.13997)). \
+This adapter was made with `hf_lifelong`, a reimplementation from the published abstract and claims; it does not \
+claim to reproduce the paper's numbers. Retrieval by signature and the cascade are variants of `hf_lifelong`, not the \
+paper's. A related US patent application, 2026/0065155 A1, is published (an application, not a grant); look at it \
+before commercial use.
+
+```bibtex
+@article{drifttoremember,
+  title   = {Drift to Remember},
+  author  = {Du and others},
+  journal = {arXiv preprint arXiv:2409.13997},
+  year    = {2024}
+}
+```"""
+
+
+def quickstart(knowledge: KnowledgeBase, config: Mapping[str, Any], facts: CardFacts) -> str:
+    """Code that loads the adapter and asks it one input of every kind that it has learned."""
+    names = ["AutoTokenizer", *(["pipeline"] if knowledge.tasks else [])]
+    dtype = knowledge.base.get("dtype")
+    options = f', dtype="{dtype}"' if dtype in ("float32", "bfloat16", "float16") else ""
+    is_language_model = config.get("task_type") == "CAUSAL_LM"
+    # In its own folder, the adapter's configuration says where the base lies; on the Hub that must be an id.
+    base_unknown = facts.repo_id is not None and facts.base_model is None
+    if base_unknown:
+        auto, loader = "AutoModelForCausalLM" if is_language_model else "AutoModel", "PeftModel"
+        names.insert(0, auto)
+        load = f'base = {auto}.from_pretrained("path/to/the/base"{options})\n'
+        load += "model = PeftModel.from_pretrained(base, folder)"
+    else:
+        loader = f"AutoPeftModelFor{'CausalLM' if is_language_model else 'FeatureExtraction'}"
+        load = f"model = {loader}.from_pretrained(folder{options})"
+    folder = json.dumps(facts.repo_id) if facts.repo_id else '"."  # the folder of this card'
+    text = LOAD.format(loader=loader, names=", ".join(names), folder=folder, load=load)
+    return (LOCAL_BASE if base_unknown else "") + fence(text + _questions(knowledge), "python")
+
+
+def _questions(knowledge: KnowledgeBase) -> str:
+    if not knowledge.tasks:
+        return ""
+    kinds = [kind for kind in dict.fromkeys(task.kind for task in knowledge.tasks) if kind in INPUT_OF]
+    lines = ['answer = pipeline("lifelong", model=model, tokenizer=tokenizer)']
+    lines += [f"print(answer({INPUT_OF[kind]}))" for kind in kinds or ["text-generation"]]
+    if any(task.kind == "text-generation" and task.labels for task in knowledge.tasks):
+        lines.append(f"print(answer({TEXT}, labels=True))  # the likeliest label, not a text")
+    if len(knowledge.groups) > 1:
+        lines.append(f"print(answer({TEXT}, abstain=True))  # `unknown` for inputs of no task it knows")
+    return "\n".join(lines)
+
+
+def limits(
+    knowledge: KnowledgeBase, config: Mapping[str, Any], facts: CardFacts, matrix: AccuracyMatrix | None
+) -> str:
+    """What it cannot do, as far as that holds for this adapter."""
+    several = len(knowledge.groups) > 1
+    on_validation = matrix is not None and any(task.scored_on == "validation" for task in facts.tasks.values())
+    trunk = f"The bottom {knowledge.trunk} layers are" if knowledge.trunk else "The base model is"
+    limits = [
+        (matrix is not None, "The scores are of one training run; how much they vary with the seed is not known."),
+        (on_validation, "Scores on validation data are a little too good: tasks were put into groups by that data."),
+        (
+            True,
+            "A task is found by where its inputs lie. Tasks that ask different things of the *same* texts cannot be "
+            "told apart.",
+        ),
+        (
+            several,
+            "Inputs unlike those of their task can go to another. `abstain=True` calls what is unlike everything "
+            "learned `unknown`; its limit was set on text data with MiniLM.",
+        ),
+        (not several, "It answers every input, whatever it is about: `unknown` needs at least two groups."),
+        (
+            config.get("retrieval") == "uncertainty",
+            "Groups are chosen by uncertainty alone, which is often wrong where tasks differ in difficulty.",
+        ),
+        (bool(config.get("per_batch")), "One group answers a whole batch, whose inputs are taken to be of one task."),
+        (
+            config.get("task_type") == "CAUSAL_LM",
+            "The group is chosen once, on the whole prompt: in a chat, give all turns in one prompt.",
+        ),
+        (True, f"{trunk} frozen: a task that needs other features there is learned less well."),
+        (True, "What is wrong or unfair in the base model or in the data is in the answers too; nothing removes it."),
+        (True, "`import hf_lifelong` is needed before it can be loaded."),
+    ]
+    return "\n".join(f"- {text}" for applies, text in limits if applies)
