@@ -47,7 +47,7 @@ from hf_lifelong.evaluation import plot_matrix, to_text
 from hf_lifelong.files import atomic_folder, write_json
 
 HERE = Path(__file__).parent
-PLAIN = "one LoRA, task after task, told the task"
+PLAIN = "one LoRA, task after task"
 
 
 @dataclass
@@ -256,9 +256,10 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     if not trainer.is_world_process_zero():
         return scores
     matrix = trainer.matrix
-    print("\n" + to_text(matrix, {PLAIN: plain} if plain else None))
+    rival = PLAIN if recipe.causal_lm else f"{PLAIN}, told the task"
+    print("\n" + to_text(matrix, {rival: plain} if plain else None))
     print(f"answers: exact match {scores['eval_answers_exact_match']:.3f}, F1 {scores['eval_answers_f1']:.3f}")
-    plot_matrix(matrix, Path(args.output_dir) / "accuracy_matrix.png", (PLAIN, plain) if plain else None)
+    plot_matrix(matrix, Path(args.output_dir) / "accuracy_matrix.png", (rival, plain) if plain else None)
     show(args.output_dir, tokenizer, tasks, recipe)
     seconds = round(time.time() - start)
     print(f"\nThe adapter is in {args.output_dir}. {seconds} seconds.")
