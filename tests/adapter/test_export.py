@@ -250,12 +250,14 @@ def test_a_quantised_base_gives_the_same_tensors(make_model, tiny_folder, tmp_pa
     model = make_model(tasks=("names",))
     model.save_pretrained(tmp_path / "adapter")
     quiet_export(model, "names", tmp_path / "float32")
-    config = BitsAndBytesConfig(load_in_4bit=True)
+    config = BitsAndBytesConfig(load_in_8bit=True)
     base = AutoModel.from_pretrained(tiny_folder("bert"), quantization_config=config, dtype=torch.float32)
-    assert {type(m).__name__ for m in base.encoder.layer.modules() if isinstance(m, torch.nn.Linear)} == {"Linear4bit"}
-    quiet_export(PeftModel.from_pretrained(base, tmp_path / "adapter"), "names", tmp_path / "4bit")
+    assert {type(m).__name__ for m in base.encoder.layer.modules() if isinstance(m, torch.nn.Linear)} == {
+        "Linear8bitLt"
+    }
+    quiet_export(PeftModel.from_pretrained(base, tmp_path / "adapter"), "names", tmp_path / "8bit")
     for name in ("adapter_config.json", WEIGHTS):
-        assert (tmp_path / "float32" / name).read_bytes() == (tmp_path / "4bit" / name).read_bytes()
+        assert (tmp_path / "float32" / name).read_bytes() == (tmp_path / "8bit" / name).read_bytes()
 
 
 def test_text_classification_says_how_it_is_read(encoders):

@@ -1,5 +1,7 @@
 """Prompts and answers of language models."""
 
+import copy
+
 import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
@@ -142,9 +144,10 @@ def test_answers_that_normalising_would_make_equal(answer, gold, same):
 
 
 def test_padding_token_is_made_of_the_end_token(language_tokenizer):
-    assert language_tokenizer.pad_token is None
-    ensure_padding(language_tokenizer)
-    try:
-        assert language_tokenizer.pad_token_id == language_tokenizer.eos_token_id
-    finally:
-        language_tokenizer.pad_token = None
+    tokenizer = copy.deepcopy(language_tokenizer)
+    tokenizer.pad_token = None
+    ensure_padding(tokenizer)
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    tokenizer.pad_token = tokenizer.eos_token = None
+    with pytest.raises(ValueError, match="no `eos_token`"):
+        ensure_padding(tokenizer)
