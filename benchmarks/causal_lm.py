@@ -11,7 +11,6 @@ folder or Hub id; `recipes/sentiment_then_qa.py --config recipes/configs/causal_
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -22,7 +21,7 @@ import datasets
 import torch
 from datasets import load_dataset
 from peft import get_peft_model
-from record import RESULTS, header
+from record import RESULTS, fill, header
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from hf_lifelong import AccuracyMatrix, DriftAdapterConfig, DriftTrainer, DriftTrainingArguments, Task
@@ -131,15 +130,13 @@ def main() -> None:
     parser.add_argument("--out", default=str(RESULTS / "causal_lm.json"))
     args = parser.parse_args()
     datasets.disable_progress_bars()
-    out = Path(args.out)
-    rows = json.loads(out.read_text())["rows"] if out.exists() else []
-    for seed in args.seeds:
-        for method in args.methods:
-            if any((row["method"], row["seed"]) == (method, seed) for row in rows):
-                continue
-            rows.append({"method": method, "seed": seed, **run(method, seed, args)})
-            out.write_text(json.dumps(summarise(rows, args), indent=1) + "\n")
-            print(f"{method} seed {seed}: {rows[-1]['summary']} in {rows[-1]['seconds']} s", flush=True)
+    fill(
+        Path(args.out),
+        args.methods,
+        args.seeds,
+        lambda method, seed: run(method, seed, args),
+        lambda rows: summarise(rows, args),
+    )
 
 
 if __name__ == "__main__":

@@ -9,13 +9,12 @@ fills up over several runs and machines.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import datasets
-from record import RESULTS, header
+from record import RESULTS, fill, header
 from rivals import separate_lora, sequential_lora
 from streams import STREAMS, load_task
 
@@ -35,7 +34,7 @@ def run_cell(method: str, seed: int, args: argparse.Namespace) -> dict[str, Any]
         from ours import drift
 
         result = drift(tasks, args.model, seed, BUDGET)
-    return {"method": method, "seed": seed, "seconds": round(time.time() - start, 1), **result}
+    return {"seconds": round(time.time() - start, 1), **result}
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -81,16 +80,7 @@ def main() -> None:
     parser.add_argument("--out", default=str(RESULTS / "domains.json"))
     args = parser.parse_args()
     datasets.disable_progress_bars()
-    out = Path(args.out)
-    rows = json.loads(out.read_text())["rows"] if out.exists() else []
-    for seed in args.seeds:
-        for method in args.methods:
-            if any((row["method"], row["seed"]) == (method, seed) for row in rows):
-                continue
-            row = run_cell(method, seed, args)
-            rows.append(row)
-            out.write_text(json.dumps(summarise(rows), indent=1) + "\n")
-            print(f"{method} seed {seed}: {row['accuracy']:.4f} in {row['seconds']} s", flush=True)
+    fill(Path(args.out), args.methods, args.seeds, lambda method, seed: run_cell(method, seed, args), summarise)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """An 8-billion-parameter base in 4 bits: training and answering against PEFT LoRA, speed and memory only.
 
     python benchmarks/gpu_8b.py                                # on one GPU of 24 GB or more
-    python benchmarks/gpu_8b.py --tiny --out /tmp/tiny.json    # the same code on a CPU, to see that it runs
+    python benchmarks/gpu_8b.py --tiny --out tiny.json         # the same code on a CPU, to see that it runs
 
 A Llama-shaped model with random weights, NF4 with bf16 products; the same rank and modules (those above the trunk) for
 both; the rounds of the two alternate, and a ratio is that of the medians.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import platform
+from collections.abc import Callable
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +21,24 @@ def hardware() -> str:
     cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return f"{cpu}, {torch.get_num_threads()} threads, {gpu}"
+
+
+def fill(
+    out: Path,
+    methods: list[str],
+    seeds: list[int],
+    run: Callable[[str, int], dict[str, Any]],
+    summarise: Callable[[list[dict[str, Any]]], dict[str, Any]],
+) -> None:
+    """Runs every (method, seed) that a result file lacks, and writes the file after each: a killed run goes on."""
+    rows = json.loads(out.read_text())["rows"] if out.exists() else []
+    for seed in seeds:
+        for method in methods:
+            if any((row["method"], row["seed"]) == (method, seed) for row in rows):
+                continue
+            rows.append({"method": method, "seed": seed, **run(method, seed)})
+            out.write_text(json.dumps(summarise(rows), indent=1) + "\n")
+            print(f"{method} seed {seed}: {rows[-1]['seconds']} s", flush=True)
 
 
 def header(name: str) -> dict[str, Any]:

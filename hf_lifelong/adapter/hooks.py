@@ -8,6 +8,7 @@ down; the base's hook turns the output into answers: here for bases without a he
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -92,7 +93,7 @@ class Pass:
         return self.choice is None or self.choice.asks_signature or self.request.novelty
 
 
-class Conductor:
+class Conductor(ABC):
     """Owns the hooks of one base model and the state of its current pass.
 
     Attributes:
@@ -224,9 +225,9 @@ class Conductor:
         """What a hidden state adds to the signature: `[B, T, H]` → `[B, H]`, float32."""
         return masked_mean(hidden, mask)
 
+    @abstractmethod
     def finish(self, output: Any, current: Pass) -> Any:
         """The answer of a pass that an adapter took part in."""
-        raise NotImplementedError
 
 
 class HeadConductor(Conductor):

@@ -205,9 +205,8 @@ class Objective(ABC):
     def _expected_type(self, role: str, feature: Any) -> str | None:
         """Says what a role's column must hold, or returns `None` if `feature` is that."""
 
-    @abstractmethod
-    def _check_tokenised(self, dataset: Dataset, labels: Sequence[str]) -> None:
-        """Raises a `ValueError` if a tokenised data set's targets do not fit `labels`."""
+    def _check_tokenised(self, dataset: Dataset, labels: Sequence[str]) -> None:  # noqa: B027 (kinds may leave it out)
+        """Raises a `ValueError` if a tokenised data set's targets do not fit `labels`; by default all do."""
 
     def _column_of(self, role: str, dataset: Dataset, columns: Mapping[str, str], required: bool) -> str | None:
         named = columns.get(role)

@@ -141,6 +141,11 @@ def encode_answers(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str], m
     writes_blank = tokenizer.tokenize("a")[0].startswith("▁")
     blank = "" if tokenizer.chat_template or writes_blank else " "
     ids = tokenizer([blank + answer.strip() for answer in answers], add_special_tokens=False)["input_ids"]
+    if long := sum(len(answer) >= most for answer in ids):
+        logger.warning(
+            f"{long} of {len(ids)} answers are longer than `max_length` ({most}) and were cut; raise it in "
+            "`DriftAdapterConfig` to learn them whole."
+        )
     return [[*answer, tokenizer.eos_token_id][:most] for answer in ids]
 
 

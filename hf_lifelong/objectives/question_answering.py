@@ -159,8 +159,7 @@ class QuestionAnswering(HeadObjective):
             )
         return column_values(examples, columns["context"])
 
-    def _check_tokenised(self, dataset: Dataset, labels: Sequence[str]) -> None:
-        """Nothing to check: `loss` leaves out targets that lie outside the tokens."""
+    # Targets of a tokenised data set need no check: `loss` leaves out those that lie outside the tokens.
 
     def _tokenised_extras(self, dataset: Dataset) -> dict[str, list[Any]]:
         if "offsets" not in dataset.column_names:

