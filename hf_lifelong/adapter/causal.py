@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..knowledge import KnowledgeBase, margin_of
 from ..objectives.numeric import LOG_2
-from .heads import Found, Lifelong
+from .heads import Found, Lifelong, Request
 from .hooks import Conductor, Fork, LifelongOutput, Pass, mask_for, masked_mean
 from .layers import Plan
 from .planning import settle
@@ -108,7 +108,7 @@ class CausalConductor(Conductor):
 
     def __getstate__(self) -> dict[str, Any]:
         # A weak dictionary cannot be pickled, and no answer is under way in a copy.
-        return self.__dict__ | {"kept": None, "current": Pass()}
+        return self.__dict__ | {"kept": None, "current": Pass(Request())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -145,7 +145,9 @@ class CausalConductor(Conductor):
     def _fork(self, current: Pass, rows: int, device: torch.device) -> Fork:
         fork = super()._fork(current, rows, device)
         plan = fork.plan
-        if plan.row is None:  # the members of a group are merged once for all its rows, and for the passes that follow
+        if plan.row is None and torch.compiler.is_compiling():  # how many groups there are would end a graph
+            plan.index = torch.arange(rows, device=device) if rows > 1 else None
+        elif plan.row is None:  # a group's members are merged once for all its rows, and for the passes that follow
             groups, index = torch.unique(plan.pair_group, return_inverse=True)
             first = torch.zeros_like(groups).scatter_(0, index, torch.arange(rows, device=groups.device))
             plan.members, plan.weights = plan.members[first], plan.weights[first]
@@ -182,7 +184,7 @@ class CausalConductor(Conductor):
     def _vote(self, logits: Tensor, current: Pass, fork: Fork) -> LifelongOutput:
         mask = mask_for(current.mask, logits, fork.plan.row)
         spread = token_distributions(logits, mask)
-        _, group, uncertainty, margin = settle(fork.choice, fork.plan, spread, fork.rows, len(fork.tables.task))
+        _, group, uncertainty, margin = settle(fork.choice, fork.plan, spread, fork.rows, fork.tables.groups)
         return LifelongOutput(group=group, task=fork.tables.task[group], uncertainty=uncertainty, margin=margin)
 
 

@@ -151,7 +151,7 @@ def export(
     check_held(base, name)
     knowledge, drift = root.knowledge[name], root.config[name]
     index = knowledge.group_index(group)
-    position = knowledge.newest(index)
+    position = knowledge.newest[index]
     task = knowledge.tasks[position]
     members = _members(task, member)
     full_rank = len(members) * drift.r

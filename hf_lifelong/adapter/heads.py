@@ -10,7 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..knowledge import Familiarity, KnowledgeBase, Router, Signature, familiarity, novelty, shared_router
+from ..knowledge import (
+    Familiarity,
+    KnowledgeBase,
+    Router,
+    Signature,
+    familiarity,
+    group_posterior,
+    novelty,
+    shared_router,
+)
 from .config import DriftAdapterConfig
 from .layers import DriftTunerLayer, Plan, Route, empty_bank
 from .planning import Tables
@@ -155,6 +164,12 @@ class Lifelong(DriftTunerLayer):
             raise ValueError("The adapter knows no task yet, so it has no signature to compare inputs with.")
         return self.router(features)
 
+    def posterior(self, features: Tensor) -> Tensor:
+        """Probabilities of the groups by signature, on the root's device: `[B, D]` → `[B, groups]`."""
+        likelihood = self.likelihood(features.to(self.where()))
+        tables = self.tables(likelihood.device)
+        return group_posterior(likelihood, tables.group_of_task, tables.groups)
+
     def tables(self, device: torch.device) -> Tables:
         """What the manifest says of each group, as tensors."""
         if self._tables is None or self._tables.task.device != device:
@@ -163,13 +178,12 @@ class Lifelong(DriftTunerLayer):
 
     def novelty(self, features: Tensor, group: Tensor) -> Tensor:
         """How new each row is to the nearest task of its group, `[B]`; 0 when one task is known, see `familiarity`."""
-        knowledge = self.knowledge[self.active_adapters[0]]
         if self._familiarity is None:
             with torch.no_grad():
                 self._familiarity = familiarity(self.signature, self.router)  # type: ignore[arg-type]
         if self._familiarity is None:
             return features.new_zeros(len(features))
-        in_group = torch.tensor(knowledge.group_of_task, device=group.device) == group[:, None]
+        in_group = self.tables(group.device).group_of_task == group[:, None]
         with torch.autocast(features.device.type, enabled=False):
             nearest = self.likelihood(features).masked_fill(~in_group, float("-inf")).argmax(1)
             return novelty(features, nearest, self._familiarity)
@@ -229,15 +243,13 @@ class Lifelong(DriftTunerLayer):
             hidden (`Tensor`): `[N, T, H]`.
 
         Returns:
-            `[N, T, W]`, `W` the widest head among the rows; narrower heads give logits of 0 in the rest.
+            `[N, T, W]`, `W` the widest head of the adapter; narrower heads give logits of 0 in the rest.
         """
-        name = self.active_adapters[0]
+        name, tables = self.active_adapters[0], self.tables(hidden.device)
         weight, bias = self.drift_bank_head_weight[name], self.drift_bank_head_bias[name]
-        offsets = torch.tensor(self.knowledge[name].head_offsets, device=hidden.device)
-        first, width = offsets[plan.members], (offsets[1:] - offsets[:-1])[plan.members]
-        columns = torch.arange(int(width.max()), device=hidden.device)
-        share = (columns < width[..., None]) * plan.weights[..., None]
-        rows = (first[..., None] + columns).clamp_max(len(weight) - 1)
+        columns = torch.arange(tables.widest, device=hidden.device)
+        share = (columns < tables.head_width[plan.members][..., None]) * plan.weights[..., None]
+        rows = (tables.head_start[plan.members][..., None] + columns).clamp_max(len(weight) - 1)
         mean_weight = (weight[rows] * share[..., None]).sum(1)
         mean_bias = (bias[rows] * share).sum(1)
         return hidden.to(weight.dtype) @ mean_weight.mT + mean_bias.unsqueeze(1)

@@ -78,9 +78,9 @@ class Fork:
 class Pass:
     """State of one forward pass."""
 
+    request: Request
     mask: Tensor | None = None
     targets: dict[str, Tensor] = field(default_factory=dict)
-    request: Request = field(default_factory=Request)
     kind: str = ""
     choice: Choice | None = None
     group: Tensor | None = None
@@ -107,7 +107,7 @@ class Conductor(ABC):
     def __init__(self, base: nn.Module, root: Lifelong, trunk: int, depths: list[int]) -> None:
         self.root, self.route = root, root.route
         self.trunk, self.depths = trunk, depths
-        self.current = Pass()
+        self.current = Pass(Request())
         self.projection: Tensor | None = None
         _, layers = layers_of(base)
         self.base_names = _parameter_names(base)
@@ -132,7 +132,7 @@ class Conductor(ABC):
     def begin(self, base: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
         """Decides what a pass is asked; `args` and `kwargs` are those of the base model."""
         self.route.clear()
-        self.current = current = Pass()
+        self.current = current = Pass(Request())
         root, name = self.root, self.root.name
         if name is None:
             self.route.mode = "base"
@@ -142,8 +142,7 @@ class Conductor(ABC):
         current.mask = _attention_mask(kwargs)
         if root.request is not None or (root.task is None and root.knowledge[name].tasks):
             if not root.verified:
-                check_held(base, name)
-                root.verified = True
+                verify(base, root)
             self.route.mode = "bank"
             current.request = root.request or Request()
             current.choice = _choice(current.request, root.config[name])
@@ -197,8 +196,7 @@ class Conductor(ABC):
         likelihood = None
         if current.choice.asks_signature and features is not None:
             likelihood = root.likelihood(features)
-        knowledge = root.knowledge[root.active_adapters[0]]
-        plan = make_plan(current.choice, knowledge, tables, rows, likelihood, current.group)
+        plan = make_plan(current.choice, tables, rows, likelihood, current.group)
         return Fork(current.choice, plan, tables, rows, features)
 
     def _project(self, features: Tensor) -> Tensor:
@@ -215,7 +213,7 @@ class Conductor(ABC):
         """Turns the base model's output into an answer."""
         mode, current = self.route.mode, self.current
         self.route.clear()
-        self.current = Pass()
+        self.current = Pass(Request())
         if mode == "base":
             return output
         answer = self.finish(output, current)
@@ -251,11 +249,10 @@ class HeadConductor(Conductor):
     def _answer(self, hidden: Tensor, current: Pass, fork: Fork) -> LifelongOutput:
         tables, plan = fork.tables, fork.plan
         mask = mask_for(current.mask, hidden, plan.row)
-        pooled = not any(head_objective(kind).per_token for kind in tables.kinds)
-        seen = masked_mean(hidden, mask).unsqueeze(1) if pooled else hidden
+        seen = hidden if tables.per_token else masked_mean(hidden, mask).unsqueeze(1)
         logits = self.root.plan_logits(seen, plan)
-        spread = row_distributions(logits, mask, plan, tables, pooled)
-        scores, group, uncertainty, margin = settle(fork.choice, plan, spread, fork.rows, len(tables.task))
+        spread = row_distributions(logits, mask, plan, tables)
+        scores, group, uncertainty, margin = settle(fork.choice, plan, spread, fork.rows, tables.groups)
         distance = None
         if current.request.novelty and fork.features is not None:
             distance = self.root.novelty(fork.features, group)
@@ -268,6 +265,15 @@ class HeadConductor(Conductor):
             novelty=distance,
             last_hidden_state=hidden,
         )
+
+
+@torch.compiler.disable
+def verify(base: nn.Module, root: Lifelong) -> None:
+    """Checks what the model holds and computes what all passes share, once after each change. Not compiled: one batch
+    before `torch.compile(model, fullgraph=True)` keeps it out of the graph."""
+    check_held(base, root.active_adapters[0])
+    root.tables(root.where())
+    root.verified = root.router is not None
 
 
 def _as_passed(names: list[str], args: tuple, given: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..knowledge import (
     KnowledgeBase,
@@ -16,7 +18,7 @@ from ..knowledge import (
     normalised_entropy,
     summed_variance,
 )
-from ..objectives import head_objective
+from ..objectives import HEAD_KINDS, head_objective
 from .layers import Plan
 
 # The signature alone decides where its posterior reaches CLEAR; elsewhere the MOST_CANDIDATES best groups with at
@@ -52,37 +54,60 @@ class Choice:
 
 
 class Tables:
-    """Per group: its members, the members of its newest task, that task, and their kinds; padded with -1."""
+    """What a manifest says, as tensors; lists of members are padded with -1.
+
+    Attributes:
+        groups (`int`): How many there are.
+        group_of_task (`Tensor`): `[tasks]`.
+        task, kind, width (`Tensor`): `[groups]`: the newest task of each group, which answers for it, the position of
+            its kind in `objectives`, and the rows of its head.
+        objectives (`list[HeadObjective]`): One for each kind of task; none on a language model.
+        per_token (`bool`): Whether any of these answers for each token.
+        merged (`Tensor`): `[groups, K]`, the members of that task.
+        members (`Tensor`): `[groups, M]`, all members of each group.
+        even (`bool`): Whether all groups have as many members, so that nothing in `members` is padding.
+        every_member, group_of_member (`Tensor`): `[members]`, all members, one group after another, and their groups.
+        head_start, head_width (`Tensor`): `[members]`, first row and number of rows of each member's head.
+        widest (`int`), widest_of (`list[int]`): Rows of the widest head, of all and of each kind.
+    """
 
     def __init__(self, knowledge: KnowledgeBase, device: torch.device) -> None:
-        groups, of_task, first = knowledge.groups, knowledge.group_of_task, knowledge.member_offsets
-        newest = [knowledge.newest(g) for g in range(len(groups))]
-        merged = [list(range(first[t], first[t + 1])) for t in newest]
-        members = [
-            [m for t, group in enumerate(of_task) if group == g for m in range(first[t], first[t + 1])]
-            for g in range(len(groups))
-        ]
-        self.task = torch.tensor(newest, device=device)
-        self.merged = _padded(merged, device)
-        self.members = _padded(members, device)
-        self.kinds = sorted({task.kind for task in knowledge.tasks})
-        self.kind = torch.tensor([self.kinds.index(knowledge.tasks[t].kind) for t in newest], device=device)
-        self.width = torch.tensor([knowledge.tasks[t].width for t in newest], device=device)
+        first, of_task, newest = knowledge.member_offsets, knowledge.group_of_task, knowledge.newest
+        members: list[list[int]] = [[] for _ in newest]
+        for task, group in enumerate(of_task):
+            members[group].extend(range(first[task], first[task + 1]))
+        merged = [list(range(first[task], first[task + 1])) for task in newest]
+        counts = [len(own) for own in members]
+        self.groups = len(newest)
+        kinds = sorted({task.kind for task in knowledge.tasks})
+        self.objectives = [head_objective(kind) for kind in kinds if kind in HEAD_KINDS]
+        self.per_token = any(objective.per_token for objective in self.objectives)
+        self.even = len(set(counts)) == 1
+        self.widest_of = [max(task.width for task in knowledge.tasks if task.kind == kind) for kind in kinds]
+        self.widest = max(self.widest_of)
+        head = knowledge.head_offsets
+
+        def tensor(values: list[Any]) -> Tensor:
+            return torch.tensor(values, device=device)
+
+        self.group_of_task = tensor(of_task)
+        self.task = tensor(newest)
+        self.kind = tensor([kinds.index(knowledge.tasks[task].kind) for task in newest])
+        self.width = tensor([knowledge.tasks[task].width for task in newest])
+        self.merged = tensor(_padded(merged))
+        self.members = tensor(_padded(members))
+        self.every_member = tensor([member for own in members for member in own])
+        self.group_of_member = tensor([group for group, count in enumerate(counts) for _ in range(count)])
+        self.head_start = tensor(head[:-1])
+        self.head_width = tensor([end - start for start, end in pairwise(head)])
 
 
-def _padded(lists: list[list[int]], device: torch.device) -> Tensor:
+def _padded(lists: list[list[int]]) -> list[list[int]]:
     longest = max(map(len, lists))
-    return torch.tensor([row + [-1] * (longest - len(row)) for row in lists], device=device)
+    return [row + [-1] * (longest - len(row)) for row in lists]
 
 
-def make_plan(
-    choice: Choice,
-    knowledge: KnowledgeBase,
-    tables: Tables,
-    rows: int,
-    likelihood: Tensor | None,
-    group: Tensor | None,
-) -> Plan:
+def make_plan(choice: Choice, tables: Tables, rows: int, likelihood: Tensor | None, group: Tensor | None) -> Plan:
     """Decides which groups answer each of `rows` inputs.
 
     Args:
@@ -94,50 +119,65 @@ def make_plan(
     if likelihood is not None:
         if choice.per_batch:
             likelihood = likelihood.mean(0, keepdim=True).expand(rows, -1)
-        preference = group_posterior(likelihood, knowledge.group_of_task)
-    every_row = torch.arange(rows, device=tables.task.device)
+        preference = group_posterior(likelihood, tables.group_of_task, tables.groups)
+    if preference is None and group is None:
+        return _all_members(tables, rows)
     if preference is not None and choice.policy == "cascade":
         candidates = leading_candidates(preference, CLEAR, LEAST, MOST_CANDIDATES)
         pair_row, pair_group = candidates.nonzero(as_tuple=True)
-    elif preference is not None:
-        pair_row, pair_group = every_row, preference.argmax(1)
-    elif group is not None:
-        pair_row, pair_group = every_row, group
     else:
-        groups = len(tables.task)
-        pair_row = every_row.repeat_interleave(groups)
-        pair_group = torch.arange(groups, device=tables.task.device).repeat(rows)
-    return _with_members(choice, tables, rows, pair_row, pair_group, preference)
+        pair_row = torch.arange(rows, device=tables.task.device)
+        pair_group = preference.argmax(1) if preference is not None else group  # type: ignore[assignment]
+    with_members = _each_member if choice.each_member else _merged
+    return with_members(tables, rows, pair_row, pair_group, preference)
 
 
-def _with_members(
-    choice: Choice, tables: Tables, rows: int, pair_row: Tensor, pair_group: Tensor, preference: Tensor | None
-) -> Plan:
-    pairs = torch.arange(len(pair_row), device=pair_row.device)
-    if choice.each_member:
-        members = tables.members[pair_group]
-        present = members >= 0
-        pair = pairs[:, None].expand_as(members)[present]
-        members = members[present][:, None]
-        weights = torch.ones_like(members, dtype=torch.float32)
-        row: Tensor | None = pair_row[pair]
+def _all_members(tables: Tables, rows: int) -> Plan:
+    """Every member of every group answers every input, one by one."""
+    device, count = tables.task.device, len(tables.every_member)
+    row = torch.arange(rows, device=device)
+    group = torch.arange(tables.groups, device=device).repeat(rows)
+    members = tables.every_member.repeat(rows)[:, None]
+    pair = (row[:, None] * tables.groups + tables.group_of_member).flatten()
+    weights = torch.ones_like(members, dtype=torch.float32)
+    pair_row = row.repeat_interleave(tables.groups)
+    return Plan(row.repeat_interleave(count), members, weights, pair, pair_row, group, tables.task[group])
+
+
+def _each_member(tables: Tables, rows: int, pair_row: Tensor, pair_group: Tensor, preference: Tensor | None) -> Plan:
+    """The members of the chosen groups answer one by one."""
+    members = tables.members[pair_group]
+    pair = torch.arange(len(pair_row), device=pair_row.device)[:, None].expand_as(members)
+    if tables.even:  # no padding to leave out, so that the number of rows does not depend on what was chosen
+        members, pair = members.flatten(), pair.flatten()
     else:
-        members = tables.merged[pair_group]
         present = members >= 0
-        weights = present / present.sum(1, keepdim=True)
-        members = members.clamp_min(0)
-        pair = pairs
-        row = pair_row if len(pair_row) != rows else None
-    return Plan(row, members, weights, pair, pair_row, pair_group, tables.task[pair_group], preference)
+        members, pair = members[present], pair[present]
+    weights = torch.ones_like(members, dtype=torch.float32)[:, None]
+    return Plan(
+        pair_row[pair], members[:, None], weights, pair, pair_row, pair_group, tables.task[pair_group], preference
+    )
 
 
-def row_distributions(
-    logits: Tensor, mask: Tensor, plan: Plan, tables: Tables, pooled: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def _merged(tables: Tables, rows: int, pair_row: Tensor, pair_group: Tensor, preference: Tensor | None) -> Plan:
+    """The mean of the members of each chosen group's newest task answers."""
+    members = tables.merged[pair_group]
+    present = members >= 0
+    weights = present / present.sum(1, keepdim=True)
+    row = pair_row if len(pair_row) != rows else None
+    pair = torch.arange(len(pair_row), device=pair_row.device)
+    task = tables.task[pair_group]
+    return Plan(row, members.clamp_min(0), weights, pair, pair_row, pair_group, task, preference)
+
+
+def row_distributions(logits: Tensor, mask: Tensor, plan: Plan, tables: Tables) -> tuple[Tensor, Tensor, Tensor]:
     """The distributions that each row's kind takes its answer from.
 
+    All rows go through every kind that the adapter has, and each keeps those of its own: next to the base's layers
+    that costs nothing, and no shape depends on what was chosen.
+
     Args:
-        logits (`Tensor`): `[N, T, W]`, or `[N, 1, W]` of pooled texts when `pooled`.
+        logits (`Tensor`): `[N, T, W]`, or `[N, 1, W]` of pooled texts unless `tables.per_token`.
         mask (`Tensor`): `[N, T]`.
 
     Returns:
@@ -145,25 +185,30 @@ def row_distributions(
         largest D and C among the kinds.
     """
     group = plan.pair_group[plan.pair]
-    logits = logits.masked_fill(
-        torch.arange(logits.shape[-1], device=logits.device) >= tables.width[group][:, None, None], float("-inf")
-    )
+    absent = torch.arange(logits.shape[-1], device=logits.device) >= tables.width[group][:, None, None]
+    logits = logits.masked_fill(absent, float("-inf"))
     parts = []
-    for k, kind in enumerate(tables.kinds):
-        objective = head_objective(kind)
-        rows = (tables.kind[group] == k).nonzero().squeeze(1) if len(tables.kinds) > 1 else None
-        own, own_mask = (logits, mask) if rows is None else (logits[rows], mask[rows])
-        if rows is not None and not len(rows):
-            continue
+    for objective, widest in zip(tables.objectives, tables.widest_of, strict=True):
         if objective.per_token:
-            width = int(tables.width[tables.kind == k].max())
-            parts.append((rows, objective.distributions(own[..., :width], own_mask)))
+            own = logits[..., :widest]
         else:
-            pool = own.squeeze(1) if pooled else _masked_mean(own, own_mask)
-            parts.append((rows, objective.distributions(pool, own_mask)))
-    if parts[0][0] is None:
-        return parts[0][1]
-    return _scatter(parts, len(logits))
+            own = _masked_mean(logits, mask) if tables.per_token else logits.squeeze(1)
+        parts.append(objective.distributions(own, mask))
+    if len(parts) == 1:
+        return parts[0]
+    kind = tables.kind[group]
+    probabilities, weights, log_classes = zip(*parts, strict=True)
+    return _own(probabilities, kind, 0.0), _own(weights, kind, 0.0), _own(log_classes, kind, 1.0)
+
+
+def _own(parts: tuple[Tensor, ...], kind: Tensor, fill: float) -> Tensor:
+    """Of tensors `[N, …]`, one for each kind, the row of each row's kind, padded to the largest shape."""
+    shape = [max(part.shape[axis] for part in parts) for axis in range(1, parts[0].dim())]
+    padded = []
+    for part in parts:
+        room = [size for most, known in zip(shape, part.shape[1:], strict=True) for size in (most - known, 0)]
+        padded.append(nn.functional.pad(part, room[::-1], value=fill))
+    return torch.stack(padded)[kind, torch.arange(len(kind), device=kind.device)]
 
 
 def _masked_mean(logits: Tensor, mask: Tensor) -> Tensor:
@@ -172,19 +217,6 @@ def _masked_mean(logits: Tensor, mask: Tensor) -> Tensor:
     return torch.where(
         logits[:, 0].isinf(), logits[:, 0], torch.einsum("nt,ntw->nw", weight, logits.nan_to_num(neginf=0))
     )
-
-
-def _scatter(parts: list, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    d = max(p.shape[1] for _, (p, _, _) in parts)
-    c = max(p.shape[2] for _, (p, _, _) in parts)
-    first = parts[0][1][0]
-    probabilities, weights = first.new_zeros(rows, d, c), first.new_zeros(rows, d)
-    log_classes = first.new_ones(rows, d)
-    for index, (p, w, log_c) in parts:
-        probabilities[index, : p.shape[1], : p.shape[2]] = p
-        weights[index, : p.shape[1]] = w
-        log_classes[index, : p.shape[1]] = log_c
-    return probabilities, weights, log_classes
 
 
 def settle(

@@ -26,9 +26,12 @@ def candidate_groups(
     """
     if router is None:
         return []
-    near = group_posterior(router(features), knowledge.group_of_task).mean(0)
+    of_task = knowledge.group_of_task
+    likelihood = router(features)
+    index = torch.tensor(of_task, device=likelihood.device)
+    near = group_posterior(likelihood, index, len(knowledge.groups)).mean(0)
     order = torch.argsort(near, descending=True).tolist()
-    tasks = zip(knowledge.tasks, knowledge.group_of_task, strict=True)
+    tasks = zip(knowledge.tasks, of_task, strict=True)
     same = {group for task, group in tasks if task.kind == kind and task.labels == labels}
     return [group for group in order if group in same][:most]
 

@@ -102,9 +102,10 @@ class KnowledgeBase:
             raise KeyError(f"no task `{name}` in this knowledge base; it knows {self.names}")
         return self.names.index(name)
 
-    def newest(self, group: int) -> int:
-        """Position of the task that joined a group last: its members answer for the group."""
-        return max(i for i, g in enumerate(self.group_of_task) if g == group)
+    @property
+    def newest(self) -> list[int]:
+        """For each group the position of the task that joined it last: its members answer for the group."""
+        return list({group: task for task, group in enumerate(self.group_of_task)}.values())
 
     def group_index(self, group: int | str) -> int:
         """Index of a group given by index, by group name, or by the name of any of its tasks."""

@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 
 
-def group_posterior(log_likelihood: Tensor, group_of_task: list[int]) -> Tensor:
+def group_posterior(log_likelihood: Tensor, group_of_task: Tensor, groups: int) -> Tensor:
     """Log-likelihoods per task `[rows, tasks]` → probabilities per group `[rows, groups]`, all groups equally likely.
 
     A group of several tasks counts by its nearest one.
+
+    Args:
+        group_of_task (`Tensor`): `[tasks]`, index of the group of each task.
+        groups (`int`): How many groups there are.
     """
-    index = torch.tensor(group_of_task, device=log_likelihood.device).expand_as(log_likelihood)
-    groups = max(group_of_task) + 1
+    index = group_of_task.expand_as(log_likelihood)
     best = log_likelihood.new_full((len(log_likelihood), groups), float("-inf"))
     return best.scatter_reduce(1, index, log_likelihood, "amax").softmax(1)
 
@@ -43,7 +46,8 @@ def leading_candidates(posterior: Tensor, clear: float, least: float, most: int)
 def mean_by_pair(values: Tensor, pair: Tensor, pairs: int) -> Tensor:
     """Means of `values [rows, …]` over the rows of each pair, `[pairs, …]`."""
     total = values.new_zeros(pairs, *values.shape[1:]).index_add(0, pair, values)
-    count = torch.bincount(pair, minlength=pairs).clamp_min(1)
+    # Not by `bincount`, whose size depends on its values: a compiled graph would end there.
+    count = values.new_zeros(pairs).index_add(0, pair, values.new_ones(len(pair))).clamp_min(1)
     return total / count.view(-1, *[1] * (values.dim() - 1))
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from .base import (
@@ -85,11 +83,13 @@ class TokenClassification(HeadObjective):
         return mean_cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())
 
     def distributions(self, logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """D = T and C = W: the softmax over the labels of every token; padding has weight 0."""
+        """D = T and C = W: the softmax over the labels of every token; padding has weight 0. A logit of -inf stands
+        for a label that a row does not have, where rows of narrower heads are padded."""
         probabilities = logits.float().softmax(dim=-1)
         tokens = (mask != 0).to(probabilities.dtype)
         weights = tokens / tokens.sum(dim=1, keepdim=True).clamp(min=1)
-        return probabilities, weights, torch.full_like(weights, max(LOG_2, math.log(logits.shape[-1])))
+        classes = (logits != float("-inf")).sum(dim=-1).to(weights.dtype)
+        return probabilities, weights, classes.log().clamp(min=LOG_2)
 
     def decode_rows(
         self, scores: np.ndarray, features: Mapping[str, Any], sources: Sequence[Any], labels: Sequence[str]

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from ..adapter import knowledge_of, lifelong_of, predict, trunk_features
 from ..adapter.decoding import decode_answers
 from ..adapter.generation import answer_prompts, likeliest_labels
-from ..knowledge import KnowledgeBase, group_posterior
+from ..knowledge import KnowledgeBase
 from ..objectives import head_objective
 from ..objectives.base import MODEL_INPUTS
 from .tasks import PreparedTask, Split
@@ -105,11 +105,8 @@ class Scorer:
             self._features[id(split)] = self.features(prepared, split.features)
             self._splits.append(split)
         root, knowledge = lifelong_of(self.model), self.knowledge
-        features = self._features[id(split)]
-        likelihood = root.router(features.to(root.where()))  # type: ignore[misc]
-        chosen = group_posterior(likelihood, knowledge.group_of_task).argmax(1).tolist()
-        newest = [knowledge.tasks[knowledge.newest(g)].name for g in range(len(knowledge.groups))]
-        return [newest[g] for g in chosen]
+        newest = [knowledge.tasks[task].name for task in knowledge.newest]
+        return [newest[g] for g in root.posterior(self._features[id(split)]).argmax(1).tolist()]
 
     def _answers_of(
         self, prepared: PreparedTask, split: Split, wanted: dict[str, list[int]]

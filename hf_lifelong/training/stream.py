@@ -19,7 +19,7 @@ from ..adapter.tuner import check_tensors
 from ..evaluation import AccuracyMatrix
 from ..files import read_json, read_tensors
 from ..hub.transfer import PushError, write_matrix
-from ..knowledge import KnowledgeBase, LearnedTask, candidate_groups, fit_signature, group_posterior, joins
+from ..knowledge import KnowledgeBase, LearnedTask, candidate_groups, fit_signature, joins
 from ..objectives import get_objective
 from .cards import write_card
 from .checkpoints import newest_checkpoint, newest_commit, publish, stream_folder, task_folder, write_commit
@@ -170,10 +170,8 @@ def starting_point(trainer: DriftTrainer, prepared: PreparedTask) -> LearnedTask
         return None
     if how == "previous":
         return knowledge.tasks[-1]
-    router = lifelong_of(trainer.model).router
-    features = train_features(trainer, prepared)
-    near = group_posterior(router(features.to(router.weight.device)), knowledge.group_of_task)  # type: ignore
-    return knowledge.tasks[knowledge.newest(int(near.mean(0).argmax()))]
+    near = lifelong_of(trainer.model).posterior(train_features(trainer, prepared)).mean(0)
+    return knowledge.tasks[knowledge.newest[int(near.argmax())]]
 
 
 def train_features(trainer: DriftTrainer, prepared: PreparedTask) -> torch.Tensor:
@@ -208,7 +206,7 @@ def keep(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None
     own = scorer.oracle(prepared, prepared.validation, prepared.name)
     group = prepared.name
     for candidate in near:
-        newest = before.tasks[before.newest(candidate)].name
+        newest = before.tasks[before.newest[candidate]].name
         old = scorer.oracle(prepared, prepared.validation, newest)
         if joins(old[objective.likeness], own[objective.likeness], trainer.args.grouping_tolerance):
             group = before.groups[candidate]
@@ -237,7 +235,7 @@ def measure(trainer: DriftTrainer, newest: PreparedTask | None = None) -> dict[s
             continue
         prepared = trainer.prepared(task)
         metric = prepared.objective.metric
-        own = knowledge.tasks[knowledge.newest(knowledge.group_index(task.name))].name
+        own = knowledge.tasks[knowledge.newest[knowledge.group_index(task.name)]].name
         scored = scorer.score(prepared, prepared.test)
         given = scorer.oracle(prepared, prepared.test, own)
         free[task.name], oracle[task.name] = scored.metrics[metric], given[metric]

@@ -168,7 +168,7 @@ def test_a_group_of_two_tasks_answers_with_its_newest_merged_and_all_its_members
     model = make_model(tasks=("films",))
     learn_task(model, "later", *TASKS["films"], seed=7, group="films")
     knowledge = knowledge_of(model)
-    assert knowledge.groups == ["films"] and knowledge.newest(0) == 1
+    assert knowledge.groups == ["films"] and knowledge.newest == [1]
     merged = predict(model, batch, policy="oracle", group="films")
     assert merged.task.tolist() == [1] * 4
     only_later = make_model(tasks=())

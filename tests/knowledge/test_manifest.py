@@ -27,7 +27,7 @@ def test_offsets_and_groups(three):
     assert three.member_offsets == [0, 2, 5, 7]
     assert three.head_offsets == [0, 2, 4, 7, 10, 13, 15, 17] and three.head_rows == 17
     assert three.group_of_task == [0, 1, 0]
-    assert (three.newest(0), three.newest(1)) == (2, 1)
+    assert three.newest == [2, 1]
     assert three.group_index("one more") == three.group_index("one") == three.group_index(0) == 0
     for unknown in ("nothing", 2, -1):
         with pytest.raises(KeyError, match=r"'one', 'two', 'one more'|has 2 groups"):

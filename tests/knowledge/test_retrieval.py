@@ -20,12 +20,12 @@ from hf_lifelong.knowledge import (
 
 def test_a_group_counts_by_its_nearest_task():
     likelihood = torch.tensor([[math.log(1.0), math.log(3.0), math.log(2.0)], [0.0, 0.0, 0.0]])
-    posterior = group_posterior(likelihood, [0, 1, 0])
+    posterior = group_posterior(likelihood, torch.tensor([0, 1, 0]), 2)
     torch.testing.assert_close(posterior, torch.tensor([[0.4, 0.6], [0.5, 0.5]]))
 
 
 def test_likelihoods_far_below_zero_give_probabilities():
-    posterior = group_posterior(torch.tensor([[-1e6, -1e6 - 1.0]]), [0, 1])
+    posterior = group_posterior(torch.tensor([[-1e6, -1e6 - 1.0]]), torch.tensor([0, 1]), 2)
     assert posterior.sum() == pytest.approx(1) and posterior[0, 0] > posterior[0, 1]
 
 

@@ -1,0 +1,72 @@
+"""`torch.compile`: answering is one graph, and gives what it gives without."""
+
+import pytest
+import torch
+from adapter_helpers import TASKS, learn_task
+
+from hf_lifelong import score_labels
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler():
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.fixture
+def prompts():
+    ids = torch.randint(5, 90, (4, 12), generator=torch.Generator().manual_seed(0))
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids).index_fill_(1, torch.tensor([0]), 0)}
+
+
+@torch.no_grad()
+def check(model, batch, **options):
+    plain = model(**batch)
+    found = torch.compile(model, backend="eager", **options)(**batch)
+    assert torch.equal(found.group, plain.group)
+    for key in ("scores", "uncertainty", "margin"):
+        torch.testing.assert_close(found[key], plain[key], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "modernbert", "gpt2"])
+def test_answering_by_signature_is_one_graph(make_model, batch, model_type):
+    check(make_model(model_type), batch, fullgraph=True)
+
+
+@pytest.mark.parametrize("policy", [("signature", "ensemble"), ("uncertainty", "merged")])
+def test_every_policy_of_fixed_cost_is_one_graph(make_model, batch, policy):
+    check(make_model(retrieval=policy[0], answer=policy[1]), batch, fullgraph=True)
+
+
+def test_the_cascade_is_compiled_in_parts(make_model, batch):
+    # How many groups it asks depends on the inputs, so its graph ends where that is decided.
+    check(make_model(retrieval="cascade"), batch)
+
+
+def test_what_is_learned_later_is_answered_too(make_model, batch):
+    model = make_model(tasks=("films", "news"))
+    fast = torch.compile(model, backend="eager")
+    with torch.no_grad():
+        fast(**batch)
+        learn_task(model, "names", *TASKS["names"], seed=7)
+        plain, found = model.eval()(**batch), fast(**batch)
+    assert torch.equal(found.group, plain.group)
+    torch.testing.assert_close(found.scores, plain.scores, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("use_cache", [False, True])
+def test_the_prefill_of_a_language_model_is_one_graph(make_language_model, prompts, use_cache):
+    model = make_language_model("llama")
+    with torch.no_grad():
+        plain = model(**prompts, use_cache=use_cache)
+        found = torch.compile(model, backend="eager", fullgraph=True)(**prompts, use_cache=use_cache)
+    torch.testing.assert_close(found.logits, plain.logits, rtol=0, atol=1e-5)
+
+
+def test_labels_are_scored_after_a_compiled_prefill(make_language_model, prompts, language_tokenizer):
+    model = make_language_model()
+    plain = score_labels(model, prompts, language_tokenizer)
+    model.base_model.model.compile(backend="eager")
+    found = score_labels(model, prompts, language_tokenizer)
+    torch.testing.assert_close(found.scores, plain.scores, rtol=0, atol=1e-5)
