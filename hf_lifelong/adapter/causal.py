@@ -141,6 +141,8 @@ class CausalConductor(Conductor):
             )
         self.current.routed = True
         self.route.plan = kept.plan
+        if self.root.residence is not None:  # other answers may have taken the seats
+            self.root.residence.seat(kept.plan)
 
     def _fork(self, current: Pass, rows: int, device: torch.device) -> Fork:
         fork = super()._fork(current, rows, device)

@@ -19,6 +19,11 @@ ANSWERS = ("merged", "ensemble")
 TASK_TYPES = ("FEATURE_EXTRACTION", "CAUSAL_LM")
 
 
+def _check_count(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"`{name}` is {value!r}; it must be an integer of at least 1.")
+
+
 @dataclass
 class DriftAdapterConfig(PeftConfig):
     """Configuration of a lifelong adapter: low-rank members above a frozen trunk, kept in groups, chosen per input.
@@ -71,6 +76,10 @@ class DriftAdapterConfig(PeftConfig):
             Overlap of two windows in tokens; a language model reads no windows.
         max_new_tokens (`int`, *optional*, defaults to `64`):
             Longest answer that a language model gives in the `lifelong` pipeline and in evaluation, in tokens.
+        resident_groups (`int`, *optional*):
+            How many groups have their members on the device that answers at a time: those used last. The others rest
+            where they were loaded, in the CPU's memory or, with `low_cpu_mem_usage=True`, in the file. `None` keeps
+            all on the device. On a GPU load with `torch_device="cpu"`, or PEFT takes the whole file there first.
         knowledge (`dict`, *optional*):
             The manifest of what was learned (`KnowledgeBase.to_dict`); written by training, not by hand.
     """
@@ -105,6 +114,9 @@ class DriftAdapterConfig(PeftConfig):
     max_length: int = field(default=128, metadata={"help": "Longest input in tokens."})
     stride: int = field(default=32, metadata={"help": "Overlap of two windows of a long context, in tokens."})
     max_new_tokens: int = field(default=64, metadata={"help": "Longest answer of a language model, in tokens."})
+    resident_groups: int | None = field(
+        default=None, metadata={"help": "Groups whose members lie on the device at a time; all of them by default."}
+    )
     knowledge: dict[str, Any] | None = field(
         default=None, metadata={"help": "The manifest of what was learned; written by training."}
     )
@@ -134,9 +146,9 @@ class DriftAdapterConfig(PeftConfig):
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}; choose one of {list(choices)}.")
         for name in ("r", "members", "signature_rank", "signature_size", "max_length", "max_new_tokens"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"`{name}` is {value!r}; it must be an integer of at least 1.")
+            _check_count(name, getattr(self, name))
+        if self.resident_groups is not None:
+            _check_count("resident_groups", self.resident_groups)
         if not 0 < self.lora_alpha < float("inf"):
             raise ValueError(f"`lora_alpha` is {self.lora_alpha!r}; it must be a finite number above 0.")
         if self.trunk_depth is not None and not 0 <= self.trunk_depth < 1:

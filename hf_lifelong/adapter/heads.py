@@ -21,8 +21,9 @@ from ..knowledge import (
     shared_router,
 )
 from .config import DriftAdapterConfig
-from .layers import DriftTunerLayer, Plan, Route, empty_bank
+from .layers import Bank, DriftTunerLayer, Plan, Route, empty_bank
 from .planning import Tables
+from .residence import Residence
 
 
 @dataclass
@@ -92,13 +93,13 @@ class Lifelong(DriftTunerLayer):
         "config",
     )
     tensors = (*adapter_layer_names, *other_param_names[:5])
-    drift_head_weight: nn.ParameterDict
-    drift_head_bias: nn.ParameterDict
-    drift_bank_head_weight: nn.ParameterDict
-    drift_bank_head_bias: nn.ParameterDict
-    drift_signature_mean: nn.ParameterDict
-    drift_signature_factor: nn.ParameterDict
-    drift_signature_diagonal: nn.ParameterDict
+    drift_head_weight: Bank
+    drift_head_bias: Bank
+    drift_bank_head_weight: Bank
+    drift_bank_head_bias: Bank
+    drift_signature_mean: Bank
+    drift_signature_factor: Bank
+    drift_signature_diagonal: Bank
     conductor: Any  # the base's hooks (`hooks.Conductor`)
 
     def __init__(self, route: Route, hidden_size: int, features: int) -> None:
@@ -116,6 +117,7 @@ class Lifelong(DriftTunerLayer):
         self._router: Router | None = None
         self._familiarity: Familiarity | None = None
         self._tables: Tables | None = None
+        self.residence: Residence | None = None
         self.verified = False
         self.register_load_state_dict_pre_hook(_refresh)
 
@@ -190,7 +192,8 @@ class Lifelong(DriftTunerLayer):
 
     def refresh(self) -> None:
         """Drops what was computed from the tensors and the manifest."""
-        self._router, self._familiarity, self._tables, self.verified = None, None, None, False
+        self._router, self._familiarity, self._tables, self.residence = None, None, None, None
+        self.verified = False
 
     def freeze(self, adapter_name: str) -> None:
         super().freeze(adapter_name)

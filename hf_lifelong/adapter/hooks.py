@@ -25,6 +25,7 @@ from .config import DriftAdapterConfig
 from .heads import Lifelong, Request
 from .layers import Plan
 from .planning import Choice, Tables, make_plan, row_distributions, settle
+from .residence import Residence
 
 TARGETS = ("labels", "start_positions", "end_positions")
 
@@ -171,6 +172,8 @@ class Conductor(ABC):
             with torch.autocast(hidden.device.type, enabled=False):
                 current.fork = self._fork(current, len(hidden), hidden.device)
             route.plan = current.fork.plan
+            if self.root.residence is not None:
+                self.root.residence.seat(route.plan)
         if current.fork is not None and current.fork.plan.row is not None:
             fresh = ROW_ARGUMENTS - {names[0]} if i > self.trunk else ROW_ARGUMENTS | {names[0]}
             row, rows = current.fork.plan.row, current.fork.rows
@@ -271,8 +274,11 @@ class HeadConductor(Conductor):
 def verify(base: nn.Module, root: Lifelong) -> None:
     """Checks what the model holds and computes what all passes share, once after each change. Not compiled: one batch
     before `torch.compile(model, fullgraph=True)` keeps it out of the graph."""
-    check_held(base, root.active_adapters[0])
-    root.tables(root.where())
+    name, tables = root.active_adapters[0], root.tables(root.where())
+    check_held(base, name)
+    most = root.config[name].resident_groups
+    if most is not None and most < tables.groups:
+        root.residence = Residence(base, name, most * tables.merged.shape[1])
     root.verified = root.router is not None
 
 

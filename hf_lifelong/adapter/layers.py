@@ -31,6 +31,8 @@ class Plan:
         key (`tuple`, *optional*): The members as numbers: what each layer keeps their merged factors under.
         index (`Tensor`, *optional*): `[N]`, the entry of `members` of each row; `None` where one answers all rows.
         factors (`dict`, *optional*): The factors of the rows in each layer, kept while an answer is generated.
+        stacks (`dict`, *optional*): Where members lie that do not answer from the bank (`residence.Residence`).
+        seats (`Tensor`, *optional*): As `members`: their places in these stacks.
     """
 
     row: Tensor | None
@@ -44,6 +46,8 @@ class Plan:
     key: tuple[int, ...] | None = None
     index: Tensor | None = None
     factors: dict[nn.Module, tuple[Tensor, Tensor]] | None = None
+    stacks: dict[DriftLayer, tuple[Tensor, Tensor]] | None = None
+    seats: Tensor | None = None
 
 
 class Route:
@@ -63,6 +67,15 @@ class Route:
         self.mode, self.plan = self.resting, None
 
 
+class Bank(nn.ParameterDict):
+    """Members by adapter name; where `rests`, they stay where they are when the model is moved."""
+
+    rests = False
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Bank:
+        return self if self.rests else super()._apply(fn, recurse)
+
+
 class DriftTunerLayer(nn.Module, BaseTunerLayer):
     """What the injected layers and the root share: `tensors` names their containers, each keyed by adapter name."""
 
@@ -72,7 +85,7 @@ class DriftTunerLayer(nn.Module, BaseTunerLayer):
         super().__init__()
         self.route = route
         for name in self.tensors:
-            setattr(self, name, nn.ParameterDict())
+            setattr(self, name, Bank())
         self.register_load_state_dict_pre_hook(size_from_file)
 
     def holds(self, adapter_name: str) -> bool:
@@ -91,7 +104,7 @@ class DriftTunerLayer(nn.Module, BaseTunerLayer):
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         # PEFT's own version also casts to the dtype of the base, which would round members on a bf16 base.
         device = device or self.where()
-        for container in (getattr(self, name) for name in self.tensors):
+        for container in (getattr(self, name) for name in self.tensors if not getattr(self, name).rests):
             if device is not None and adapter_name in container and container[adapter_name].device.type != "meta":
                 container[adapter_name].data = container[adapter_name].data.to(device)
 
@@ -107,10 +120,10 @@ class DriftLayer(DriftTunerLayer):
     other_param_names = ("drift_bank_A", "drift_bank_B", "drift_dropout", "scaling")
     tensors = ("drift_A", "drift_B", "drift_bank_A", "drift_bank_B")
     base_layer: Any
-    drift_A: nn.ParameterDict
-    drift_B: nn.ParameterDict
-    drift_bank_A: nn.ParameterDict
-    drift_bank_B: nn.ParameterDict
+    drift_A: Bank
+    drift_B: Bank
+    drift_bank_A: Bank
+    drift_bank_B: Bank
 
     def __init__(self, base_layer: nn.Module, route: Route) -> None:
         super().__init__(route)
@@ -124,8 +137,9 @@ class DriftLayer(DriftTunerLayer):
         device = self.where()
         self.drift_A[adapter_name] = nn.Parameter(torch.zeros(config.r, fan_in, device=device))
         self.drift_B[adapter_name] = nn.Parameter(torch.zeros(fan_out, config.r, device=device))
-        self.drift_bank_A[adapter_name] = empty_bank((members, config.r, fan_in), device)
-        self.drift_bank_B[adapter_name] = empty_bank((members, fan_out, config.r), device)
+        for bank, shape in ((self.drift_bank_A, (config.r, fan_in)), (self.drift_bank_B, (fan_out, config.r))):
+            bank.rests = config.resident_groups is not None
+            bank[adapter_name] = empty_bank((members, *shape), "cpu" if bank.rests else device)
         self.drift_dropout[adapter_name] = nn.Dropout(config.lora_dropout)
         self.scaling[adapter_name] = config.lora_alpha / config.r
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
@@ -148,7 +162,7 @@ class DriftLayer(DriftTunerLayer):
             return result
         x = x.to(self.drift_A[name].dtype)
         if plan is not None:
-            a, b = self._factors(name, plan)
+            a, b = (factor.to(x.device) for factor in self._factors(name, plan))
             # Some bases run a layer on all tokens of a batch as one long row.
             rows = x if a.dim() == 2 or x.dim() == 3 else x.unflatten(0, (len(a), -1))
             update = (rows @ a.mT @ b.mT).view(*x.shape[:-1], -1)
@@ -167,17 +181,22 @@ class DriftLayer(DriftTunerLayer):
         return a, b
 
     def _merged(self, name: str, plan: Plan) -> tuple[Tensor, Tensor]:
-        bank_a, bank_b = self.drift_bank_A[name], self.drift_bank_B[name]
-        members, weights = plan.members.to(bank_a.device), plan.weights.to(bank_a.device)
+        bank = self.drift_bank_A[name]
         if plan.key is None:
-            return member_factors(bank_a, bank_b, members, weights)
+            return self._mean(name, plan)
         known = self.kept.get((name, *plan.key))
-        if known is None or known[0] is not bank_a or known[1] != bank_a._version:
-            known = (bank_a, bank_a._version, *member_factors(bank_a, bank_b, members, weights))
+        if known is None or known[0] is not bank or known[1] != bank._version:
+            known = (bank, bank._version, *self._mean(name, plan))
             while len(self.kept) >= MOST_MERGED:
                 del self.kept[next(iter(self.kept))]
             self.kept[name, *plan.key] = known
         return known[2], known[3]
+
+    def _mean(self, name: str, plan: Plan) -> tuple[Tensor, Tensor]:
+        members, bank_a, bank_b = plan.members, self.drift_bank_A[name], self.drift_bank_B[name]
+        if plan.stacks is not None and plan.seats is not None:
+            members, (bank_a, bank_b) = plan.seats, plan.stacks[self]
+        return member_factors(bank_a, bank_b, members.to(bank_a.device), plan.weights.to(bank_a.device))
 
     def where(self) -> Any:
         return self.base_layer.weight.device
@@ -220,6 +239,6 @@ def size_from_file(module: Any, state_dict: dict[str, Tensor], prefix: str, *_: 
             loaded = state_dict.get(f"{prefix}{container}.{name}")
             if loaded is None or (loaded.shape == parameter.shape and parameter.device.type != "meta"):
                 continue
-            device = module.where() or loaded.device
+            device = "cpu" if getattr(module, container).rests else module.where() or loaded.device
             fresh = torch.empty(loaded.shape, dtype=parameter.dtype, device=device)
             getattr(module, container)[name] = nn.Parameter(fresh, requires_grad=parameter.requires_grad)

@@ -1,0 +1,65 @@
+"""Members that rest off the device that answers: those of the groups used last are kept on it.
+
+With `resident_groups` in the configuration, banks stay where they were loaded: in the CPU's memory, or in the file
+itself (`low_cpu_mem_usage=True` maps it). What a batch needs is copied to seats on the device, for all layers at once;
+the seats used longest ago are given away first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .layers import DriftLayer, Plan
+
+
+class Residence:
+    """Seats for members on the devices of their layers.
+
+    Args:
+        model (`nn.Module`): The base model with its injected layers.
+        adapter (`str`): Name of the adapter.
+        seats (`int`): Members that have a seat at a time.
+    """
+
+    def __init__(self, model: nn.Module, adapter: str, seats: int) -> None:
+        self.adapter, self.seats = adapter, seats
+        self.seat_of: dict[int, int] = {}  # the member used longest ago comes first
+        self.stacks: dict[DriftLayer, tuple[Tensor, Tensor]] = {}
+        for layer in model.modules():
+            if isinstance(layer, DriftLayer) and layer.holds(adapter):
+                banks = layer.drift_bank_A[adapter], layer.drift_bank_B[adapter]
+                a, b = (torch.empty(seats, *bank.shape[1:], device=layer.where()) for bank in banks)
+                self.stacks[layer] = a, b
+
+    @torch.compiler.disable
+    def seat(self, plan: Plan) -> None:
+        """Gives the members of a plan seats; a plan of more members than seats takes them out of the banks itself,
+        layer by layer."""
+        members = list(dict.fromkeys(plan.key or plan.members.unique().tolist()))
+        if len(members) > self.seats:
+            plan.stacks = plan.seats = None
+            return
+        for member in members:  # those that stay are not given away for those that come
+            if member in self.seat_of:
+                self.seat_of[member] = self.seat_of.pop(member)
+        missing = [member for member in members if member not in self.seat_of]
+        if missing:
+            self._bring(missing)
+        table = torch.tensor([self.seat_of[member] for member in members], device=plan.members.device)
+        known = torch.tensor(members, device=plan.members.device)
+        order = known.argsort()
+        plan.seats = table[order][torch.searchsorted(known[order], plan.members)]
+        plan.stacks = self.stacks
+
+    def _bring(self, members: list[int]) -> None:
+        seats = [seat for seat in range(self.seats) if seat not in set(self.seat_of.values())][: len(members)]
+        while len(seats) < len(members):
+            seats.append(self.seat_of.pop(next(iter(self.seat_of))))
+        for layer, stacks in self.stacks.items():
+            banks: Any = layer.drift_bank_A[self.adapter], layer.drift_bank_B[self.adapter]
+            for stack, bank in zip(stacks, banks, strict=True):
+                stack[seats] = bank[members].to(stack.device)
+        self.seat_of.update(zip(members, seats, strict=True))

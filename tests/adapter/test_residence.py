@@ -1,0 +1,110 @@
+"""Members that rest off the device that answers: nothing but where they lie is different."""
+
+import pytest
+import torch
+from adapter_helpers import TASKS, answers_equal, learn_task
+from peft import PeftModel
+from transformers import AutoModel
+
+from hf_lifelong import DriftAdapterConfig, forget, generate, predict
+from hf_lifelong.adapter import lifelong_of
+from hf_lifelong.adapter.bank import drift_modules
+from hf_lifelong.adapter.layers import DriftLayer
+
+GROUPS = len(TASKS)
+
+
+@pytest.fixture
+def pair(make_model):
+    """The same adapter, all on the device and with two groups at a time on it."""
+    return make_model(), make_model(resident_groups=2)
+
+
+def of_group(batch, *groups):
+    """Rows of a batch, as many as groups are named, with the groups that shall answer them."""
+    rows = torch.arange(len(groups)) % len(batch["input_ids"])
+    return {k: v[rows] for k, v in batch.items()}, torch.tensor(groups)
+
+
+def seated(model):
+    """Groups whose members have seats, the one used longest ago first."""
+    members = list(lifelong_of(model).residence.seat_of)
+    return list(dict.fromkeys(member // 2 for member in members))
+
+
+def test_every_policy_answers_as_with_all_members_on_the_device(pair, batch):
+    for policy in ("signature", "cascade", "uncertainty"):
+        for answer in ("merged", "ensemble"):
+            options = {"policy": policy, "answer": answer}
+            answers_equal(predict(pair[1], batch, **options), predict(pair[0], batch, **options))
+
+
+def test_the_group_used_longest_ago_loses_its_seats(pair, batch):
+    everything, some = pair
+    for groups, left in (((0, 1), [0, 1]), ((0,), [1, 0]), ((2,), [0, 2]), ((0, 0), [2, 0]), ((3, 1), [3, 1])):
+        rows, given = of_group(batch, *groups)
+        found = predict(some, rows, "oracle", given)
+        answers_equal(found, predict(everything, rows, "oracle", given))
+        assert seated(some) == left or sorted(seated(some)) == sorted(left)
+
+
+def test_a_batch_of_more_groups_than_seats_is_answered_too(pair, batch):
+    rows, given = of_group(batch, *range(GROUPS))
+    found = predict(pair[1], rows, "oracle", given)
+    answers_equal(found, predict(pair[0], rows, "oracle", given))
+    assert not lifelong_of(pair[1]).residence.seat_of
+
+
+def test_only_the_seats_are_moved_with_the_model(pair):
+    model = pair[1].to(torch.float64)  # stands for another device: what is moved is cast
+    banks = [m.drift_bank_A["default"].dtype for _, m in drift_modules(model) if isinstance(m, DriftLayer)]
+    assert set(banks) == {torch.float32}
+    assert lifelong_of(model).drift_signature_mean["default"].dtype == torch.float64
+
+
+def test_learning_and_forgetting_go_on(pair, batch):
+    for model in pair:
+        predict(model, batch)
+        forget(model, "news")
+        learn_task(model, "later", "text-classification", ("a", "b"), seed=9)
+        model.eval()
+    answers_equal(predict(pair[1], batch), predict(pair[0], batch))
+    rows, given = of_group(batch, 3, 0, 2)
+    answers_equal(predict(pair[1], rows, "oracle", given), predict(pair[0], rows, "oracle", given))
+
+
+@pytest.mark.parametrize("low_cpu_mem_usage", [False, True])
+def test_it_is_loaded_that_way(pair, batch, bert_folder, tmp_path, low_cpu_mem_usage):
+    pair[0].save_pretrained(tmp_path)
+    config = DriftAdapterConfig.from_pretrained(tmp_path)
+    config.resident_groups = 1
+    base = AutoModel.from_pretrained(bert_folder, dtype=torch.float32)
+    model = PeftModel.from_pretrained(base, tmp_path, config=config, low_cpu_mem_usage=low_cpu_mem_usage)
+    answers_equal(predict(model, batch), predict(pair[0], batch))
+    assert lifelong_of(model).residence.seats == 2
+
+
+def test_a_language_model_writes_the_same(make_language_model):
+    ids = torch.randint(5, 90, (6, 12), generator=torch.Generator().manual_seed(0))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    options = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    everything, some = make_language_model(), make_language_model(resident_groups=1)
+    for given in (torch.zeros(6).long(), torch.tensor([0, 1, 2, 0, 1, 2]), torch.full((6,), 2)):
+        expected = generate(everything, batch, "oracle", given, **options).tokens
+        assert torch.equal(generate(some, batch, "oracle", given, **options).tokens, expected)
+
+
+def test_a_compiled_graph_ends_at_one_place_where_groups_are_chosen(pair, batch):
+    torch.compiler.reset()
+    with torch.no_grad():
+        plain = pair[1](**batch)
+        found = torch._dynamo.explain(pair[1])(**batch)
+    torch.compiler.reset()
+    assert {reason.user_stack[-1].line for reason in found.break_reasons} == {"self.root.residence.seat(route.plan)"}
+    answers_equal(plain, predict(pair[0], batch))
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "all"])
+def test_a_wrong_number_is_refused(value):
+    with pytest.raises(ValueError, match="`resident_groups` is .* an integer of at least 1"):
+        DriftAdapterConfig(resident_groups=value)
