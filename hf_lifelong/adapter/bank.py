@@ -60,13 +60,13 @@ def snapshot_of(model: nn.Module, task: str) -> Snapshot:
     knowledge = root.knowledge[adapter]
     member = knowledge.member_offsets[knowledge.index(task) + 1] - 1
     rows = slice(knowledge.head_offsets[member], knowledge.head_offsets[member + 1])
-    return {
-        f"{name}.{working}": getattr(module, _STACKS[working])[adapter].detach()[
-            rows if isinstance(module, Lifelong) else member
-        ]
-        for name, module in drift_modules(model)
-        for working in module.adapter_layer_names
-    }
+    found = {}
+    for name, module in drift_modules(model):
+        kept = rows if isinstance(module, Lifelong) else member
+        for working in module.adapter_layer_names:
+            stack = getattr(module, _STACKS[working])[adapter].detach()
+            found[f"{name}.{working}"] = _laid(working, stack[kept])
+    return found
 
 
 def open_task(
@@ -113,7 +113,7 @@ def add_task(model: nn.Module, task: LearnedTask, snapshots: list[Snapshot], sig
     knowledge = root.knowledge[adapter].with_task(task)  # refuses a known name before anything is changed
     for name, module in drift_modules(model):
         for working in module.adapter_layer_names:
-            new = [snapshot[f"{name}.{working}"] for snapshot in snapshots]
+            new = [_laid(working, snapshot[f"{name}.{working}"]) for snapshot in snapshots]
             stack = torch.cat(new) if isinstance(module, Lifelong) else torch.stack(new)
             _replace(module, _STACKS[working], adapter, partial(_with, new=stack))
     for part in ("mean", "factor", "diagonal"):
@@ -146,6 +146,11 @@ def forget(model: nn.Module, task: str) -> None:
             gone = rows if isinstance(module, Lifelong) else members
             _replace(module, _STACKS[working], adapter, partial(_without, gone=gone))
     set_knowledge(model, knowledge.without(task))
+
+
+def _laid(working: str, tensor: Tensor) -> Tensor:
+    """A working tensor as it lies in its stack, and the other way round: there `drift_B` is `[r, out]`."""
+    return tensor.mT if working == "drift_B" else tensor
 
 
 def _with(stack: Tensor, new: Tensor) -> Tensor:

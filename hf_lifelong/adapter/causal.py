@@ -152,7 +152,8 @@ class CausalConductor(Conductor):
         elif plan.row is None:  # a group's members are merged once for all its rows, and for the passes that follow
             groups, index = torch.unique(plan.pair_group, return_inverse=True)
             first = torch.zeros_like(groups).scatter_(0, index, torch.arange(rows, device=groups.device))
-            plan.members, plan.weights = plan.members[first], plan.weights[first]
+            plan.members = plan.members[first]
+            plan.weights = plan.weights[first] if plan.weights is not None else None
             plan.key = tuple(plan.members.flatten().tolist())
             plan.index = index if len(groups) > 1 else None
         return fork

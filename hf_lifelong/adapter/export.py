@@ -269,13 +269,13 @@ def merged_update(bank_a: Tensor, bank_b: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         bank_a (`Tensor`): `[K, r, in]`.
-        bank_b (`Tensor`): `[K, out, r]`.
+        bank_b (`Tensor`): `[K, r, out]`.
 
     Returns:
         `A [K·r, in]` and `B [out, K·r]`; `B A` is exactly the mean of the `B_k A_k`, because factors are stacked, not
         averaged.
     """
-    return bank_a.flatten(0, 1), (bank_b / len(bank_b)).transpose(0, 1).flatten(1, 2)
+    return bank_a.flatten(0, 1), (bank_b / len(bank_b)).flatten(0, 1).mT
 
 
 def compressed_update(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -251,7 +251,8 @@ class Lifelong(DriftTunerLayer):
         name, tables = self.active_adapters[0], self.tables(hidden.device)
         weight, bias = self.drift_bank_head_weight[name], self.drift_bank_head_bias[name]
         columns = torch.arange(tables.widest, device=hidden.device)
-        share = (columns < tables.head_width[plan.members][..., None]) * plan.weights[..., None]
+        weights = 1 / plan.members.shape[1] if plan.weights is None else plan.weights[..., None]
+        share = (columns < tables.head_width[plan.members][..., None]) * weights
         rows = (tables.head_start[plan.members][..., None] + columns).clamp_max(len(weight) - 1)
         mean_weight = (weight[rows] * share[..., None]).sum(1)
         mean_bias = (bias[rows] * share).sum(1)

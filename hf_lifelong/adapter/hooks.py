@@ -24,7 +24,7 @@ from .checks import check_held
 from .config import DriftAdapterConfig
 from .heads import Lifelong, Request
 from .layers import Plan
-from .planning import Choice, Tables, make_plan, row_distributions, settle
+from .planning import Choice, Tables, make_plan, row_distributions, settle, without_padding
 from .residence import Residence
 
 TARGETS = ("labels", "start_positions", "end_positions")
@@ -236,6 +236,15 @@ class HeadConductor(Conductor):
 
     targets = TARGETS
 
+    def _fork(self, current: Pass, rows: int, device: torch.device) -> Fork:
+        fork = super()._fork(current, rows, device)
+        plan, free = fork.plan, device.type == "cpu" and not torch.compiler.is_compiling()
+        if free and plan.row is None and plan.pair_group.unique().numel() == 1:
+            # Where it costs nothing to know: one group for all rows is one product for all rows.
+            plan.members = plan.members[:1]
+            plan.weights = plan.weights[:1] if plan.weights is not None else None
+        return fork
+
     def finish(self, output: Any, current: Pass) -> LifelongOutput:
         if current.fork is None:
             return self._working(output[0], current)
@@ -256,6 +265,8 @@ class HeadConductor(Conductor):
         logits = self.root.plan_logits(seen, plan)
         spread = row_distributions(logits, mask, plan, tables)
         scores, group, uncertainty, margin = settle(fork.choice, plan, spread, fork.rows, tables.groups)
+        if not torch.compiler.is_compiling():
+            scores = without_padding(scores, group, tables, hidden.shape[1])
         distance = None
         if current.request.novelty and fork.features is not None:
             distance = self.root.novelty(fork.features, group)
@@ -274,12 +285,14 @@ class HeadConductor(Conductor):
 def verify(base: nn.Module, root: Lifelong) -> None:
     """Checks what the model holds and computes what all passes share, once after each change. Not compiled: one batch
     before `torch.compile(model, fullgraph=True)` keeps it out of the graph."""
-    name, tables = root.active_adapters[0], root.tables(root.where())
+    name = root.active_adapters[0]
     check_held(base, name)
-    most = root.config[name].resident_groups
+    root.verified = True
+    if root.router is None:  # no task yet
+        return
+    tables, most = root.tables(root.where()), root.config[name].resident_groups
     if most is not None and most < tables.groups:
         root.residence = Residence(base, name, most * tables.merged.shape[1])
-    root.verified = root.router is not None
 
 
 def _as_passed(names: list[str], args: tuple, given: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:

@@ -22,7 +22,8 @@ class Plan:
         row (`Tensor`): `[N]`, input row of each row above the trunk; `None` when rows stay as they are (N = B).
         members (`Tensor`): `[N, K]`, members whose updates are averaged for a row; with `key` one entry for each
             group that answers, `[G, K]`.
-        weights (`Tensor`): As `members`; their weights, summing to 1 (0 where there are fewer than K members).
+        weights (`Tensor`, *optional*): As `members`; their weights, summing to 1 (0 where there are fewer than K
+            members). Without it each counts 1 / K.
         pair (`Tensor`): `[N]`, the (input, group) pair that a row belongs to.
         pair_row (`Tensor`): `[pairs]`, input row of each pair.
         pair_group (`Tensor`): `[pairs]`, group of each pair.
@@ -37,7 +38,7 @@ class Plan:
 
     row: Tensor | None
     members: Tensor
-    weights: Tensor
+    weights: Tensor | None
     pair: Tensor
     pair_row: Tensor
     pair_group: Tensor
@@ -113,7 +114,8 @@ class DriftLayer(DriftTunerLayer):
     """A linear layer with low-rank members.
 
     `drift_A [r, in]` and `drift_B [out, r]` are trained; `drift_bank_A [members, r, in]` and
-    `drift_bank_B [members, out, r]` never are. All are float32 whatever the base's dtype.
+    `drift_bank_B [members, r, out]`, laid so that members stack without a copy, never are. All are float32 whatever
+    the base's dtype.
     """
 
     adapter_layer_names = ("drift_A", "drift_B")
@@ -137,7 +139,7 @@ class DriftLayer(DriftTunerLayer):
         device = self.where()
         self.drift_A[adapter_name] = nn.Parameter(torch.zeros(config.r, fan_in, device=device))
         self.drift_B[adapter_name] = nn.Parameter(torch.zeros(fan_out, config.r, device=device))
-        for bank, shape in ((self.drift_bank_A, (config.r, fan_in)), (self.drift_bank_B, (fan_out, config.r))):
+        for bank, shape in ((self.drift_bank_A, (config.r, fan_in)), (self.drift_bank_B, (config.r, fan_out))):
             bank.rests = config.resident_groups is not None
             bank[adapter_name] = empty_bank((members, *shape), "cpu" if bank.rests else device)
         self.drift_dropout[adapter_name] = nn.Dropout(config.lora_dropout)
@@ -165,10 +167,12 @@ class DriftLayer(DriftTunerLayer):
             a, b = (factor.to(x.device) for factor in self._factors(name, plan))
             # Some bases run a layer on all tokens of a batch as one long row.
             rows = x if a.dim() == 2 or x.dim() == 3 else x.unflatten(0, (len(a), -1))
-            update = (rows @ a.mT @ b.mT).view(*x.shape[:-1], -1)
+            update = (rows @ a.mT @ b).view(*x.shape[:-1], -1)
+            scale = self.scaling[name] / (plan.members.shape[1] if plan.weights is None else 1)
         else:
             update = self.drift_dropout[name](x) @ self.drift_A[name].T @ self.drift_B[name].T
-        return result + (update * self.scaling[name]).to(result.dtype)
+            scale = self.scaling[name]
+        return torch.add(result, update, alpha=scale).to(result.dtype)
 
     def _factors(self, name: str, plan: Plan) -> tuple[Tensor, Tensor]:
         if plan.factors is not None and self in plan.factors:
@@ -196,29 +200,33 @@ class DriftLayer(DriftTunerLayer):
         members, bank_a, bank_b = plan.members, self.drift_bank_A[name], self.drift_bank_B[name]
         if plan.stacks is not None and plan.seats is not None:
             members, (bank_a, bank_b) = plan.seats, plan.stacks[self]
-        return member_factors(bank_a, bank_b, members.to(bank_a.device), plan.weights.to(bank_a.device))
+        weights = plan.weights if plan.weights is None else plan.weights.to(bank_a.device)
+        return member_factors(bank_a, bank_b, members.to(bank_a.device), weights)
 
     def where(self) -> Any:
         return self.base_layer.weight.device
 
 
-def member_factors(bank_a: Tensor, bank_b: Tensor, members: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """The factors whose product is the mean update of each row's members: `x @ a.mT @ b.mT`.
+def member_factors(bank_a: Tensor, bank_b: Tensor, members: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The factors whose product is the sum of the updates of each row's members: `x @ a.mT @ b`.
 
     `Σ_k weights[n, k] · B_k A_k x_n` is one product of rank K·r: the members' factors are stacked, not summed, so the
-    mean of the updates is exact.
+    sum of the updates is exact.
 
     Args:
         bank_a (`Tensor`): `[members, r, in]`.
-        bank_b (`Tensor`): `[members, out, r]`.
+        bank_b (`Tensor`): `[members, r, out]`.
         members (`Tensor`): `[N, K]`.
-        weights (`Tensor`): `[N, K]`.
+        weights (`Tensor`, *optional*): `[N, K]`; 1 where absent.
 
     Returns:
-        `a [N, K·r, in]` and `b [N, out, K·r]`; without the first dimension where N = 1, for any number of rows.
+        `a [N, K·r, in]` and `b [N, K·r, out]`; without the first dimension where N = 1, for any number of rows.
     """
-    a = bank_a[members].flatten(1, 2)
-    b = (bank_b[members] * weights[..., None, None].to(bank_b.dtype)).transpose(1, 2).flatten(2, 3)
+    # On a CPU `index_select` copies whole members, where indexing would copy number by number.
+    a, b = (bank.index_select(0, members.flatten()).unflatten(0, members.shape) for bank in (bank_a, bank_b))
+    if weights is not None:
+        b = b * weights[..., None, None].to(b.dtype)
+    a, b = a.flatten(1, 2), b.flatten(1, 2)
     return (a[0], b[0]) if len(members) == 1 else (a, b)
 
 

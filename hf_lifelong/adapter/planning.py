@@ -65,7 +65,7 @@ class Tables:
         per_token (`bool`): Whether any of these answers for each token.
         merged (`Tensor`): `[groups, K]`, the members of that task.
         members (`Tensor`): `[groups, M]`, all members of each group.
-        even (`bool`): Whether all groups have as many members, so that nothing in `members` is padding.
+        even, even_merged (`bool`): Whether nothing in `members` and in `merged` is padding.
         every_member, group_of_member (`Tensor`): `[members]`, all members, one group after another, and their groups.
         head_start, head_width (`Tensor`): `[members]`, first row and number of rows of each member's head.
         widest (`int`), widest_of (`list[int]`): Rows of the widest head, of all and of each kind.
@@ -82,7 +82,7 @@ class Tables:
         kinds = sorted({task.kind for task in knowledge.tasks})
         self.objectives = [head_objective(kind) for kind in kinds if kind in HEAD_KINDS]
         self.per_token = any(objective.per_token for objective in self.objectives)
-        self.even = len(set(counts)) == 1
+        self.even, self.even_merged = (len(set(map(len, lists))) == 1 for lists in (members, merged))
         self.widest_of = [max(task.width for task in knowledge.tasks if task.kind == kind) for kind in kinds]
         self.widest = max(self.widest_of)
         head = knowledge.head_offsets
@@ -139,9 +139,8 @@ def _all_members(tables: Tables, rows: int) -> Plan:
     group = torch.arange(tables.groups, device=device).repeat(rows)
     members = tables.every_member.repeat(rows)[:, None]
     pair = (row[:, None] * tables.groups + tables.group_of_member).flatten()
-    weights = torch.ones_like(members, dtype=torch.float32)
     pair_row = row.repeat_interleave(tables.groups)
-    return Plan(row.repeat_interleave(count), members, weights, pair, pair_row, group, tables.task[group])
+    return Plan(row.repeat_interleave(count), members, None, pair, pair_row, group, tables.task[group])
 
 
 def _each_member(tables: Tables, rows: int, pair_row: Tensor, pair_group: Tensor, preference: Tensor | None) -> Plan:
@@ -153,17 +152,15 @@ def _each_member(tables: Tables, rows: int, pair_row: Tensor, pair_group: Tensor
     else:
         present = members >= 0
         members, pair = members[present], pair[present]
-    weights = torch.ones_like(members, dtype=torch.float32)[:, None]
-    return Plan(
-        pair_row[pair], members[:, None], weights, pair, pair_row, pair_group, tables.task[pair_group], preference
-    )
+    task = tables.task[pair_group]
+    return Plan(pair_row[pair], members[:, None], None, pair, pair_row, pair_group, task, preference)
 
 
 def _merged(tables: Tables, rows: int, pair_row: Tensor, pair_group: Tensor, preference: Tensor | None) -> Plan:
     """The mean of the members of each chosen group's newest task answers."""
     members = tables.merged[pair_group]
     present = members >= 0
-    weights = present / present.sum(1, keepdim=True)
+    weights = None if tables.even_merged else present / present.sum(1, keepdim=True)
     row = pair_row if len(pair_row) != rows else None
     pair = torch.arange(len(pair_row), device=pair_row.device)
     task = tables.task[pair_group]
@@ -209,6 +206,14 @@ def _own(parts: tuple[Tensor, ...], kind: Tensor, fill: float) -> Tensor:
         room = [size for most, known in zip(shape, part.shape[1:], strict=True) for size in (most - known, 0)]
         padded.append(nn.functional.pad(part, room[::-1], value=fill))
     return torch.stack(padded)[kind, torch.arange(len(kind), device=kind.device)]
+
+
+def without_padding(scores: Tensor, group: Tensor, tables: Tables, tokens: int) -> Tensor:
+    """Scores `[B, D, C]` cut to what the groups that answered need: those of other kinds may be far larger."""
+    answered = group.unique()
+    kinds, widths = tables.kind[answered].tolist(), tables.width[answered].tolist()
+    sizes = [tables.objectives[kind].sizes(tokens, width) for kind, width in zip(kinds, widths, strict=True)]
+    return scores[:, : max(d for d, _ in sizes), : max(c for _, c in sizes)]
 
 
 def _masked_mean(logits: Tensor, mask: Tensor) -> Tensor:

@@ -311,6 +311,10 @@ class HeadObjective(Objective):
         """
 
     @abstractmethod
+    def sizes(self, tokens: int, labels: int) -> tuple[int, int]:
+        """D and C of the `distributions` of rows of that many tokens, with that many labels."""
+
+    @abstractmethod
     def decode_rows(
         self, scores: np.ndarray, features: Mapping[str, Any], sources: Sequence[Any], labels: Sequence[str]
     ) -> list[dict[str, Any]]:

@@ -75,6 +75,9 @@ class QuestionAnswering(HeadObjective):
         tokens = (mask != 0).sum(dim=1, keepdim=True).to(weights.dtype)
         return probabilities, weights, tokens.log().clamp(min=LOG_2).expand_as(weights)
 
+    def sizes(self, tokens: int, labels: int) -> tuple[int, int]:
+        return 2, tokens
+
     def decode_rows(
         self, scores: np.ndarray, features: Mapping[str, Any], sources: Sequence[Any], labels: Sequence[str]
     ) -> list[dict[str, Any]]:

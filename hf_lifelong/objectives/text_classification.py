@@ -66,6 +66,9 @@ class TextClassification(HeadObjective):
         classes = (logits != float("-inf")).sum(dim=-1, keepdim=True).to(weights.dtype)
         return probabilities, weights, classes.log().clamp(min=LOG_2)
 
+    def sizes(self, tokens: int, labels: int) -> tuple[int, int]:
+        return 1, labels
+
     def decode_rows(
         self, scores: np.ndarray, features: Mapping[str, Any], sources: Sequence[Any], labels: Sequence[str]
     ) -> list[dict[str, Any]]:

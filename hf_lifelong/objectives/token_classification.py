@@ -91,6 +91,9 @@ class TokenClassification(HeadObjective):
         classes = (logits != float("-inf")).sum(dim=-1).to(weights.dtype)
         return probabilities, weights, classes.log().clamp(min=LOG_2)
 
+    def sizes(self, tokens: int, labels: int) -> tuple[int, int]:
+        return tokens, labels
+
     def decode_rows(
         self, scores: np.ndarray, features: Mapping[str, Any], sources: Sequence[Any], labels: Sequence[str]
     ) -> list[dict[str, Any]]:

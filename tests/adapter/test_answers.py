@@ -13,7 +13,7 @@ from hf_lifelong.adapter.bank import add_task, close_task, open_task
 from hf_lifelong.adapter.layers import DriftLayer, member_factors
 from hf_lifelong.knowledge import LearnedTask, fit_signature
 
-ALONE = 1e-5  # how far a row's answer in a batch may lie from its answer alone
+ALONE = 1e-4  # how far a row may lie in a batch from its answer alone: products of other shapes round otherwise
 MODELS = [
     ("bert", {}),
     ("roberta", {}),
@@ -122,11 +122,11 @@ def test_merged_is_the_mean_of_the_weight_updates(make_model, batch):
     model = make_model(tasks=("films",), members=3)
     layer = next(m for m in model.modules() if isinstance(m, DriftLayer))
     a, b = layer.drift_bank_A["default"], layer.drift_bank_B["default"]
-    weight = layer.base_layer.weight + layer.scaling["default"] * (b @ a).mean(0)
+    weight = layer.base_layer.weight + layer.scaling["default"] * (b.mT @ a).mean(0)
     x = torch.randn(3, 5, a.shape[-1])
     members, weights = torch.arange(len(a)).expand(3, -1), torch.full((3, len(a)), 1 / len(a))
     first, second = member_factors(a, b, members, weights)
-    update = layer.base_layer(x) + layer.scaling["default"] * (x @ first.mT @ second.mT)
+    update = layer.base_layer(x) + layer.scaling["default"] * (x @ first.mT @ second)
     torch.testing.assert_close(update, linear(x, weight, layer.base_layer.bias), rtol=0, atol=1e-5)
 
 
@@ -137,7 +137,7 @@ def test_merged_answer_equals_a_base_with_the_mean_update_in_its_weights(make_mo
     for name, module in expected.named_modules():
         if f"{name}.drift_bank_A" in stored:
             a, b = (stored[f"{name}.drift_bank_{part}"][2:] for part in "AB")  # members of the second task
-            module.weight.data += 8.0 * (b @ a).mean(0)  # lora_alpha 16, r 2
+            module.weight.data += 8.0 * (b.mT @ a).mean(0)  # lora_alpha 16, r 2
     mask = batch["attention_mask"].unsqueeze(-1)
     with torch.no_grad():
         hidden = (expected(**batch).last_hidden_state * mask).sum(1) / mask.sum(1)

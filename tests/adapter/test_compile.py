@@ -26,7 +26,8 @@ def check(model, batch, **options):
     found = torch.compile(model, backend="eager", **options)(**batch)
     assert torch.equal(found.group, plain.group)
     for key in ("scores", "uncertainty", "margin"):
-        torch.testing.assert_close(found[key], plain[key], rtol=0, atol=1e-6)
+        known = tuple(slice(size) for size in plain[key].shape)  # a graph pads to the largest kind
+        torch.testing.assert_close(found[key][known], plain[key], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("model_type", ["bert", "modernbert", "gpt2"])
@@ -52,7 +53,8 @@ def test_what_is_learned_later_is_answered_too(make_model, batch):
         learn_task(model, "names", *TASKS["names"], seed=7)
         plain, found = model.eval()(**batch), fast(**batch)
     assert torch.equal(found.group, plain.group)
-    torch.testing.assert_close(found.scores, plain.scores, rtol=0, atol=1e-6)
+    known = tuple(slice(size) for size in plain.scores.shape)
+    torch.testing.assert_close(found.scores[known], plain.scores, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("use_cache", [False, True])

@@ -148,10 +148,10 @@ def test_the_error_of_a_lower_rank_is_measured_and_least(make_model, tmp_path, r
 
 @pytest.mark.parametrize(("fan_in", "fan_out"), [(20, 30), (5, 30), (20, 5), (3, 4)])
 def test_updates_are_merged_and_compressed_exactly(fan_in, fan_out):
-    bank_a, bank_b = torch.randn(3, 4, fan_in), torch.randn(3, fan_out, 4)
+    bank_a, bank_b = torch.randn(3, 4, fan_in), torch.randn(3, 4, fan_out)
     a, b = merged_update(bank_a, bank_b)
     assert a.shape == (12, fan_in) and b.shape == (fan_out, 12)
-    torch.testing.assert_close(b @ a, (bank_b @ bank_a).mean(0))
+    torch.testing.assert_close(b @ a, (bank_b.mT @ bank_a).mean(0))
     full = torch.linalg.svdvals((b @ a).double())
     for rank in (1, 4, 12):
         low_a, low_b, values = compressed_update(a, b, rank)
@@ -448,7 +448,7 @@ def test_a_language_model_is_exported_exactly(language_model_folder, tmp_path, m
     for name, layer in model.base_model.model.named_modules():
         if isinstance(layer, DriftLayer):
             a, b = (bank["default"][2:] for bank in (layer.drift_bank_A, layer.drift_bank_B))
-            update = (b @ a).mean(0)  # lora_alpha 2, r 2
+            update = (b.mT @ a).mean(0)  # lora_alpha 2, r 2
             plain[name].weight.data += update.T if isinstance(plain[name], Conv1D) else update
     for report in reports:
         batch, logits = found[str(report.folder)]
