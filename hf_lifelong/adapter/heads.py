@@ -118,8 +118,10 @@ class Lifelong(DriftTunerLayer):
         self._familiarity: Familiarity | None = None
         self._tables: Tables | None = None
         self.residence: Residence | None = None
-        self.verified = False
-        self.register_load_state_dict_pre_hook(_refresh)
+        self.ready = False  # whether what all passes share is computed
+        self.unchecked = False  # whether tensors came in that nobody has held against the manifest
+        self.file_checked = False
+        self.register_load_state_dict_pre_hook(_loading)
 
     def update_layer(
         self, adapter_name: str, config: DriftAdapterConfig, knowledge: KnowledgeBase, device: torch.device
@@ -135,6 +137,7 @@ class Lifelong(DriftTunerLayer):
         self.drift_signature_diagonal[adapter_name] = empty_bank((tasks, d), device)
         self.knowledge[adapter_name] = knowledge
         self.config[adapter_name] = config
+        self.unchecked = self.unchecked or bool(tasks)
         self.refresh()
 
     @property
@@ -193,7 +196,7 @@ class Lifelong(DriftTunerLayer):
     def refresh(self) -> None:
         """Drops what was computed from the tensors and the manifest."""
         self._router, self._familiarity, self._tables, self.residence = None, None, None, None
-        self.verified = False
+        self.ready = False
 
     def freeze(self, adapter_name: str) -> None:
         super().freeze(adapter_name)
@@ -265,7 +268,8 @@ class Lifelong(DriftTunerLayer):
         return self
 
 
-def _refresh(root: Lifelong, *_: Any) -> None:
+def _loading(root: Lifelong, *_: Any) -> None:
+    root.unchecked, root.file_checked = not root.file_checked, False
     root.refresh()
 
 

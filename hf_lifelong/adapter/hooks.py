@@ -142,8 +142,8 @@ class Conductor(ABC):
         current.targets = {k: v for k in self.targets if (v := kwargs.pop(k, None)) is not None}
         current.mask = _attention_mask(kwargs)
         if root.request is not None or (root.task is None and root.knowledge[name].tasks):
-            if not root.verified:
-                verify(base, root)
+            if not root.ready:
+                prepare(base, root)
             self.route.mode = "bank"
             current.request = root.request or Request()
             current.choice = _choice(current.request, root.config[name])
@@ -282,12 +282,13 @@ class HeadConductor(Conductor):
 
 
 @torch.compiler.disable
-def verify(base: nn.Module, root: Lifelong) -> None:
-    """Checks what the model holds and computes what all passes share, once after each change. Not compiled: one batch
-    before `torch.compile(model, fullgraph=True)` keeps it out of the graph."""
+def prepare(base: nn.Module, root: Lifelong) -> None:
+    """Checks what came into the model unchecked, and computes what all passes share; once after each change. Not
+    compiled: one batch before `torch.compile(model, fullgraph=True)` keeps it out of the graph."""
     name = root.active_adapters[0]
-    check_held(base, name)
-    root.verified = True
+    if root.unchecked:
+        check_held(base, name)
+    root.unchecked, root.ready = False, True
     if root.router is None:  # no task yet
         return
     tables, most = root.tables(root.where()), root.config[name].resident_groups

@@ -15,7 +15,7 @@ from .bank import forget
 from .causal import CausalConductor
 from .checks import check_base, check_quantised, check_task_type, check_tasks, check_tensors, describe_base
 from .export import ExportReport, export
-from .heads import Lifelong, knowledge_of
+from .heads import Lifelong, knowledge_of, lifelong_of
 from .hooks import HeadConductor, LifelongOutput
 from .layers import DriftLayer, DriftTunerLayer, Route
 from .passes import predict
@@ -139,6 +139,7 @@ class DriftModel(BaseTuner):
         cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         check_tensors(model, adapter_name, state_dict)
+        lifelong_of(model).file_checked = True
         return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
 
 

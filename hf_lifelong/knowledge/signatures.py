@@ -78,6 +78,10 @@ def stack_signatures(signatures: list[Signature]) -> Signature:
     return Signature(*(torch.stack([getattr(s, k) for s in signatures]) for k in ("mean", "factor", "diagonal")))
 
 
+# Tasks whose factors are summed at a time; the order of summation must not depend on anything but the tasks present.
+TASKS_AT_ONCE = 64
+
+
 def shared_router(signature: Signature, counts: Tensor, shrinkage: float) -> Router:
     """Linear discriminants under the covariance that the present tasks share.
 
@@ -87,11 +91,14 @@ def shared_router(signature: Signature, counts: Tensor, shrinkage: float) -> Rou
         shrinkage (`float`): Share of the covariance that is replaced by its mean variance on the diagonal; keeps the
             inverse stable when there are fewer texts than dimensions.
     """
-    mean, factor, diagonal = (getattr(signature, k).double() for k in ("mean", "factor", "diagonal"))
+    mean, diagonal = signature.mean.double(), signature.diagonal.double()
     share = (counts.double() - 1).clamp_min(1)
     share = (share / share.sum()).to(mean.device)
-    rows = (factor * share.sqrt()[:, None, None]).flatten(0, 1)
-    covariance = rows.T @ rows + torch.diag(share @ diagonal)
+    covariance = torch.diag(share @ diagonal)
+    # In parts: in float64 the factors of a thousand tasks would be eight times their file and minutes of work.
+    for factor, part in zip(signature.factor.split(TASKS_AT_ONCE), share.split(TASKS_AT_ONCE), strict=True):
+        rows = (factor * part.sqrt().float()[:, None, None]).flatten(0, 1)
+        covariance += (rows.T @ rows).double()
     variance = covariance.diagonal().mean()
     covariance = (1 - shrinkage) * covariance
     # A floor far below any real variance, so that constant features (a task of one repeated text) can be inverted.
