@@ -7,6 +7,6 @@ from __future__ import annotations
 
 from .matrix import AccuracyMatrix
 from .plots import plot_accuracy, plot_matrix
-from .report import to_markdown, to_text
+from .report import to_text
 
-__all__ = ["AccuracyMatrix", "plot_accuracy", "plot_matrix", "to_markdown", "to_text"]
+__all__ = ["AccuracyMatrix", "plot_accuracy", "plot_matrix", "to_text"]

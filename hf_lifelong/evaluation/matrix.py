@@ -5,66 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from numbers import Real
 from typing import Any
 
-Row = list[float | None]
-
-
-def _score(value: Any, name: str) -> float | None:
-    if value is None:
-        return None
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number:
-        raise ValueError(f"`{name}` is {value!r}, not a number; give a share in [0, 1], or None if not measured.")
-    if value != value:
-        raise ValueError(f"`{name}` is NaN; give None for a score that was not measured.")
-    # Before the conversion, which fails for integers that are too large for a float.
-    if not 0 <= value <= 1:
-        raise ValueError(f"`{name}` is {value}, outside [0, 1]; give scores as shares, not in percent.")
-    return float(value)
-
-
-def _list(value: Any, name: str) -> list[Any]:
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"`{name}` is of type {type(value).__name__}; give a list.")
-    return list(value)
-
-
-def _name(value: Any, name: str) -> str:
-    # Names reach terminals, Markdown tables and plots, where line breaks and control characters do harm.
-    if not isinstance(value, str) or not value.strip() or not value.isprintable():
-        raise ValueError(f"`{name}` is {value!r}; give a non-empty name of printable characters.")
-    return value
-
-
-def _names(value: Any, name: str) -> list[str]:
-    return [_name(item, f"{name}[{index}]") for index, item in enumerate(_list(value, name))]
-
-
-def _check_length(values: Sequence[Any], tasks: int, name: str) -> None:
-    if len(values) != tasks:
-        raise ValueError(
-            f"`{name}` has {len(values)} entries for {tasks} tasks; give one for each task, in their order."
-        )
-
-
-def _square(value: Any, tasks: int, name: str, forward: bool) -> list[Row]:
-    rows = _list(value, name)
-    _check_length(rows, tasks, name)
-    square: list[Row] = []
-    for i, cells in enumerate(rows):
-        where = f"{name}[{i}]"
-        cells = _list(cells, where)
-        if not i < len(cells) <= tasks:
-            raise ValueError(
-                f"`{where}` has {len(cells)} entries; give {i + 1} (the tasks learned so far) to {tasks} (all tasks)."
-            )
-        row = [_score(cell, f"{where}[{j}]") for j, cell in enumerate(cells)]
-        if not forward and any(cell is not None for cell in row[i + 1 :]):
-            raise ValueError(f"`{where}` has a value for a task that was not learned yet; give None there.")
-        square.append(row + [None] * (tasks - len(row)))
-    return square
+from .checks import (
+    Row,
+    check_known,
+    check_length,
+    checked_confusion,
+    checked_list,
+    checked_mapping,
+    checked_name,
+    checked_names,
+    checked_score,
+    checked_square,
+)
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -103,6 +57,9 @@ class AccuracyMatrix:
             As `scores`, when the right group is given. Nothing above the diagonal.
         retrieval (`list[list[float | None]]`):
             Share of a task's inputs whose chosen group is the group of their task. Shape as `oracle`.
+        confusion (`dict[str, dict[str, float]]`):
+            Task → group → share of the task's inputs that the group answered, as last measured; the shares of a task
+            sum to 1. Tasks that were not measured are not in it.
 
     Raises:
         ValueError: If lengths or types do not fit, a task is named twice, or a score is NaN or outside [0, 1].
@@ -114,21 +71,23 @@ class AccuracyMatrix:
     scores: list[list[float | None]] = field(default_factory=list)
     oracle: list[list[float | None]] = field(default_factory=list)
     retrieval: list[list[float | None]] = field(default_factory=list)
+    confusion: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.tasks = _names(self.tasks, "tasks")
+        self.tasks = checked_names(self.tasks, "tasks")
         twice = sorted({task for task in self.tasks if self.tasks.count(task) > 1})
         if twice:
             raise ValueError(f"`tasks` has {', '.join(map(repr, twice))} more than once; give each task its own name.")
         count = len(self.tasks)
-        self.metrics = _names(self.metrics, "metrics")
-        _check_length(self.metrics, count, "metrics")
-        baseline = _list(self.baseline, "baseline")
-        _check_length(baseline, count, "baseline")
-        self.baseline = [_score(value, f"baseline[{j}]") for j, value in enumerate(baseline)]
-        self.scores = _square(self.scores, count, "scores", forward=True)
-        self.oracle = _square(self.oracle, count, "oracle", forward=False)
-        self.retrieval = _square(self.retrieval, count, "retrieval", forward=False)
+        self.metrics = checked_names(self.metrics, "metrics")
+        check_length(self.metrics, count, "metrics")
+        baseline = checked_list(self.baseline, "baseline")
+        check_length(baseline, count, "baseline")
+        self.baseline = [checked_score(value, f"baseline[{j}]") for j, value in enumerate(baseline)]
+        self.scores = checked_square(self.scores, count, "scores", forward=True)
+        self.oracle = checked_square(self.oracle, count, "oracle", forward=False)
+        self.retrieval = checked_square(self.retrieval, count, "retrieval", forward=False)
+        self.confusion = checked_confusion(self.confusion, self.tasks)
 
     def add(
         self,
@@ -139,6 +98,7 @@ class AccuracyMatrix:
         oracle: Mapping[str, float | None] | None = None,
         retrieval: Mapping[str, float | None] | None = None,
         forward: float | None = None,
+        confusion: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
         """Appends the column and the row of a task that has just been learned. After an error nothing has changed.
 
@@ -157,21 +117,25 @@ class AccuracyMatrix:
                 Share of each task's inputs whose chosen group is the group of their task.
             forward (`float`, *optional*):
                 Score on the new task just before it was learned, for FWT. Goes above the diagonal.
+            confusion (`Mapping[str, Mapping[str, float]]`, *optional*):
+                Task → group → share of the task's inputs that the group answered. Takes the place of the one before,
+                also when it is left out.
 
         Raises:
             ValueError: If the task is there already, a mapping names a task that is not, or a score is NaN or outside
                 [0, 1].
         """
-        _name(task, "task")
-        _name(metric, "metric")
+        checked_name(task, "task")
+        checked_name(metric, "metric")
         if task in self.tasks:
             raise ValueError(f"`task` is {task!r}, which the matrix has already; use another name or `replace_last`.")
-        forward = _score(forward, "forward")
+        forward = checked_score(forward, "forward")
         if forward is not None and not self.tasks:
             raise ValueError("`forward` is given for the first task; leave it out, as nothing was learned before it.")
         tasks = [*self.tasks, task]
-        baseline = _score(baseline, "baseline")
+        baseline = checked_score(baseline, "baseline")
         new = self._rows(tasks, scores, oracle, retrieval)
+        self.confusion = checked_confusion(confusion or {}, tasks)
         for name, row in new.items():
             rows: list[Row] = getattr(self, name)
             for earlier in rows:
@@ -188,11 +152,12 @@ class AccuracyMatrix:
         scores: Mapping[str, float | None],
         oracle: Mapping[str, float | None] | None = None,
         retrieval: Mapping[str, float | None] | None = None,
+        confusion: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
         """Puts a newer measurement in the place of the last row. After an error nothing has changed.
 
         Args:
-            scores (`Mapping[str, float | None]`), oracle (*optional*), retrieval (*optional*):
+            scores (`Mapping[str, float | None]`), oracle, retrieval, confusion (*optional*):
                 As in `add`. Tasks left out, and mappings left out, count as not measured: no older value stays.
 
         Raises:
@@ -201,7 +166,9 @@ class AccuracyMatrix:
         """
         if not self.tasks:
             raise ValueError("`replace_last` needs a row, and the matrix is empty; call `add` first.")
-        for name, row in self._rows(self.tasks, scores, oracle, retrieval).items():
+        new = self._rows(self.tasks, scores, oracle, retrieval)
+        self.confusion = checked_confusion(confusion or {}, self.tasks)
+        for name, row in new.items():
             getattr(self, name)[-1] = row
 
     @staticmethod
@@ -213,15 +180,9 @@ class AccuracyMatrix:
     ) -> dict[str, Row]:
         rows: dict[str, Row] = {}
         for name, values in (("scores", scores), ("oracle", oracle or {}), ("retrieval", retrieval or {})):
-            if not isinstance(values, Mapping):
-                raise ValueError(f"`{name}` is of type {type(values).__name__}; give a dict from task name to score.")
-            unknown = [key for key in values if key not in tasks]
-            if unknown:
-                raise ValueError(
-                    f"`{name}` names {', '.join(map(repr, unknown))}, which the matrix does not have; its tasks are "
-                    f"{', '.join(map(repr, tasks))}."
-                )
-            rows[name] = [_score(values.get(task), f"{name}[{task!r}]") for task in tasks]
+            known = checked_mapping(values, name, "task name to score")
+            check_known(known, tasks, name)
+            rows[name] = [checked_score(known.get(task), f"{name}[{task!r}]") for task in tasks]
         return rows
 
     def _last(self, after: int) -> int:
@@ -322,6 +283,7 @@ class AccuracyMatrix:
             scores=[cut(row) for row in cut(self.scores)],
             oracle=[cut(row) for row in cut(self.oracle)],
             retrieval=[cut(row) for row in cut(self.retrieval)],
+            confusion={name: shares for name, shares in self.confusion.items() if name != task},
         )
 
     def beside(self, rows: Sequence[Sequence[float | None]], name: str) -> AccuracyMatrix:
@@ -341,29 +303,32 @@ class AccuracyMatrix:
             tasks=self.tasks,
             metrics=self.metrics,
             baseline=self.baseline,
-            scores=_square(rows, count, name, forward=True),
+            scores=checked_square(rows, count, name, forward=True),
             oracle=[[None] * count] * count,
             retrieval=[[None] * count] * count,
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as lists of strings, floats and `None`, safe for JSON. Square tables of shape (T, T)."""
-        copies: dict[str, Any] = {}
-        for item in fields(self):
-            values = getattr(self, item.name)
-            copies[item.name] = [list(value) if isinstance(value, list) else value for value in values]
-        return copies
+        """Returns the fields as lists and dicts of strings, floats and `None`, safe for JSON. Square tables of shape
+        (T, T)."""
+        tables = (item.name for item in fields(self) if item.name != "confusion")
+        copies: dict[str, Any] = {
+            name: [list(value) if isinstance(value, list) else value for value in getattr(self, name)]
+            for name in tables
+        }
+        return {**copies, "confusion": {task: dict(shares) for task, shares in self.confusion.items()}}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> AccuracyMatrix:
         """Reads what `to_dict` wrote.
 
         Raises:
-            ValueError: If `data` is not a mapping with exactly the fields of the matrix, or a field is not valid; the
-                message names the field and the reason.
+            ValueError: If `data` is not a mapping with exactly the fields of the matrix (`confusion`, younger than the
+                rest, may be missing), or a field is not valid; the message names the field and the reason.
         """
         if not isinstance(data, Mapping):
             raise ValueError(f"`data` is of type {type(data).__name__}; give the dict that `to_dict` returned.")
+        data = {"confusion": {}, **data}
         expected = [item.name for item in fields(cls)]
         missing = [name for name in expected if name not in data]
         unknown = sorted(str(name) for name in data if name not in expected)

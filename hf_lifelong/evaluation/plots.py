@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..figures import drawn
-from .matrix import AccuracyMatrix, Row
+from .checks import Row
+from .matrix import AccuracyMatrix
 from .report import format_score
 
 if TYPE_CHECKING:

@@ -1,11 +1,11 @@
-"""The accuracy matrix as a table, for terminals and for model cards."""
+"""The accuracy matrix as a table for terminals."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from .matrix import AccuracyMatrix, Row
+from .checks import Row
+from .matrix import AccuracyMatrix
 
 MISSING = "·"
 _TEXT_WIDTH = 119
@@ -113,30 +113,3 @@ def _text_table(matrix: AccuracyMatrix, rows: list[tuple[str, Row]]) -> list[str
             if not block.start or any(row[column] is not None for column in block):
                 lines.append(line(label, [format_score(value) for value in row]))
     return [*lines, "", summary_line(matrix)]
-
-
-def _escape(name: str) -> str:
-    return re.sub(r"([\\|`*<\[])", r"\\\1", name)
-
-
-def to_markdown(matrix: AccuracyMatrix) -> str:
-    """Returns the matrix as a Markdown table for model cards, with the rows and the line of metrics of `to_text`.
-
-    Args:
-        matrix ([`AccuracyMatrix`]):
-            What to show.
-
-    Returns:
-        `str`: GitHub-flavoured Markdown, without a line break at the end.
-    """
-    if not matrix.tasks:
-        return "No task has been learned yet."
-    heads = [
-        f"{_escape(task)} ({_escape(metric)} ↑)" for task, metric in zip(matrix.tasks, matrix.metrics, strict=True)
-    ]
-    lines = [
-        f"| | {' | '.join(heads)} |",
-        f"|:--|{'--:|' * len(heads)}",
-        *(f"| {_escape(label)} | {' | '.join(map(format_score, row))} |" for label, row in _rows(matrix)),
-    ]
-    return "\n".join([*lines, "", f"{summary_line(matrix)}."])

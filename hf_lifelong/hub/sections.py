@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..evaluation import AccuracyMatrix
 from ..evaluation.report import format_score
-from ..knowledge import KnowledgeBase
+from ..knowledge import KnowledgeBase, TaskData
+from .facts import CardFacts
 from .markdown import (
     clean,
     code,
@@ -25,9 +25,6 @@ from .markdown import (
     value,
 )
 from .usage import CITATION, limits, quickstart
-
-if TYPE_CHECKING:
-    from .card import CardFacts, TaskFacts
 
 PICTURE = "accuracy_matrix.png"
 MANY = 3  # tables of more tasks are folded
@@ -59,13 +56,13 @@ def card_text(
     """The card without its metadata."""
     sections = {
         "Quickstart": quickstart(knowledge, config, facts),
-        "What it learned": learned(knowledge, facts, matrix),
+        "What it learned": learned(knowledge, matrix),
         "How well it keeps it": scores(knowledge, facts, matrix),
-        "Which group answered": confusion(knowledge, facts),
+        "Which group answered": confusion(knowledge, matrix),
         "Size": sizes(knowledge, facts),
         "Settings": how_trained(knowledge, config, facts),
-        "Environment": environment(facts),
-        "Limits": limits(knowledge, config, facts, matrix),
+        "Environment": environment(knowledge, facts),
+        "Limits": limits(knowledge, config, matrix),
         "Citation": CITATION,
     }
     parts = [f"# {title(facts)}", summary(knowledge, config, facts)]
@@ -99,7 +96,7 @@ def summary(knowledge: KnowledgeBase, config: Mapping[str, Any], facts: CardFact
     )
 
 
-def learned(knowledge: KnowledgeBase, facts: CardFacts, matrix: AccuracyMatrix | None) -> str:
+def learned(knowledge: KnowledgeBase, matrix: AccuracyMatrix | None) -> str:
     """One row for every task."""
     shown = dict(zip(knowledge.names, distinct(knowledge.names), strict=True))
     starts = [task.started_from for task in knowledge.tasks]
@@ -111,7 +108,7 @@ def learned(knowledge: KnowledgeBase, facts: CardFacts, matrix: AccuracyMatrix |
             listing(task.labels) if task.kind != "question-answering" else "",
             escape(shown.get(task.group, task.group), 80),
             str(task.members),
-            _data(facts.tasks.get(task.name)),
+            _data(task.data),
             escape(shown.get(start, start), 80) if start else "fresh" if any(starts) else "",
             code(task.template) if task.template else "",
             of_task.get(task.name, ""),
@@ -135,18 +132,22 @@ def _score_column(knowledge: KnowledgeBase, matrix: AccuracyMatrix | None) -> tu
     }
 
 
-def _data(task: TaskFacts | None) -> str:
-    if task is None:
-        return ""
-    name = escape(public(task.dataset)) if task.dataset else ""
-    if task.dataset_id:
-        name = f"[{escape(task.dataset_id, 200)}](https://huggingface.co/datasets/{task.dataset_id})"
+def _data(data: TaskData) -> str:
+    name = escape(public(data.name)) if data.name else ""
+    if data.hub_id:
+        name = f"[{escape(data.hub_id, 200)}](https://huggingface.co/datasets/{data.hub_id})"
     parts = [
-        name + (f" ({escape(task.dataset_config)})" if name and task.dataset_config else ""),
-        f"{task.rows:,} rows" if task.rows is not None else "",
-        f"licence {escape(task.license)}" if task.license else "",
+        name + (f" ({escape(data.config)})" if name and data.config else ""),
+        f"{data.rows:,} rows" if data.rows is not None else "",
+        f"licence {escape(data.license)}" if data.license else "",
     ]
     return ", ".join(filter(None, parts))
+
+
+def scored_tasks(knowledge: KnowledgeBase, matrix: AccuracyMatrix) -> tuple[list[str], int]:
+    """The tasks that were scored after the last one, and the number of all tasks."""
+    scored = [name for name, score in zip(matrix.tasks, matrix.scores[-1], strict=True) if score is not None]
+    return scored, len(set(knowledge.names) | set(matrix.tasks))
 
 
 def stream_metrics(matrix: AccuracyMatrix) -> dict[str, float]:
@@ -163,7 +164,7 @@ def scores(knowledge: KnowledgeBase, facts: CardFacts, matrix: AccuracyMatrix | 
         [METRICS[name][0], format_score(found, sign=name in ("bwt", "fwt")), METRICS[name][1]]
         for name, found in stream_metrics(matrix).items()
     ]
-    lines = [_what_scores_are(knowledge, facts, matrix)]
+    lines = [_what_scores_are(knowledge, matrix)]
     lines.append(table(["metric", "value", "what it is"], metrics))
     if facts.picture:
         lines.append(f"![Accuracy matrix: the score on every task after every task]({PICTURE})")
@@ -172,15 +173,18 @@ def scores(knowledge: KnowledgeBase, facts: CardFacts, matrix: AccuracyMatrix | 
     return "\n\n".join(filter(None, lines))
 
 
-def _what_scores_are(knowledge: KnowledgeBase, facts: CardFacts, matrix: AccuracyMatrix) -> str:
+def _what_scores_are(knowledge: KnowledgeBase, matrix: AccuracyMatrix) -> str:
     line = "Shares in [0, 1]; no input came with the name of its task."
-    scored = [name for name, score in zip(matrix.tasks, matrix.scores[-1], strict=True) if score is not None]
-    count = len(set(knowledge.names) | set(matrix.tasks))
+    scored, count = scored_tasks(knowledge, matrix)
     if len(scored) < count:
-        line += f" After the last task, {len(scored)} of {count} tasks were scored; the means are over those."
-    parts = {facts.tasks[name].scored_on if name in facts.tasks else None for name in scored}
+        was, them = ("was", "it") if len(scored) == 1 else ("were", "those")
+        line += (
+            f" After the last task, {len(scored)} of {count} tasks {was} scored, because the data of the others was "
+            f"not at hand; all means but learning accuracy are over {them}."
+        )
+    parts = {task.data.scored_on for task in knowledge.tasks if task.name in scored}
     part = parts.pop() if len(parts) == 1 else None
-    return f"{line} All are of the {escape(part)} data." if part else line
+    return f"{line} All are of the {part} data." if part else line
 
 
 def _matrix(matrix: AccuracyMatrix) -> str:
@@ -205,9 +209,9 @@ def _matrix(matrix: AccuracyMatrix) -> str:
     return table(head, cells, numbers=len(names))
 
 
-def confusion(knowledge: KnowledgeBase, facts: CardFacts) -> str:
+def confusion(knowledge: KnowledgeBase, matrix: AccuracyMatrix | None) -> str:
     """Which groups answered the inputs of which task."""
-    found = facts.confusion or {}
+    found = matrix.confusion if matrix is not None else {}
     seen = {group for shares in found.values() for group in shares}
     groups = list(dict.fromkeys(name for name in (*knowledge.groups, *sorted(seen)) if name in seen))
     if len(groups) < 2 or len(groups) > MOST:
@@ -224,7 +228,7 @@ def confusion(knowledge: KnowledgeBase, facts: CardFacts) -> str:
 
 
 def _share(share: float, is_own: bool) -> str:
-    text = format_score(share if math.isfinite(share) else None)
+    text = format_score(share)
     return f"**{text}**" if is_own else text
 
 
@@ -235,9 +239,9 @@ def sizes(knowledge: KnowledgeBase, facts: CardFacts) -> str:
         share = f" ({facts.adapter_size / facts.base_size:.1%} of the base)" if facts.base_size else ""
         rows.append(["adapter, all tasks", size(facts.adapter_size) + share])
     known = [
-        (name, bytes_)
+        (name, facts.task_sizes[task])
         for task, name in zip(knowledge.names, distinct(knowledge.names), strict=True)
-        if task in facts.tasks and (bytes_ := facts.tasks[task].size)
+        if task in facts.task_sizes
     ]
     if len(known) <= MANY:
         rows += [[f"of it {escape(name, 80)}", size(bytes_)] for name, bytes_ in known]
@@ -261,7 +265,19 @@ def how_trained(knowledge: KnowledgeBase, config: Mapping[str, Any], facts: Card
         "Retrieval and answer": _of(config, RETRIEVAL),
         "Inputs": _of(config, inputs),
     }
-    return "\n".join(f"- **{name}:** {text}" for name, text in lines.items() if text)
+    text = "\n".join(f"- **{name}:** {text}" for name, text in lines.items() if text)
+    session = last_session(knowledge, facts) if given else ""
+    return f"Training, drift and grouping are {session}.\n\n{text}" if session else text
+
+
+def last_session(knowledge: KnowledgeBase, facts: CardFacts) -> str:
+    """Whose settings are known, where they are not those of all tasks."""
+    if facts.session is None or set(knowledge.names) <= set(facts.session):
+        return ""
+    learned = [name for name in knowledge.names if name in facts.session]
+    count = f"{len(learned)} of {len(knowledge.tasks)} tasks"
+    which = f"**{listing(learned)}**" if 0 < len(learned) <= MANY else count
+    return f"those of the last session, which learned {which}; the other tasks may have been learned otherwise"
 
 
 def _other_length(config: Mapping[str, Any]) -> str:
@@ -279,7 +295,7 @@ def _trunk(knowledge: KnowledgeBase) -> str:
     return f"the bottom {knowledge.trunk} of {layers} layers carry no adapter and are shared by all tasks"
 
 
-def environment(facts: CardFacts) -> str:
+def environment(knowledge: KnowledgeBase, facts: CardFacts) -> str:
     """Where and with what it was trained, and how to do that again."""
     versions = ", ".join(f"{escape(name)} {value(version)}" for name, version in facts.versions.items() if version)
     lines = {
@@ -287,8 +303,11 @@ def environment(facts: CardFacts) -> str:
         "Training time": duration(facts.seconds) if facts.seconds else "",
         "Versions": versions,
     }
-    text = "\n".join(f"- **{name}:** {line}" for name, line in lines.items() if line)
-    if not facts.command or not facts.command.strip():
-        return text
-    command = "\n".join(clean(line, 1000) for line in public(facts.command).splitlines() if line.strip())
-    return f"{text}\n\nTo train it again:\n\n{fence(command, 'bash')}".strip()
+    parts = ["\n".join(f"- **{name}:** {line}" for name, line in lines.items() if line)]
+    session = last_session(knowledge, facts)
+    if facts.command and facts.command.strip():
+        command = "\n".join(clean(line, 1000) for line in public(facts.command).splitlines() if line.strip())
+        parts += [f"To train {'the last session' if session else 'it'} again:", fence(command, "bash")]
+    if session and any(parts):
+        parts.insert(0, f"Hardware, versions and command are {session}.")
+    return "\n\n".join(filter(None, parts))

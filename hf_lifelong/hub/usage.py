@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..evaluation import AccuracyMatrix
 from ..knowledge import KnowledgeBase
+from .facts import CardFacts
 from .markdown import fence
-
-if TYPE_CHECKING:
-    from .card import CardFacts
 
 TEXT = '"A joy from start to end."'
 INPUT_OF = {
@@ -82,12 +80,10 @@ def _questions(knowledge: KnowledgeBase) -> str:
     return "\n".join(lines)
 
 
-def limits(
-    knowledge: KnowledgeBase, config: Mapping[str, Any], facts: CardFacts, matrix: AccuracyMatrix | None
-) -> str:
+def limits(knowledge: KnowledgeBase, config: Mapping[str, Any], matrix: AccuracyMatrix | None) -> str:
     """What it cannot do, as far as that holds for this adapter."""
     several = len(knowledge.groups) > 1
-    on_validation = matrix is not None and any(task.scored_on == "validation" for task in facts.tasks.values())
+    on_validation = matrix is not None and any(task.data.scored_on == "validation" for task in knowledge.tasks)
     trunk = f"The bottom {knowledge.trunk} layers are" if knowledge.trunk else "The base model is"
     limits = [
         (matrix is not None, "The scores are of one training run; how much they vary with the seed is not known."),

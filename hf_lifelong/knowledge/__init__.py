@@ -1,7 +1,7 @@
 """What has been learned: tasks, members and groups (manifest), signatures, grouping and retrieval. No model code."""
 
 from .grouping import candidate_groups, joins
-from .manifest import FORMAT, KnowledgeBase, LearnedTask, ManifestError
+from .manifest import FORMAT, LONGEST_NOTE, KnowledgeBase, LearnedTask, ManifestError, TaskData
 from .retrieval import (
     group_posterior,
     leading_candidates,
@@ -23,12 +23,14 @@ from .signatures import (
 
 __all__ = [
     "FORMAT",
+    "LONGEST_NOTE",
     "Familiarity",
     "KnowledgeBase",
     "LearnedTask",
     "ManifestError",
     "Router",
     "Signature",
+    "TaskData",
     "candidate_groups",
     "familiarity",
     "fit_signature",

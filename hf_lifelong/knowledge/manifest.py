@@ -6,15 +6,39 @@ first task come first in each bank, its head rows come first in the flat head, i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import accumulate
 from typing import Any
 
 FORMAT = 1
+LONGEST_NOTE = 200  # characters of a text that is noted of a task's data
 
 
 class ManifestError(ValueError):
     """A manifest that cannot be used: names the field and the reason."""
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """What is known of the data that a task was learned from. All may be missing. Texts have at most `LONGEST_NOTE`
+    characters.
+
+    Args:
+        name (`str`, *optional*): Name of the data, for people.
+        hub_id (`str`, *optional*): Id of the data set on the Hub.
+        config (`str`, *optional*): Configuration of that data set, such as `"sst2"` of GLUE.
+        rows (`int`, *optional*): Rows that were trained on.
+        license (`str`, *optional*): Licence of the data.
+        scored_on (`str`, *optional*): The part that the task was last scored on: `"test"` or `"validation"`.
+    """
+
+    name: str | None = None
+    hub_id: str | None = None
+    config: str | None = None
+    rows: int | None = None
+    license: str | None = None
+    scored_on: str | None = None
 
 
 @dataclass(frozen=True)
@@ -32,6 +56,8 @@ class LearnedTask:
         score (`float`, *optional*): The task's metric on its own validation part when it was committed.
         started_from (`str`, *optional*): The task whose newest member training started from; `None` for a fresh start.
         template (`str`, *optional*): What made prompts of columns, where the user gave one (text generation).
+        data ([`TaskData`]): Where the task was learned from. Does not count when tasks are compared: it tells nothing
+            of what was learned.
     """
 
     name: str
@@ -44,6 +70,7 @@ class LearnedTask:
     score: float | None = None
     started_from: str | None = None
     template: str | None = None
+    data: TaskData = field(default=TaskData(), compare=False)
 
 
 @dataclass
@@ -120,6 +147,14 @@ class KnowledgeBase:
         if task.name in self.names:
             raise ManifestError(f"task `{task.name}` is in the knowledge base already; give the new task another name")
         return replace(self, tasks=[*self.tasks, task])
+
+    def with_scored_on(self, parts: Mapping[str, str]) -> KnowledgeBase:
+        """A knowledge base that notes on which part of their data (`"test"`, `"validation"`) tasks were scored."""
+        tasks = [
+            replace(task, data=replace(task.data, scored_on=parts.get(task.name, task.data.scored_on)))
+            for task in self.tasks
+        ]
+        return replace(self, tasks=tasks)
 
     def without(self, name: str) -> KnowledgeBase:
         """A knowledge base as it would be without one task.
@@ -214,6 +249,8 @@ def _check_groups(tasks: list[LearnedTask]) -> None:
 def _read_task(i: int, data: Any) -> LearnedTask:
     where = f"knowledge.tasks[{i}]"
     _check_type(where, data, dict)
+    # Manifests from before data was noted lack it.
+    data = {"data": asdict(TaskData()), **data}
     _same_keys(where, data, {f.name for f in fields(LearnedTask)})
     for key in ("name", "kind", "group"):
         _check_type(f"{where}.{key}", data[key], str)
@@ -230,4 +267,20 @@ def _read_task(i: int, data: Any) -> LearnedTask:
     for key in ("started_from", "template"):
         if data[key] is not None:
             _check_type(f"{where}.{key}", data[key], str)
-    return LearnedTask(**{**data, "labels": tuple(data["labels"])})
+    noted = _read_data(f"{where}.data", data["data"])
+    return LearnedTask(**{**data, "labels": tuple(data["labels"]), "data": noted})
+
+
+def _read_data(where: str, data: Any) -> TaskData:
+    _check_type(where, data, dict)
+    _same_keys(where, data, {f.name for f in fields(TaskData)})
+    for key in ("name", "hub_id", "config", "license"):
+        if data[key] is not None:
+            _check_type(f"{where}.{key}", data[key], str)
+            if len(data[key]) > LONGEST_NOTE:
+                raise ManifestError(f"`{where}.{key}` has {len(data[key])} characters, more than {LONGEST_NOTE}")
+    if data["rows"] is not None:
+        _check_count(f"{where}.rows", data["rows"])
+    if data["scored_on"] not in (None, "test", "validation"):
+        raise ManifestError(f'`{where}.scored_on` must be "test" or "validation", not {data["scored_on"]!r:.60}')
+    return TaskData(**data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -16,8 +15,8 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from ..adapter import lifelong_of
 from ..adapter.bank import drift_modules
 from ..adapter.heads import active_config
-from ..hub import CardFacts, TaskFacts, model_card
-from .tasks import PreparedTask
+from ..hub import CardFacts, model_card
+from ..hub.markdown import public
 
 if TYPE_CHECKING:
     from .trainer import DriftTrainer
@@ -33,10 +32,25 @@ PACKAGES = ("hf_lifelong", "torch", "transformers", "peft", "accelerate", "datas
 
 def write_card(trainer: DriftTrainer, folder: str | os.PathLike[str], **given: Any) -> None:
     """Writes the model card into a saved adapter's folder; `given` are facts that only the user knows (`license`,
-    `language`, `repo_id`)."""
+    `language`)."""
     config = active_config(trainer.model).to_dict()
     card = model_card(trainer.knowledge, config, facts_of(trainer, Path(folder), **given))
     (Path(folder) / CARD).write_text(str(card), encoding="utf-8")
+
+
+def adapter_record(trainer: DriftTrainer, **given: Any) -> dict[str, Any]:
+    """What a recorded run keeps of its adapter, so that the card can be rendered again without the model.
+
+    Args:
+        given: Facts that the trainer does not know, such as `base_model` or `seconds`; see [`CardFacts`].
+
+    Returns:
+        `dict` for JSON: `config` (`DriftAdapterConfig.to_dict` with the manifest) and `facts` (`CardFacts.to_dict`);
+        nothing in it tells of the machine's folders.
+    """
+    facts = facts_of(trainer, Path(trainer.output_dir), **given)
+    config = active_config(trainer.model).to_dict() | {"base_model_name_or_path": facts.base_model}
+    return {"config": config, "facts": facts.to_dict()}
 
 
 def facts_of(trainer: DriftTrainer, folder: Path, **given: Any) -> CardFacts:
@@ -47,57 +61,48 @@ def facts_of(trainer: DriftTrainer, folder: Path, **given: Any) -> CardFacts:
         "repo_id": getattr(trainer, "hub_model_id", None) or trainer.args.hub_model_id,
         # A folder of this machine means nothing elsewhere.
         "base_model": None if base is None or Path(base).exists() else base,
-        "tasks": {
-            task.name: task_facts(trainer, trainer.prepared(task))
-            for task in trainer.tasks
-            if task.name in trainer.knowledge.names
-        },
-        "confusion": trainer.confusion,
-        "training": {name: getattr(trainer.args, name) for name in SETTINGS},
-        "command": command(sys.argv),
-        "hardware": hardware(),
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
         "base_size": _bytes(p for n, p in trainer.model.named_parameters() if "drift_" not in n),
         "adapter_size": tensors.stat().st_size if tensors.exists() else None,
+        "task_sizes": task_sizes(trainer.model),
         "picture": (folder / "accuracy_matrix.png").exists(),
+        **session_of(trainer),
     }
     return CardFacts(**{**known, **{name: value for name, value in given.items() if value is not None}})
 
 
-def task_facts(trainer: DriftTrainer, prepared: PreparedTask) -> TaskFacts:
-    """What is known of a task's data, from what `datasets` noted when it was loaded."""
-    info = prepared.task.train.info
-    sources = " ".join(info.download_checksums or {})
-    found = re.search(r"hf://datasets/([\w.-]+/[\w.-]+)@", sources)
-    return TaskFacts(
-        dataset=getattr(info, "dataset_name", None),
-        dataset_id=found.group(1) if found else None,
-        dataset_config=info.config_name if info.config_name != "default" else None,
-        rows=len(prepared.train_examples),
-        license=info.license or None,
-        scored_on="validation" if prepared.task.test is None else "test",
-        size=task_size(trainer, prepared.name),
-    )
+def session_of(trainer: DriftTrainer) -> dict[str, Any]:
+    """How this trainer learned its tasks; nothing where it has learned none of those that the adapter knows."""
+    learned = [name for name in trainer.session if name in trainer.knowledge.names]
+    if not learned:
+        return {}
+    return {
+        "session": learned,
+        "training": {name: getattr(trainer.args, name) for name in SETTINGS},
+        "command": command(sys.argv),
+        "hardware": hardware(),
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+    }
 
 
-def task_size(trainer: DriftTrainer, name: str) -> int:
-    """Bytes that a task takes in the adapter's file: members, heads and signature."""
-    task = trainer.knowledge.tasks[trainer.knowledge.index(name)]
-    root = lifelong_of(trainer.model)
+def task_sizes(model: torch.nn.Module) -> dict[str, int]:
+    """Task → bytes that its members, heads and signature take in the adapter's file, in float32."""
+    root = lifelong_of(model)
     adapter = root.active_adapters[0]
-    layers = [module for _, module in drift_modules(trainer.model) if module is not root]
+    layers = [module for _, module in drift_modules(model) if module is not root]
     member = sum(getattr(m, part)[adapter].numel() for m in layers for part in ("drift_A", "drift_B"))
-    head = task.width * (root.hidden_size + 1)
-    signature = sum(tensor[0].numel() for tensor in vars(root.signature).values())
-    return 4 * (task.members * (member + head) + signature)
+    signature = sum(tensor.shape[1:].numel() for tensor in vars(root.signature).values())
+    return {
+        task.name: 4 * (task.members * (member + task.width * (root.hidden_size + 1)) + signature)
+        for task in root.knowledge[adapter].tasks
+    }
 
 
 def command(argv: list[str]) -> str | None:
-    """The command line of a script; `None` in a notebook or a shell, whose own says nothing."""
+    """The command line of a script, without folders and tokens; `None` in a notebook, whose own says nothing."""
     script = Path(argv[0]) if argv else Path()
     if script.suffix != ".py" or "ipykernel" in script.name:
         return None
-    return f"python {shlex.join(argv)}"
+    return public(f"python {shlex.join(argv)}")
 
 
 def hardware() -> str:

@@ -52,6 +52,7 @@ def learn(trainer: DriftTrainer, resume: bool, **options: Any) -> TrainOutput:
     if committed is not None:
         restore(trainer.model, committed)
         check_learned(trainer)
+    trainer.session = [task.name for task in trainer.tasks if committed and task.name in trainer.knowledge.names]
     todo = [task for task in trainer.tasks if task.name not in trainer.knowledge.names]
     if len(todo) > 1 and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
         raise ValueError(
@@ -65,6 +66,7 @@ def learn(trainer: DriftTrainer, resume: bool, **options: Any) -> TrainOutput:
     for task in todo:
         logger.info(f"Learning task `{task.name}` ({trainer.tasks.index(task) + 1} of {len(trainer.tasks)})")
         output = learn_task(trainer, trainer.prepared(task), resume, **options)
+        trainer.session.append(task.name)
         commit(trainer, task.name, last=task is todo[-1])
     return output
 
@@ -200,6 +202,7 @@ def keep(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None
         examples=min(len(prepared.asked), trainer.args.signature_samples),
         started_from=started_from,
         template=prepared.task.template,
+        data=prepared.source,
     )
     add_task(model, learned, trainer.snapshots.snapshots, signature)
     objective = prepared.objective
@@ -230,6 +233,7 @@ def measure(trainer: DriftTrainer, newest: PreparedTask | None = None) -> dict[s
     retrieval: dict[str, float] = {}
     details: dict[str, float] = {}
     confusion: dict[str, dict[str, float]] = {}
+    parts: dict[str, str] = {}
     for task in trainer.tasks:
         if task.name not in knowledge.names:
             continue
@@ -242,17 +246,20 @@ def measure(trainer: DriftTrainer, newest: PreparedTask | None = None) -> dict[s
         retrieval[task.name] = scored.retrieval
         groups = Counter(scored.groups)
         confusion[task.name] = {name: count / len(scored.groups) for name, count in groups.items()}
+        parts[task.name] = str(prepared.source.scored_on)
         details |= {f"{task.name}_{key}": value for key, value in scored.metrics.items()}
         details |= {f"{task.name}_oracle_{metric}": given[metric], f"{task.name}_retrieval": scored.retrieval}
     if newest is not None:
-        matrix.add(newest.name, newest.objective.metric, majority(newest), free, oracle, retrieval)
+        matrix.add(
+            newest.name, newest.objective.metric, majority(newest), free, oracle, retrieval, confusion=confusion
+        )
     else:
         for name in knowledge.names if not matrix.tasks else ():
             metric = get_objective(knowledge.tasks[knowledge.index(name)].kind).metric
             matrix.add(name, metric, None, {})
-        matrix.replace_last(free, oracle, retrieval)
-    trainer.confusion = confusion
-    set_knowledge(trainer.model, replace(knowledge, scores=matrix.to_dict()))
+        matrix.replace_last(free, oracle, retrieval, confusion)
+    known = knowledge.with_scored_on(parts)
+    set_knowledge(trainer.model, replace(known, scores=matrix.to_dict()))
     return details | matrix.summary()
 
 

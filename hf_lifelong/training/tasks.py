@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from transformers import (
 
 from ..adapter import DriftAdapterConfig
 from ..adapter.checks import check_kind
+from ..knowledge import LONGEST_NOTE, TaskData
 from ..objectives import KINDS, TEXT_KINDS, Objective, get_objective, head_objective
 from ..objectives.prompts import ensure_padding, with_prompts
 
@@ -128,6 +130,21 @@ class PreparedTask:
     def held_out(self) -> Dataset:
         """The validation rows with their targets, for evaluation while the task is trained."""
         return self._encode(self.validation.examples, training=True) if self.generates else self.validation.features
+
+    @property
+    def source(self) -> TaskData:
+        """What is known of the data, from what `datasets` noted when it was loaded."""
+        info = self.task.train.info
+        found = re.search(r"hf://datasets/([\w.-]+/[\w.-]+)@", " ".join(info.download_checksums or {}))
+        # Files that were given one by one are called after their format.
+        name = info.dataset_name if info.dataset_name != info.builder_name else None
+        config = info.config_name if found and info.config_name != "default" else None
+        texts = {"name": name, "hub_id": found and found[1], "config": config, "license": info.license}
+        return TaskData(
+            **{key: text[:LONGEST_NOTE] if text else None for key, text in texts.items()},
+            rows=len(self.train_examples),
+            scored_on="validation" if self.task.test is None else "test",
+        )
 
     def _split(self, share: float) -> tuple[Dataset, Dataset]:
         task = self.task

@@ -91,7 +91,7 @@ class DriftTrainer(Trainer):
             # Refused now, not after the first task was trained.
             base_name(active_config(model).base_model_name_or_path, args.hub_base_model)
         self.task_dir = str(args.output_dir)
-        self.confusion: dict[str, dict[str, float]] | None = None
+        self.session: list[str] = []  # tasks that were learned with these arguments
         self._pushed: dict[str | None, str | None] = {}
         self._prepared: dict[str, PreparedTask] = {}
         self._user_metrics = options.get("compute_metrics")

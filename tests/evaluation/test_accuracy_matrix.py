@@ -99,6 +99,27 @@ def test_replace_last_leaves_earlier_rows(three):
     assert three.bwt() == 0.0
 
 
+CONFUSION = {"squad": {"squad": 0.75, "sst2": 0.25}, "sst2": {"sst2": 1}}
+
+
+def test_confusion_is_that_of_the_last_measurement(three):
+    three.replace_last({"sst2": 0.9}, confusion=CONFUSION)
+    assert three.confusion == CONFUSION and list(three.confusion) == ["sst2", "squad"]
+    again = AccuracyMatrix.from_dict(json.loads(json.dumps(three.to_dict(), sort_keys=True)))
+    assert again == three and list(again.confusion) == ["sst2", "squad"]
+    assert three.without("squad").confusion == {"sst2": {"sst2": 1.0}}
+    three.add("new", "accuracy", None, {"new": 0.5}, confusion={"new": {"a group of no task here": 1.0}})
+    assert three.confusion == {"new": {"a group of no task here": 1.0}}
+    three.replace_last({"new": 0.6})
+    assert three.confusion == {}
+
+
+def test_files_from_before_confusion_was_kept_are_read(three):
+    data = three.to_dict()
+    del data["confusion"]
+    assert AccuracyMatrix.from_dict(data) == three
+
+
 def test_without_a_task_in_the_middle(three):
     before = three.to_dict()
     less = three.without("squad")
@@ -164,6 +185,15 @@ def test_rows_may_stop_at_the_diagonal(three):
         ({"scores": [[10**400], [0.5] * 2, [0.5] * 3]}, "outside"),
         ({"oracle": [[0.5] * 3] * 3}, r"`oracle\[0\]` has a value for a task that was not learned yet"),
         ({"retrieval": [[-0.1], [0.5] * 2, [0.5] * 3]}, r"`retrieval\[0\]\[0\]` is -0.1, outside"),
+        ({"confusion": []}, "`confusion` is of type list; give a dict from task name"),
+        ({"confusion": {"new": {"new": 1}}}, "`confusion` names 'new', which the matrix does not have"),
+        ({"confusion": {"sst2": [1]}}, r"`confusion\['sst2'\]` is of type list; give a dict from group name to share"),
+        ({"confusion": {"sst2": {"sst2": 50}}}, r"`confusion\['sst2'\]\['sst2'\]` is 50, outside"),
+        ({"confusion": {"sst2": {"sst2": None}}}, r"`confusion\['sst2'\]\['sst2'\]` is None; leave out"),
+        ({"confusion": {"sst2": {"sst2": float("nan")}}}, r"`confusion\['sst2'\]\['sst2'\]` is NaN"),
+        ({"confusion": {"sst2": {"\n": 1}}}, r"`a group of confusion\['sst2'\]` is .* printable"),
+        ({"confusion": {"sst2": {"sst2": 0.5, "squad": 0.4}}}, r"`confusion\['sst2'\]` sums to 0.9, not to 1"),
+        ({"confusion": {"sst2": {}}}, r"`confusion\['sst2'\]` sums to 0, not to 1"),
         ({"colour": 1}, "unknown keys .'colour'."),
     ],
 )
@@ -200,6 +230,7 @@ def test_from_dict_refuses_other_things(three):
         ({"oracle": {"x": 0.3}}, "`oracle` names 'x'"),
         ({"retrieval": {"new": float("nan")}}, r"`retrieval\['new'\]` is NaN"),
         ({"forward": 50}, "`forward` is 50, outside"),
+        ({"confusion": {"new": {"new": 0.5}}}, "sums to 0.5"),
     ],
 )
 def test_add_refuses_and_changes_nothing(three, change, message):
@@ -217,7 +248,12 @@ def test_the_first_task_has_no_forward_score():
 
 def test_replace_last_refuses_and_changes_nothing(three):
     before = copy.deepcopy(three)
-    for arguments in ({"scores": {"x": 0.5}}, {"scores": {"sst2": 0.5}, "oracle": {"sst2": 5}}):
+    wrong = [
+        {"scores": {"x": 0.5}},
+        {"scores": {"sst2": 0.5}, "oracle": {"sst2": 5}},
+        {"scores": {"sst2": 0.5}, "confusion": {"x": {"x": 1}}},
+    ]
+    for arguments in wrong:
         with pytest.raises(ValueError, match=r"'x'|outside"):
             three.replace_last(**arguments)
         assert three == before

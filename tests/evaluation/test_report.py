@@ -1,15 +1,11 @@
 import pytest
 
-from hf_lifelong.evaluation import AccuracyMatrix, to_markdown, to_text
+from hf_lifelong.evaluation import AccuracyMatrix, to_text
 
 SUMMARY = (
     "average accuracy ↑ 0.800, BWT ↑ -0.025 (negative = forgetting), forgetting ↓ 0.050, "
     "FWT ↑ +0.075, retrieval ↑ 0.800"
 )
-
-
-def cells(line):
-    return line.strip("| ").split(" | ")
 
 
 def test_text_of_three_tasks(three):
@@ -27,39 +23,20 @@ def test_text_of_three_tasks(three):
     ]
 
 
-def test_markdown_of_three_tasks(three):
-    lines = to_markdown(three).splitlines()
-    assert lines[:2] == ["| | sst2 (accuracy ↑) | squad (f1 ↑) | topics (accuracy ↑) |", "|:--|--:|--:|--:|"]
-    assert lines[3] == "| after sst2 | 0.900 | 0.300 | · |"
-    assert cells(lines[6]) == ["oracle (right group given)", "0.900", "0.700", "1.000"]
-    assert lines[-2:] == ["", f"{SUMMARY}."]
-
-
-def test_markdown_escapes_names():
-    matrix = AccuracyMatrix()
-    matrix.add("a|b", "<i>", None, {"a|b": 0.5})
-    lines = to_markdown(matrix).splitlines()
-    assert lines[0] == r"| | a\|b (\<i> ↑) |"
-    assert lines[2] == r"| after a\|b | 0.500 |"
-
-
 @pytest.mark.parametrize("count", [1, 2, 15])
 def test_tables_have_every_row_and_value(stream, count):
     matrix = stream(count)
-    text, markdown = to_text(matrix), to_markdown(matrix)
+    text = to_text(matrix)
     assert all(len(line) <= 119 for line in text.splitlines())
     for i, task in enumerate(matrix.tasks):
         rows = [line for line in text.splitlines() if line.startswith(f"after {task} ")]
         values = " ".join(rows).replace(f"after {task} ", "").split()
         assert [value for value in values if value != "·"] == [f"{value:.3f}" for value in matrix.scores[i][: i + 1]]
-        (row,) = [line for line in markdown.splitlines() if line.startswith(f"| after {task} |")]
-        assert cells(row)[1:] == [f"{value:.3f}" for value in matrix.scores[i][: i + 1]] + ["·"] * (count - i - 1)
-    for table in (text, markdown):
-        assert table.count("accuracy ↑") == count + 1
-        assert f"BWT ↑ {f'{matrix.bwt():+.3f}' if count > 1 else '0.000'} (negative = forgetting)" in table
-        assert "retrieval ↑ 0.970" in table
-        assert "FWT" not in table
-        assert "oracle" in table
+    assert text.count("accuracy ↑") == count + 1
+    assert f"BWT ↑ {f'{matrix.bwt():+.3f}' if count > 1 else '0.000'} (negative = forgetting)" in text
+    assert "retrieval ↑ 0.970" in text
+    assert "FWT" not in text
+    assert "oracle" in text
 
 
 def test_what_was_not_measured_has_no_row():
@@ -95,4 +72,4 @@ def test_extra_rows_that_do_not_fit_are_refused(three):
 
 
 def test_an_empty_matrix_says_so():
-    assert to_text(AccuracyMatrix()) == to_markdown(AccuracyMatrix()) == "No task has been learned yet."
+    assert to_text(AccuracyMatrix()) == "No task has been learned yet."

@@ -2,7 +2,9 @@ import json
 
 import pytest
 
-from hf_lifelong.knowledge import FORMAT, KnowledgeBase, LearnedTask, ManifestError
+from hf_lifelong.knowledge import FORMAT, KnowledgeBase, LearnedTask, ManifestError, TaskData
+
+FILMS = TaskData("films", "ada/films", "short", 2000, "cc-by-4.0", "test")
 
 
 def task(name, group=None, members=2, labels=("a", "b"), **fields):
@@ -12,13 +14,18 @@ def task(name, group=None, members=2, labels=("a", "b"), **fields):
 @pytest.fixture
 def three():
     base = {"model_type": "bert", "hidden_size": 8, "layers": 4, "fingerprint": "abc", "dtype": "float32"}
-    tasks = [task("one"), task("two", members=3, labels=("x", "y", "z"), score=0.5), task("one more", "one")]
+    tasks = [
+        task("one", data=FILMS),
+        task("two", members=3, labels=("x", "y", "z"), score=0.5),
+        task("one more", "one"),
+    ]
     return KnowledgeBase(base, 2, [0, 1, 2], tasks, {"any": [1]})
 
 
 def test_round_trip_through_json(three):
     text = json.dumps(three.to_dict(), allow_nan=False)
     assert KnowledgeBase.from_dict(json.loads(text)) == three
+    assert [task.data for task in KnowledgeBase.from_dict(json.loads(text)).tasks] == [FILMS, TaskData(), TaskData()]
     assert json.dumps(KnowledgeBase.from_dict(json.loads(text)).to_dict()) == text
 
 
@@ -45,6 +52,29 @@ def test_without_a_task(three):
     assert rest.names == ["two", "one more"] and rest.groups == ["two", "one more"]
     assert rest.scores is None and three.scores is not None
     assert three.without("two").tasks == [three.tasks[0], three.tasks[2]]
+
+
+def test_forgetting_a_task_drops_what_is_known_of_its_data(three):
+    assert "ada/films" in json.dumps(three.to_dict())
+    assert "ada/films" not in json.dumps(three.without("one").to_dict())
+
+
+def test_what_is_known_of_the_data_does_not_make_another_task():
+    assert task("one", data=FILMS) == task("one") != task("one", members=3)
+
+
+def test_parts_that_tasks_were_scored_on_are_noted(three):
+    noted = three.with_scored_on({"one": "validation", "two": "test", "unknown": "test"})
+    assert [task.data.scored_on for task in noted.tasks] == ["validation", "test", None]
+    assert noted.tasks[0].data.rows == 2000 and three.tasks[0].data == FILMS
+
+
+def test_manifests_from_before_data_was_noted_are_read(three):
+    data = three.to_dict()
+    for learned in data["tasks"]:
+        del learned["data"]
+    found = KnowledgeBase.from_dict(data)
+    assert found == three and {task.data for task in found.tasks} == {TaskData()}
 
 
 def put(path, value):
@@ -81,6 +111,22 @@ def put(path, value):
         (put(["tasks", 0, "score"], float("nan")), r"tasks\[0\].score` must be a share in"),
         (put(["tasks", 0, "score"], "high"), r"tasks\[0\].score` must be a share in"),
         (put(["tasks", 0, "started_from"], 1), r"tasks\[0\].started_from` must be a str"),
+        (put(["tasks", 0, "data"], None), r"`knowledge.tasks\[0\].data` must be a dict, not NoneType"),
+        (put(["tasks", 0, "data"], {}), r"`knowledge.tasks\[0\].data` lacks \['config', 'hub_id', 'license'"),
+        (put(["tasks", 0, "data", "colour"], 1), r"tasks\[0\].data` lacks \[\] and has unknown fields \['colour'\]"),
+        (put(["tasks", 0, "data", "name"], 3), r"`knowledge.tasks\[0\].data.name` must be a str, not int"),
+        (put(["tasks", 0, "data", "license"], ["mit"]), r"tasks\[0\].data.license` must be a str, not list"),
+        (
+            put(["tasks", 0, "data", "hub_id"], "x" * 201),
+            "data.hub_id` has 201 characters, more than 200",
+        ),
+        (put(["tasks", 0, "data", "rows"], -1), r"`knowledge.tasks\[0\].data.rows` must be an integer from 0"),
+        (put(["tasks", 0, "data", "rows"], True), r"`knowledge.tasks\[0\].data.rows` must be an integer from 0"),
+        (
+            put(["tasks", 0, "data", "scored_on"], "train"),
+            'data.scored_on` must be "test" or "validation", not \'train\'',
+        ),
+        (put(["tasks", 0, "data", "scored_on"], []), r"data.scored_on` must be .*, not \[\]"),
         (put(["tasks", 0, "surprise"], 1), r"`knowledge.tasks\[0\]` lacks \[\] and has unknown fields \['surprise'\]"),
         (put(["tasks", 2, "name"], "one"), r"`knowledge.tasks\[2\].name`: `one` stands twice"),
         (put(["tasks", 1, "group"], "one more"), r"`knowledge.tasks\[1\].group`: `one more` is no earlier task"),

@@ -1,0 +1,102 @@
+"""Checks of what an accuracy matrix is made of. Errors name the field, what was wrong and what to give."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+Row = list[float | None]
+
+
+def checked_score(value: Any, name: str) -> float | None:
+    if value is None:
+        return None
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number:
+        raise ValueError(f"`{name}` is {value!r}, not a number; give a share in [0, 1], or None if not measured.")
+    if value != value:
+        raise ValueError(f"`{name}` is NaN; give None for a score that was not measured.")
+    # Before the conversion, which fails for integers that are too large for a float.
+    if not 0 <= value <= 1:
+        raise ValueError(f"`{name}` is {value}, outside [0, 1]; give scores as shares, not in percent.")
+    return float(value)
+
+
+def checked_list(value: Any, name: str) -> list[Any]:
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"`{name}` is of type {type(value).__name__}; give a list.")
+    return list(value)
+
+
+def checked_name(value: Any, name: str) -> str:
+    # Names reach terminals, Markdown tables and plots, where line breaks and control characters do harm.
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise ValueError(f"`{name}` is {value!r}; give a non-empty name of printable characters.")
+    return value
+
+
+def checked_names(value: Any, name: str) -> list[str]:
+    return [checked_name(item, f"{name}[{index}]") for index, item in enumerate(checked_list(value, name))]
+
+
+def check_length(values: Sequence[Any], tasks: int, name: str) -> None:
+    if len(values) != tasks:
+        raise ValueError(
+            f"`{name}` has {len(values)} entries for {tasks} tasks; give one for each task, in their order."
+        )
+
+
+def checked_square(value: Any, tasks: int, name: str, forward: bool) -> list[Row]:
+    rows = checked_list(value, name)
+    check_length(rows, tasks, name)
+    square: list[Row] = []
+    for i, cells in enumerate(rows):
+        where = f"{name}[{i}]"
+        cells = checked_list(cells, where)
+        if not i < len(cells) <= tasks:
+            raise ValueError(
+                f"`{where}` has {len(cells)} entries; give {i + 1} (the tasks learned so far) to {tasks} (all tasks)."
+            )
+        row = [checked_score(cell, f"{where}[{j}]") for j, cell in enumerate(cells)]
+        if not forward and any(cell is not None for cell in row[i + 1 :]):
+            raise ValueError(f"`{where}` has a value for a task that was not learned yet; give None there.")
+        square.append(row + [None] * (tasks - len(row)))
+    return square
+
+
+def checked_mapping(value: Any, name: str, what: str) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"`{name}` is of type {type(value).__name__}; give a dict from {what}.")
+    return value
+
+
+def check_known(names: Mapping[Any, Any], tasks: Sequence[str], name: str) -> None:
+    unknown = [key for key in names if key not in tasks]
+    if unknown:
+        raise ValueError(
+            f"`{name}` names {', '.join(map(repr, unknown))}, which the matrix does not have; its tasks are "
+            f"{', '.join(map(repr, tasks))}."
+        )
+
+
+def checked_confusion(value: Any, tasks: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Task → group → share, in the order of `tasks`; the shares of a task make up all of its inputs."""
+    rows = checked_mapping(value, "confusion", "task name to a dict of shares")
+    check_known(rows, tasks, "confusion")
+    confusion: dict[str, dict[str, float]] = {}
+    for task in (task for task in tasks if task in rows):
+        where = f"confusion[{task!r}]"
+        cells = checked_mapping(rows[task], where, "group name to share")
+        shares: dict[str, float] = {}
+        for group, share in cells.items():
+            found = checked_score(share, f"{where}[{group!r}]")
+            if found is None:
+                raise ValueError(f"`{where}[{group!r}]` is None; leave out a group that answered nothing.")
+            shares[checked_name(group, f"a group of {where}")] = found
+        total = math.fsum(shares.values())
+        if not math.isclose(total, 1.0, abs_tol=1e-6):
+            raise ValueError(f"`{where}` sums to {total:g}, not to 1; give the share of every group that answered.")
+        confusion[task] = shares
+    return confusion
