@@ -37,8 +37,13 @@ def _label_stream(axes: Axes, names: list[str]) -> None:
 
 
 def _heading(title: str, matrix: AccuracyMatrix) -> str:
-    accuracy, transfer = format_score(matrix.average_accuracy()), format_score(matrix.bwt(), sign=True)
-    return f"{title}\naverage accuracy ↑ {accuracy}, BWT ↑ {transfer}"
+    scored, count = sum(score is not None for score in matrix.scores[-1]), len(matrix.tasks)
+    parts = [f"average accuracy ↑ {format_score(matrix.average_accuracy())}"]
+    if scored < count:
+        parts[0] += f" over {scored} of {count} tasks"
+    if (transfer := matrix.bwt()) is not None:
+        parts.append(f"BWT ↑ {format_score(transfer, sign=True)}")
+    return f"{title}\n{', '.join(parts)}"
 
 
 def _draw_panel(axes: Axes, matrix: AccuracyMatrix, title: str) -> Any:
@@ -59,6 +64,8 @@ def _draw_panel(axes: Axes, matrix: AccuracyMatrix, title: str) -> Any:
                 bright = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 > 0.179
                 text = format_score(value, decimals=decimals)
                 axes.text(j, i, text, ha="center", va="center", fontsize=size, color="black" if bright else "white")
+            elif j <= i - has_baseline:  # learned by then, but not measured
+                axes.text(j, i, "–", ha="center", va="center", fontsize=size, color="grey")
     if has_baseline:
         axes.axhline(0.5, color="white", linewidth=3)
     _label_stream(axes, matrix.tasks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -60,8 +61,8 @@ def card_text(
         "How well it keeps it": scores(knowledge, facts, matrix),
         "Which group answered": confusion(knowledge, matrix),
         "Size": sizes(knowledge, facts),
-        "Settings": how_trained(knowledge, config, facts),
-        "Environment": environment(knowledge, facts),
+        "Adapter": adapter(knowledge, config),
+        "Training": training(knowledge, facts),
         "Limits": limits(knowledge, config, matrix),
         "Citation": CITATION,
     }
@@ -99,6 +100,7 @@ def summary(knowledge: KnowledgeBase, config: Mapping[str, Any], facts: CardFact
 def learned(knowledge: KnowledgeBase, matrix: AccuracyMatrix | None) -> str:
     """One row for every task."""
     shown = dict(zip(knowledge.names, distinct(knowledge.names), strict=True))
+    is_joined = len(knowledge.groups) < len(knowledge.tasks)
     starts = [task.started_from for task in knowledge.tasks]
     score, of_task = _score_column(knowledge, matrix)
     rows = [
@@ -106,7 +108,7 @@ def learned(knowledge: KnowledgeBase, matrix: AccuracyMatrix | None) -> str:
             f"**{escape(shown[task.name], 80)}**",
             escape(task.kind),
             listing(task.labels) if task.kind != "question-answering" else "",
-            escape(shown.get(task.group, task.group), 80),
+            escape(shown.get(task.group, task.group), 80) if is_joined else "",
             str(task.members),
             _data(task.data),
             escape(shown.get(start, start), 80) if start else "fresh" if any(starts) else "",
@@ -126,10 +128,18 @@ def _score_column(knowledge: KnowledgeBase, matrix: AccuracyMatrix | None) -> tu
         return "score of its own group on validation data ↑", own
     if len(matrix.tasks) <= MANY:
         return "", {}
+    common = _common_metric(matrix)
     last = zip(matrix.tasks, matrix.metrics, matrix.scores[-1], strict=True)
-    return "score now ↑", {
-        name: f"{format_score(score)} ({escape(metric)})" for name, metric, score in last if score is not None
+    return f"{common or 'score'} now ↑", {
+        name: format_score(score) + ("" if common else f" ({escape(metric)})")
+        for name, metric, score in last
+        if score is not None
     }
+
+
+def _common_metric(matrix: AccuracyMatrix) -> str:
+    """The metric of all tasks; empty where they differ."""
+    return escape(matrix.metrics[0]) if len(set(matrix.metrics)) == 1 else ""
 
 
 def _data(data: TaskData) -> str:
@@ -196,9 +206,13 @@ def _matrix(matrix: AccuracyMatrix) -> str:
         ("oracle (right group given)", matrix.oracle[-1]),
         ("retrieval (right group chosen)", matrix.retrieval[-1]),
     ]
+    common = _common_metric(matrix)
     head = [
-        "",
-        *(f"{name} ({escape(metric)} ↑)" for name, metric in zip(names, matrix.metrics, strict=True)),
+        f"{common} ↑" if common else "",
+        *(
+            name if common else f"{name} ({escape(metric)} ↑)"
+            for name, metric in zip(names, matrix.metrics, strict=True)
+        ),
     ]
     # A row of the stream stays even where nothing was measured: it says that the task was learned then.
     cells = [
@@ -228,7 +242,7 @@ def confusion(knowledge: KnowledgeBase, matrix: AccuracyMatrix | None) -> str:
 
 
 def _share(share: float, is_own: bool) -> str:
-    text = format_score(share)
+    text = format_score(share) if share else "0"
     return f"**{text}**" if is_own else text
 
 
@@ -247,37 +261,31 @@ def sizes(knowledge: KnowledgeBase, facts: CardFacts) -> str:
         rows += [[f"of it {escape(name, 80)}", size(bytes_)] for name, bytes_ in known]
     else:
         sizes = [bytes_ for _, bytes_ in known]
-        rows.append(["per task", f"{size(sum(sizes) / len(sizes))} ({size(min(sizes))} to {size(max(sizes))})"])
+        least, most = size(min(sizes)), size(max(sizes))
+        rows.append(["of it each task", least if least == most else f"{least} to {most}"])
     return table(["weights", "size"], rows, numbers=1)
 
 
-def how_trained(knowledge: KnowledgeBase, config: Mapping[str, Any], facts: CardFacts) -> str:
-    """Adapter, retrieval, drift and training settings, one line each."""
-    given = facts.training
-    rest = [name for name in given if name not in (*DRIFT, *GROUPING)]
-    inputs = [name for name in INPUTS if name != _other_length(config)]
+def adapter(knowledge: KnowledgeBase, config: Mapping[str, Any]) -> str:
+    """The settings that hold for all tasks, one line each."""
     lines = {
-        "Training": _of(given, rest),
-        "Drift": _of(given, DRIFT),
-        "Grouping": _of(given, GROUPING),
-        "Adapter": _of(config, ADAPTER),
+        "Members": _of({**config, "target_modules": _targets(config.get("target_modules"))}, ADAPTER),
         "Trunk": _trunk(knowledge),
         "Retrieval and answer": _of(config, RETRIEVAL),
-        "Inputs": _of(config, inputs),
+        "Inputs": _of(config, [name for name in INPUTS if name != _other_length(config)]),
     }
-    text = "\n".join(f"- **{name}:** {text}" for name, text in lines.items() if text)
-    session = last_session(knowledge, facts) if given else ""
-    return f"Training, drift and grouping are {session}.\n\n{text}" if session else text
+    return _bullets(lines)
 
 
-def last_session(knowledge: KnowledgeBase, facts: CardFacts) -> str:
-    """Whose settings are known, where they are not those of all tasks."""
-    if facts.session is None or set(knowledge.names) <= set(facts.session):
-        return ""
-    learned = [name for name in knowledge.names if name in facts.session]
-    count = f"{len(learned)} of {len(knowledge.tasks)} tasks"
-    which = f"**{listing(learned)}**" if 0 < len(learned) <= MANY else count
-    return f"those of the last session, which learned {which}; the other tasks may have been learned otherwise"
+def _bullets(lines: Mapping[str, str]) -> str:
+    return "\n".join(f"- **{name}:** {text}" for name, text in lines.items() if text)
+
+
+def _targets(names: Any) -> Any:
+    """The same layers of every block as one name."""
+    if not isinstance(names, list | set):
+        return names
+    return sorted({re.sub(r"\.\d+\.", ".N.", str(name)) for name in names})
 
 
 def _other_length(config: Mapping[str, Any]) -> str:
@@ -295,19 +303,30 @@ def _trunk(knowledge: KnowledgeBase) -> str:
     return f"the bottom {knowledge.trunk} of {layers} layers carry no adapter and are shared by all tasks"
 
 
-def environment(knowledge: KnowledgeBase, facts: CardFacts) -> str:
-    """Where and with what it was trained, and how to do that again."""
+def training(knowledge: KnowledgeBase, facts: CardFacts) -> str:
+    """How, where and with what it was trained, and how to do that again."""
+    given = facts.training
     versions = ", ".join(f"{escape(name)} {value(version)}" for name, version in facts.versions.items() if version)
     lines = {
+        "Each task": _of(given, [name for name in given if name not in (*DRIFT, *GROUPING)]),
+        "Drift": _of(given, DRIFT),
+        "Grouping": _of(given, GROUPING),
         "Hardware": value(facts.hardware),
-        "Training time": duration(facts.seconds) if facts.seconds else "",
+        "Time": duration(facts.seconds) if facts.seconds else "",
         "Versions": versions,
     }
-    parts = ["\n".join(f"- **{name}:** {line}" for name, line in lines.items() if line)]
-    session = last_session(knowledge, facts)
+    parts = [_bullets(lines)]
     if facts.command and facts.command.strip():
         command = "\n".join(clean(line, 1000) for line in public(facts.command).splitlines() if line.strip())
-        parts += [f"To train {'the last session' if session else 'it'} again:", fence(command, "bash")]
-    if session and any(parts):
-        parts.insert(0, f"Hardware, versions and command are {session}.")
-    return "\n\n".join(filter(None, parts))
+        parts += ["To do it again:", fence(command, "bash")]
+    text = "\n\n".join(filter(None, parts))
+    return "\n\n".join(filter(None, [_session(knowledge, facts), text])) if text else ""
+
+
+def _session(knowledge: KnowledgeBase, facts: CardFacts) -> str:
+    """Which tasks the settings are of, where these are not all."""
+    learned = [name for name in knowledge.names if facts.session is None or name in facts.session]
+    if len(learned) == len(knowledge.tasks):
+        return ""
+    which = f"**{listing(learned)}**" if 0 < len(learned) <= MANY else f"{len(learned)} of its tasks"
+    return f"Of the last session, which learned {which}. The other tasks may have been learned otherwise."

@@ -98,11 +98,16 @@ def task_sizes(model: torch.nn.Module) -> dict[str, int]:
 
 
 def command(argv: list[str]) -> str | None:
-    """The command line of a script, without folders and tokens; `None` in a notebook, whose own says nothing."""
+    """The command line of a script or of `hf-lifelong`, without folders and tokens; `None` in a notebook or a shell,
+    whose own says nothing."""
     script = Path(argv[0]) if argv else Path()
+    if script.stem == "hf-lifelong":
+        return public(shlex.join(["hf-lifelong", *argv[1:]]))
+    if script.name == "__main__.py":
+        return public(shlex.join(["python", "-m", script.parent.name, *argv[1:]]))
     if script.suffix != ".py" or "ipykernel" in script.name:
         return None
-    return public(f"python {shlex.join(argv)}")
+    return public(shlex.join(["python", *argv]))
 
 
 def hardware() -> str:

@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 # A folder of no machine: what a card must not show.
 HOME = "/".join(["", "home", "ada"])
 
-HEADINGS = ["Quickstart", "What it learned", "How well it keeps it", "Settings", "Limits", "Citation"]
+HEADINGS = ["Quickstart", "What it learned", "How well it keeps it", "Adapter", "Limits", "Citation"]
 
 
 def matches(text, pattern):

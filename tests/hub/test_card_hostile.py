@@ -90,7 +90,7 @@ def test_hostile_names_break_nothing(encoder_config):
     text = str(card)
     assert str(ModelCard(text)) == text
     text.encode()
-    assert headings(text) == [*HEADINGS[:3], "Which group answered", "Size", "Settings", "Environment", *HEADINGS[4:]]
+    assert headings(text) == [*HEADINGS[:3], "Which group answered", "Size", "Adapter", "Training", *HEADINGS[4:]]
     assert "exec" not in text.partition("## What")[0]
     data = ModelCard(text).data
     assert data.license == "other" and data.license_name == "my-own-licence" and data.language == ["en"]
