@@ -25,6 +25,7 @@ from record import RESULTS, fill, header
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from hf_lifelong import AccuracyMatrix, DriftAdapterConfig, DriftTrainer, DriftTrainingArguments, Task
+from hf_lifelong.training.cards import adapter_record
 
 sys.path.append(str(Path(__file__).parents[1] / "recipes"))
 from plain_lora import learn_in_turn
@@ -76,6 +77,7 @@ def run(method: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
             logging_steps=10,
             report_to="none",
             grouping="boundary",
+            hub_base_model=args.hub_base_model,
             disable_tqdm=True,
         )
         model = get_peft_model(base, config)
@@ -96,13 +98,15 @@ def run(method: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         trainer.train()
         seconds = round(time.time() - start)
         scores = trainer.evaluate()
+        record = adapter_record(trainer, seconds=seconds)
         matrix = trainer.matrix
         Path(out, "adapter").mkdir()
         model.save_pretrained(str(Path(out, "adapter")))
         size = Path(out, "adapter", "adapter_model.safetensors").stat().st_size
     details = {key.removeprefix("eval_"): value for key, value in scores.items() if key.startswith("eval_")}
     summary = matrix.summary()
-    return {"seconds": seconds, "bytes": size, "matrix": matrix.to_dict(), "summary": summary, "details": details}
+    measured = {"matrix": matrix.to_dict(), "summary": summary, "details": details}
+    return {"seconds": seconds, "bytes": size, **measured, "adapter": record}
 
 
 def summarise(rows: list[dict[str, Any]], args: argparse.Namespace) -> dict[str, Any]:
@@ -124,6 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", required=True, help="folder with one data set a folder")
     parser.add_argument("--model", required=True, help="folder or Hub id of a causal language model")
+    parser.add_argument("--hub_base_model", help="the model's name on the Hub, for one from a folder")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--scale", type=float, default=1.0, help="share of the texts, for a trial")

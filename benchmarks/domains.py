@@ -33,7 +33,7 @@ def run_cell(method: str, seed: int, args: argparse.Namespace) -> dict[str, Any]
     else:
         from ours import drift
 
-        result = drift(tasks, args.model, seed, BUDGET)
+        result = drift(tasks, args.model, seed, BUDGET, drift={"hub_base_model": args.hub_base_model})
     return {"seconds": round(time.time() - start, 1), **result}
 
 
@@ -75,6 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", help="folder with one data set a folder; without it they come from the Hub")
     parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2")
+    parser.add_argument("--hub_base_model", help="the model's name on the Hub, for one from a folder")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", default=str(RESULTS / "domains.json"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rivals import trainer_settings
 from transformers import AutoModel, AutoTokenizer, set_seed
 
 from hf_lifelong import DriftAdapterConfig, DriftTrainer, DriftTrainingArguments, Task
+from hf_lifelong.training.cards import adapter_record
 from hf_lifelong.training.scoring import Scored
 from hf_lifelong.training.tasks import Split
 
@@ -45,7 +47,9 @@ def drift(
         trainer = DriftTrainer(
             get_peft_model(base, config), args, tasks=[Task(**task) for task in tasks], processing_class=tokenizer
         )
+        start = time.time()
         trainer.train()
+        record = adapter_record(trainer, seconds=round(time.time() - start))
         matrix = trainer.matrix
         size = Path(out, "adapter_model.safetensors").stat().st_size
     others = {
@@ -61,6 +65,7 @@ def drift(
         "groups": [task.group for task in trainer.knowledge.tasks],
         "validation": [task.score for task in trainer.knowledge.tasks],
         "bytes": size,
+        "adapter": record,
         "rows_of_other_policies": OTHER_POLICIES,
         **{f"accuracy_{p}": float(np.mean([s.metrics["accuracy"] for s in scored])) for p, scored in others.items()},
         **{f"retrieval_{p}": float(np.mean([s.retrieval for s in scored])) for p, scored in others.items()},

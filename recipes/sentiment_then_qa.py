@@ -45,6 +45,7 @@ from transformers.utils import logging as hf_logging
 from hf_lifelong import DriftAdapterConfig, DriftTrainer, DriftTrainingArguments, Task
 from hf_lifelong.evaluation import plot_matrix, to_text
 from hf_lifelong.files import atomic_folder, write_json
+from hf_lifelong.training.cards import adapter_record
 
 HERE = Path(__file__).parent
 PLAIN = "one LoRA, task after task"
@@ -263,8 +264,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     show(args.output_dir, tokenizer, tasks, recipe)
     seconds = round(time.time() - start)
     print(f"\nThe adapter is in {args.output_dir}. {seconds} seconds.")
+    adapter = adapter_record(trainer, seconds=seconds)
     record = {"name": "sentiment_then_qa", "seconds": seconds, "summary": scores, "matrix": matrix.to_dict()}
-    write_json(Path(args.output_dir) / "recipe_scores.json", {**record, "plain_lora": plain})
+    write_json(Path(args.output_dir) / "recipe_scores.json", {**record, "plain_lora": plain, "adapter": adapter})
     return scores
 
 
