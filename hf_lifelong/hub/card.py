@@ -18,7 +18,7 @@ from ..evaluation import AccuracyMatrix
 from ..knowledge import KnowledgeBase, TaskData
 from .facts import CardFacts
 from .markdown import clean, distinct, public
-from .sections import card_text, scored_tasks, stream_metrics
+from .sections import card_text, last_scores, scored_tasks, stream_metrics
 
 TAGS = ["hf_lifelong", "continual-learning", "lifelong-learning", "peft"]
 # Kinds of tasks are called as the Hub calls its own; a manifest of elsewhere may hold others.
@@ -96,13 +96,13 @@ def _license(given: str | None) -> tuple[str | None, str | None]:
 
 
 def _results(knowledge: KnowledgeBase, matrix: AccuracyMatrix) -> list[EvalResult]:
-    """One result for every task that was scored last, then the metrics of the stream."""
+    """The newest score of every task, then the metrics of the stream."""
     known = {task.name: (task.kind, task.data) for task in knowledge.tasks}
-    shown = distinct(matrix.tasks)
+    newest = last_scores(matrix)
     results = [
-        _result(*known.get(name, ("other", TaskData())), name, shown[i], matrix.metrics[i], score)
-        for i, (name, score) in enumerate(zip(matrix.tasks, matrix.scores[-1], strict=True))
-        if score is not None
+        _result(*known.get(name, ("other", TaskData())), name, shown, metric, *newest[name])
+        for name, shown, metric in zip(matrix.tasks, distinct(matrix.tasks), matrix.metrics, strict=True)
+        if name in newest
     ]
     scored, count = scored_tasks(knowledge, matrix)
     stream = f"stream of {count} tasks"
@@ -112,7 +112,10 @@ def _results(knowledge: KnowledgeBase, matrix: AccuracyMatrix) -> list[EvalResul
     return results
 
 
-def _result(kind: str, data: TaskData, name: str, config: str, metric: str, score: float) -> EvalResult:
+def _result(
+    kind: str, data: TaskData, name: str, config: str, metric: str, score: float, remark: str = ""
+) -> EvalResult:
+    shown = clean(metric, 60).replace("_", " ")
     return EvalResult(
         task_type=clean(kind, 60),
         dataset_type=data.hub_id or "other",
@@ -122,5 +125,5 @@ def _result(kind: str, data: TaskData, name: str, config: str, metric: str, scor
         dataset_split=data.scored_on,
         metric_type=clean(metric, 60),
         metric_value=round(score, 6),
-        metric_name=clean(metric, 60).replace("_", " "),
+        metric_name=f"{shown} ({remark})" if remark else shown,
     )

@@ -129,17 +129,33 @@ def _score_column(knowledge: KnowledgeBase, matrix: AccuracyMatrix | None) -> tu
     if len(matrix.tasks) <= MANY:
         return "", {}
     common = _common_metric(matrix)
-    last = zip(matrix.tasks, matrix.metrics, matrix.scores[-1], strict=True)
-    return f"{common or 'score'} now ↑", {
-        name: format_score(score) + ("" if common else f" ({escape(metric)})")
-        for name, metric, score in last
-        if score is not None
+    metrics = dict(zip(matrix.tasks, matrix.metrics, strict=True))
+    return f"{common or 'score'} ↑", {
+        name: format_score(score) + _remarks("" if common else metrics[name], when)
+        for name, (score, when) in last_scores(matrix).items()
     }
+
+
+def _remarks(*remarks: str) -> str:
+    given = ", ".join(escape(remark, 80) for remark in remarks if remark)
+    return f" ({given})" if given else ""
 
 
 def _common_metric(matrix: AccuracyMatrix) -> str:
     """The metric of all tasks; empty where they differ."""
     return escape(matrix.metrics[0]) if len(set(matrix.metrics)) == 1 else ""
+
+
+def last_scores(matrix: AccuracyMatrix) -> dict[str, tuple[float, str]]:
+    """Task → its newest score, and after which task that was measured where later ones were learned since."""
+    shown, last = distinct(matrix.tasks), len(matrix.tasks) - 1
+    found: dict[str, tuple[float, str]] = {}
+    for j, name in enumerate(matrix.tasks):
+        for i in range(j, last + 1):
+            score = matrix.scores[i][j]
+            if score is not None:
+                found[name] = (score, f"scored after {shown[i]}" if i < last else "")
+    return found
 
 
 def _data(data: TaskData) -> str:

@@ -75,9 +75,10 @@ def session_of(trainer: DriftTrainer) -> dict[str, Any]:
     learned = [name for name in trainer.session if name in trainer.knowledge.names]
     if not learned:
         return {}
+    overruled = "num_train_epochs" if trainer.args.max_steps > 0 else "max_steps"
     return {
         "session": learned,
-        "training": {name: getattr(trainer.args, name) for name in SETTINGS},
+        "training": {name: getattr(trainer.args, name) for name in SETTINGS if name != overruled},
         "command": command(sys.argv),
         "hardware": hardware(),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},

@@ -1,8 +1,9 @@
 import sys
+from contextlib import nullcontext
 
 import pytest
 
-from hf_lifelong.evaluation import AccuracyMatrix, plot_accuracy, plot_matrix
+from hf_lifelong.evaluation import AccuracyMatrix, plot_accuracy, plot_matrix, plots
 
 RIVAL = ("one LoRA, trained on task after task", [[0.9], [0.4, 0.6], [0.1, 0.2, 0.9]])
 
@@ -41,6 +42,18 @@ def test_names_are_no_formulas_and_gaps_are_no_error(tmp_path, recwarn):
     assert is_png(tmp_path / "matrix.png")
     assert is_png(tmp_path / "accuracy.png")
     assert not recwarn.list
+
+
+def test_tasks_that_were_not_scored_last_are_told(three, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    monkeypatch.setattr(plots, "drawn", lambda path, size: nullcontext(figure))
+    three.replace_last({"topics": 0.9})
+    plot_matrix(three, tmp_path / "matrix.png")
+    axes = figure.axes[0]
+    assert [text.get_text() for text in axes.texts][-3:] == ["–", "–", "0.900"]
+    assert axes.get_title().endswith("average accuracy ↑ 0.900 over 1 of 3 tasks")
 
 
 def test_refusals_write_nothing(three, tmp_path):

@@ -4,7 +4,7 @@ import re
 from dataclasses import fields, replace
 
 import pytest
-from card_helpers import HEADINGS, check_whole, headings, matches, results
+from card_helpers import HEADINGS, check_whole, headings, matches
 
 from hf_lifelong.evaluation import AccuracyMatrix
 from hf_lifelong.hub import CardFacts, model_card
@@ -152,14 +152,23 @@ def test_every_number_of_tasks(stream, encoder_config, count):
     assert ("BWT ↑" in text) == ("| forgetting ↓" in text) == ("retrieval accuracy ↑" in text) == (count > 1)
     assert ("abstain=True" in text) == (count > 1)
     assert text.count(f"| accuracy ↑ | {' | '.join(f'task-{i}' for i in range(count))} |") == 1
-    assert ("accuracy now ↑" in text) == (count == 15)
+    assert ("| accuracy ↑ |\n" in text) == (count == 15)
+
+
+def test_scores_from_before_the_last_task_say_so(stream, encoder_config):
+    knowledge = stream(4)
+    matrix = AccuracyMatrix.from_dict(knowledge.scores)
+    matrix.replace_last({"task-3": 0.5})
+    knowledge.scores = matrix.to_dict()
+    text = check_whole(model_card(knowledge, encoder_config))
+    assert " 0.930 (scored after task-2) |" in text and " 0.500 |" in text
 
 
 def test_different_metrics_are_named_for_each_task(stream, encoder_config):
     knowledge = stream(4)
     knowledge.scores["metrics"][1] = "f1"
     text = check_whole(model_card(knowledge, encoder_config))
-    assert "score now ↑" in text and " 0.930 (f1) |" in text and " 0.950 (accuracy) |" in text
+    assert "| score ↑ |\n" in text and " 0.930 (f1) |" in text and " 0.950 (accuracy) |" in text
     assert "|  | task-0 (accuracy ↑) | task-1 (f1 ↑) | task-2 (accuracy ↑) |" in text
 
 
@@ -215,7 +224,11 @@ def test_partly_measured_scores_say_so(two_tasks, two_facts, encoder_config):
     text = check_whole(card)
     assert "1 of 2 tasks was scored" in text and "| after squad | · | 0.500 |" in text
     assert "BWT" not in text and "oracle" not in text
-    assert [key for key in results(card) if key[0] != "continual-learning"] == [("question-answering", "squad", "f1")]
+    found = [r for r in card.data.eval_results if r.task_type != "continual-learning"]
+    assert [(r.dataset_config, r.metric_name, r.metric_value) for r in found] == [
+        ("sst2", "accuracy (scored after sst2)", 0.9),
+        ("squad", "f1", 0.5),
+    ]
     two_tasks.scores = matrix.without("squad").to_dict()
     assert "1 of 2 tasks was scored" in str(model_card(two_tasks, encoder_config, two_facts))
 

@@ -47,12 +47,18 @@ def test_nothing_is_missing_for_the_tasks_of_an_earlier_session(two_sessions, tm
     assert "| sentiment_sentences, 54 rows |" in rows[0] and "| squad, 22 rows |" in rows[1]
     assert len(rows) == 2 and set(rows) < set(after.splitlines())
     assert "1 of 3 tasks was scored" in after
-    results = {r.dataset_config: r for r in ModelCard(after).data.eval_results if r.metric_type == "average_accuracy"}
-    assert list(results) == ["1 of 3 tasks"]
+    found = ModelCard(after).data.eval_results
+    assert [(r.dataset_config, r.metric_name) for r in found[:4]] == [
+        ("sentiment", "accuracy (scored after answers)"),
+        ("answers", "f1 (scored after answers)"),
+        ("topics", "accuracy"),
+        ("1 of 3 tasks", "average accuracy"),
+    ]
 
 
 def test_settings_are_said_to_be_of_the_last_session(two_sessions, tmp_path):
     before, after = (Path(tmp_path, folder, "README.md").read_text() for folder in ("first", "second"))
+    assert "`max_steps` 4" in before and "num_train_epochs" not in before
     assert "`learning_rate` 0.001" in before and "last session" not in before
     assert "`learning_rate` 0.002" in after and "0.001" not in after
     assert "## Training\n\nOf the last session, which learned **topics**." in after
