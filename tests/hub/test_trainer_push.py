@@ -94,7 +94,9 @@ def test_learning_on_from_the_hub_keeps_history(hub, prepare):  # noqa: F811
     card = ModelCard(files(hub)["README.md"].decode())
     assert card.data.license == "mit" and card.data.language == ["en"]
     assert knowledge_of(trainer.model).names == ["first", "second"]
-    assert "first" in card.content and "second" in card.content
+    for name in ("first", "second"):
+        assert f"| **{name}** |" in card.content and f"| of it {name} |" in card.content
+    assert card.content.count("| 18 rows |") == 2 and "which learned **second**" in card.content
 
 
 def test_branch_and_privacy(hub, prepare):  # noqa: F811
