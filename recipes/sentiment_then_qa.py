@@ -264,9 +264,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     show(args.output_dir, tokenizer, tasks, recipe)
     seconds = round(time.time() - start)
     print(f"\nThe adapter is in {args.output_dir}. {seconds} seconds.")
-    adapter = adapter_record(trainer, seconds=seconds)
     record = {"name": "sentiment_then_qa", "seconds": seconds, "summary": scores, "matrix": matrix.to_dict()}
-    write_json(Path(args.output_dir) / "recipe_scores.json", {**record, "plain_lora": plain, "adapter": adapter})
+    kept = {"plain_lora": plain, "adapter": adapter_record(trainer)}
+    write_json(Path(args.output_dir) / "recipe_scores.json", {**record, **kept})
     return scores
 
 
