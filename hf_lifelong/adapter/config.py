@@ -9,7 +9,7 @@ from typing import Any
 from peft import PeftConfig
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 
-from ..files import check_tensors_file
+from ..files import read_header
 from ..knowledge import KnowledgeBase
 from .registration import drift_type
 
@@ -161,7 +161,7 @@ class DriftAdapterConfig(PeftConfig):
         config = super().from_pretrained(pretrained_model_name_or_path, subfolder, **kwargs)
         tensors = Path(pretrained_model_name_or_path, subfolder or "", SAFETENSORS_WEIGHTS_NAME)
         if tensors.is_file():
-            check_tensors_file(tensors)
+            read_header(tensors)
         return config
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,0 +1,242 @@
+"""What a saved adapter must be: all that can be checked of it before a base is loaded or a tensor is read.
+
+Files of an adapter may come from anybody. They are read as safetensors and JSON only, none larger than stated here;
+nothing in them names a file that is then opened, and no code comes along.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from ..evaluation import AccuracyMatrix
+from ..files import LARGEST_HEADER, LARGEST_JSON, DamagedFileError, Header, read_header, read_json
+from ..knowledge import KnowledgeBase, ManifestError
+from .transfer import CARD, CONFIG, MATRIX, TENSORS, TOKENIZER
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+TOKENIZER_CONFIG = "tokenizer_config.json"
+# A vocabulary of 260,000 tokens takes 34 MB.
+LARGEST_TOKENIZER = 100_000_000
+LARGEST_CARD = 10_000_000
+# No base is known whose layers are wider than 9 times its hidden states.
+WIDEST = 64
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+# Of which sizes the tensors are: of an injected layer, and of the root.
+_LAYER = {
+    "drift_A": ("r", "in"),
+    "drift_B": ("out", "r"),
+    "drift_bank_A": ("members", "r", "in"),
+    "drift_bank_B": ("members", "out", "r"),
+}
+_ROOT = {
+    "drift_head_weight": ("open", "hidden"),
+    "drift_head_bias": ("open",),
+    "drift_bank_head_weight": ("rows", "hidden"),
+    "drift_bank_head_bias": ("rows",),
+    "drift_signature_mean": ("tasks", "features"),
+    "drift_signature_factor": ("tasks", "rank", "features"),
+    "drift_signature_diagonal": ("tasks", "features"),
+}
+_PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True)
+class SavedAdapter:
+    """A lifelong adapter on this disk, checked as far as it can be without its base.
+
+    Args:
+        folder (`Path`): Where it lies; of the Hub, in the cache.
+        config (`dict`): What its `adapter_config.json` holds.
+        knowledge (`KnowledgeBase`): Its manifest; empty before the first task.
+        sizes (`Mapping[str, int]`): Bytes of each of its files, by name.
+        repo_id (`str`, *optional*): Its repository; `None` for a folder.
+        revision (`str`, *optional*): The branch, tag or commit that was asked for; `None` for a folder.
+        commit (`str`, *optional*): The commit that this is; `None` for a folder.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    knowledge: KnowledgeBase
+    sizes: Mapping[str, int]
+    repo_id: str | None = None
+    revision: str | None = None
+    commit: str | None = None
+
+
+def is_ours(name: str) -> bool:
+    return "/" not in name and any(fnmatch(name, ours) for ours in (CONFIG, TENSORS, CARD, *MATRIX, *TOKENIZER))
+
+
+def _most(name: str) -> float:
+    """Bytes that a file may have."""
+    if name == TENSORS:
+        return math.inf  # as many as its header accounts for, which is checked beside the manifest
+    if name in (CONFIG, MATRIX[0]):
+        return LARGEST_JSON
+    return LARGEST_CARD if name in (CARD, MATRIX[1]) else LARGEST_TOKENIZER
+
+
+def check_files(where: str | Path, sizes: Mapping[str, int], there: Mapping[str, Any]) -> None:
+    """Refuses an adapter that lacks a file, and files that are too large (`DamagedFileError`)."""
+    for name in (CONFIG, TENSORS):
+        if name in sizes:
+            continue
+        pickles = sorted(other for other in there if any(fnmatch(other, pattern) for pattern in PICKLES))
+        instead = f"; `{pickles[0]}` is not read, because a pickle can run code" if pickles and name == TENSORS else ""
+        raise DamagedFileError(f"{where}/{name}", f"it is missing or no file{instead}")
+    for name, size in sizes.items():
+        if size > _most(name):
+            raise DamagedFileError(f"{where}/{name}", f"it has {size:,} bytes, more than the {_most(name):,} allowed")
+
+
+def read_saved(folder: Path, repo_id: str | None = None, revision: str | None = None) -> SavedAdapter:
+    """Checks an adapter that lies in a folder."""
+    there = {file.name: file for file in folder.iterdir()}
+    ours = {name: file for name, file in sorted(there.items()) if is_ours(name) and file.is_file()}
+    sizes = {name: file.stat().st_size for name, file in ours.items()}
+    check_files(folder, sizes, there)
+    # In the cache of the Hub a snapshot links to the blobs of its repository.
+    home = folder.resolve().parents[1] if folder.resolve().parent.name == "snapshots" else folder.resolve()
+    for file in ours.values():
+        if not file.resolve().is_relative_to(home):
+            raise DamagedFileError(file, "it is a link that leads out of the adapter's folder")
+    config, knowledge = read_config(folder / CONFIG, from_hub=repo_id is not None)
+    check_header(folder / TENSORS, read_header(folder / TENSORS), knowledge, config, sizes[TENSORS])
+    _check_tokenizer(folder / TOKENIZER_CONFIG)
+    commit = folder.name if repo_id is not None else None
+    return SavedAdapter(folder, config, knowledge, sizes, repo_id, revision, commit)
+
+
+def read_config(path: Path, from_hub: bool) -> tuple[dict[str, Any], KnowledgeBase]:
+    """Configuration and manifest of an adapter."""
+    config = read_json(path, LARGEST_JSON)
+    try:
+        _check_config(config, from_hub)
+        knowledge = KnowledgeBase() if config["knowledge"] is None else KnowledgeBase.from_dict(config["knowledge"])
+        if knowledge.tasks:
+            _check_base(knowledge.base)
+        if knowledge.scores is not None:
+            AccuracyMatrix.from_dict(knowledge.scores)
+    except ValueError as error:
+        raise ManifestError(f"`{path}`: {error}") from error
+    return config, knowledge
+
+
+def _check_config(config: Any, from_hub: bool) -> None:
+    """Refuses what is no configuration of a lifelong adapter, and what it must not hold (`ManifestError`)."""
+    if not isinstance(config, dict) or config.get("peft_type") != "DRIFT" or "knowledge" not in config:
+        raise ManifestError("it is the configuration of no lifelong adapter (`peft_type` must be `DRIFT`)")
+    for key in ("auto_mapping", "auto_map"):
+        if config.get(key) is not None:
+            raise ManifestError(f"`{key}` asks for code of elsewhere, which is never run; it must be null")
+    base = config.get("base_model_name_or_path")
+    if not isinstance(base, str) or not base or not base.isprintable():
+        raise ManifestError(f"`base_model_name_or_path` must name the base, not {base!r}")
+    if from_hub and not _is_repo_id(base):
+        raise ManifestError(
+            f"`base_model_name_or_path` is {base!r}; an adapter of the Hub must name its base by a name on the Hub, "
+            "not by a place on this machine"
+        )
+    revision = config.get("revision")
+    if revision is not None and (not isinstance(revision, str) or not re.fullmatch(r"\w+([./-]\w+)*", revision)):
+        raise ManifestError(f"`revision` must be a branch, tag or commit of the base, not {revision!r}")
+    for key in ("r", "signature_rank", "signature_size"):
+        value = config.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 2**31:
+            raise ManifestError(f"`{key}` must be a positive integer, not {value!r}")
+
+
+def _is_repo_id(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    # A folder of that name would be loaded instead.
+    return not os.path.exists(name)
+
+
+def _check_base(base: Mapping[str, Any]) -> None:
+    """Refuses a manifest that says nothing useful of its base (`ManifestError`)."""
+    for key in ("hidden_size", "layers"):
+        value = base.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 2**31:
+            raise ManifestError(f"`knowledge.base.{key}` must be a positive integer, not {value!r}")
+    if not isinstance(base.get("model_type"), str):
+        raise ManifestError(f"`knowledge.base.model_type` must be a string, not {base.get('model_type')!r}")
+    if base.get("dtype") not in DTYPES:
+        raise ManifestError(f"`knowledge.base.dtype` must be one of {list(DTYPES)}, not {base.get('dtype')!r}")
+
+
+def check_header(
+    where: str | Path, header: Header, knowledge: KnowledgeBase, config: Mapping[str, Any], size: int
+) -> None:
+    """Refuses tensors that are not those of the manifest, by their names, dtypes and shapes (`DamagedFileError`).
+
+    Widths of layers are only known with the base; here they must agree with each other and be no wider than any base.
+    """
+    modules: dict[str, dict[str, tuple[int, ...]]] = {"lifelong": {}}
+    for name, (dtype, shape) in header.items():
+        module, _, part = name.removeprefix(_PREFIX).rpartition(".")
+        if part not in (_ROOT if module == "lifelong" else _LAYER):
+            raise _misfit(where, f"`{name}` is surplus")
+        if dtype != "F32":
+            raise _misfit(where, f"`{name}` is {dtype}, it must be F32")
+        modules.setdefault(module, {})[part] = shape
+    hidden = knowledge.base.get("hidden_size")
+    known = {
+        "r": config["r"],
+        "members": knowledge.member_offsets[-1],
+        "rows": knowledge.head_rows,
+        "tasks": len(knowledge.tasks),
+        "rank": config["signature_rank"],
+    }
+    if hidden is not None:
+        known |= {"hidden": hidden, "features": min(len(knowledge.depths) * hidden, config["signature_size"])}
+    for module, parts in modules.items():
+        sizes = dict(known)
+        for part, symbols in (_ROOT if module == "lifelong" else _LAYER).items():
+            if part not in parts:
+                raise _misfit(where, f"`{module}.{part}` is missing")
+            if len(parts[part]) != len(symbols):
+                raise _misfit(
+                    where, f"`{module}.{part}` has shape {parts[part]}, it must have {len(symbols)} dimensions"
+                )
+            for symbol, found in zip(symbols, parts[part], strict=True):
+                wanted = sizes.setdefault(symbol, found)
+                if found != wanted:
+                    raise _misfit(where, f"`{module}.{part}` has shape {parts[part]}, {found} must be {wanted}")
+        if hidden is not None and max(sizes.get("in", 0), sizes.get("out", 0)) > WIDEST * hidden:
+            raise _misfit(where, f"`{module}` is more than {WIDEST} times as wide as the base")
+    taken = sum(4 * math.prod(shape) for _, shape in header.values())
+    if not taken <= size <= taken + LARGEST_HEADER + 8:
+        raise _misfit(where, f"its tensors take {taken:,} bytes, the file has {size:,}")
+
+
+def _misfit(where: str | Path, reason: str) -> DamagedFileError:
+    return DamagedFileError(where, f"{reason}, to fit `{CONFIG}`")
+
+
+def _check_tokenizer(path: Path) -> None:
+    """Refuses a tokenizer that asks for code or names files (`ManifestError`)."""
+    if not path.is_file():
+        return
+    config = read_json(path, LARGEST_JSON)
+    if not isinstance(config, dict):
+        raise ManifestError(f"`{path}` must hold an object, not {type(config).__name__}")
+    for key, value in config.items():
+        if key == "auto_map" and value is not None:
+            raise ManifestError(f"`{path}`: `auto_map` asks for code of elsewhere, which is never run")
+        # Tokenizers take these for the paths of their files.
+        if key.endswith(("_file", "_files")) and key != "special_tokens_map_file" and value:
+            raise ManifestError(f"`{path}`: `{key}` names a file ({value!r:.60}), and no file is opened that way")

@@ -1,0 +1,78 @@
+"""Loading a lifelong adapter with its base and tokenizer, from a folder or from the Hub, in one call."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+
+from .adapter import DriftAdapterConfig
+from .hub import SavedAdapter, pull
+
+
+def load(
+    adapter: SavedAdapter | str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    dtype: torch.dtype | str | None = None,
+    device_map: Any = None,
+    load_in_4bit: bool = False,
+    trainable: bool = False,
+) -> tuple[PeftModel, PreTrainedTokenizerBase]:
+    """Loads a lifelong adapter, the base that it names, and its tokenizer.
+
+    The adapter is checked before anything else is fetched (see [`hub.pull`]). The base is read as safetensors, and no
+    code that comes with a base or a tokenizer is run.
+
+    Args:
+        adapter (`SavedAdapter`, `str` or `Path`): What [`hub.pull`] returned, or what it takes: a folder or a
+            repository on the Hub.
+        revision (`str`, *optional*): Branch, tag or commit of the adapter's repository.
+        token (`str`, *optional*): For private repositories.
+        dtype (`torch.dtype` or `str`, *optional*): Of the base. By default float32 on a CPU, and on a GPU the dtype
+            that the adapter was trained with.
+        device_map (*optional*): Where the base is put, as in transformers; by default the GPU, where there is one.
+        load_in_4bit (`bool`): Whether the base is quantised to 4 bits (NF4) as it is loaded.
+        trainable (`bool`): Whether the model can go on learning.
+
+    Returns:
+        The model and its tokenizer: the one saved with the adapter, or else that of the base.
+
+    Raises:
+        ValueError: as [`hub.pull`], or when adapter and base do not fit each other; names the file or the field.
+        OSError: when adapter, base or tokenizer cannot be fetched.
+    """
+    saved = adapter if isinstance(adapter, SavedAdapter) else pull(adapter, revision=revision, token=token)
+    config = DriftAdapterConfig.from_pretrained(str(saved.folder))
+    on_gpu = torch.cuda.is_available() if device_map is None else device_map not in ("cpu", {"": "cpu"})
+    if dtype is None:
+        dtype = saved.knowledge.base.get("dtype", "float32") if on_gpu else "float32"
+    options: dict[str, Any] = {"trust_remote_code": False, "revision": config.revision, "token": token}
+    name = str(config.base_model_name_or_path)
+    kind = AutoModelForCausalLM if config.task_type == "CAUSAL_LM" else AutoModel
+    base = kind.from_pretrained(
+        name,
+        dtype=dtype,
+        device_map={"": torch.cuda.current_device()} if device_map is None and on_gpu else device_map,
+        quantization_config=_four_bits(dtype) if load_in_4bit else None,
+        use_safetensors=True,
+        **options,
+    )
+    model = PeftModel.from_pretrained(base, str(saved.folder), config=config, is_trainable=trainable)
+    if saved.sizes.keys() & {"tokenizer.json", "tokenizer_config.json"}:
+        tokenizer = AutoTokenizer.from_pretrained(str(saved.folder), trust_remote_code=False)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+    return model, tokenizer
+
+
+def _four_bits(dtype: torch.dtype | str) -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype,
+    )
