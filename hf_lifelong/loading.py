@@ -6,8 +6,15 @@ import os
 from typing import Any
 
 import torch
-from peft import PeftModel
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from peft import PeftModel, prepare_model_for_kbit_training
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from .adapter import DriftAdapterConfig
 from .hub import SavedAdapter, pull
@@ -51,23 +58,48 @@ def load(
     on_gpu = torch.cuda.is_available() if device_map is None else device_map not in ("cpu", {"": "cpu"})
     if dtype is None:
         dtype = saved.knowledge.base.get("dtype", "float32") if on_gpu else "float32"
-    options: dict[str, Any] = {"trust_remote_code": False, "revision": config.revision, "token": token}
+    options: dict[str, Any] = {"revision": config.revision, "token": token}
     name = str(config.base_model_name_or_path)
-    kind = AutoModelForCausalLM if config.task_type == "CAUSAL_LM" else AutoModel
-    base = kind.from_pretrained(
+    base = load_base(
         name,
+        config.task_type,
         dtype=dtype,
         device_map={"": torch.cuda.current_device()} if device_map is None and on_gpu else device_map,
-        quantization_config=_four_bits(dtype) if load_in_4bit else None,
-        use_safetensors=True,
+        load_in_4bit=load_in_4bit,
+        trainable=trainable,
         **options,
     )
     model = PeftModel.from_pretrained(base, str(saved.folder), config=config, is_trainable=trainable)
     if saved.sizes.keys() & {"tokenizer.json", "tokenizer_config.json"}:
         tokenizer = AutoTokenizer.from_pretrained(str(saved.folder), trust_remote_code=False)
     else:
-        tokenizer = AutoTokenizer.from_pretrained(name, **options)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False, **options)
     return model, tokenizer
+
+
+def load_base(
+    name: str,
+    task_type: str | None,
+    *,
+    dtype: torch.dtype | str,
+    load_in_4bit: bool = False,
+    trainable: bool = False,
+    **options: Any,
+) -> PreTrainedModel:
+    """Loads the base of an adapter: without head, or, where `task_type` is `"CAUSAL_LM"`, as a language model.
+
+    Args:
+        name (`str`): Id on the Hub or folder.
+        task_type (`str`, *optional*): As in [`DriftAdapterConfig`].
+        dtype, load_in_4bit, trainable: As in [`load`].
+        options: For `from_pretrained`, such as `revision`, `token` and `device_map`.
+    """
+    kind = AutoModelForCausalLM if task_type == "CAUSAL_LM" else AutoModel
+    quantised = {"quantization_config": _four_bits(dtype)} if load_in_4bit else {}
+    base = kind.from_pretrained(
+        name, dtype=dtype, use_safetensors=True, trust_remote_code=False, **quantised, **options
+    )
+    return prepare_model_for_kbit_training(base) if load_in_4bit and trainable else base
 
 
 def _four_bits(dtype: torch.dtype | str) -> BitsAndBytesConfig:
