@@ -93,10 +93,8 @@ def task_size(trainer: DriftTrainer, name: str) -> int:
 
 
 def command(argv: list[str]) -> str | None:
-    """The command line of a script, or of ours; `None` in a notebook or a shell, whose own says nothing."""
+    """The command line of a script; `None` in a notebook or a shell, whose own says nothing."""
     script = Path(argv[0]) if argv else Path()
-    if script.name == "hf-lifelong" or script.parts[-2:] == ("hf_lifelong", "__main__.py"):
-        return f"hf-lifelong {shlex.join(argv[1:])}"
     if script.suffix != ".py" or "ipykernel" in script.name:
         return None
     return f"python {shlex.join(argv)}"
