@@ -1,9 +1,10 @@
 """The Hub: the model card, pushing, and fetching."""
 
 from .card import CardFacts, TaskFacts, model_card
-from .pull import PullError, pull
+from .errors import PullError, PushConflictError, PushError
+from .pull import pull
 from .saved import SavedAdapter
-from .transfer import PushConflictError, PushError, push_to_hub
+from .transfer import push_to_hub
 
 __all__ = [
     "CardFacts",

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
 from huggingface_hub import HfApi, ModelInfo, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, SafetensorsParsingError
+from huggingface_hub.errors import HFValidationError, SafetensorsParsingError
 from huggingface_hub.errors import HTTPError as TransportError
 from huggingface_hub.utils import validate_repo_id
 
 from ..files import DamagedFileError, Header
-from .saved import SavedAdapter, check_files, check_header, is_ours, read_config, read_saved
-from .transfer import CONFIG, TENSORS
+from .errors import PullError, reason_of
+from .saved import CONFIG, TENSORS, SavedAdapter, check_files, check_header, is_ours, read_config, read_saved
 
-
-class PullError(OSError):
-    """An adapter cannot be fetched: says why, and what to do."""
+logger = logging.getLogger(__name__)
 
 
 def pull(name: str | os.PathLike[str], *, revision: str | None = None, token: str | None = None) -> SavedAdapter:
@@ -57,19 +56,17 @@ def _fetch(repo_id: str, revision: str, token: str | None) -> Path:
     """Puts an adapter into the cache; returns its folder there."""
     api = HfApi(token=token)
     try:
-        info = api.model_info(repo_id, revision=revision, files_metadata=True)
-        return _download(api, info, revision)
-    except (OfflineModeIsEnabled, TransportError) as error:
+        return _download(api, api.model_info(repo_id, revision=revision, files_metadata=True), revision)
+    except PullError:
+        raise
+    # The client wraps what stops the download of a large file into a RuntimeError.
+    except (OSError, TransportError, RuntimeError) as error:
+        status, reason = reason_of(error)
         cached = try_to_load_from_cache(repo_id, CONFIG, revision=revision)
-        if isinstance(cached, str):
+        if isinstance(cached, str) and (status is None or status >= 500):
+            logger.warning(f"`{repo_id}` is taken from the cache, because the Hub did not answer ({reason}).")
             return Path(cached).parent
-        raise PullError(
-            f"`{repo_id}` was not loaded: the Hub cannot be reached, and the cache does not hold it. Load it once "
-            f"while connected ({_one_line(error)})."
-        ) from error
-    except HfHubHTTPError as error:
-        advice = ADVICE.get(error.response.status_code, "Try again when the Hub can be reached.")
-        raise PullError(f"`{repo_id}` was not loaded. {advice} ({_one_line(error)})") from error
+        raise PullError(f"`{repo_id}` was not loaded. {ADVICE.get(status or 0, OTHERWISE)} ({reason})") from error
 
 
 ADVICE = {
@@ -78,10 +75,7 @@ ADVICE = {
     404: "Check the name and `revision`, and that your token may see a private repository.",
     429: "Too many requests were made; wait and try again.",
 }
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+OTHERWISE = "It is not in the cache either; try again when the Hub can be reached."
 
 
 def _download(api: HfApi, info: ModelInfo, revision: str) -> Path:
@@ -107,4 +101,4 @@ def _remote_header(api: HfApi, info: ModelInfo) -> Header:
         found = api.parse_safetensors_file_metadata(info.id, TENSORS, revision=info.sha)
         return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in found.tensors.items()}
     except (SafetensorsParsingError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DamagedFileError(f"{info.id}/{TENSORS}", f"its header cannot be read ({_one_line(error)})") from error
+        raise DamagedFileError(f"{info.id}/{TENSORS}", f"its header cannot be read ({error})") from error

@@ -21,8 +21,25 @@ from huggingface_hub.utils import validate_repo_id
 from ..evaluation import AccuracyMatrix
 from ..files import LARGEST_HEADER, LARGEST_JSON, DamagedFileError, Header, read_header, read_json
 from ..knowledge import KnowledgeBase, ManifestError
-from .transfer import CARD, CONFIG, MATRIX, TENSORS, TOKENIZER
 
+CONFIG = "adapter_config.json"
+TENSORS = "adapter_model.safetensors"
+CARD = "README.md"
+MATRIX = ("accuracy_matrix.json", "accuracy_matrix.png")
+# Named, not excluded: a folder that was trained in also holds `training_args.bin`, checkpoints, logs and more.
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.*.model",
+)
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 TOKENIZER_CONFIG = "tokenizer_config.json"
 # A vocabulary of 260,000 tokens takes 34 MB.
@@ -72,6 +89,13 @@ class SavedAdapter:
     repo_id: str | None = None
     revision: str | None = None
     commit: str | None = None
+
+
+def manifest_of(config: Any) -> KnowledgeBase | None:
+    """The manifest in an adapter's configuration, empty before the first task; `None` for another kind of adapter."""
+    if not isinstance(config, dict) or "knowledge" not in config:
+        return None
+    return KnowledgeBase.from_dict(config["knowledge"]) if config["knowledge"] is not None else KnowledgeBase()
 
 
 def is_ours(name: str) -> bool:

@@ -1,12 +1,10 @@
 """Fetching adapters from a folder or a local Hub, and loading them with base and tokenizer."""
 
-import pytest
-import torch
 from hub_server import hub  # noqa: F401
 from test_transfer import REPO, answers, base, encode, learn, make, same  # noqa: F401
 
 from hf_lifelong import knowledge_of
-from hf_lifelong.hub import PullError, SavedAdapter, pull, push_to_hub
+from hf_lifelong.hub import pull, push_to_hub
 from hf_lifelong.loading import load
 
 

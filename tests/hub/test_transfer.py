@@ -268,6 +268,17 @@ def test_every_file_regular_with_xet_in_place(hub, make, tokenizer, monkeypatch)
     same(answers(auto(REPO), encode(tokenizer)), answers(model, encode(tokenizer)))
 
 
+def test_a_pickle_on_the_hub_is_not_fetched_by_peft(hub, make, base):  # noqa: F811
+    push_to_hub(make("films"), REPO)
+    files = hub.repos[REPO].files()
+    hub.write("other/pickled", {"adapter_config.json": files["adapter_config.json"], "adapter_model.bin": b"pickle"})
+    hub.requests.clear()
+    for load in (auto, lambda name: PeftModel.from_pretrained(AutoModel.from_pretrained(base), name)):
+        with pytest.raises(ValueError, match=r"`other/pickled` has no `adapter_model.safetensors`"):
+            load("other/pickled")
+    assert not [path for _, path in hub.requests if path.endswith(".bin") and "pickled" in path]
+
+
 # Refused before anything is sent
 
 
@@ -350,12 +361,60 @@ def test_a_newer_commit_of_somebody_else_is_a_conflict(hub, make):  # noqa: F811
 
 
 def test_two_who_learn_on_from_the_same_adapter_do_not_overwrite_each_other(hub, make):  # noqa: F811
-    push_to_hub(make("films"), REPO)
-    forget_pushes()
+    first = push_to_hub(make("films"), REPO).oid
     ours, theirs = auto(REPO, is_trainable=True), auto(REPO, is_trainable=True)
     push_to_hub(learn(theirs, "news", seed=5), REPO)
-    conflicts(hub, r"learned \['news'\]", learn(ours, "answers", seed=6))
-    same_name = learn(auto(REPO, revision=hub.repos[REPO].history()[1].oid, is_trainable=True), "news", seed=7)
+    conflicts(hub, f"not to {first} that this push follows", learn(ours, "answers", seed=6))
+    same_name = learn(auto(REPO, revision=first, is_trainable=True), "news", seed=7)
+    conflicts(hub, f"not to {first} that this push follows", same_name)
+    assert knowledge_of(auto(REPO)).names == ["films", "news"]
+
+
+@pytest.mark.parametrize("route", ["AutoPeftModel", "PeftModel", "load_adapter"])
+def test_what_was_loaded_from_the_hub_follows_the_commit_that_it_was(hub, make, base, route):  # noqa: F811
+    pushed = push_to_hub(make("films"), REPO, card=CARD).oid
+    fresh = AutoModel.from_pretrained(base, dtype=torch.float32)
+    if route == "AutoPeftModel":
+        model = auto(REPO, is_trainable=True)
+    elif route == "PeftModel":
+        model = PeftModel.from_pretrained(fresh, REPO, is_trainable=True)
+    else:
+        model = PeftModel.from_pretrained(fresh, REPO, adapter_name="other")
+        model.load_adapter(REPO, "default", is_trainable=True)
+        model.set_adapter("default")
+    assert model.peft_config["default"].loaded_from == (REPO, "main", pushed)
+    hub.write(REPO, {"README.md": "Improved by a colleague"})
+    conflicts(hub, f"not to {pushed} that this push follows", learn(model, "news", seed=1), card=CARD)
+    assert hub.repos[REPO].files()["README.md"] == b"Improved by a colleague"
+
+
+def test_another_branch_than_the_loaded_one_is_compared_by_its_tasks(hub, make):  # noqa: F811
+    push_to_hub(make("films"), REPO)
+    push_to_hub(make("films"), REPO, revision="trial")
+    hub.write(REPO, {"README.md": "New"}, ref="trial")
+    model = learn(auto(REPO, is_trainable=True), "news", seed=1)
+    push_to_hub(model, REPO, revision="trial")
+    assert hub.repos[REPO].files("trial")["README.md"] == b"New"
+    other = learn(auto(REPO, is_trainable=True), "answers", seed=2)
+    with pytest.raises(PushConflictError, match=r"learned \['news'\]"):
+        push_to_hub(other, REPO, revision="trial")
+    push_to_hub(other, REPO)
+    assert knowledge_of(auto(REPO)).names == ["films", "answers"]
+
+
+def test_where_it_was_loaded_from_is_not_saved_with_it(hub, make, tmp_path):  # noqa: F811
+    push_to_hub(make("films"), REPO)
+    auto(REPO).save_pretrained(tmp_path)
+    assert "loaded_from" not in (tmp_path / "adapter_config.json").read_text()
+    assert DriftAdapterConfig.from_pretrained(str(tmp_path)).loaded_from is None
+
+
+def test_two_trained_from_one_folder_do_not_overwrite_each_other(hub, make, tmp_path):  # noqa: F811
+    make("films").save_pretrained(tmp_path)
+    ours, theirs = auto(tmp_path, is_trainable=True), auto(tmp_path, is_trainable=True)
+    push_to_hub(learn(theirs, "news", seed=5), REPO)
+    conflicts(hub, r"learned \['news'\] of which", learn(ours, "answers", seed=6))
+    same_name = learn(auto(tmp_path, is_trainable=True), "news", seed=7)
     conflicts(hub, r"learned \['news'\].*another run", same_name)
     assert knowledge_of(auto(REPO)).names == ["films", "news"]
 
@@ -403,6 +462,25 @@ def test_a_commit_between_look_and_push_is_a_conflict(hub, make, monkeypatch):  
     with pytest.raises(PushConflictError, match="somebody else committed"):
         push_to_hub(model, REPO)
     assert hub.repos[REPO].history()[0].message == "by hand"
+
+
+@pytest.mark.parametrize("revision", ["main", "trial"])
+def test_a_refused_push_leaves_nothing_behind(hub, make, revision):  # noqa: F811
+    model = make("films")
+    with pytest.raises(PushConflictError, match="it has no commit 1234567"):
+        push_to_hub(model, REPO, parent_commit="1234567", revision=revision)
+    assert REPO not in hub.repos
+    push_to_hub(make("films", "news"), REPO)
+    with pytest.raises(PushConflictError, match=r"learned \['news'\]"):
+        push_to_hub(model, REPO, revision="trial")
+    assert set(hub.repos[REPO].refs) == {"main"}
+
+
+def test_a_huge_manifest_on_the_hub_is_not_read(hub, make):  # noqa: F811
+    hub.write(REPO, {"adapter_config.json": b" " * 33_000_000})
+    hub.requests.clear()
+    conflicts(hub, "has 33,000,000 bytes, more than the 32,000,000 that are read", make("films"))
+    assert not [path for _, path in hub.requests if REPO in path and path.endswith("adapter_config.json")]
 
 
 def test_a_public_repository_is_not_taken_for_a_private_one(hub, make):  # noqa: F811
