@@ -35,10 +35,10 @@ class Commands(TyperGroup):
         except BrokenPipeError:
             raise
         except TOLD as error:
-            if ctx.params["debug"]:
-                raise
-            message = error.args[0] if isinstance(error, KeyError) else error
-            typer.echo(f"Error: {' '.join(str(message).split())}", err=True)
+            message = " ".join(str(error.args[0] if isinstance(error, KeyError) else error).split())
+            if ctx.params["debug"] or (isinstance(error, KeyError) and " " not in message):
+                raise  # a key that comes without a sentence is a mistake of ours too
+            typer.echo(f"Error: {message}", err=True)
             raise typer.Exit(1) from error
 
 
@@ -267,12 +267,14 @@ def push(
     """
     from .hub import push_to_hub
     from .hub.transfer import CARD
+    from .hub.usage import addressed
 
-    card = folder / CARD
+    written = folder / CARD
+    card = addressed(written.read_text(encoding="utf-8"), repo_id, base_model) if written.is_file() else None
     commit = push_to_hub(
         folder,
         repo_id,
-        card=card.read_text(encoding="utf-8") if card.is_file() else None,
+        card=card,
         base_model=base_model,
         private=private or None,
         revision=revision,

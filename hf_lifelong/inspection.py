@@ -36,7 +36,7 @@ def describe(saved: SavedAdapter) -> dict[str, Any]:
     return {
         "name": saved.repo_id or str(saved.folder),
         "commit": saved.commit,
-        "base": {"name": config["base_model_name_or_path"], **knowledge.base},
+        "base": {**knowledge.base, "name": config["base_model_name_or_path"]},
         "task_type": config.get("task_type"),
         "trunk": knowledge.trunk,
         "r": config["r"],
@@ -71,15 +71,15 @@ def to_report(saved: SavedAdapter) -> str:
     """The same for people, in lines of text."""
     known = describe(saved)
     base, settings = known["base"], known["settings"]
-    shape = f" ({base['model_type']}, {base['layers']} layers of {base['hidden_size']}, {base['dtype']})"
     lines = [
         clean(known["name"], 200) + (f" at commit {known['commit']}" if known["commit"] else ""),
-        f"base:      {clean(base['name'], 200)}{shape if known['tasks'] else ''}",
+        f"base:      {clean(base['name'], 200)}",
         f"adapter:   rank {known['r']} above a trunk of {known['trunk']} layers, {size(known['size'])}",
-        f"retrieval: {settings['retrieval']}, answers {settings['answer']}",
+        f"retrieval: {clean(str(settings['retrieval']), 20)}, answers {clean(str(settings['answer']), 20)}",
     ]
     if not known["tasks"]:
         return "\n".join([*lines, "No task has been learned yet."])
+    lines[1] += f" ({base['model_type']}, {base['layers']} layers of {base['hidden_size']}, {base['dtype']})"
     members = sum(task["members"] for task in known["tasks"])
     lines += [f"{len(known['tasks'])} tasks in {len(known['groups'])} groups, {members} members:", ""]
     lines += _table(known["tasks"])

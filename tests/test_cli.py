@@ -403,7 +403,9 @@ def test_push_makes_one_commit_and_says_where(hub, learned, own, tiny_folder):  
     repo = hub.repos["me/new"]
     assert repo.private and [c.message for c in repo.history()] == ["Two tasks", "initial commit"]
     assert found == {"url": f"{hub.endpoint}/me/new/commit/{repo.refs['main']}", "commit": repo.refs["main"]}
-    assert repo.files()[ADAPTER[0]] == files(learned)[ADAPTER[0]] and b"films" in repo.files()["README.md"]
+    assert repo.files()[ADAPTER[0]] == files(learned)[ADAPTER[0]]
+    card = repo.files()["README.md"].decode()
+    assert 'folder = "me/new"\n' in card and f"\nbase_model: {BASE}\n" in card and "films" in card
     run("forget", own, "films", "--yes")
     said = run("push", own, "me/new", "--base-model", BASE, "--create-pr")
     assert said == f"{hub.endpoint}/me/new/discussions/1\n" and repo.refs["main"] == found["commit"]

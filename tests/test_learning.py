@@ -1,4 +1,4 @@
-"""The parser that `hf-lifelong learn` and recipes share, tasks as text, and what is refused before anything is loaded."""
+"""The parser that `hf-lifelong learn` and recipes share, and tasks as text: what is refused before a model is loaded."""
 
 import json
 from dataclasses import dataclass, field, fields
@@ -180,5 +180,5 @@ def test_a_sample_is_the_same_each_time_and_as_small_as_all_limits(rows):
 def test_a_data_set_that_cannot_be_loaded_is_named(tmp_path):
     (tmp_path / "broken.parquet").write_text("no parquet")
     for path in (tmp_path / "broken.parquet", tmp_path / "nothing", "me/nothing:config"):
-        with pytest.raises(ValueError, match="`dataset` of task `films` is .*, which cannot be loaded: "):
+        with pytest.raises(ValueError, match=r"`dataset` of task `films` is .*, which cannot be loaded: "):
             load(path)
