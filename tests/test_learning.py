@@ -1,4 +1,4 @@
-"""The parser that `hf-lifelong learn` and recipes share, and tasks as text: what is refused before a model is loaded."""
+"""The parser that `hf-lifelong learn` and recipes share, and tasks as text: what is refused before a model loads."""
 
 import json
 from dataclasses import dataclass, field, fields
