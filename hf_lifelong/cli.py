@@ -35,7 +35,7 @@ class Commands(TyperGroup):
         except BrokenPipeError:
             raise
         except TOLD as error:
-            message = " ".join(str(error.args[0] if isinstance(error, KeyError) else error).split())
+            message = _plain(str(error.args[0] if isinstance(error, KeyError) else error))
             if ctx.params["debug"] or (isinstance(error, KeyError) and " " not in message):
                 raise  # a key that comes without a sentence is a mistake of ours too
             typer.echo(f"Error: {message}", err=True)
@@ -176,9 +176,9 @@ def _batches(first: Any, rest: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _line(answer: dict[str, Any]) -> str:
-    text = answer["answer"]
-    words = [""] if text is None else text.split() if isinstance(text, str) else text
-    return "\t".join([answer["task"], f"{answer['score']:.3f}", " ".join(words)])
+    found = answer["answer"]
+    text = "" if found is None else found if isinstance(found, str) else " ".join(found)
+    return f"{_plain(answer['task'])}\t{answer['score']:.3f}\t{_plain(text)}"
 
 
 @app.command()
@@ -329,6 +329,11 @@ def estimate_memory(
         gradient_checkpointing=gradient_checkpointing,
     )
     typer.echo(_dump(found.to_dict(), indent=2) if as_json else str(found))
+
+
+def _plain(text: str) -> str:
+    """One line; what a file of elsewhere names must not steer the terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _dump(value: Any, indent: int | None = None) -> str:

@@ -141,7 +141,14 @@ def parse(
         ValueError: for values that an argument does not take.
     """
     classes = (LearnArguments, AdapterArguments, DriftTrainingArguments, *extra)
-    parser = _Parser(classes, prog=prog, description=description, allow_abbrev=False, formatter_class=_Formatter)
+    parser = _Parser(
+        classes,
+        prog=prog,
+        usage="%(prog)s [--config FILE] [--argument value ...]",
+        description=description,
+        allow_abbrev=False,
+        formatter_class=_Formatter,
+    )
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of the arguments below.")
     parser.set_defaults(**defaults(), **(given or {}))
     config = parser.file_of(argv)

@@ -8,7 +8,7 @@
 
 Each task is learned on its own data only. Both test sets are then answered without saying which task an input belongs
 to. Beside it, one LoRA is trained on task after task in the ordinary way, with the same data and steps. Arguments are
-those of `hf-lifelong learn`, and two more.
+those of `hf-lifelong learn` for a new adapter, and two more.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def read_arguments(argv: list[str]) -> tuple[Any, ...]:
         found = parse(argv, given=DEFAULTS | QUICK, **options)
     learning, adapter, training, _ = found
     generates = adapter.task_type == "CAUSAL_LM"
-    if learning.model_name_or_path is None and learning.adapter is None:
+    if learning.model_name_or_path is None:
         parent = Path(training.output_dir).parent
         packaged = packaged_language_model(parent / "smollm2-135m") if generates else packaged_encoder()
         learning.model_name_or_path = packaged

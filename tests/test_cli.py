@@ -126,9 +126,10 @@ def test_learn_goes_on_from_a_folder_and_from_the_hub(where, request, learned, d
     start = learned if where == "folder" else request.getfixturevalue("on_hub")
     keys = settings(data, start, "news", go_on=True, output_dir=str(tmp_path / "more"))
     keys["tasks"][0]["name"] = "more news"
-    run("learn", "--config", yaml_file(keys))
+    pushed = {"push_to_hub": True, "hub_model_id": "me/learner"} if where == "hub" else {}
+    run("learn", "--config", yaml_file({**keys, **pushed}))
     old, new = (load_file(folder / ADAPTER[0]) for folder in (learned, tmp_path / "more"))
-    assert pull(tmp_path / "more").knowledge.names == ["films", "news", "more news"]
+    assert pull("me/learner" if pushed else tmp_path / "more").knowledge.names == ["films", "news", "more news"]
     for name, tensor in old.items():
         if "bank" in name or "signature" in name:
             assert torch.equal(new[name][: len(tensor)], tensor), name
@@ -297,6 +298,7 @@ def test_inspect_cuts_long_lists_and_keeps_names_on_one_line(own):
     task |= {"name": name, "group": name}
     config["knowledge"]["scores"] = None
     (own / ADAPTER[1]).write_text(json.dumps(config))
+    assert "\x1b" not in run("predict", own, *TEXTS) + fails("export", own, "\x1b[31m", own / "lora")
     said = run("inspect", own)
     assert "\x1b" not in said and "No scores" in said and max(map(len, said.splitlines())) < 300
 
