@@ -6,11 +6,19 @@ import os
 from typing import Any
 
 import torch
+from huggingface_hub.errors import HTTPError as TransportError
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers.utils import find_adapter_config_file
 
 from .adapter import DriftAdapterConfig
-from .hub import SavedAdapter, pull
+from .adapter.checks import check_tasks
+from .adapter.config import LoadedFrom
+from .files import DamagedFileError
+from .hub import PullError, SavedAdapter, pull
+from .hub.errors import reason_of
+from .knowledge import ManifestError
 
 
 def load(
@@ -25,12 +33,12 @@ def load(
 ) -> tuple[PeftModel, PreTrainedTokenizerBase]:
     """Loads a lifelong adapter, the base that it names, and its tokenizer.
 
-    The adapter is checked before anything else is fetched (see [`hub.pull`]). The base is read as safetensors, and no
-    code that comes with a base or a tokenizer is run.
+    Adapter and tokenizer are checked before a base is fetched (see `hf_lifelong.hub.pull`). The base is read as
+    safetensors only, and no code that comes with a base or a tokenizer is run.
 
     Args:
-        adapter (`SavedAdapter`, `str` or `Path`): What [`hub.pull`] returned, or what it takes: a folder or a
-            repository on the Hub.
+        adapter (`SavedAdapter`, `str` or `Path`): What `hf_lifelong.hub.pull` returned, or what it takes: a folder, or
+            a repository on the Hub.
         revision (`str`, *optional*): Branch, tag or commit of the adapter's repository.
         token (`str`, *optional*): For private repositories.
         dtype (`torch.dtype` or `str`, *optional*): Of the base. By default float32 on a CPU, and on a GPU the dtype
@@ -40,39 +48,66 @@ def load(
         trainable (`bool`): Whether the model can go on learning.
 
     Returns:
-        The model and its tokenizer: the one saved with the adapter, or else that of the base.
+        The model, and its tokenizer: the one saved with the adapter, or else that of the base.
 
     Raises:
-        ValueError: as [`hub.pull`], or when adapter and base do not fit each other; names the file or the field.
-        OSError: when adapter, base or tokenizer cannot be fetched.
+        ValueError: as `hf_lifelong.hub.pull`, and when adapter and base do not fit each other; names the file or the
+            field.
+        PullError: when adapter, base or tokenizer cannot be fetched or read.
     """
     saved = adapter if isinstance(adapter, SavedAdapter) else pull(adapter, revision=revision, token=token)
-    config = DriftAdapterConfig.from_pretrained(str(saved.folder))
+    config = _config(saved)
+    options: dict[str, Any] = {"trust_remote_code": False, "revision": config.revision, "token": token}
+    tokenizer = _tokenizer(saved, options)
     on_gpu = torch.cuda.is_available() if device_map is None else device_map not in ("cpu", {"": "cpu"})
     if dtype is None:
         dtype = saved.knowledge.base.get("dtype", "float32") if on_gpu else "float32"
-    options: dict[str, Any] = {"trust_remote_code": False, "revision": config.revision, "token": token}
-    name = str(config.base_model_name_or_path)
-    kind = AutoModelForCausalLM if config.task_type == "CAUSAL_LM" else AutoModel
-    base = kind.from_pretrained(
-        name,
-        dtype=dtype,
-        device_map={"": torch.cuda.current_device()} if device_map is None and on_gpu else device_map,
-        quantization_config=_four_bits(dtype) if load_in_4bit else None,
-        use_safetensors=True,
-        **options,
-    )
+    if device_map is None and on_gpu:
+        device_map = {"": torch.cuda.current_device()}
+    base = _base(saved, options, dtype=dtype, device_map=device_map, quantization_config=_bits(load_in_4bit, dtype))
     model = PeftModel.from_pretrained(base, str(saved.folder), config=config, is_trainable=trainable)
-    if saved.sizes.keys() & {"tokenizer.json", "tokenizer_config.json"}:
-        tokenizer = AutoTokenizer.from_pretrained(str(saved.folder), trust_remote_code=False)
-    else:
-        tokenizer = AutoTokenizer.from_pretrained(name, **options)
     return model, tokenizer
 
 
-def _four_bits(dtype: torch.dtype | str) -> BitsAndBytesConfig:
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=dtype,
-    )
+def _config(saved: SavedAdapter) -> DriftAdapterConfig:
+    try:
+        config = DriftAdapterConfig.from_pretrained(str(saved.folder))
+        check_tasks(saved.knowledge, config)
+    except ValueError as error:
+        raise ManifestError(f"`{saved.folder / 'adapter_config.json'}`: {error}") from error
+    if saved.repo_id is not None:
+        config.loaded_from = LoadedFrom(saved.repo_id, str(saved.revision), str(saved.commit))
+    return config
+
+
+def _tokenizer(saved: SavedAdapter, options: dict[str, Any]) -> PreTrainedTokenizerBase:
+    own = saved.sizes.keys() & {"tokenizer.json", "tokenizer_config.json"}
+    try:
+        if own:
+            return AutoTokenizer.from_pretrained(str(saved.folder), trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(saved.base, **options)
+    except Exception as error:  # `tokenizers` raises no narrower type for a file that it cannot read
+        reason = reason_of(error)[1]
+        if own:
+            raise DamagedFileError(saved.folder / min(own), f"no tokenizer can be made of it ({reason})") from error
+        raise PullError(f"The tokenizer of the base `{saved.base}` was not loaded ({reason}).") from error
+
+
+def _base(saved: SavedAdapter, options: dict[str, Any], **settings: Any) -> Any:
+    kind = AutoModelForCausalLM if saved.config.get("task_type") == "CAUSAL_LM" else AutoModel
+    where = {key: options[key] for key in ("revision", "token")}
+    try:
+        # transformers would load that adapter too, whatever it is.
+        if find_adapter_config_file(saved.base, **where) is not None:
+            raise ManifestError(f"`base_model_name_or_path` is `{saved.base}`, which is an adapter, no base.")
+        return kind.from_pretrained(saved.base, use_safetensors=True, **options, **settings)
+    except ManifestError:
+        raise
+    except (OSError, ValueError, SafetensorError, TransportError) as error:
+        raise PullError(f"The base `{saved.base}` was not loaded ({reason_of(error)[1]}).") from error
+
+
+def _bits(load_in_4bit: bool, dtype: torch.dtype | str) -> BitsAndBytesConfig | None:
+    if not load_in_4bit:
+        return None
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)

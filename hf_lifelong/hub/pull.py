@@ -38,7 +38,7 @@ def pull(name: str | os.PathLike[str], *, revision: str | None = None, token: st
             right; names file and field.
         DamagedFileError: when a file is missing, too large, cut off, or does not fit the configuration.
     """
-    if Path(name).is_dir():
+    if str(name) and Path(name).is_dir():
         if revision is not None:
             raise ValueError(f"`revision` is {revision!r}, but `{name}` is a folder, which has none. Leave it out.")
         return read_saved(Path(name))

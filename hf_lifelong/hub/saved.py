@@ -90,6 +90,11 @@ class SavedAdapter:
     revision: str | None = None
     commit: str | None = None
 
+    @property
+    def base(self) -> str:
+        """Name of the base model on the Hub, or its folder."""
+        return str(self.config["base_model_name_or_path"])
+
 
 def manifest_of(config: Any) -> KnowledgeBase | None:
     """The manifest in an adapter's configuration, empty before the first task; `None` for another kind of adapter."""
@@ -99,6 +104,7 @@ def manifest_of(config: Any) -> KnowledgeBase | None:
 
 
 def is_ours(name: str) -> bool:
+    """Whether a file in a repository or folder belongs to an adapter."""
     return "/" not in name and any(fnmatch(name, ours) for ours in (CONFIG, TENSORS, CARD, *MATRIX, *TOKENIZER))
 
 
@@ -114,11 +120,11 @@ def _most(name: str) -> float:
 def check_files(where: str | Path, sizes: Mapping[str, int], there: Mapping[str, Any]) -> None:
     """Refuses an adapter that lacks a file, and files that are too large (`DamagedFileError`)."""
     for name in (CONFIG, TENSORS):
-        if name in sizes:
+        if sizes.get(name):
             continue
         pickles = sorted(other for other in there if any(fnmatch(other, pattern) for pattern in PICKLES))
         instead = f"; `{pickles[0]}` is not read, because a pickle can run code" if pickles and name == TENSORS else ""
-        raise DamagedFileError(f"{where}/{name}", f"it is missing or no file{instead}")
+        raise DamagedFileError(f"{where}/{name}", f"it is missing or empty{instead}")
     for name, size in sizes.items():
         if size > _most(name):
             raise DamagedFileError(f"{where}/{name}", f"it has {size:,} bytes, more than the {_most(name):,} allowed")
@@ -126,15 +132,19 @@ def check_files(where: str | Path, sizes: Mapping[str, int], there: Mapping[str,
 
 def read_saved(folder: Path, repo_id: str | None = None, revision: str | None = None) -> SavedAdapter:
     """Checks an adapter that lies in a folder."""
-    there = {file.name: file for file in folder.iterdir()}
-    ours = {name: file for name, file in sorted(there.items()) if is_ours(name) and file.is_file()}
-    sizes = {name: file.stat().st_size for name, file in ours.items()}
-    check_files(folder, sizes, there)
+    there = {file.name: file for file in sorted(folder.iterdir())}
     # In the cache of the Hub a snapshot links to the blobs of its repository.
     home = folder.resolve().parents[1] if folder.resolve().parent.name == "snapshots" else folder.resolve()
-    for file in ours.values():
+    sizes = {}
+    for name, file in there.items():
+        if not is_ours(name):
+            continue
         if not file.resolve().is_relative_to(home):
             raise DamagedFileError(file, "it is a link that leads out of the adapter's folder")
+        if not file.is_file():
+            raise DamagedFileError(file, "it is no file")
+        sizes[name] = file.stat().st_size
+    check_files(folder, sizes, there)
     config, knowledge = read_config(folder / CONFIG, from_hub=repo_id is not None)
     check_header(folder / TENSORS, read_header(folder / TENSORS), knowledge, config, sizes[TENSORS])
     _check_tokenizer(folder / TOKENIZER_CONFIG)
