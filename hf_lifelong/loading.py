@@ -18,6 +18,7 @@ from .adapter.config import LoadedFrom
 from .files import DamagedFileError
 from .hub import PullError, SavedAdapter, pull
 from .hub.errors import reason_of
+from .hub.saved import CONFIG, quoting
 from .knowledge import ManifestError
 
 
@@ -51,10 +52,12 @@ def load(
         The model, and its tokenizer: the one saved with the adapter, or else that of the base.
 
     Raises:
-        ValueError: as `hf_lifelong.hub.pull`, and when adapter and base do not fit each other; names the file or the
-            field.
+        ValueError: as `hf_lifelong.hub.pull`; when `revision` is given for what was pulled; and when adapter and base
+            do not fit each other. Names the file or the field.
         PullError: when adapter, base or tokenizer cannot be fetched or read.
     """
+    if isinstance(adapter, SavedAdapter) and revision is not None:
+        raise ValueError(f"`revision` is {revision!r}, but `adapter` was pulled already. Give it to `pull`.")
     saved = adapter if isinstance(adapter, SavedAdapter) else pull(adapter, revision=revision, token=token)
     config = _config(saved)
     options: dict[str, Any] = {"trust_remote_code": False, "revision": config.revision, "token": token}
@@ -74,7 +77,9 @@ def _config(saved: SavedAdapter) -> DriftAdapterConfig:
         config = DriftAdapterConfig.from_pretrained(str(saved.folder))
         check_tasks(saved.knowledge, config)
     except ValueError as error:
-        raise ManifestError(f"`{saved.folder / 'adapter_config.json'}`: {error}") from error
+        raise quoting(saved.folder / CONFIG, error) from error
+    # A saved adapter names its layers in full; a pattern, which might never end, is not needed again.
+    config.exclude_modules = None
     if saved.repo_id is not None:
         config.loaded_from = LoadedFrom(saved.repo_id, str(saved.revision), str(saved.commit))
     return config

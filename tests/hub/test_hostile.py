@@ -203,6 +203,8 @@ HOSTILE = {
     "task name that is a number": (task(name=7), r"tasks\[0\].name` must be a str"),
     "labels that are numbers": (task(labels=[0, 1]), r"tasks\[0\].labels` must be a str"),
     "labels twice": (task(labels=["a", "a"]), "`films`: `labels` are .*empty or twice"),
+    "names that move the cursor": (task(group="\x1b[2J\nnobody"), r"tasks\[0\].group`: ` \[2J nobody` is no earlier"),
+    "a name of 1 MB": (task(group="x" * 1_000_000), r"tasks\[0\].group`: `x+…x+$"),
     "unknown kind": (task(kind="../../kind"), r"`kind` is '../../kind'"),
     "template with attributes": (task(template="{text.__class__}"), r"only names of columns.*'text.__class__'"),
     "template with items": (task(template="{text[0]}"), r"only names of columns.*'text\[0\]'"),
@@ -237,7 +239,7 @@ HOSTILE = {
     # JSON
     "list": (content(CONFIG, b"[]"), "it is the configuration of no lifelong adapter"),
     "text": (content(CONFIG, b'"DRIFT"'), "it is the configuration of no lifelong adapter"),
-    "nothing": (content(CONFIG, b""), r"adapter_config.json` cannot be used: it is not valid JSON"),
+    "nothing": (content(CONFIG, b""), r"adapter_config.json` cannot be used: it is missing or empty"),
     "not UTF-8": (content(CONFIG, b'{"a": "\xff"}'), "it is not valid JSON"),
     "UTF-16": (content(CONFIG, '{"a": 1}'.encode("utf-16")), "it is not valid JSON"),
     "deep list": (content(CONFIG, b"[" * 100_000 + b"]" * 100_000), "it is not valid JSON"),
@@ -254,8 +256,13 @@ HOSTILE = {
     "text as alpha": (config(lora_alpha="16"), "`lora_alpha` is '16'; it must be a finite number"),
     "list of lists as targets": (
         config(target_modules=[["query"]]),
-        "`target_modules` is .*must be a string",
+        "`target_modules` must be a list of the layers",
     ),
+    "pattern without end": (
+        config(target_modules="(([a-z.0-9]+)+)+!"),
+        "`target_modules` must be a list of the layers",
+    ),
+    "no targets": (config(target_modules=[]), "`target_modules` must be a list of the layers' names"),
     "text as trunk depth": (config(trunk_depth="deep"), "`trunk_depth` is 'deep'; it must be a share"),
     "manifest of a list": (config(knowledge=[]), "`knowledge` must be an object, not list"),
     "newer format": (manifest(format=2), "adapter_config.json`: `knowledge.format` is 2.*upgrade with"),
@@ -281,6 +288,11 @@ HOSTILE = {
     "integers": (tensors(lambda t: t.update({BANK: t[BANK].long()})), "drift_bank_A` is I64, it must be F32"),
     "missing tensor": (tensors(lambda t: t.pop(BANK)), "layer.3.output.dense.drift_bank_A` is missing"),
     "missing heads": (tensors(lambda t: t.pop(HEADS)), "`lifelong.drift_bank_head_weight` is missing"),
+    "tensor under two names": (
+        tensors(lambda t: t.update({BANK.removeprefix("base_model.model."): t[BANK].clone()})),
+        "drift_bank_A` stands twice, to fit",
+    ),
+    "text as shape": (header(lambda h: h[BANK].update(shape=[2, 2, "48"])), f"{TENSORS}` cannot be used"),
     "surplus tensor": (tensors(put("evil", torch.zeros(1))), "`evil` is surplus, to fit"),
     "weights of the base": (tensors(put("embeddings.weight", torch.zeros(1))), "`embeddings.weight` is surplus"),
     "more members than stated": (tensors(lambda t: t.update({BANK: t[BANK].repeat(2, 1, 1)})), "4 must be 2"),
@@ -459,6 +471,7 @@ HARMLESS = {
     "task name that is a path": task(name="../../canary/kept", group="../../canary/kept"),
     "class of a tokenizer": content(TOKENIZER, b'{"tokenizer_class": "os.system"}'),
     "template that asks for attributes": content("chat_template.jinja", b"{{ ''.__class__.__mro__ }}"),
+    "pattern of exclusion without end": config(exclude_modules="(([a-z.0-9]+)+)+!"),
     "matrix that is none": content("accuracy_matrix.json", b"["),
 }
 
