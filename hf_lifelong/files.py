@@ -98,7 +98,7 @@ def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check_depth(data: Any, left: int = DEEPEST_JSON) -> None:
+def _check_depth(data: Any, left: int) -> None:
     if not left:
         raise ValueError(f"it nests deeper than {DEEPEST_JSON} levels")
     for inner in data.values() if isinstance(data, dict) else data:
@@ -109,7 +109,7 @@ def _check_depth(data: Any, left: int = DEEPEST_JSON) -> None:
 def _parse_json(path: str | os.PathLike[str], content: bytes) -> Any:
     try:
         data = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_refuse_twice)
-        _check_depth([data])
+        _check_depth([data], DEEPEST_JSON + 1)
     except (ValueError, RecursionError) as error:
         reason = str(error) if type(error) is ValueError else type(error).__name__
         raise DamagedFileError(path, f"it is not valid JSON ({reason})") from error

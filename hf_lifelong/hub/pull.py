@@ -38,7 +38,7 @@ def pull(name: str | os.PathLike[str], *, revision: str | None = None, token: st
             right; names file and field.
         DamagedFileError: when a file is missing, too large, cut off, or does not fit the configuration.
     """
-    if Path(name).is_dir():
+    if str(name) and Path(name).is_dir():
         if revision is not None:
             raise ValueError(f"`revision` is {revision!r}, but `{name}` is a folder, which has none. Leave it out.")
         return read_saved(Path(name))
@@ -99,6 +99,10 @@ def _download(api: HfApi, info: ModelInfo, revision: str) -> Path:
 def _remote_header(api: HfApi, info: ModelInfo) -> Header:
     try:
         found = api.parse_safetensors_file_metadata(info.id, TENSORS, revision=info.sha)
-        return {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in found.tensors.items()}
-    except (SafetensorsParsingError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DamagedFileError(f"{info.id}/{TENSORS}", f"its header cannot be read ({error})") from error
+        header: Header = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in found.tensors.items()}
+        if not all(type(n) is int and n >= 0 for _, shape in header.values() for n in shape):
+            raise ValueError("a shape holds what is no count")
+    # Unlike the reader of whole files, that of a header takes any JSON as it is.
+    except (SafetensorsParsingError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise DamagedFileError(f"{info.id}/{TENSORS}", f"its header cannot be read ({reason_of(error)[1]})") from error
+    return header

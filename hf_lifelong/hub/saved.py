@@ -21,6 +21,7 @@ from huggingface_hub.utils import validate_repo_id
 from ..evaluation import AccuracyMatrix
 from ..files import LARGEST_HEADER, LARGEST_JSON, DamagedFileError, Header, read_header, read_json
 from ..knowledge import KnowledgeBase, ManifestError
+from .markdown import clean
 
 CONFIG = "adapter_config.json"
 TENSORS = "adapter_model.safetensors"
@@ -47,6 +48,8 @@ LARGEST_TOKENIZER = 100_000_000
 LARGEST_CARD = 10_000_000
 # No base is known whose layers are wider than 9 times its hidden states.
 WIDEST = 64
+# Characters of a message about a file: what it quotes may be long, and may hold anything.
+LONGEST_ERROR = 600
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 # Of which sizes the tensors are: of an injected layer, and of the root.
@@ -90,6 +93,11 @@ class SavedAdapter:
     revision: str | None = None
     commit: str | None = None
 
+    @property
+    def base(self) -> str:
+        """Name of the base model on the Hub, or its folder."""
+        return str(self.config["base_model_name_or_path"])
+
 
 def manifest_of(config: Any) -> KnowledgeBase | None:
     """The manifest in an adapter's configuration, empty before the first task; `None` for another kind of adapter."""
@@ -99,6 +107,7 @@ def manifest_of(config: Any) -> KnowledgeBase | None:
 
 
 def is_ours(name: str) -> bool:
+    """Whether a file in a repository or folder belongs to an adapter."""
     return "/" not in name and any(fnmatch(name, ours) for ours in (CONFIG, TENSORS, CARD, *MATRIX, *TOKENIZER))
 
 
@@ -114,11 +123,11 @@ def _most(name: str) -> float:
 def check_files(where: str | Path, sizes: Mapping[str, int], there: Mapping[str, Any]) -> None:
     """Refuses an adapter that lacks a file, and files that are too large (`DamagedFileError`)."""
     for name in (CONFIG, TENSORS):
-        if name in sizes:
+        if sizes.get(name):
             continue
         pickles = sorted(other for other in there if any(fnmatch(other, pattern) for pattern in PICKLES))
         instead = f"; `{pickles[0]}` is not read, because a pickle can run code" if pickles and name == TENSORS else ""
-        raise DamagedFileError(f"{where}/{name}", f"it is missing or no file{instead}")
+        raise DamagedFileError(f"{where}/{name}", f"it is missing or empty{instead}")
     for name, size in sizes.items():
         if size > _most(name):
             raise DamagedFileError(f"{where}/{name}", f"it has {size:,} bytes, more than the {_most(name):,} allowed")
@@ -126,15 +135,19 @@ def check_files(where: str | Path, sizes: Mapping[str, int], there: Mapping[str,
 
 def read_saved(folder: Path, repo_id: str | None = None, revision: str | None = None) -> SavedAdapter:
     """Checks an adapter that lies in a folder."""
-    there = {file.name: file for file in folder.iterdir()}
-    ours = {name: file for name, file in sorted(there.items()) if is_ours(name) and file.is_file()}
-    sizes = {name: file.stat().st_size for name, file in ours.items()}
-    check_files(folder, sizes, there)
+    there = {file.name: file for file in sorted(folder.iterdir())}
     # In the cache of the Hub a snapshot links to the blobs of its repository.
     home = folder.resolve().parents[1] if folder.resolve().parent.name == "snapshots" else folder.resolve()
-    for file in ours.values():
+    sizes = {}
+    for name, file in there.items():
+        if not is_ours(name):
+            continue
         if not file.resolve().is_relative_to(home):
             raise DamagedFileError(file, "it is a link that leads out of the adapter's folder")
+        if not file.is_file():
+            raise DamagedFileError(file, "it is no file")
+        sizes[name] = file.stat().st_size
+    check_files(folder, sizes, there)
     config, knowledge = read_config(folder / CONFIG, from_hub=repo_id is not None)
     check_header(folder / TENSORS, read_header(folder / TENSORS), knowledge, config, sizes[TENSORS])
     _check_tokenizer(folder / TOKENIZER_CONFIG)
@@ -148,13 +161,18 @@ def read_config(path: Path, from_hub: bool) -> tuple[dict[str, Any], KnowledgeBa
     try:
         _check_config(config, from_hub)
         knowledge = KnowledgeBase() if config["knowledge"] is None else KnowledgeBase.from_dict(config["knowledge"])
-        if knowledge.tasks:
+        if knowledge.base or knowledge.tasks:
             _check_base(knowledge.base)
         if knowledge.scores is not None:
             AccuracyMatrix.from_dict(knowledge.scores)
     except ValueError as error:
-        raise ManifestError(f"`{path}`: {error}") from error
+        raise quoting(path, error) from error
     return config, knowledge
+
+
+def quoting(path: Path, error: ValueError) -> ManifestError:
+    """What is wrong with a file, in one short line of printable characters: an error may quote what the file holds."""
+    return ManifestError(clean(f"`{path}`: {error}"[:10_000], LONGEST_ERROR))
 
 
 def _check_config(config: Any, from_hub: bool) -> None:
@@ -176,9 +194,16 @@ def _check_config(config: Any, from_hub: bool) -> None:
     if revision is not None and (not isinstance(revision, str) or not re.fullmatch(r"\w+([./-]\w+)*", revision)):
         raise ManifestError(f"`revision` must be a branch, tag or commit of the base, not {revision!r}")
     for key in ("r", "signature_rank", "signature_size"):
-        value = config.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 2**31:
-            raise ManifestError(f"`{key}` must be a positive integer, not {value!r}")
+        _check_count(key, config.get(key))
+    targets = config.get("target_modules")
+    # PEFT takes a string for a pattern, and there are patterns that never end.
+    if not isinstance(targets, list) or not targets or not all(isinstance(name, str) for name in targets):
+        raise ManifestError(f"`target_modules` must be a list of the layers' names, as it is saved, not {targets!r}")
+
+
+def _check_count(where: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 2**31:
+        raise ManifestError(f"`{where}` must be a positive integer, not {value!r}")
 
 
 def _is_repo_id(name: str) -> bool:
@@ -193,9 +218,7 @@ def _is_repo_id(name: str) -> bool:
 def _check_base(base: Mapping[str, Any]) -> None:
     """Refuses a manifest that says nothing useful of its base (`ManifestError`)."""
     for key in ("hidden_size", "layers"):
-        value = base.get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 2**31:
-            raise ManifestError(f"`knowledge.base.{key}` must be a positive integer, not {value!r}")
+        _check_count(f"knowledge.base.{key}", base.get(key))
     if not isinstance(base.get("model_type"), str):
         raise ManifestError(f"`knowledge.base.model_type` must be a string, not {base.get('model_type')!r}")
     if base.get("dtype") not in DTYPES:
@@ -208,6 +231,9 @@ def check_header(
     """Refuses tensors that are not those of the manifest, by their names, dtypes and shapes (`DamagedFileError`).
 
     Widths of layers are only known with the base; here they must agree with each other and be no wider than any base.
+
+    Args:
+        size (`int`): Bytes of the file.
     """
     modules: dict[str, dict[str, tuple[int, ...]]] = {"lifelong": {}}
     for name, (dtype, shape) in header.items():
@@ -216,7 +242,9 @@ def check_header(
             raise _misfit(where, f"`{name}` is surplus")
         if dtype != "F32":
             raise _misfit(where, f"`{name}` is {dtype}, it must be F32")
-        modules.setdefault(module, {})[part] = shape
+        if part in modules.setdefault(module, {}):
+            raise _misfit(where, f"`{name}` stands twice")
+        modules[module][part] = shape
     hidden = knowledge.base.get("hidden_size")
     known = {
         "r": config["r"],
@@ -228,18 +256,7 @@ def check_header(
     if hidden is not None:
         known |= {"hidden": hidden, "features": min(len(knowledge.depths) * hidden, config["signature_size"])}
     for module, parts in modules.items():
-        sizes = dict(known)
-        for part, symbols in (_ROOT if module == "lifelong" else _LAYER).items():
-            if part not in parts:
-                raise _misfit(where, f"`{module}.{part}` is missing")
-            if len(parts[part]) != len(symbols):
-                raise _misfit(
-                    where, f"`{module}.{part}` has shape {parts[part]}, it must have {len(symbols)} dimensions"
-                )
-            for symbol, found in zip(symbols, parts[part], strict=True):
-                wanted = sizes.setdefault(symbol, found)
-                if found != wanted:
-                    raise _misfit(where, f"`{module}.{part}` has shape {parts[part]}, {found} must be {wanted}")
+        sizes = _check_shapes(where, module, parts, known)
         if hidden is not None and max(sizes.get("in", 0), sizes.get("out", 0)) > WIDEST * hidden:
             raise _misfit(where, f"`{module}` is more than {WIDEST} times as wide as the base")
     taken = sum(4 * math.prod(shape) for _, shape in header.values())
@@ -247,8 +264,26 @@ def check_header(
         raise _misfit(where, f"its tensors take {taken:,} bytes, the file has {size:,}")
 
 
+def _check_shapes(
+    where: str | Path, module: str, parts: Mapping[str, tuple[int, ...]], known: Mapping[str, int]
+) -> dict[str, int]:
+    """Refuses tensors of a module whose shapes differ from each other or from what is known; returns all its sizes."""
+    sizes = dict(known)
+    for part, symbols in (_ROOT if module == "lifelong" else _LAYER).items():
+        name, shape = f"{module}.{part}", parts.get(part)
+        if shape is None:
+            raise _misfit(where, f"`{name}` is missing")
+        if len(shape) != len(symbols):
+            raise _misfit(where, f"`{name}` has shape {shape}, it must have {len(symbols)} dimensions")
+        for symbol, found in zip(symbols, shape, strict=True):
+            wanted = sizes.setdefault(symbol, found)
+            if found != wanted:
+                raise _misfit(where, f"`{name}` has shape {shape}, {found} must be {wanted}")
+    return sizes
+
+
 def _misfit(where: str | Path, reason: str) -> DamagedFileError:
-    return DamagedFileError(where, f"{reason}, to fit `{CONFIG}`")
+    return DamagedFileError(where, f"{clean(reason[:10_000], LONGEST_ERROR)}, to fit `{CONFIG}`")
 
 
 def _check_tokenizer(path: Path) -> None:

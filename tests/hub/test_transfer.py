@@ -4,11 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from hub_helpers import REPO, answers, base, encode, learn, make, same  # noqa: F401
 from hub_server import TOKEN, HubServer, hub  # noqa: F401
 from huggingface_hub import HfApi, constants, hf_hub_download
 from huggingface_hub.errors import HTTPError
@@ -16,82 +16,13 @@ from peft import AutoPeftModelForCausalLM, AutoPeftModelForFeatureExtraction, Lo
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from hf_lifelong import AccuracyMatrix, DriftAdapterConfig, forget, generate, knowledge_of, predict
-from hf_lifelong.adapter import lifelong_of
-from hf_lifelong.adapter.bank import add_task, close_task, drift_modules, open_task, set_knowledge, take_snapshot
+from hf_lifelong import AccuracyMatrix, DriftAdapterConfig, forget, generate, knowledge_of
 from hf_lifelong.hub import transfer
 from hf_lifelong.hub.transfer import PushConflictError, PushError, push_to_hub
-from hf_lifelong.knowledge import LearnedTask, fit_signature
 
-REPO = "me/learner"
 CARD = "---\nlibrary_name: peft\ntags: [hf_lifelong]\n---\n# A learner\n"
 ADAPTER = {"adapter_config.json", "adapter_model.safetensors"}
 SCORES = {"accuracy_matrix.json", "accuracy_matrix.png"}
-TEXTS = ["a film", "one longer text about the weather in the north", "who?", "it was good and then it was bad again"]
-
-
-def learn(model, name, labels=("bad", "good"), seed=0, started_from=None):
-    """A task with random members and signature, and a row in the accuracy matrix."""
-    root = lifelong_of(model)
-    config = root.config["default"]
-    kind = "text-generation" if config.task_type == "CAUSAL_LM" else "text-classification"
-    width = 0 if config.task_type == "CAUSAL_LM" else len(labels)
-    open_task(model, kind, labels, width)
-    generator = torch.Generator().manual_seed(seed)
-    snapshots = []
-    for _ in range(2):
-        for _, module in drift_modules(model):
-            for parameter in module.parameters():
-                if parameter.requires_grad:
-                    parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
-        snapshots.append(take_snapshot(model))
-    features = torch.randn(12, root.features, generator=generator) + torch.randn(root.features, generator=generator)
-    task = LearnedTask(name, kind, labels, width, 2, name, 12, score=0.5 + seed / 100, started_from=started_from)
-    add_task(model, task, snapshots, fit_signature(features, config.signature_rank))
-    close_task(model)
-    knowledge = knowledge_of(model)
-    matrix = AccuracyMatrix.from_dict(knowledge.scores) if knowledge.scores else AccuracyMatrix()
-    matrix.add(name, "accuracy", 0.5, dict.fromkeys(knowledge.names, 0.9 - seed / 100))
-    set_knowledge(model, replace(knowledge, scores=matrix.to_dict()))
-    return model.eval()
-
-
-@pytest.fixture
-def base(hub, tiny_folder):  # noqa: F811
-    """Name of a tiny encoder on the Hub."""
-    hub.write_folder("other/tiny-bert", tiny_folder("bert"))
-    return "other/tiny-bert"
-
-
-@pytest.fixture
-def make(base):
-    """`make(*tasks)`: the tiny encoder of the Hub with an adapter that knows these tasks."""
-
-    def build(*tasks, seed=0):
-        model = get_peft_model(
-            AutoModel.from_pretrained(base, dtype=torch.float32),
-            DriftAdapterConfig(r=2, members=2, signature_rank=4),
-        )
-        for i, name in enumerate(tasks):
-            learn(model, name, seed=seed + i)
-        return model.eval()
-
-    return build
-
-
-def encode(tokenizer):
-    encoded = tokenizer(TEXTS, return_tensors="pt", padding=True)
-    return {key: encoded[key] for key in ("input_ids", "attention_mask")}
-
-
-def answers(model, batch):
-    found = predict(model, batch)
-    return {key: found[key] for key in ("group", "task", "scores", "uncertainty", "margin")}
-
-
-def same(a, b):
-    assert a.keys() == b.keys()
-    assert all(torch.equal(a[key], b[key]) for key in a)
 
 
 def auto(repo, **options):
@@ -136,10 +67,10 @@ def test_nothing_says_where_on_this_machine_it_was_made(hub, tiny_folder, langua
 
 
 ROUTES = {
-    "AutoPeftModel": lambda base, **options: auto(REPO, **options),
-    "PeftModel": lambda base, **options: PeftModel.from_pretrained(base(), REPO, **options),
+    "AutoPeftModel": lambda fresh, **options: auto(REPO, **options),
+    "PeftModel": lambda fresh, **options: PeftModel.from_pretrained(fresh(), REPO, **options),
     # Its own `revision` is that of the base model.
-    "AutoModel": lambda base, **options: AutoModel.from_pretrained(REPO, dtype=torch.float32, adapter_kwargs=options),
+    "AutoModel": lambda fresh, **options: AutoModel.from_pretrained(REPO, dtype=torch.float32, adapter_kwargs=options),
 }
 
 
