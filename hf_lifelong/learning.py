@@ -13,11 +13,15 @@ import torch
 import yaml
 from peft import get_peft_model
 from transformers import AutoTokenizer, HfArgumentParser, set_seed
+from transformers.hf_argparser import string_to_bool
 
 from .adapter.config import TASK_TYPES, DriftAdapterConfig
 from .loading import load, load_base
 from .training import DriftTrainer, DriftTrainingArguments
 from .training.sources import TaskSource, check_samples, suggestion
+
+# How `--help` calls the values of an argument.
+KINDS = {int: "INTEGER", float: "NUMBER", string_to_bool: "TRUE|FALSE"}
 
 
 @dataclass
@@ -35,7 +39,7 @@ class LearnArguments:
         max_train_samples, max_test_samples (`int`, *optional*): Rows of each task at most, drawn at random.
 
     Raises:
-        ValueError: when neither or both of `model_name_or_path` and `adapter` are asked for, or a task cannot be read.
+        ValueError: when arguments exclude each other, or one cannot be used.
     """
 
     _argument_group_name: ClassVar[str] = "what is learned"
@@ -229,6 +233,14 @@ def read_yaml(text: str, where: str) -> Any:
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Each argument under one name, with the type of its value; no word of defaults that are none."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        choices = list(action.choices or [])
+        kind: Any = action.type
+        value = action.metavar or "|".join(map(str, choices if len(choices) < 5 else [])) or KINDS.get(kind, "TEXT")
+        return action.option_strings[-1 if action.nargs == 0 else 0] + ("" if action.nargs == 0 else f" {value}")
+
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default is None else super()._get_help_string(action)
 

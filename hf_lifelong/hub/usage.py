@@ -81,9 +81,10 @@ def addressed(card: str, repo_id: str, base_model: str | None) -> str:
         base_model (`str`, *optional*): Id of the base model on the Hub, where the card does not know it.
     """
     found = ModelCard(card.replace(f"folder = {OWN_FOLDER}", f"folder = {json.dumps(repo_id)}"))
-    if base_model is not None and found.data.base_model is None:
-        found.data.base_model = base_model
-        found.data.tags = [*(found.data.tags or []), f"base_model:adapter:{base_model}"]
+    data: Any = found.data
+    if base_model is not None and data.base_model is None:
+        data.base_model = base_model
+        data.tags = [*(data.tags or []), f"base_model:adapter:{base_model}"]
     return str(found)
 
 
