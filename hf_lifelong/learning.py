@@ -154,7 +154,7 @@ def parse(
         formatter_class=_Formatter,
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of the arguments below.")
-    parser.set_defaults(**defaults(), **(given or {}))
+    parser.set_defaults(**{**defaults(), **(given or {})})
     config = parser.file_of(argv)
     from_file = parser.read(config) if config is not None else []
     *found, _, rest = parser.parse_args_into_dataclasses(
