@@ -15,11 +15,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-# Bytes of JSON that is read from elsewhere: a manifest of 1,000 tasks takes 0.6 MB, with an accuracy matrix of 600
-# tasks 28 MB. And how deep it may nest.
-LARGEST_JSON, DEEPEST_JSON = 32_000_000, 64
+# Bytes of JSON that is read from elsewhere: a manifest of 1,000 tasks takes 0.6 MB, one of 600 tasks with all their
+# scores 25 MB. How deep it may nest, and how many lists and objects it may hold, each of which takes far more memory
+# than its two bytes in a file.
+LARGEST_JSON, DEEPEST_JSON, MOST_JSON = 32_000_000, 64, 200_000
 # Bytes of the header of a safetensors file: 1,000 tensors take 0.15 MB.
-LARGEST_HEADER = 8_000_000
+LARGEST_HEADER = 2_000_000
 Header = dict[str, tuple[str, tuple[int, ...]]]  # name → dtype as safetensors spells it, shape
 
 
@@ -108,6 +109,8 @@ def _check_depth(data: Any, left: int) -> None:
 
 def _parse_json(path: str | os.PathLike[str], content: bytes) -> Any:
     try:
+        if content.count(b"[") + content.count(b"{") > MOST_JSON:
+            raise ValueError(f"it holds more than {MOST_JSON:,} lists and objects")
         data = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_refuse_twice)
         _check_depth([data], DEEPEST_JSON + 1)
     except (ValueError, RecursionError) as error:

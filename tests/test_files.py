@@ -117,6 +117,7 @@ def test_a_damaged_file_error_is_a_value_error():
         (b"[" * 65 + b"]" * 65, "it nests deeper than 64 levels"),
         (b'{"a": ' * 65 + b"1" + b"}" * 65, "it nests deeper than 64 levels"),
         (b"[" * 100_000, "RecursionError"),
+        (b"[" + b"{}," * 200_000 + b"1]", "it holds more than 200,000 lists and objects"),
     ],
 )
 def test_json_that_can_be_read_in_two_ways_or_not_at_all_is_refused(tmp_path, content, message):

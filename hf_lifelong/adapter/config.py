@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -191,10 +190,10 @@ class DriftAdapterConfig(PeftConfig):
         else:
             options = cls._split_kwargs(kwargs)[0]
             tensors = _fetch_tensors(pretrained_model_name_or_path, subfolder, options)
-            found = re.search(r"[/\\]snapshots[/\\]([^/\\]+)", str(tensors))
-            if found:
+            home = tensors.parents[len(Path(subfolder or "").parts)]
+            if home.parent.name == "snapshots":  # of the cache; elsewhere the commit is not known
                 revision = options.get("revision") or "main"
-                config.loaded_from = LoadedFrom(pretrained_model_name_or_path, revision, found[1])
+                config.loaded_from = LoadedFrom(pretrained_model_name_or_path, revision, home.name)
         if tensors.exists():
             read_header(tensors)
         return config

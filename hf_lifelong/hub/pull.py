@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from huggingface_hub import HfApi, ModelInfo, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError, SafetensorsParsingError
+from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled, SafetensorsParsingError
 from huggingface_hub.errors import HTTPError as TransportError
 from huggingface_hub.utils import validate_repo_id
 
@@ -64,7 +64,8 @@ def _fetch(repo_id: str, revision: str, token: str | None) -> Path:
         status, reason = reason_of(error)
         cached = try_to_load_from_cache(repo_id, CONFIG, revision=revision)
         if isinstance(cached, str) and (status is None or status >= 500):
-            logger.warning(f"`{repo_id}` is taken from the cache, because the Hub did not answer ({reason}).")
+            if not isinstance(error, OfflineModeIsEnabled):
+                logger.warning(f"`{repo_id}` is taken from the cache, because the Hub did not answer ({reason}).")
             return Path(cached).parent
         raise PullError(f"`{repo_id}` was not loaded. {ADVICE.get(status or 0, OTHERWISE)} ({reason})") from error
 
@@ -102,7 +103,7 @@ def _remote_header(api: HfApi, info: ModelInfo) -> Header:
         header: Header = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in found.tensors.items()}
         if not all(type(n) is int and n >= 0 for _, shape in header.values() for n in shape):
             raise ValueError("a shape holds what is no count")
-    # Unlike the reader of whole files, that of a header takes any JSON as it is.
+    # The client takes any JSON for a header, as it is.
     except (SafetensorsParsingError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise DamagedFileError(f"{info.id}/{TENSORS}", f"its header cannot be read ({reason_of(error)[1]})") from error
     return header

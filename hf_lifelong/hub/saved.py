@@ -185,11 +185,8 @@ def _check_config(config: Any, from_hub: bool) -> None:
     base = config.get("base_model_name_or_path")
     if not isinstance(base, str) or not base or not base.isprintable():
         raise ManifestError(f"`base_model_name_or_path` must name the base, not {base!r}")
-    if from_hub and not _is_repo_id(base):
-        raise ManifestError(
-            f"`base_model_name_or_path` is {base!r}; an adapter of the Hub must name its base by a name on the Hub, "
-            "not by a place on this machine"
-        )
+    if from_hub:
+        _check_hub_name(base)
     revision = config.get("revision")
     if revision is not None and (not isinstance(revision, str) or not re.fullmatch(r"\w+([./-]\w+)*", revision)):
         raise ManifestError(f"`revision` must be a branch, tag or commit of the base, not {revision!r}")
@@ -206,13 +203,19 @@ def _check_count(where: str, value: Any) -> None:
         raise ManifestError(f"`{where}` must be a positive integer, not {value!r}")
 
 
-def _is_repo_id(name: str) -> bool:
+def _check_hub_name(base: str) -> None:
     try:
-        validate_repo_id(name)
-    except HFValidationError:
-        return False
-    # A folder of that name would be loaded instead.
-    return not os.path.exists(name)
+        validate_repo_id(base)
+    except HFValidationError as error:
+        raise ManifestError(
+            f"`base_model_name_or_path` is {base!r}; an adapter of the Hub must name its base by a name on the Hub, "
+            "not by a place on this machine"
+        ) from error
+    if os.path.exists(base):
+        raise ManifestError(
+            f"`base_model_name_or_path` is {base!r}, which is also a folder here, and would be loaded instead of the "
+            "base on the Hub; work in another directory"
+        )
 
 
 def _check_base(base: Mapping[str, Any]) -> None:

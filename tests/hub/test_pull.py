@@ -111,6 +111,8 @@ def test_a_name_that_is_nothing_and_rights_that_are_missing_are_told(hub, make, 
     for name in ("a/b/c", "", str(tmp_path / "missing")):
         with pytest.raises(ValueError, match=r"`name` is .*: no folder here, and no name on the Hub"):
             pull(name)
+    with pytest.raises(ValueError, match="`revision` is 'main', but `adapter` was pulled already"):
+        load(pull(REPO), revision="main")
     with pytest.raises(ValueError, match=f"`revision` is 'main', but `{tmp_path}` is a folder"):
         pull(tmp_path, revision="main")
     with pytest.raises(PullError, match=r"was not loaded\. Check the name and `revision`"):
@@ -157,6 +159,7 @@ def test_what_was_loaded_goes_on_learning_and_follows_its_commit(hub, make, toke
         parameter.requires_grad
         for parameter in AutoPeftModelForFeatureExtraction.from_pretrained(REPO, is_trainable=True).parameters()
     )
+    assert ours.peft_config["default"].loaded_from == (REPO, "main", pushed)
     push_to_hub(learn(theirs, "news", seed=1), REPO)
     with pytest.raises(PushConflictError, match=f"not to {pushed} that this push follows"):
         push_to_hub(learn(ours, "answers", seed=2), REPO)

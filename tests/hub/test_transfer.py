@@ -333,6 +333,15 @@ def test_another_branch_than_the_loaded_one_is_compared_by_its_tasks(hub, make):
     assert knowledge_of(auto(REPO)).names == ["films", "answers"]
 
 
+def test_the_commit_is_known_wherever_the_cache_is_and_of_folders_in_a_repository(hub, make, tmp_path):  # noqa: F811
+    push_to_hub(make("films"), REPO)
+    files = {f"below/{name}": data for name, data in hub.repos[REPO].files().items() if name in ADAPTER}
+    below = hub.write("other/several", files).oid
+    cache = str(tmp_path / "snapshots" / "cache")
+    config = DriftAdapterConfig.from_pretrained("other/several", "below", cache_dir=cache)
+    assert config.loaded_from == ("other/several", "main", below)
+
+
 def test_where_it_was_loaded_from_is_not_saved_with_it(hub, make, tmp_path):  # noqa: F811
     push_to_hub(make("films"), REPO)
     auto(REPO).save_pretrained(tmp_path)
