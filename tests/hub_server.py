@@ -397,6 +397,8 @@ class _Handler(BaseHTTPRequestHandler):
         repo = self.repo(name)
         commit = self.commit_at(repo, revision)
         siblings: list[dict[str, Any]] = [{"rfilename": path} for path in sorted(commit.files)]
+        if self.query.get("blobs"):
+            siblings = [{"rfilename": path, "size": len(file.data)} for path, file in sorted(commit.files.items())]
         about = {"tags": [], "downloads": 0, "likes": 0, "lastModified": DATE, "createdAt": DATE, "gated": False}
         config = commit.files.get("config.json")
         about["config"] = json.loads(config.data) if config else {}

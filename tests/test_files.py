@@ -4,7 +4,15 @@ import os
 import pytest
 import torch
 
-from hf_lifelong.files import DamagedFileError, atomic_folder, read_json, read_tensors, write_json, write_tensors
+from hf_lifelong.files import (
+    DamagedFileError,
+    atomic_folder,
+    read_header,
+    read_json,
+    read_tensors,
+    write_json,
+    write_tensors,
+)
 
 
 def test_a_folder_appears_whole(tmp_path):
@@ -100,3 +108,39 @@ def test_damaged_tensor_files_are_named(tmp_path, content):
 
 def test_a_damaged_file_error_is_a_value_error():
     assert issubclass(DamagedFileError, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a": 1, "a": 1}', "a key stands twice"),
+        (b"[" * 65 + b"]" * 65, "it nests deeper than 64 levels"),
+        (b'{"a": ' * 65 + b"1" + b"}" * 65, "it nests deeper than 64 levels"),
+        (b"[" * 100_000, "RecursionError"),
+        (b"[" + b"{}," * 200_000 + b"1]", "it holds more than 200,000 lists and objects"),
+    ],
+)
+def test_json_that_can_be_read_in_two_ways_or_not_at_all_is_refused(tmp_path, content, message):
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(DamagedFileError, match=rf"`.*x.json` cannot be used: it is not valid JSON \({message}\)"):
+        read_json(tmp_path / "x.json")
+
+
+def test_json_of_a_stated_size_and_depth_is_read(tmp_path):
+    content = b"[" * 64 + b"]" * 64
+    (tmp_path / "x.json").write_bytes(content)
+    assert json.dumps(read_json(tmp_path / "x.json", len(content))).encode() == content
+    with pytest.raises(DamagedFileError, match="it has 128 bytes, more than the 127 allowed"):
+        read_json(tmp_path / "x.json", 127)
+
+
+def test_a_header_says_what_is_in_a_file_without_reading_it(tmp_path):
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, {"a": torch.zeros(2, 3), "b": torch.zeros(0, dtype=torch.int8), "c": torch.tensor(1.0)})
+    assert read_header(path) == {"a": ("F32", (2, 3)), "b": ("I8", (0,)), "c": ("F32", ())}
+    for length in (0, 4, 8, 20, len(path.read_bytes()) - 1):
+        (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:length])
+        with pytest.raises(DamagedFileError, match=r"`.*cut.safetensors` cannot be used"):
+            read_header(tmp_path / "cut.safetensors")
+    with pytest.raises(DamagedFileError, match="it cannot be read"):
+        read_header(tmp_path / "missing.safetensors")

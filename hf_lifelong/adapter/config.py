@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import RemoteEntryNotFoundError
 from peft import PeftConfig
-from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 
-from ..files import check_tensors_file
+from ..files import read_header
 from ..knowledge import KnowledgeBase
 from .registration import drift_type
 
@@ -19,9 +21,18 @@ ANSWERS = ("merged", "ensemble")
 TASK_TYPES = ("FEATURE_EXTRACTION", "CAUSAL_LM")
 
 
-def _check_count(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"`{name}` is {value!r}; it must be an integer of at least 1.")
+class LoadedFrom(NamedTuple):
+    """Where on the Hub an adapter was loaded from.
+
+    Args:
+        repo_id (`str`): Its repository.
+        revision (`str`): The branch, tag or commit that was asked for.
+        commit (`str`): The commit that this was.
+    """
+
+    repo_id: str
+    revision: str
+    commit: str
 
 
 @dataclass
@@ -126,9 +137,11 @@ class DriftAdapterConfig(PeftConfig):
             self.task_type = "FEATURE_EXTRACTION"
         super().__post_init__()
         self.peft_type = drift_type()
+        # No field: it says where this object came from, and a saved copy did not come from there.
+        self.loaded_from: LoadedFrom | None = None
         for name in ("target_modules", "exclude_modules"):
             value = getattr(self, name)
-            setattr(self, name, set(value) if isinstance(value, list | tuple) else value)
+            setattr(self, name, set(value) if isinstance(value, list | tuple) and _are_names(value) else value)
         self._check()
 
     def _check(self) -> None:
@@ -146,18 +159,22 @@ class DriftAdapterConfig(PeftConfig):
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}; choose one of {list(choices)}.")
         for name in ("r", "members", "signature_rank", "signature_size", "max_length", "max_new_tokens"):
-            _check_count(name, getattr(self, name))
+            self._check_count(name)
         if self.resident_groups is not None:
-            _check_count("resident_groups", self.resident_groups)
-        if not 0 < self.lora_alpha < float("inf"):
+            self._check_count("resident_groups")
+        for name in ("target_modules", "exclude_modules"):
+            names = getattr(self, name)
+            if not (names is None or isinstance(names, str) or _are_names(names)):
+                raise ValueError(f"`{name}` is {names!r:.200}; it must be a string or a set of strings.")
+        if not (_is_number(self.lora_alpha) and 0 < self.lora_alpha < float("inf")):
             raise ValueError(f"`lora_alpha` is {self.lora_alpha!r}; it must be a finite number above 0.")
-        if self.trunk_depth is not None and not 0 <= self.trunk_depth < 1:
+        if self.trunk_depth is not None and not (_is_number(self.trunk_depth) and 0 <= self.trunk_depth < 1):
             raise ValueError(f"`trunk_depth` is {self.trunk_depth!r}; it must be a share of the layers in [0, 1).")
-        if not 0 <= self.lora_dropout < 1:
+        if not (_is_number(self.lora_dropout) and 0 <= self.lora_dropout < 1):
             raise ValueError(f"`lora_dropout` is {self.lora_dropout!r}; it must be a probability in [0, 1).")
-        if not 0 < self.signature_shrinkage <= 1:
+        if not (_is_number(self.signature_shrinkage) and 0 < self.signature_shrinkage <= 1):
             raise ValueError(f"`signature_shrinkage` is {self.signature_shrinkage!r}; it must be in (0, 1].")
-        if self.task_type != "CAUSAL_LM" and not 0 <= self.stride < self.max_length // 2:
+        if self.task_type != "CAUSAL_LM" and not (_is_count(self.stride, 0) and self.stride < self.max_length // 2):
             raise ValueError(
                 f"`stride` is {self.stride!r}; it must be at least 0 and less than half of `max_length` "
                 f"({self.max_length}), or windows would not move forward."
@@ -165,17 +182,60 @@ class DriftAdapterConfig(PeftConfig):
         if self.knowledge is not None:
             KnowledgeBase.from_dict(self.knowledge)
 
+    def _check_count(self, name: str) -> None:
+        if not _is_count(getattr(self, name), 1):
+            raise ValueError(f"`{name}` is {getattr(self, name)!r}; it must be an integer of at least 1.")
+
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str, subfolder: str | None = None, **kwargs: Any
     ) -> DriftAdapterConfig:
-        """As PEFT's; also refuses a folder whose tensors are cut off, which PEFT would not name (`ValueError`)."""
+        """As PEFT's; also refuses an adapter whose tensors are cut off, which PEFT would not name, or are no
+        safetensors, for which PEFT would read a pickle (`ValueError`). Of an adapter on the Hub the tensors are
+        fetched here, and `loaded_from` says which commit they are of."""
         config = super().from_pretrained(pretrained_model_name_or_path, subfolder, **kwargs)
-        tensors = Path(pretrained_model_name_or_path, subfolder or "", SAFETENSORS_WEIGHTS_NAME)
-        if tensors.is_file():
-            check_tensors_file(tensors)
+        folder = Path(pretrained_model_name_or_path, subfolder or "")
+        if (folder / CONFIG_NAME).is_file():
+            tensors = folder / SAFETENSORS_WEIGHTS_NAME
+            if (folder / WEIGHTS_NAME).exists() and not tensors.is_file():
+                raise _pickled(str(folder))
+        else:
+            options = cls._split_kwargs(kwargs)[0]
+            tensors = _fetch_tensors(pretrained_model_name_or_path, subfolder, options)
+            home = tensors.parents[len(Path(subfolder or "").parts)]
+            if home.parent.name == "snapshots":  # of the cache; elsewhere the commit is not known
+                revision = options.get("revision") or "main"
+                config.loaded_from = LoadedFrom(pretrained_model_name_or_path, revision, home.name)
+        if tensors.exists():
+            read_header(tensors)
         return config
 
     def to_dict(self) -> dict[str, Any]:
         """As PEFT's, with sets as sorted lists: a saved configuration must not depend on hash seeds."""
         return {k: sorted(v) if isinstance(v, set) else v for k, v in super().to_dict().items()}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list | tuple | set) and all(isinstance(name, str) for name in value)
+
+
+def _fetch_tensors(repo_id: str, subfolder: str | None, options: dict[str, Any]) -> Path:
+    try:
+        return Path(hf_hub_download(repo_id, SAFETENSORS_WEIGHTS_NAME, subfolder=subfolder, **options))
+    except RemoteEntryNotFoundError as error:
+        raise _pickled(repo_id) from error
+
+
+def _pickled(where: str) -> ValueError:
+    return ValueError(
+        f"`{where}` has no `{SAFETENSORS_WEIGHTS_NAME}`; an adapter is read from nothing else, because a pickle such "
+        f"as `{WEIGHTS_NAME}` can run code. Save the adapter again."
+    )

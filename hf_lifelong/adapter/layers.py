@@ -136,6 +136,12 @@ class DriftLayer(DriftTunerLayer):
 
     def update_layer(self, adapter_name: str, config: Any, members: int, fan_in: int, fan_out: int) -> None:
         """Adds the tensors of one adapter; a bank that will be loaded starts without memory."""
+        if config.r > max(fan_in, fan_out):
+            # Checked here for every way of loading: a configuration may come from anybody, and asks for this memory.
+            raise ValueError(
+                f"`r` is {config.r}, but a layer with {fan_in} inputs and {fan_out} outputs has no use for a rank "
+                f"above {max(fan_in, fan_out)}. Give a smaller one."
+            )
         device = self.where()
         self.drift_A[adapter_name] = nn.Parameter(torch.zeros(config.r, fan_in, device=device))
         self.drift_B[adapter_name] = nn.Parameter(torch.zeros(fan_out, config.r, device=device))

@@ -1,7 +1,19 @@
-"""The Hub: the model card, and pushing."""
+"""The Hub: the model card, pushing, and fetching."""
 
 from .card import model_card
+from .errors import PullError, PushConflictError, PushError
 from .facts import CardFacts
-from .transfer import PushConflictError, PushError, push_to_hub
+from .pull import pull
+from .saved import SavedAdapter
+from .transfer import push_to_hub
 
-__all__ = ["CardFacts", "PushConflictError", "PushError", "model_card", "push_to_hub"]
+__all__ = [
+    "CardFacts",
+    "PullError",
+    "PushConflictError",
+    "PushError",
+    "SavedAdapter",
+    "model_card",
+    "pull",
+    "push_to_hub",
+]

@@ -19,45 +19,21 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RevisionNotFoundError
+from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.errors import HTTPError as TransportError
 from huggingface_hub.utils import validate_repo_id
 
 from ..evaluation import AccuracyMatrix, plot_matrix
-from ..files import DamagedFileError, read_json, write_json
-from ..knowledge import KnowledgeBase, ManifestError
+from ..files import read_json, write_json
+from ..knowledge import KnowledgeBase
+from .continuing import check_continues, head_of, loaded_commit
+from .errors import PushConflictError, PushError, reason_of
+from .saved import CARD, CONFIG, MATRIX, TENSORS, TOKENIZER, manifest_of
 
 logger = logging.getLogger(__name__)
 
-CONFIG = "adapter_config.json"
-TENSORS = "adapter_model.safetensors"
-CARD = "README.md"
-MATRIX = ("accuracy_matrix.json", "accuracy_matrix.png")
-# Named, not excluded: a folder that was trained in also holds `training_args.bin`, checkpoints, logs and more.
-TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "tokenizer.model",
-    "spiece.model",
-    "sentencepiece.*.model",
-)
-
-# The commit that a model was last pushed as, by model and then by repository and branch.
-_last_push: WeakKeyDictionary[Any, dict[tuple[str, str], str]] = WeakKeyDictionary()
-
-
-class PushError(OSError):
-    """The Hub did not take a push, or could not be asked: says why, and what to do."""
-
-
-class PushConflictError(PushError):
-    """The Hub holds what a push would overwrite without knowing it. Nothing was changed."""
+# The commit that a model was last pushed as, by model and then by repository and branch; `None` while nobody knows.
+_last_push: WeakKeyDictionary[Any, dict[tuple[str, str], str | None]] = WeakKeyDictionary()
 
 
 def push_to_hub(
@@ -78,16 +54,18 @@ def push_to_hub(
     picture), tokenizer and card.
 
     What is on the Hub is only replaced by a push that continues it. That is so when the branch still points to the
-    commit that this model was last pushed as; or, for a model of which that is not known (it was loaded, or pushed by
-    another process), when the tasks on the Hub are the first tasks of this adapter, record for record. Everything else
-    is a `PushConflictError`; whoever wants to replace a commit all the same names it as `parent_commit`.
+    commit that this model was last pushed as, or that it was loaded from; or, where neither is known (transformers'
+    own loader does not say; a folder; another branch), when the tasks on the Hub are the first tasks of this adapter,
+    record for record. Everything else is a `PushConflictError`; whoever wants to replace a commit all the same names
+    it as `parent_commit`.
 
     Args:
         model (`PreTrainedModel`, `PeftModel`, `str` or `Path`):
             A model with a lifelong adapter that has learned a task (of several adapters, the one named `default`), or
             the folder that one was saved in.
         repo_id (`str`):
-            Repository, such as `"me/minilm-sentiment"`; made when there is none. Without a user name it is yours.
+            Repository, such as `"me/minilm-sentiment"`; made when there is none and nothing is refused. Without a user
+            name it is yours.
         card (`str`, *optional*):
             Text of the model card. Without it, the card on the Hub stays as it is.
         tokenizer (`PreTrainedTokenizerBase`, *optional*):
@@ -125,19 +103,23 @@ def push_to_hub(
     with tempfile.TemporaryDirectory() as place:
         knowledge = _write(model, Path(place), card, tokenizer, base_model)
         with _explained(repo_id):
-            repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            repo_id = repo_id if "/" in repo_id else f"{api.whoami()['name']}/{repo_id}"
             memory = _last_push.setdefault(model, {}) if not isinstance(model, str | os.PathLike) else {}
-            parent = parent_commit or memory.get((repo_id, branch))
-            info = _head(api, repo_id, branch, parent)
-            if private and not info.private:
-                raise PushError(
-                    f"`private` is True, but `{repo_id}` exists and is public. Nothing was pushed. Make it private in "
-                    "its settings, or give another `repo_id`."
-                )
+            key = (repo_id, branch)
+            parent = parent_commit or (memory[key] if key in memory else _loaded_as(model, repo_id, branch))
+
+            def check(there: ModelInfo | None) -> None:
+                if there is not None:
+                    _check_private(there, private)
+                    if not create_pr:
+                        check_continues(api, there, branch, parent, knowledge)
+                elif parent_commit is not None:
+                    raise PushConflictError(f"`{repo_id}` was not pushed to: it has no commit {parent_commit}.")
+
+            info = head_of(api, repo_id, branch, parent, private, check)
             if not create_pr:
-                _check_continues(api, info, branch, parent, knowledge)
                 # Until the answer is here, nobody knows what the branch points to.
-                memory.pop((repo_id, branch), None)
+                memory[key] = None
             commit = api.create_commit(
                 repo_id,
                 _operations(Path(place), info),
@@ -147,8 +129,21 @@ def push_to_hub(
                 parent_commit=parent if create_pr else info.sha,
             )
     if not create_pr:
-        memory[repo_id, branch] = commit.oid
+        memory[key] = commit.oid
     return commit
+
+
+def _loaded_as(model: Any, repo_id: str, branch: str) -> str | None:
+    config = getattr(model, "peft_config", {}).get("default")
+    return loaded_commit(config, repo_id, branch)
+
+
+def _check_private(info: ModelInfo, private: bool | None) -> None:
+    if private and not info.private:
+        raise PushError(
+            f"`private` is True, but `{info.id}` exists and is public. Nothing was pushed. Make it private in its "
+            "settings, or give another `repo_id`."
+        )
 
 
 def _check_repo_id(argument: str, name: Any) -> None:
@@ -168,7 +163,7 @@ def _write(model: Any, folder: Path, card: str | None, tokenizer: Any, base_mode
             model.save_pretrained(saved)
             _copy_saved(Path(saved), folder, (CONFIG, TENSORS))
     config = read_json(folder / CONFIG)
-    knowledge = _manifest(config)
+    knowledge = manifest_of(config)
     if knowledge is None or not knowledge.tasks:
         what = "is no lifelong adapter" if knowledge is None else "has learned no task yet"
         raise ValueError(f"`model` {what}, so there is nothing to push. Give one that `DriftTrainer` has trained.")
@@ -201,13 +196,6 @@ def _copy_saved(source: Path, folder: Path, names: tuple[str, ...]) -> None:
             shutil.copyfile(file, folder / file.name)
 
 
-def _manifest(config: Any) -> KnowledgeBase | None:
-    """The manifest in an adapter's configuration, empty before the first task; `None` for another kind of adapter."""
-    if not isinstance(config, dict) or "knowledge" not in config:
-        return None
-    return KnowledgeBase.from_dict(config["knowledge"]) if config["knowledge"] is not None else KnowledgeBase()
-
-
 def base_name(saved: str | None, given: str | None) -> str:
     """The name under which others find the base model of an adapter.
 
@@ -235,51 +223,6 @@ def write_matrix(matrix: AccuracyMatrix, folder: Path) -> None:
         plot_matrix(matrix, folder / MATRIX[1])
     except ImportError as error:
         logger.warning(f"The picture of the accuracy matrix was not drawn. {error}")
-
-
-def _head(api: HfApi, repo_id: str, branch: str, start: str | None) -> ModelInfo:
-    """What a branch points to; a branch that does not exist is made, at commit `start` or at `main`."""
-    try:
-        return api.model_info(repo_id, revision=branch)
-    except RevisionNotFoundError:
-        if branch.startswith("refs/"):
-            raise
-        api.create_branch(repo_id, branch=branch, revision=start)
-        return api.model_info(repo_id, revision=branch)
-
-
-def _check_continues(api: HfApi, info: ModelInfo, branch: str, parent: str | None, knowledge: KnowledgeBase) -> None:
-    """Refuses a push that would overwrite what it does not continue (`PushConflictError`)."""
-    head = str(info.sha)
-    if parent is not None:
-        problem = None if head.startswith(parent) else f"it points to {head}, not to {parent} that this push follows"
-    else:
-        problem = _unlike(api, info, knowledge)
-    if problem is not None:
-        raise PushConflictError(
-            f"`{info.id}` was not pushed to, because of what its branch `{branch}` holds: {problem}. Nothing was "
-            f'changed. Load it (`revision="{head}"`) and learn on from there; or push beside it with another '
-            f'`revision` or `create_pr=True`; or, to replace it, give `parent_commit="{head}"`.'
-        )
-
-
-def _unlike(api: HfApi, info: ModelInfo, knowledge: KnowledgeBase) -> str | None:
-    """Why an adapter does not continue the one on the Hub; `None` when it does, or when there is none."""
-    if CONFIG not in {file.rfilename for file in info.siblings or []}:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        path = api.hf_hub_download(info.id, CONFIG, revision=info.sha, local_dir=folder)
-        try:
-            there = _manifest(read_json(path))
-        except (DamagedFileError, ManifestError) as error:
-            return f"an adapter that cannot be read ({error})"
-    if there is None:
-        return "an adapter of another kind"
-    known = knowledge.tasks[: len(there.tasks)]
-    strange = [task.name for i, task in enumerate(there.tasks) if i >= len(known) or known[i] != task]
-    if strange:
-        return f"it has learned {strange} of which this adapter knows nothing, or which it learned in another run"
-    return None
 
 
 def _operations(folder: Path, info: ModelInfo) -> list[CommitOperationAdd | CommitOperationDelete]:
@@ -315,10 +258,7 @@ def _explained(repo_id: str) -> Iterator[None]:
             f"`{repo_id}` was not pushed: `HF_HUB_OFFLINE` is set. Set `HF_HUB_OFFLINE=0` before Python starts."
         ) from error
     except (OSError, TransportError, RuntimeError) as error:
-        # The client wraps what stops the upload of a large file into a RuntimeError.
-        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ is not None else error
-        reason = " ".join(f"{type(cause).__name__}: {cause}".split())[:400]
-        status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
+        status, reason = reason_of(error)
         if status in (409, 412):
             raise PushConflictError(
                 f"`{repo_id}` was not pushed: somebody else committed at the same time. Nothing was changed. Push "

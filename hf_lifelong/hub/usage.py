@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from huggingface_hub import ModelCard
+
 from ..evaluation import AccuracyMatrix
 from ..knowledge import KnowledgeBase
 from .facts import CardFacts
@@ -27,6 +29,7 @@ folder = {folder}
 tokenizer = AutoTokenizer.from_pretrained(folder)
 {load}
 """
+OWN_FOLDER = '"."  # the folder of this card'
 LOCAL_BASE = "The base model came from a local folder, so its name is not known here: write in where you have it.\n\n"
 
 CITATION = """\
@@ -62,9 +65,25 @@ def quickstart(knowledge: KnowledgeBase, config: Mapping[str, Any], facts: CardF
     else:
         loader = f"AutoPeftModelFor{'CausalLM' if is_language_model else 'FeatureExtraction'}"
         load = f"model = {loader}.from_pretrained(folder{options})"
-    folder = json.dumps(facts.repo_id) if facts.repo_id else '"."  # the folder of this card'
+    folder = json.dumps(facts.repo_id) if facts.repo_id else OWN_FOLDER
     text = LOAD.format(loader=loader, names=", ".join(names), folder=folder, load=load)
     return (LOCAL_BASE if base_unknown else "") + fence(text + _questions(knowledge), "python")
+
+
+def addressed(card: str, repo_id: str, base_model: str | None) -> str:
+    """A card that speaks of its own folder, as it reads in a repository on the Hub.
+
+    Args:
+        card (`str`): Text of the card.
+        repo_id (`str`): The repository that it goes to.
+        base_model (`str`, *optional*): Id of the base model on the Hub, where the card does not know it.
+    """
+    found = ModelCard(card.replace(f"folder = {OWN_FOLDER}", f"folder = {json.dumps(repo_id)}"))
+    data: Any = found.data
+    if base_model is not None and data.base_model is None:
+        data.base_model = base_model
+        data.tags = [*(data.tags or []), f"base_model:adapter:{base_model}"]
+    return str(found)
 
 
 def _questions(knowledge: KnowledgeBase) -> str:

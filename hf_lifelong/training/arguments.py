@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from transformers import TrainingArguments
 
@@ -49,6 +50,9 @@ class DriftTrainingArguments(TrainingArguments):
         hub_base_model (`str`, *optional*):
             Name of the base model on the Hub, for a base that was loaded from a folder: what is pushed names it.
     """
+
+    # What `HfArgumentParser` calls their part of `--help`.
+    _argument_group_name: ClassVar[str] = "training of each task"
 
     learning_rate: float = field(default=2e-3, metadata={"help": "Highest learning rate of each task."})
     cyclic_learning_rate: bool = field(

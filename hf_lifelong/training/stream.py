@@ -151,6 +151,8 @@ def restore(model: torch.nn.Module, folder: Path) -> None:
     set_knowledge(model, knowledge)
     check_tensors(model, adapter, tensors)
     model.load_adapter(str(folder), adapter, is_trainable=True)  # type: ignore[operator]
+    # The run that was killed may have pushed since it was loaded.
+    root.config[adapter].loaded_from = None
 
 
 def begin(trainer: DriftTrainer, prepared: PreparedTask) -> str | None:

@@ -20,6 +20,7 @@ from ..adapter import knowledge_of, lifelong_of
 from ..adapter.heads import active_config
 from ..evaluation import AccuracyMatrix
 from ..hub import PushConflictError, push_to_hub
+from ..hub.continuing import loaded_commit
 from ..hub.transfer import base_name, write_matrix
 from ..knowledge import KnowledgeBase
 from ..renewal import renew
@@ -302,7 +303,9 @@ class DriftTrainer(Trainer):
     def _upload(
         self, folder: Path, branch: str | None, message: str | None, token: str | None, private: bool | None
     ) -> Any:
-        known = self._pushed.pop(branch, None)
+        loaded = loaded_commit(active_config(self.model), str(self.hub_model_id), branch or "main")
+        known = self._pushed.get(branch, loaded)
+        self._pushed[branch] = None  # until the answer is here, nobody knows what the branch points to
         try:
             found = push_to_hub(
                 folder,

@@ -145,6 +145,33 @@ def test_somebody_elses_commit_is_a_conflict(hub, prepare):  # noqa: F811
     assert files(hub)["README.md"] == b"edited"
 
 
+def test_what_was_loaded_from_the_hub_follows_the_commit_that_it_was(hub, prepare):  # noqa: F811
+    prepare("first").train()
+    loaded = AutoPeftModelForFeatureExtraction.from_pretrained(REPO, dtype=torch.float32, is_trainable=True)
+    hub.write(REPO, {"README.md": "edited"}, "by a colleague")
+    trainer = prepare("second", model=loaded, folder="later")
+    for push in (trainer.train, trainer.push_to_hub):
+        with pytest.raises(PushConflictError, match="that this push follows"):
+            push()
+    assert files(hub)["README.md"] == b"edited"
+    assert knowledge_of(trainer.model).names == ["first", "second"]
+
+
+def test_a_resumed_run_goes_on_from_what_it_has_pushed_itself(hub, prepare):  # noqa: F811
+    prepare("first").train()
+    start = hub.repos[REPO].refs["main"]
+
+    def again():
+        return AutoPeftModelForFeatureExtraction.from_pretrained(
+            REPO, revision=start, dtype=torch.float32, is_trainable=True
+        )
+
+    prepare("second", model=again(), folder="later").train()
+    trainer = prepare("second", "third", model=again(), folder="later")
+    trainer.train(resume_from_checkpoint=True)
+    assert messages(hub)[:3] == ["Learned `third`", "Learned `second`", "Learned `first`"]
+
+
 def test_in_the_background(hub, prepare):  # noqa: F811
     trainer = prepare("first", hub_strategy="end")
     trainer.train()

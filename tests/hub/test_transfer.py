@@ -4,11 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from hub_helpers import REPO, answers, base, encode, learn, make, same  # noqa: F401
 from hub_server import TOKEN, HubServer, hub  # noqa: F401
 from huggingface_hub import HfApi, constants, hf_hub_download
 from huggingface_hub.errors import HTTPError
@@ -16,82 +16,13 @@ from peft import AutoPeftModelForCausalLM, AutoPeftModelForFeatureExtraction, Lo
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from hf_lifelong import AccuracyMatrix, DriftAdapterConfig, forget, generate, knowledge_of, predict
-from hf_lifelong.adapter import lifelong_of
-from hf_lifelong.adapter.bank import add_task, close_task, drift_modules, open_task, set_knowledge, take_snapshot
+from hf_lifelong import AccuracyMatrix, DriftAdapterConfig, forget, generate, knowledge_of
 from hf_lifelong.hub import transfer
 from hf_lifelong.hub.transfer import PushConflictError, PushError, push_to_hub
-from hf_lifelong.knowledge import LearnedTask, fit_signature
 
-REPO = "me/learner"
 CARD = "---\nlibrary_name: peft\ntags: [hf_lifelong]\n---\n# A learner\n"
 ADAPTER = {"adapter_config.json", "adapter_model.safetensors"}
 SCORES = {"accuracy_matrix.json", "accuracy_matrix.png"}
-TEXTS = ["a film", "one longer text about the weather in the north", "who?", "it was good and then it was bad again"]
-
-
-def learn(model, name, labels=("bad", "good"), seed=0, started_from=None):
-    """A task with random members and signature, and a row in the accuracy matrix."""
-    root = lifelong_of(model)
-    config = root.config["default"]
-    kind = "text-generation" if config.task_type == "CAUSAL_LM" else "text-classification"
-    width = 0 if config.task_type == "CAUSAL_LM" else len(labels)
-    open_task(model, kind, labels, width)
-    generator = torch.Generator().manual_seed(seed)
-    snapshots = []
-    for _ in range(2):
-        for _, module in drift_modules(model):
-            for parameter in module.parameters():
-                if parameter.requires_grad:
-                    parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
-        snapshots.append(take_snapshot(model))
-    features = torch.randn(12, root.features, generator=generator) + torch.randn(root.features, generator=generator)
-    task = LearnedTask(name, kind, labels, width, 2, name, 12, score=0.5 + seed / 100, started_from=started_from)
-    add_task(model, task, snapshots, fit_signature(features, config.signature_rank))
-    close_task(model)
-    knowledge = knowledge_of(model)
-    matrix = AccuracyMatrix.from_dict(knowledge.scores) if knowledge.scores else AccuracyMatrix()
-    matrix.add(name, "accuracy", 0.5, dict.fromkeys(knowledge.names, 0.9 - seed / 100))
-    set_knowledge(model, replace(knowledge, scores=matrix.to_dict()))
-    return model.eval()
-
-
-@pytest.fixture
-def base(hub, tiny_folder):  # noqa: F811
-    """Name of a tiny encoder on the Hub."""
-    hub.write_folder("other/tiny-bert", tiny_folder("bert"))
-    return "other/tiny-bert"
-
-
-@pytest.fixture
-def make(base):
-    """`make(*tasks)`: the tiny encoder of the Hub with an adapter that knows these tasks."""
-
-    def build(*tasks, seed=0):
-        model = get_peft_model(
-            AutoModel.from_pretrained(base, dtype=torch.float32),
-            DriftAdapterConfig(r=2, members=2, signature_rank=4),
-        )
-        for i, name in enumerate(tasks):
-            learn(model, name, seed=seed + i)
-        return model.eval()
-
-    return build
-
-
-def encode(tokenizer):
-    encoded = tokenizer(TEXTS, return_tensors="pt", padding=True)
-    return {key: encoded[key] for key in ("input_ids", "attention_mask")}
-
-
-def answers(model, batch):
-    found = predict(model, batch)
-    return {key: found[key] for key in ("group", "task", "scores", "uncertainty", "margin")}
-
-
-def same(a, b):
-    assert a.keys() == b.keys()
-    assert all(torch.equal(a[key], b[key]) for key in a)
 
 
 def auto(repo, **options):
@@ -136,10 +67,10 @@ def test_nothing_says_where_on_this_machine_it_was_made(hub, tiny_folder, langua
 
 
 ROUTES = {
-    "AutoPeftModel": lambda base, **options: auto(REPO, **options),
-    "PeftModel": lambda base, **options: PeftModel.from_pretrained(base(), REPO, **options),
+    "AutoPeftModel": lambda fresh, **options: auto(REPO, **options),
+    "PeftModel": lambda fresh, **options: PeftModel.from_pretrained(fresh(), REPO, **options),
     # Its own `revision` is that of the base model.
-    "AutoModel": lambda base, **options: AutoModel.from_pretrained(REPO, dtype=torch.float32, adapter_kwargs=options),
+    "AutoModel": lambda fresh, **options: AutoModel.from_pretrained(REPO, dtype=torch.float32, adapter_kwargs=options),
 }
 
 
@@ -268,6 +199,17 @@ def test_every_file_regular_with_xet_in_place(hub, make, tokenizer, monkeypatch)
     same(answers(auto(REPO), encode(tokenizer)), answers(model, encode(tokenizer)))
 
 
+def test_a_pickle_on_the_hub_is_not_fetched_by_peft(hub, make, base):  # noqa: F811
+    push_to_hub(make("films"), REPO)
+    files = hub.repos[REPO].files()
+    hub.write("other/pickled", {"adapter_config.json": files["adapter_config.json"], "adapter_model.bin": b"pickle"})
+    hub.requests.clear()
+    for load in (auto, lambda name: PeftModel.from_pretrained(AutoModel.from_pretrained(base), name)):
+        with pytest.raises(ValueError, match=r"`other/pickled` has no `adapter_model.safetensors`"):
+            load("other/pickled")
+    assert not [path for _, path in hub.requests if path.endswith(".bin") and "pickled" in path]
+
+
 # Refused before anything is sent
 
 
@@ -350,12 +292,69 @@ def test_a_newer_commit_of_somebody_else_is_a_conflict(hub, make):  # noqa: F811
 
 
 def test_two_who_learn_on_from_the_same_adapter_do_not_overwrite_each_other(hub, make):  # noqa: F811
-    push_to_hub(make("films"), REPO)
-    forget_pushes()
+    first = push_to_hub(make("films"), REPO).oid
     ours, theirs = auto(REPO, is_trainable=True), auto(REPO, is_trainable=True)
     push_to_hub(learn(theirs, "news", seed=5), REPO)
-    conflicts(hub, r"learned \['news'\]", learn(ours, "answers", seed=6))
-    same_name = learn(auto(REPO, revision=hub.repos[REPO].history()[1].oid, is_trainable=True), "news", seed=7)
+    conflicts(hub, f"not to {first} that this push follows", learn(ours, "answers", seed=6))
+    same_name = learn(auto(REPO, revision=first, is_trainable=True), "news", seed=7)
+    conflicts(hub, f"not to {first} that this push follows", same_name)
+    assert knowledge_of(auto(REPO)).names == ["films", "news"]
+
+
+@pytest.mark.parametrize("route", ["AutoPeftModel", "PeftModel", "load_adapter"])
+def test_what_was_loaded_from_the_hub_follows_the_commit_that_it_was(hub, make, base, route):  # noqa: F811
+    pushed = push_to_hub(make("films"), REPO, card=CARD).oid
+    fresh = AutoModel.from_pretrained(base, dtype=torch.float32)
+    if route == "AutoPeftModel":
+        model = auto(REPO, is_trainable=True)
+    elif route == "PeftModel":
+        model = PeftModel.from_pretrained(fresh, REPO, is_trainable=True)
+    else:
+        model = PeftModel.from_pretrained(fresh, REPO, adapter_name="other")
+        model.load_adapter(REPO, "default", is_trainable=True)
+        model.set_adapter("default")
+    assert model.peft_config["default"].loaded_from == (REPO, "main", pushed)
+    hub.write(REPO, {"README.md": "Improved by a colleague"})
+    conflicts(hub, f"not to {pushed} that this push follows", learn(model, "news", seed=1), card=CARD)
+    assert hub.repos[REPO].files()["README.md"] == b"Improved by a colleague"
+
+
+def test_another_branch_than_the_loaded_one_is_compared_by_its_tasks(hub, make):  # noqa: F811
+    push_to_hub(make("films"), REPO)
+    push_to_hub(make("films"), REPO, revision="trial")
+    hub.write(REPO, {"README.md": "New"}, ref="trial")
+    model = learn(auto(REPO, is_trainable=True), "news", seed=1)
+    push_to_hub(model, REPO, revision="trial")
+    assert hub.repos[REPO].files("trial")["README.md"] == b"New"
+    other = learn(auto(REPO, is_trainable=True), "answers", seed=2)
+    with pytest.raises(PushConflictError, match=r"learned \['news'\]"):
+        push_to_hub(other, REPO, revision="trial")
+    push_to_hub(other, REPO)
+    assert knowledge_of(auto(REPO)).names == ["films", "answers"]
+
+
+def test_the_commit_is_known_wherever_the_cache_is_and_of_folders_in_a_repository(hub, make, tmp_path):  # noqa: F811
+    push_to_hub(make("films"), REPO)
+    files = {f"below/{name}": data for name, data in hub.repos[REPO].files().items() if name in ADAPTER}
+    below = hub.write("other/several", files).oid
+    cache = str(tmp_path / "snapshots" / "cache")
+    config = DriftAdapterConfig.from_pretrained("other/several", "below", cache_dir=cache)
+    assert config.loaded_from == ("other/several", "main", below)
+
+
+def test_where_it_was_loaded_from_is_not_saved_with_it(hub, make, tmp_path):  # noqa: F811
+    push_to_hub(make("films"), REPO)
+    auto(REPO).save_pretrained(tmp_path)
+    assert "loaded_from" not in (tmp_path / "adapter_config.json").read_text()
+    assert DriftAdapterConfig.from_pretrained(str(tmp_path)).loaded_from is None
+
+
+def test_two_trained_from_one_folder_do_not_overwrite_each_other(hub, make, tmp_path):  # noqa: F811
+    make("films").save_pretrained(tmp_path)
+    ours, theirs = auto(tmp_path, is_trainable=True), auto(tmp_path, is_trainable=True)
+    push_to_hub(learn(theirs, "news", seed=5), REPO)
+    conflicts(hub, r"learned \['news'\] of which", learn(ours, "answers", seed=6))
+    same_name = learn(auto(tmp_path, is_trainable=True), "news", seed=7)
     conflicts(hub, r"learned \['news'\].*another run", same_name)
     assert knowledge_of(auto(REPO)).names == ["films", "news"]
 
@@ -403,6 +402,25 @@ def test_a_commit_between_look_and_push_is_a_conflict(hub, make, monkeypatch):  
     with pytest.raises(PushConflictError, match="somebody else committed"):
         push_to_hub(model, REPO)
     assert hub.repos[REPO].history()[0].message == "by hand"
+
+
+@pytest.mark.parametrize("revision", ["main", "trial"])
+def test_a_refused_push_leaves_nothing_behind(hub, make, revision):  # noqa: F811
+    model = make("films")
+    with pytest.raises(PushConflictError, match="it has no commit 1234567"):
+        push_to_hub(model, REPO, parent_commit="1234567", revision=revision)
+    assert REPO not in hub.repos
+    push_to_hub(make("films", "news"), REPO)
+    with pytest.raises(PushConflictError, match=r"learned \['news'\]"):
+        push_to_hub(model, REPO, revision="trial")
+    assert set(hub.repos[REPO].refs) == {"main"}
+
+
+def test_a_huge_manifest_on_the_hub_is_not_read(hub, make):  # noqa: F811
+    hub.write(REPO, {"adapter_config.json": b" " * 33_000_000})
+    hub.requests.clear()
+    conflicts(hub, "has 33,000,000 bytes, more than the 32,000,000 that are read", make("films"))
+    assert not [path for _, path in hub.requests if REPO in path and path.endswith("adapter_config.json")]
 
 
 def test_a_public_repository_is_not_taken_for_a_private_one(hub, make):  # noqa: F811

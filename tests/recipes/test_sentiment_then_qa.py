@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from hf_lifelong.learning import parse
+
 RECIPE = Path(__file__).parents[2] / "recipes" / "sentiment_then_qa.py"
 
 
@@ -33,15 +35,28 @@ def test_quick_run_under_the_launcher_learns_saves_and_answers(tmp_path):
         assert (out / name).stat().st_size > 0
 
 
-def test_config_file_and_command_line_together(tmp_path, monkeypatch):
+@pytest.fixture
+def recipe(monkeypatch):
     monkeypatch.syspath_prepend(str(RECIPE.parent))
-    import sentiment_then_qa as recipe
+    import sentiment_then_qa
 
+    return sentiment_then_qa
+
+
+def test_config_file_and_command_line_together(recipe, tmp_path):
     config = tmp_path / "x.yaml"
     config.write_text("members: 3\nlearning_rate: 0.0005\nnum_train_epochs: 7\n")
-    chosen, args = recipe.parse(["--config", str(config), "--num_train_epochs", "2", "--output_dir", str(tmp_path)])
-    assert (chosen.members, args.learning_rate, args.num_train_epochs) == (3, 5e-4, 2)
-    assert args.warmup_steps == recipe.DEFAULTS["warmup_steps"]
+    argv = ["--config", str(config), "--num_train_epochs", "2", "--output_dir", str(tmp_path), "--quick"]
+    learning, adapter, args, own = recipe.read_arguments(argv)
+    assert (adapter.members, args.learning_rate, args.num_train_epochs) == (3, 5e-4, 2)
+    assert (adapter.max_length, learning.max_train_samples, own.plain_lora) == (192, 300, True)
+    assert [Path(task["dataset"]).is_dir() for task in learning.tasks] == [True, True]
+
+
+def test_new_task_yaml_is_what_learn_takes(recipe):
+    learning, adapter, _ = parse(["--config", str(RECIPE.parent / "configs" / "new_task.yaml")])
+    assert learning.adapter == recipe.DEFAULTS["output_dir"] and not any(vars(adapter).values())
+    assert [source.name for source in learning.sources] == ["topics"]
 
 
 @pytest.mark.parametrize("where", ["file", "line"])

@@ -1,0 +1,348 @@
+"""The `hf-lifelong` command line. Each command is one call of the library, and prints what that returns.
+
+Answers go to stdout, everything else to stderr. PyTorch and transformers are imported by the commands that need them,
+so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from . import __version__
+
+# What the library raises for what a user can put right; all else is a mistake of ours, and shows where it happened.
+TOLD = (ValueError, OSError, KeyError, ImportError, FloatingPointError)
+
+
+class Commands(TyperGroup):
+    """Ends with one line and code 1 where the library says what is wrong."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except TOLD as error:
+            message = _plain(str(error.args[0] if isinstance(error, KeyError) else error))
+            if ctx.params["debug"] or (isinstance(error, KeyError) and " " not in message):
+                raise  # a key that comes without a sentence is a mistake of ours too
+            typer.echo(f"Error: {message}", err=True)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    name="hf-lifelong",
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="Adapter: a folder, or an id on the Hub.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the adapter on the Hub.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+FourBits = Annotated[bool, typer.Option("--load-in-4bit", help="Quantise the base to 4 bits.")]
+Retrieval = Literal["signature", "uncertainty", "cascade"]
+
+
+def _version(given: bool) -> None:
+    if given:
+        typer.echo(f"hf-lifelong {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def hf_lifelong(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error happened.")] = False,
+) -> None:
+    """One model that keeps every task it learns: teach it, ask it, look at it, share it."""
+
+
+@app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    short_help="Learn tasks, one after another.",
+)
+def learn(ctx: typer.Context) -> None:
+    """Arguments are those of `learning.parse`, which has its own `--help`."""
+    from .evaluation import to_text
+    from .learning import learn as learn_tasks
+    from .learning import parse, use_all_cores
+
+    description = "Learns tasks one after another, with a new adapter or one that goes on learning."
+    learning, adapter, training = parse(ctx.args, prog="hf-lifelong learn", description=description)
+    use_all_cores(training)
+    with contextlib.redirect_stdout(sys.stderr):  # Trainer prints what it logs
+        trainer, _ = learn_tasks(learning, adapter, training)
+    if trainer.is_world_process_zero() and trainer.matrix is not None:
+        typer.echo(f"{to_text(trainer.matrix)}\n\nThe adapter is in {training.output_dir}.")
+
+
+@app.command()
+def predict(
+    model: Model,
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="TEXT", help='What to answer: texts, or JSON: {"question": …, "context": …}.'),
+    ] = None,
+    input: Annotated[
+        str | None,
+        typer.Option(help="File with one input a line: text, or JSON where it begins with `{`; `-` reads stdin."),
+    ] = None,
+    as_json: Json = False,
+    abstain: Annotated[
+        bool, typer.Option("--abstain", help="Answer `unknown` to inputs of no task it knows.")
+    ] = False,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Of a language model: the likeliest label of the task, not a text.")
+    ] = False,
+    retrieval: Annotated[Retrieval | None, typer.Option(help="How groups are chosen, if not as trained.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Inputs that are answered at once.")] = 32,
+    revision: Revision = None,
+    load_in_4bit: FourBits = False,
+) -> None:
+    """Answer inputs without being told their tasks.
+
+    One answer a line, in the order of the inputs: task, score and answer, with tabs between; with --json an object.
+    """
+    if bool(texts) == (input is not None):
+        raise typer.BadParameter("give either texts or `--input`", param_hint="TEXT")
+    from .answering import LifelongPipeline
+    from .loading import load
+
+    lines = enumerate(texts, 1) if texts else _lines(str(input))
+    asked = (_input(line, number, input) for number, line in lines)
+    first = next(asked, None)
+    if first is None:
+        raise ValueError(f"`--input` {input} holds nothing to answer; give one input a line.")
+    loaded, tokenizer = load(model, revision=revision, load_in_4bit=load_in_4bit)
+    answer: Any = LifelongPipeline(model=loaded, tokenizer=tokenizer)  # type: ignore[arg-type]
+    if labels and not answer.generates:
+        raise ValueError("`--labels` is for language models; this adapter answers with labels in any case.")
+    options: dict[str, Any] = {"labels": True} if labels else {}
+    if retrieval is not None:
+        options["policy"] = retrieval
+    done = 0
+    for batch in _batches(first, asked, batch_size):
+        try:
+            answers = answer(batch, batch_size=batch_size, abstain=abstain, **options)
+        except ValueError as error:
+            raise ValueError(f"Of the inputs from number {done + 1} (inputs[0]) on: {error}") from error
+        done += len(batch)
+        typer.echo("\n".join(_dump(found) if as_json else _line(found) for found in answers))
+
+
+def _lines(source: str) -> Iterator[tuple[int, str]]:
+    """Lines that are not empty, with their numbers."""
+    with contextlib.nullcontext(sys.stdin) if source == "-" else open(source, encoding="utf-8") as file:
+        try:
+            yield from ((number, line.rstrip("\r\n")) for number, line in enumerate(file, 1) if line.strip())
+        except UnicodeDecodeError as error:
+            raise ValueError(f"`{source}` is not UTF-8 text ({error.reason} at byte {error.start}).") from error
+
+
+def _input(line: str, number: int, source: str | None) -> Any:
+    if not line.lstrip().startswith("{"):
+        if source is not None and source.endswith(".jsonl"):
+            raise ValueError(f"`{source}`, line {number}: {line!r:.60} is no JSON object.")
+        return line
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        where = f"`{source}`, line {number}" if source is not None else f"input {number}"
+        raise ValueError(f'{where}: {error}. A text that begins with a brace is given as {{"text": "…"}}.') from error
+
+
+def _batches(first: Any, rest: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    rest = iter(rest)
+    batch = [first, *islice(rest, size - 1)]
+    while batch:
+        yield batch
+        batch = list(islice(rest, size))
+
+
+def _line(answer: dict[str, Any]) -> str:
+    found = answer["answer"]
+    text = "" if found is None else found if isinstance(found, str) else " ".join(found)
+    return f"{_plain(answer['task'])}\t{answer['score']:.3f}\t{_plain(text)}"
+
+
+@app.command()
+def inspect(model: Model, revision: Revision = None, as_json: Json = False) -> None:
+    """Show what an adapter has learned.
+
+    Its base is not loaded.
+    """
+    from .hub import pull
+    from .inspection import describe, to_report
+
+    saved = pull(model, revision=revision)
+    typer.echo(_dump(describe(saved), indent=2) if as_json else to_report(saved))
+
+
+@app.command()
+def export(
+    model: Model,
+    group: Annotated[str, typer.Argument(metavar="GROUP", help="Name or number of a group, or a task of it.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write; new or empty.")],
+    rank: Annotated[int | None, typer.Option(min=1, help="Compress every layer's update to this rank.")] = None,
+    revision: Revision = None,
+    as_json: Json = False,
+) -> None:
+    """Write one group as an ordinary LoRA folder.
+
+    It loads without this package, in everything that loads PEFT's adapters.
+    """
+    from .adapter import export as export_group
+    from .adapter import knowledge_of
+    from .loading import load
+
+    loaded, _ = load(model, revision=revision)
+    known = knowledge_of(loaded).names
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # the report says the same
+        found = export_group(
+            loaded, int(group) if group.isdigit() and group not in known else group, folder, rank=rank
+        )
+    typer.echo(_dump({**asdict(found), "folder": str(found.folder)}, indent=2) if as_json else str(found))
+
+
+@app.command()
+def forget(
+    model: Model,
+    task: Annotated[str, typer.Argument(metavar="TASK", help="Task to forget.")],
+    output: Annotated[
+        Path | None, typer.Option(help="New folder for what remains; without it, the adapter's own folder is changed.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    revision: Revision = None,
+) -> None:
+    """Remove a task and everything that was learned from it.
+
+    Scores go too, because they were measured with the task. In the adapter's own folder, so do checkpoints and the
+    commits of its training, which hold the task.
+    """
+    from .forgetting import forget_saved
+    from .hub import pull
+
+    saved = pull(model, revision=revision)
+    if output is None and saved.repo_id is not None:
+        raise typer.BadParameter("of an adapter of the Hub the rest needs a folder", param_hint="--output")
+    saved.knowledge.index(task)
+    target = output or saved.folder
+    if not yes:
+        typer.confirm(f"Forget `{task}`, and write what remains to {target}?", abort=True, err=True)
+    remaining = forget_saved(saved, task, target)
+    typer.echo(f"Forgot `{task}`. {target} knows {', '.join(f'`{name}`' for name in remaining.names) or 'no task'}.")
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of an adapter.")],
+    repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="Repository, such as me/model.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch; `main` without it.")] = None,
+    message: Annotated[str | None, typer.Option(help="Message of the commit.")] = None,
+    base_model: Annotated[str | None, typer.Option(help="Name of the base on the Hub, for one from a folder.")] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request, change no branch.")] = False,
+    parent_commit: Annotated[str | None, typer.Option(help="The commit that this push follows or replaces.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Push an adapter to the Hub, in one commit.
+
+    Nothing is overwritten that it does not continue. The token is that of `hf auth login` or HF_TOKEN.
+    """
+    from .hub import push_to_hub
+    from .hub.transfer import CARD
+    from .hub.usage import addressed
+
+    written = folder / CARD
+    card = addressed(written.read_text(encoding="utf-8"), repo_id, base_model) if written.is_file() else None
+    commit = push_to_hub(
+        folder,
+        repo_id,
+        card=card,
+        base_model=base_model,
+        private=private or None,
+        revision=revision,
+        commit_message=message,
+        create_pr=create_pr,
+        parent_commit=parent_commit,
+    )
+    found = {"url": commit.pr_url or commit.commit_url, "commit": commit.oid}
+    typer.echo(_dump(found, indent=2) if as_json else found["url"])
+
+
+@app.command("estimate-memory")
+def estimate_memory(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Base: a folder, or an id on the Hub.")],
+    bits: Annotated[
+        Literal["4", "8", "16", "32"] | None, typer.Option(help="Bits of a weight; without it as the base is saved.")
+    ] = None,
+    r: Annotated[int, typer.Option("--r", help="Rank of each member.")] = 8,
+    members: Annotated[int, typer.Option(help="Snapshots kept of each task.")] = 5,
+    trunk_depth: Annotated[float | None, typer.Option(help="Share of the layers that all share.")] = None,
+    tasks: Annotated[int, typer.Option(help="Tasks that the adapter knows.")] = 1,
+    batch_size: Annotated[int, typer.Option(help="Rows of a training step.")] = 8,
+    length: Annotated[int | None, typer.Option(help="Tokens of a row.")] = None,
+    new_tokens: Annotated[int | None, typer.Option(help="Tokens that a language model answers with.")] = None,
+    optimizer: Annotated[str, typer.Option(help="As `optim` of the training arguments.")] = "adamw_torch_fused",
+    gradient_checkpointing: Annotated[bool, typer.Option("--gradient-checkpointing", help="Keep less, run twice.")] = (
+        False
+    ),
+    task_type: Annotated[
+        Literal["FEATURE_EXTRACTION", "CAUSAL_LM"],
+        typer.Option(help="What the base is: an encoder, a language model."),
+    ] = "FEATURE_EXTRACTION",
+    as_json: Json = False,
+) -> None:
+    """Say how much memory a base and its adapter take.
+
+    For loading, training and answering; nothing is loaded for it.
+    """
+    from .adapter import DriftAdapterConfig
+    from .memory import estimate_memory as estimate
+
+    config = DriftAdapterConfig(r=r, members=members, trunk_depth=trunk_depth, task_type=task_type)
+    found = estimate(
+        model,
+        config,
+        bits=int(bits) if bits is not None else None,
+        tasks=tasks,
+        batch_size=batch_size,
+        length=length,
+        new_tokens=new_tokens,
+        optimizer=optimizer,
+        gradient_checkpointing=gradient_checkpointing,
+    )
+    typer.echo(_dump(found.to_dict(), indent=2) if as_json else str(found))
+
+
+def _plain(text: str) -> str:
+    """One line; what a file of elsewhere names must not steer the terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _dump(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def main() -> None:
+    """Runs the command line, and exits: 0 done, 1 an error that it names, 2 wrong usage, 130 interrupted."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.simplefilter("ignore", FutureWarning)  # for those who write code
+    warnings.formatwarning = lambda message, *where, **more: f"Warning: {message}\n"
+    app(prog_name="hf-lifelong")

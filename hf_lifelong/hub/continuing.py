@@ -1,0 +1,104 @@
+"""Whether a push continues what the Hub holds, looked at before anything is made there."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+from huggingface_hub import HfApi, ModelInfo
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+from ..files import LARGEST_JSON, DamagedFileError, read_json
+from ..knowledge import KnowledgeBase, ManifestError
+from .errors import PushConflictError
+from .saved import CONFIG, manifest_of
+
+
+def loaded_commit(config: Any, repo_id: str, branch: str) -> str | None:
+    """The commit of a branch that an adapter was loaded from, if it was; a commit that was asked for by its own name
+    is taken to be of any branch.
+
+    Args:
+        config (`PeftConfig`): Of the adapter.
+        repo_id (`str`): The repository that is pushed to, with its user.
+        branch (`str`): The branch that is pushed to.
+    """
+    loaded = getattr(config, "loaded_from", None)
+    if loaded is None or loaded.repo_id != repo_id:
+        return None
+    by_commit = len(loaded.revision) >= 7 and loaded.commit.startswith(loaded.revision)
+    return loaded.commit if by_commit or loaded.revision == branch else None
+
+
+def _look(api: HfApi, repo_id: str, revision: str) -> ModelInfo | None:
+    """What a branch or commit is on the Hub; `None` where that or the repository is missing."""
+    try:
+        return api.model_info(repo_id, revision=revision, files_metadata=True)
+    except RepositoryNotFoundError:
+        return None
+    except RevisionNotFoundError:
+        if revision.startswith("refs/"):
+            raise
+        return None
+
+
+def head_of(
+    api: HfApi,
+    repo_id: str,
+    branch: str,
+    parent: str | None,
+    private: bool | None,
+    check: Callable[[ModelInfo | None], None],
+) -> ModelInfo:
+    """What a branch points to. Branch and repository are made where they are missing, but only after `check` has let
+    pass what the branch holds, or will start with; `None` for a repository that is missing."""
+    info = _look(api, repo_id, branch)
+    if info is not None:
+        check(info)
+        return info
+    start = _look(api, repo_id, parent or "main")
+    check(start)
+    # An error where somebody else has made it meanwhile.
+    if start is None:
+        api.create_repo(repo_id, private=private)
+    if branch != "main":
+        api.create_branch(repo_id, branch=branch, revision=parent if start is not None else None)
+    return api.model_info(repo_id, revision=branch, files_metadata=True)
+
+
+def check_continues(api: HfApi, info: ModelInfo, branch: str, parent: str | None, knowledge: KnowledgeBase) -> None:
+    """Refuses a push that would overwrite what it does not continue (`PushConflictError`)."""
+    head = str(info.sha)
+    if parent is not None:
+        problem = None if head.startswith(parent) else f"it points to {head}, not to {parent} that this push follows"
+    else:
+        problem = _unlike(api, info, knowledge)
+    if problem is not None:
+        raise PushConflictError(
+            f"`{info.id}` was not pushed to, because of what its branch `{branch}` holds: {problem}. Nothing was "
+            f'changed. Load it (`revision="{head}"`) and learn on from there; or push beside it with another '
+            f'`revision` or `create_pr=True`; or, to replace it, give `parent_commit="{head}"`.'
+        )
+
+
+def _unlike(api: HfApi, info: ModelInfo, knowledge: KnowledgeBase) -> str | None:
+    """Why an adapter does not continue the one on the Hub; `None` when it does, or when there is none."""
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    if CONFIG not in sizes:
+        return None
+    if sizes[CONFIG] > LARGEST_JSON:
+        return f"an adapter whose `{CONFIG}` has {sizes[CONFIG]:,} bytes, more than the {LARGEST_JSON:,} that are read"
+    with tempfile.TemporaryDirectory() as folder:
+        path = api.hf_hub_download(info.id, CONFIG, revision=info.sha, local_dir=folder)
+        try:
+            there = manifest_of(read_json(path, LARGEST_JSON))
+        except (DamagedFileError, ManifestError) as error:
+            return f"an adapter that cannot be read ({error})"
+    if there is None:
+        return "an adapter of another kind"
+    known = knowledge.tasks[: len(there.tasks)]
+    strange = [task.name for i, task in enumerate(there.tasks) if i >= len(known) or known[i] != task]
+    if strange:
+        return f"it has learned {strange} of which this adapter knows nothing, or which it learned in another run"
+    return None

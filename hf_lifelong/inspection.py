@@ -1,0 +1,117 @@
+"""What a saved adapter says of itself: no base is loaded and no tensor is read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from .evaluation import AccuracyMatrix, to_text
+from .evaluation.report import format_score, summary_line
+from .files import read_header
+from .hub import SavedAdapter
+from .hub.markdown import clean, size
+from .hub.transfer import TENSORS
+
+RETRIEVAL = ("retrieval", "uncertainty", "answer", "per_batch", "signature_rank", "signature_size")
+SHOWN_LABELS = 4
+SHOWN_TASKS = 20
+
+
+def describe(saved: SavedAdapter) -> dict[str, Any]:
+    """Everything that is known of a saved adapter, safe for JSON.
+
+    Args:
+        saved ([`SavedAdapter`]): As `hub.pull` returns it.
+
+    Returns:
+        `dict`: `name`, `commit`, `base`, `task_type`, `trunk` (layers), `r`, `settings` (retrieval and signature),
+        `groups`, `tasks` (the manifest's records, each with its `size` in bytes), `scores` (the accuracy matrix),
+        `summary` (its metrics) and `size` (bytes of the tensors' file).
+    """
+    knowledge, config = saved.knowledge, saved.config
+    matrix = AccuracyMatrix.from_dict(knowledge.scores) if knowledge.scores else None
+    sizes = task_sizes(saved)
+    return {
+        "name": saved.repo_id or str(saved.folder),
+        "commit": saved.commit,
+        "base": {**knowledge.base, "name": config["base_model_name_or_path"]},
+        "task_type": config.get("task_type"),
+        "trunk": knowledge.trunk,
+        "r": config["r"],
+        "settings": {name: config.get(name) for name in RETRIEVAL},
+        "groups": knowledge.groups,
+        "tasks": [
+            {**asdict(task), "labels": list(task.labels), "size": taken}
+            for task, taken in zip(knowledge.tasks, sizes, strict=True)
+        ],
+        "scores": knowledge.scores,
+        "summary": matrix.summary() if matrix is not None else {},
+        "size": saved.sizes[TENSORS],
+    }
+
+
+def task_sizes(saved: SavedAdapter) -> list[int]:
+    """Bytes that each task takes in the tensors' file: members, heads and signature."""
+    member = row = signature = 0
+    for name, (_, shape) in read_header(saved.folder / TENSORS).items():
+        part = name.rpartition(".")[2]
+        taken = 4 * math.prod(shape[1:])
+        if part.startswith("drift_bank_head"):
+            row += taken
+        elif part.startswith("drift_bank"):
+            member += taken
+        elif part.startswith("drift_signature"):
+            signature += taken
+    return [task.members * (member + task.width * row) + signature for task in saved.knowledge.tasks]
+
+
+def to_report(saved: SavedAdapter) -> str:
+    """The same for people, in lines of text."""
+    known = describe(saved)
+    base, settings = known["base"], known["settings"]
+    lines = [
+        clean(known["name"], 200) + (f" at commit {known['commit']}" if known["commit"] else ""),
+        f"base:      {clean(base['name'], 200)}",
+        f"adapter:   rank {known['r']} above a trunk of {known['trunk']} layers, {size(known['size'])}",
+        f"retrieval: {clean(str(settings['retrieval']), 20)}, answers {clean(str(settings['answer']), 20)}",
+    ]
+    if not known["tasks"]:
+        return "\n".join([*lines, "No task has been learned yet."])
+    lines[1] += f" ({base['model_type']}, {base['layers']} layers of {base['hidden_size']}, {base['dtype']})"
+    members = sum(task["members"] for task in known["tasks"])
+    lines += [f"{len(known['tasks'])} tasks in {len(known['groups'])} groups, {members} members:", ""]
+    lines += _table(known["tasks"])
+    if known["scores"]:
+        matrix = AccuracyMatrix.from_dict(known["scores"])
+        small = len(matrix.tasks) <= SHOWN_TASKS
+        lines += ["", to_text(matrix) if small else f"{summary_line(matrix)} (the matrix is in `--json`)"]
+    else:
+        lines += ["", "No scores: none were measured since a task was forgotten, or at all."]
+    return "\n".join(lines)
+
+
+def _table(tasks: Sequence[dict[str, Any]]) -> list[str]:
+    head = ("task", "kind", "group", "members", "own score", "size", "started from", "labels")
+    rows = [
+        (
+            clean(task["name"], 40),
+            clean(task["kind"], 40),
+            clean(task["group"], 40),
+            str(task["members"]),
+            format_score(task["score"]),
+            size(task["size"]),
+            clean(task["started_from"], 40) if task["started_from"] else "fresh",
+            _labels(task["labels"]),
+        )
+        for task in tasks
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows))
+    return [line.rstrip() for line in lines]
+
+
+def _labels(labels: Sequence[str]) -> str:
+    shown = ", ".join(clean(label, 20) for label in labels[:SHOWN_LABELS])
+    return shown if len(labels) <= SHOWN_LABELS else f"{shown} and {len(labels) - SHOWN_LABELS:,} more"

@@ -1,0 +1,283 @@
+"""Learning from a description: one parser and one function, for `hf-lifelong learn` and for recipes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, make_dataclass
+from pathlib import Path
+from typing import Any, ClassVar, get_type_hints
+
+import torch
+import yaml
+from peft import get_peft_model
+from transformers import AutoTokenizer, HfArgumentParser, set_seed
+from transformers.hf_argparser import string_to_bool
+
+from .adapter.config import TASK_TYPES, DriftAdapterConfig
+from .loading import load, load_base
+from .training import DriftTrainer, DriftTrainingArguments
+from .training.sources import TaskSource, check_samples, suggestion
+
+# How `--help` calls the values of an argument.
+KINDS = {int: "INTEGER", float: "NUMBER", string_to_bool: "TRUE|FALSE"}
+
+
+@dataclass
+class LearnArguments:
+    """What is learned, and on what.
+
+    Args:
+        model_name_or_path (`str`, *optional*): Base of a new adapter: id on the Hub or folder.
+        adapter (`str`, *optional*): Adapter that goes on learning: id on the Hub or folder. It brings its base.
+        revision (`str`, *optional*): Branch, tag or commit of `adapter` on the Hub.
+        tasks (`list[dict]`): The tasks in order, each with the arguments of [`~training.sources.TaskSource`]; on a
+            command line as YAML or JSON.
+        load_in_4bit (`bool`, *optional*, defaults to `False`): Whether the base is quantised to 4 bits (NF4,
+            bitsandbytes).
+        max_train_samples, max_test_samples (`int`, *optional*): Rows of each task at most, drawn at random.
+
+    Raises:
+        ValueError: when arguments exclude each other, or one cannot be used.
+    """
+
+    _argument_group_name: ClassVar[str] = "what is learned"
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Base of a new adapter: id on the Hub or folder."}
+    )
+    adapter: str | None = field(
+        default=None, metadata={"help": "Adapter that goes on learning: id on the Hub or folder."}
+    )
+    revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the adapter on the Hub."})
+    tasks: list[dict[str, Any]] | str | None = field(
+        default=None,
+        metadata={
+            "help": "The tasks in order, as YAML or JSON: a list of mappings with "
+            + ", ".join(f.name for f in fields(TaskSource))
+            + "."
+        },
+    )
+    load_in_4bit: bool = field(default=False, metadata={"help": "Quantise the base to 4 bits."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Training rows of each task, at most."})
+    max_test_samples: int | None = field(default=None, metadata={"help": "Test rows of each task, at most."})
+
+    def __post_init__(self) -> None:
+        if isinstance(self.tasks, str):
+            self.tasks = read_yaml(self.tasks, "tasks")
+        for name in ("max_train_samples", "max_test_samples"):
+            check_samples(getattr(self, name), f"`{name}`")
+        if self.model_name_or_path is not None and self.adapter is not None:
+            raise ValueError(
+                "`model_name_or_path` and `adapter` are both given, but an adapter brings its own base; give one."
+            )
+        if self.revision is not None and self.adapter is None:
+            raise ValueError("`revision` is that of `adapter`, which is not given.")
+
+    @property
+    def sources(self) -> list[TaskSource]:
+        """The tasks, checked, their data not loaded yet."""
+        if not isinstance(self.tasks, list) or not self.tasks:
+            raise ValueError(
+                f"`tasks` is {self.tasks!r:.100}; give a list of tasks, each with name, kind and dataset."
+            )
+        return [TaskSource.from_dict(task, f"tasks[{i}]") for i, task in enumerate(self.tasks)]
+
+
+def _adapter_arguments() -> type:
+    """A dataclass with what a user sets of `DriftAdapterConfig`; `None` is what was not given."""
+    hints, known = get_type_hints(DriftAdapterConfig), DriftAdapterConfig.__dataclass_fields__
+    names = [name for name in DriftAdapterConfig.__annotations__ if name != "knowledge"]
+    arguments: list[Any] = []
+    for name in names:
+        default = "" if known[name].default is None else f" (default: {known[name].default})"
+        metadata = {**known[name].metadata, "help": known[name].metadata["help"] + default}
+        hint = list[str] | str | None if "set[str]" in str(hints[name]) else hints[name] | None
+        arguments.append((name, hint, field(default=None, metadata=metadata)))
+    task_type = {"help": "CAUSAL_LM where the base is a language model.", "choices": TASK_TYPES}
+    arguments.append(("task_type", str | None, field(default=None, metadata=task_type)))
+    return make_dataclass("AdapterArguments", arguments, namespace={"_argument_group_name": "a new adapter"})
+
+
+AdapterArguments: Any = _adapter_arguments()
+
+
+def defaults() -> dict[str, Any]:
+    """What suits a small machine and short tasks better than the defaults of `TrainingArguments`."""
+    on_cpu = not torch.cuda.is_available()
+    abilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return {
+        "per_device_train_batch_size": 16,
+        "per_device_eval_batch_size": 32,
+        "warmup_steps": 0.1,
+        "logging_steps": 50,
+        "save_strategy": "epoch",
+        "report_to": "none",
+        "dataloader_pin_memory": not on_cpu,
+        "use_cpu": on_cpu,
+        # Weights stay float32; half-precision products are a third faster where the CPU has them, slow elsewhere.
+        "bf16": on_cpu and abilities.get("avx512_bf16", False),
+    }
+
+
+def parse(
+    argv: Sequence[str],
+    *,
+    extra: Sequence[type] = (),
+    given: Mapping[str, Any] | None = None,
+    prog: str | None = None,
+    description: str | None = None,
+) -> tuple[Any, ...]:
+    """Reads `--config x.yaml` and the command line, which wins.
+
+    Args:
+        argv (`list[str]`): The command line, without the program.
+        extra (`list[type]`, *optional*): Further dataclasses of arguments.
+        given (`dict`, *optional*): Defaults that differ from those here.
+        prog, description (`str`, *optional*): For `--help`.
+
+    Returns:
+        [`LearnArguments`], `AdapterArguments`, [`DriftTrainingArguments`], and one of each of `extra`.
+
+    Raises:
+        SystemExit: with code 2 and one line on stderr for unknown keys and values that cannot be read.
+        ValueError: for values that an argument does not take.
+    """
+    classes = (LearnArguments, AdapterArguments, DriftTrainingArguments, *extra)
+    parser = _Parser(
+        classes,
+        prog=prog,
+        usage="%(prog)s [--config FILE] [--argument value ...]",
+        description=description,
+        allow_abbrev=False,
+        formatter_class=_Formatter,
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML file with any of the arguments below.")
+    parser.set_defaults(**{**defaults(), **(given or {})})
+    config = parser.file_of(argv)
+    from_file = parser.read(config) if config is not None else []
+    *found, _, rest = parser.parse_args_into_dataclasses(
+        [*from_file, *argv], return_remaining_strings=True, look_for_args_file=False
+    )
+    if rest:
+        name = rest[0].lstrip("-").partition("=")[0]
+        parser.error(f"`{rest[0]}` is no argument{suggestion(name, parser.names)}")
+    return tuple(found)
+
+
+def learn(
+    learning: LearnArguments, adapter: Any, training: DriftTrainingArguments
+) -> tuple[DriftTrainer, dict[str, float]]:
+    """Learns the tasks one after another, scores all of them, saves the adapter in `output_dir` and, with
+    `push_to_hub`, pushes it.
+
+    Args:
+        learning ([`LearnArguments`]): What is learned.
+        adapter (`AdapterArguments`): Settings of a new adapter.
+        training ([`DriftTrainingArguments`]): How; `resume_from_checkpoint` (`True` or `output_dir`) goes on where an
+            earlier run stopped.
+
+    Returns:
+        The trainer, and what `trainer.evaluate()` gave.
+
+    Raises:
+        ValueError: when an argument or a task cannot be used; nothing is trained then.
+        PushError: when the Hub does not take the adapter, which is saved all the same.
+    """
+    sources = learning.sources
+    settings = {name: value for name, value in vars(adapter).items() if value is not None}
+    if learning.adapter is not None and settings:
+        names = ", ".join(f"`{name}`" for name in settings)
+        raise ValueError(f"{names} cannot be given with `adapter`, which has its own settings; leave them out.")
+    if learning.adapter is None and learning.model_name_or_path is None:
+        raise ValueError("Give `model_name_or_path` for a new adapter, or `adapter` for one that goes on learning.")
+    config = DriftAdapterConfig(**settings)
+    tasks = [source.load(learning.max_train_samples, learning.max_test_samples) for source in sources]
+    options: dict[str, Any] = {"dtype": base_dtype(training), "load_in_4bit": learning.load_in_4bit}
+    set_seed(training.seed)
+    if learning.adapter is not None:
+        model, tokenizer = load(learning.adapter, revision=learning.revision, trainable=True, **options)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(learning.model_name_or_path)
+        base = load_base(str(learning.model_name_or_path), config.task_type, trainable=True, **options)
+        model = get_peft_model(base, config)
+    trainer = DriftTrainer(model, training, tasks=tasks, processing_class=tokenizer)
+    resume: Any = training.resume_from_checkpoint
+    trainer.train(resume_from_checkpoint={"true": True, "false": False}.get(str(resume).lower(), resume))
+    scores = trainer.evaluate()
+    if training.push_to_hub:
+        trainer.push_to_hub()
+    return trainer, scores
+
+
+def use_all_cores(training: DriftTrainingArguments) -> None:
+    """Gives a process that is alone on a CPU all of its cores: `accelerate launch` leaves one thread to each, meant
+    for several."""
+    launched = "ACCELERATE_MIXED_PRECISION" in os.environ
+    if launched and training.world_size == 1 and not torch.cuda.is_available():
+        torch.set_num_threads(os.cpu_count() or 1)
+
+
+def base_dtype(training: DriftTrainingArguments) -> torch.dtype:
+    """The dtype of the frozen base: on a CPU float32, which autocast needs."""
+    return torch.bfloat16 if torch.cuda.is_available() and training.bf16 else torch.float32
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """Reads YAML, of which JSON is a part (`ValueError` where it is none)."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"`{where}` is not YAML: {' '.join(str(error).split())}") from error
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Each argument under one name, with the type of its value; no word of defaults that are none."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        choices = list(action.choices or [])
+        kind: Any = action.type
+        value = action.metavar or "|".join(map(str, choices if len(choices) < 5 else [])) or KINDS.get(kind, "TEXT")
+        return action.option_strings[-1 if action.nargs == 0 else 0] + ("" if action.nargs == 0 else f" {value}")
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+class _Parser(HfArgumentParser):
+    """HfArgumentParser with a file of settings, and errors of one line."""
+
+    @property
+    def names(self) -> list[str]:
+        return [f.name for cls in self.dataclass_types for f in fields(cls) if f.init]
+
+    def error(self, message: str) -> Any:
+        self.exit(2, f"Error: {message} (`{self.prog} --help` lists the arguments)\n")
+
+    @staticmethod
+    def file_of(argv: Sequence[str]) -> str | None:
+        first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        first.add_argument("--config")
+        return first.parse_known_args(argv)[0].config
+
+    def read(self, path: str) -> list[str]:
+        """The settings of a file: as the command line that says the same, and as defaults where there is none."""
+        try:
+            loaded = read_yaml(Path(path).read_text(encoding="utf-8"), path) or {}
+        except (OSError, ValueError) as error:
+            self.error(f"--config: {error}")
+        if not isinstance(loaded, dict):
+            self.error(f"--config: `{path}` must hold `key: value` lines, not a {type(loaded).__name__}")
+        hints = {name: str(hint) for cls in self.dataclass_types for name, hint in get_type_hints(cls).items()}
+        line = []
+        for name, value in loaded.items():
+            if name not in self.names:
+                self.error(f"--config: `{path}` has the unknown key `{name}`{suggestion(name, self.names)}")
+            if isinstance(value, list | dict) and not any(many in hints[name] for many in ("list", "dict")):
+                self.error(f"--config: `{name}` is {value!r:.100}, but takes one value")
+            if value is None or isinstance(value, list | dict):
+                self.set_defaults(**{name: value})
+            else:
+                line.append(f"--{name}={value}")
+        return line

@@ -1,0 +1,136 @@
+"""Loading a lifelong adapter with its base and tokenizer, from a folder or from the Hub, in one call."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from huggingface_hub.errors import HTTPError as TransportError
+from peft import PeftModel, prepare_model_for_kbit_training
+from safetensors import SafetensorError
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers.utils import find_adapter_config_file
+
+from .adapter import DriftAdapterConfig
+from .adapter.checks import check_tasks
+from .adapter.config import LoadedFrom
+from .files import DamagedFileError
+from .hub import PullError, SavedAdapter, pull
+from .hub.errors import reason_of
+from .hub.saved import CONFIG, quoting
+from .knowledge import ManifestError
+
+
+def load(
+    adapter: SavedAdapter | str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    dtype: torch.dtype | str | None = None,
+    device_map: Any = None,
+    load_in_4bit: bool = False,
+    trainable: bool = False,
+) -> tuple[PeftModel, PreTrainedTokenizerBase]:
+    """Loads a lifelong adapter, the base that it names, and its tokenizer.
+
+    Adapter and tokenizer are checked before a base is fetched (see `hf_lifelong.hub.pull`). The base is read as
+    safetensors only, and no code that comes with a base or a tokenizer is run.
+
+    Args:
+        adapter (`SavedAdapter`, `str` or `Path`): What `hf_lifelong.hub.pull` returned, or what it takes: a folder, or
+            a repository on the Hub.
+        revision (`str`, *optional*): Branch, tag or commit of the adapter's repository.
+        token (`str`, *optional*): For private repositories.
+        dtype (`torch.dtype` or `str`, *optional*): Of the base. By default float32 on a CPU, and on a GPU the dtype
+            that the adapter was trained with.
+        device_map (*optional*): Where the base is put, as in transformers; by default the GPU, where there is one.
+        load_in_4bit (`bool`): Whether the base is quantised to 4 bits (NF4) as it is loaded.
+        trainable (`bool`): Whether the model can go on learning.
+
+    Returns:
+        The model, and its tokenizer: the one saved with the adapter, or else that of the base.
+
+    Raises:
+        ValueError: as `hf_lifelong.hub.pull`; when `revision` is given for what was pulled; and when adapter and base
+            do not fit each other. Names the file or the field.
+        PullError: when adapter, base or tokenizer cannot be fetched or read.
+    """
+    if isinstance(adapter, SavedAdapter) and revision is not None:
+        raise ValueError(f"`revision` is {revision!r}, but `adapter` was pulled already. Give it to `pull`.")
+    saved = adapter if isinstance(adapter, SavedAdapter) else pull(adapter, revision=revision, token=token)
+    config = _config(saved)
+    options: dict[str, Any] = {"revision": config.revision, "token": token}
+    tokenizer = _tokenizer(saved, options)
+    on_gpu = torch.cuda.is_available() if device_map is None else device_map not in ("cpu", {"": "cpu"})
+    if dtype is None:
+        dtype = saved.knowledge.base.get("dtype", "float32") if on_gpu else "float32"
+    if device_map is None and on_gpu:
+        device_map = {"": torch.cuda.current_device()}
+    settings = {"dtype": dtype, "load_in_4bit": load_in_4bit, "trainable": trainable, "device_map": device_map}
+    base = _base(saved, options, **settings)
+    model = PeftModel.from_pretrained(base, str(saved.folder), config=config, is_trainable=trainable)
+    return model, tokenizer
+
+
+def load_base(
+    name: str,
+    task_type: str | None,
+    *,
+    dtype: torch.dtype | str,
+    load_in_4bit: bool = False,
+    trainable: bool = False,
+    **options: Any,
+) -> Any:
+    """Loads the base of an adapter: without head, or, where `task_type` is `"CAUSAL_LM"`, as a language model.
+
+    Args:
+        name (`str`): Id on the Hub or folder.
+        task_type (`str`, *optional*): As in [`DriftAdapterConfig`].
+        dtype, load_in_4bit, trainable: As in [`load`].
+        options: For `from_pretrained`, such as `revision`, `token` and `device_map`.
+    """
+    kind = AutoModelForCausalLM if task_type == "CAUSAL_LM" else AutoModel
+    if load_in_4bit:
+        bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+        options = {**options, "quantization_config": bits}
+    base = kind.from_pretrained(name, dtype=dtype, use_safetensors=True, trust_remote_code=False, **options)
+    return prepare_model_for_kbit_training(base) if load_in_4bit and trainable else base
+
+
+def _config(saved: SavedAdapter) -> DriftAdapterConfig:
+    try:
+        config = DriftAdapterConfig.from_pretrained(str(saved.folder))
+        check_tasks(saved.knowledge, config)
+    except ValueError as error:
+        raise quoting(saved.folder / CONFIG, error) from error
+    # A saved adapter names its layers in full; a pattern, which might never end, is not needed again.
+    config.exclude_modules = None
+    if saved.repo_id is not None:
+        config.loaded_from = LoadedFrom(saved.repo_id, str(saved.revision), str(saved.commit))
+    return config
+
+
+def _tokenizer(saved: SavedAdapter, options: dict[str, Any]) -> PreTrainedTokenizerBase:
+    own = saved.sizes.keys() & {"tokenizer.json", "tokenizer_config.json"}
+    try:
+        if own:
+            return AutoTokenizer.from_pretrained(str(saved.folder), trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(saved.base, trust_remote_code=False, **options)
+    except Exception as error:  # `tokenizers` raises no narrower type for a file that it cannot read
+        reason = reason_of(error)[1]
+        if own:
+            raise DamagedFileError(saved.folder / min(own), f"no tokenizer can be made of it ({reason})") from error
+        raise PullError(f"The tokenizer of the base `{saved.base}` was not loaded ({reason}).") from error
+
+
+def _base(saved: SavedAdapter, options: dict[str, Any], **settings: Any) -> Any:
+    try:
+        # transformers would load that adapter too, whatever it is.
+        if find_adapter_config_file(saved.base, **options) is not None:
+            raise ManifestError(f"`base_model_name_or_path` is `{saved.base}`, which is an adapter, no base.")
+        return load_base(saved.base, saved.config.get("task_type"), **options, **settings)
+    except ManifestError:
+        raise
+    except (OSError, ValueError, SafetensorError, TransportError) as error:
+        raise PullError(f"The base `{saved.base}` was not loaded ({reason_of(error)[1]}).") from error

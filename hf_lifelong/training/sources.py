@@ -1,0 +1,152 @@
+"""Tasks as text: where the data of a task lies, as a YAML file or a command line says it, and loading it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict, load_dataset
+from datasets.exceptions import DatasetsError
+
+from .tasks import Task
+
+FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+TEXTS = ("name", "kind", "dataset", "template", "train_split", "validation_split", "test_split")
+
+
+@dataclass(frozen=True)
+class TaskSource:
+    """A task whose data is not loaded yet.
+
+    Args:
+        name (`str`): Unique name of the task.
+        kind (`str`): As in [`Task`].
+        dataset (`str`): Id on the Hub (`id:config` where it has several configurations), a folder, or a file (`.csv`,
+            `.json`, `.jsonl` or `.parquet`).
+        columns (`dict[str, str]`, *optional*): As in [`Task`].
+        template (`str`, *optional*): As in [`Task`].
+        train_split (`str`, *optional*, defaults to `"train"`): Split that is learned from.
+        validation_split (`str`, *optional*): Split for grouping and early stopping; by default a share of the training
+            rows.
+        test_split (`str`, *optional*): Split for scores; by default `test`, or else `validation`, where there is one.
+        max_train_samples, max_test_samples (`int`, *optional*): Rows at most, drawn at random.
+
+    Raises:
+        ValueError: names the argument of which type or range is wrong.
+    """
+
+    name: str
+    kind: str
+    dataset: str
+    columns: dict[str, str] = field(default_factory=dict)
+    template: str | None = None
+    train_split: str = "train"
+    validation_split: str | None = None
+    test_split: str | None = None
+    max_train_samples: int | None = None
+    max_test_samples: int | None = None
+
+    def __post_init__(self) -> None:
+        for key in TEXTS:
+            value = getattr(self, key)
+            optional = type(self).__dataclass_fields__[key].default is None
+            if not isinstance(value, str) and not (optional and value is None):
+                raise ValueError(f"`{key}` of task {self.name!r} is {value!r}; give a text.")
+        columns = self.columns
+        if not isinstance(columns, dict) or not all(
+            isinstance(part, str) for pair in columns.items() for part in pair
+        ):
+            raise ValueError(f"`columns` of task `{self.name}` is {columns!r}; give names of columns by role.")
+        for key in ("max_train_samples", "max_test_samples"):
+            check_samples(getattr(self, key), f"`{key}` of task `{self.name}`")
+
+    @classmethod
+    def from_dict(cls, data: Any, where: str) -> TaskSource:
+        """Reads a task from YAML or JSON.
+
+        Args:
+            data (`dict`): The arguments by name.
+            where (`str`): What error messages call it.
+
+        Raises:
+            ValueError: when a key is missing or unknown, or a value is wrong.
+        """
+        if not isinstance(data, Mapping):
+            raise ValueError(f"`{where}` is {data!r:.100}; give a mapping with `name`, `kind` and `dataset`.")
+        known = [f.name for f in fields(cls)]
+        unknown = [key for key in data if key not in known]
+        if unknown:
+            raise ValueError(f"`{where}` has the unknown key `{unknown[0]}`{suggestion(unknown[0], known)}.")
+        required = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
+        missing = [key for key in required if key not in data]
+        if missing:
+            raise ValueError(f"`{where}` lacks `{missing[0]}`; a task needs {', '.join(f'`{k}`' for k in required)}.")
+        return cls(**data)
+
+    def load(self, max_train_samples: int | None = None, max_test_samples: int | None = None) -> Task:
+        """Loads the data.
+
+        Args:
+            max_train_samples, max_test_samples (`int`, *optional*): Limits beside the task's own.
+
+        Raises:
+            ValueError: when the data set cannot be loaded or lacks a split; names the task.
+        """
+        data = self._dataset()
+        scored = self.test_split or next((name for name in ("test", "validation") if name in data), None)
+        train = self._split(data, "train_split", self.train_split)
+        validation = self._split(data, "validation_split", self.validation_split)
+        test = self._split(data, "test_split", scored)
+        return Task(
+            self.name,
+            self.kind,
+            sample(train, self.max_train_samples, max_train_samples),
+            validation=validation,
+            test=sample(test, self.max_test_samples, max_test_samples) if test is not None else None,
+            columns=dict(self.columns),
+            template=self.template,
+        )
+
+    def _dataset(self) -> DatasetDict:
+        path = Path(self.dataset)
+        try:
+            if path.suffix in FORMATS:
+                if not path.is_file():
+                    raise FileNotFoundError("there is no such file")
+                return load_dataset(FORMATS[path.suffix], data_files=str(path))
+            name, _, config = (self.dataset, "", "") if path.exists() else self.dataset.partition(":")
+            return load_dataset(name, config or None)
+        except (OSError, ValueError, DatasetsError) as error:
+            raise ValueError(
+                f"`dataset` of task `{self.name}` is {self.dataset!r}, which cannot be loaded: {error}"
+            ) from error
+
+    def _split(self, data: DatasetDict, argument: str, name: str | None) -> Any:
+        if name is not None and name not in data:
+            raise ValueError(
+                f"`{argument}` of task `{self.name}` is {name!r}, but `{self.dataset}` has the splits {list(data)}; "
+                "name one of them."
+            )
+        return data[name] if name is not None else None
+
+
+def sample(data: Dataset, *limits: int | None) -> Dataset:
+    """Rows in a random order that is always the same, as many as all limits allow: data sets are often sorted by
+    label."""
+    most = min([len(data), *(limit for limit in limits if limit is not None)])
+    return data.shuffle(seed=0).select(range(most))
+
+
+def check_samples(value: Any, what: str) -> None:
+    """Refuses what is no number of rows (`ValueError`)."""
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ValueError(f"{what} is {value!r}; give an integer of at least 1.")
+
+
+def suggestion(name: Any, known: Iterable[str]) -> str:
+    """What an error message adds where an unknown name is near to a known one."""
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean `{near[0]}`?" if near else ""

@@ -1,0 +1,494 @@
+"""Every command of `hf-lifelong` on tiny models, folders and a local Hub, in this process and in its own."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hub_server import hub  # noqa: F401
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForTokenClassification, Trainer
+from typer.testing import CliRunner
+
+import hf_lifelong
+from hf_lifelong import knowledge_of
+from hf_lifelong.adapter import config as adapter_config
+from hf_lifelong.adapter import forget
+from hf_lifelong.cli import app
+from hf_lifelong.hub import pull, push_to_hub
+from hf_lifelong.loading import load
+
+ADAPTER = ("adapter_model.safetensors", "adapter_config.json")
+TEXTS = ["A joy from start to end.", "Rain in the north."]
+BASE = "other/tiny-bert"
+
+
+def run(*argv, code=0, **options):
+    """A command in this process; its stdout. What it says elsewhere is in `run.err`."""
+    result = CliRunner().invoke(app, [str(part) for part in argv], **options)
+    run.err = result.stderr
+    assert result.exit_code == code, (result.exit_code, result.output, result.exception)
+    return result.stdout
+
+
+def fails(*argv, code=1, **options):
+    """The one line that a command fails with; nothing is on stdout."""
+    assert run(*argv, code=code, **options) == ""
+    lines = [line for line in run.err.splitlines() if line.startswith("Error: ")]
+    assert lines == run.err.splitlines()[-1:] and "Traceback" not in run.err
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Two files of texts with labels."""
+    folder = tmp_path_factory.mktemp("data")
+    films = [{"text": f"a {word} film {i}", "label": word} for i in range(10) for word in ("good", "bad")]
+    news = [{"text": f"the {word} of the day {i}", "label": word} for i in range(10) for word in ("weather", "sport")]
+    for name, rows in (("films", films), ("news", news)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def settings(data, base, *names, **more):
+    """What a user's YAML file says."""
+    tasks = [{"name": n, "kind": "text-classification", "dataset": str(data / f"{n}.jsonl")} for n in names]
+    tiny = {"r": 2, "members": 2, "signature_rank": 2, "max_length": 16, "stride": 4}
+    fast = {"max_steps": 2, "per_device_train_batch_size": 4, "save_strategy": "no", "disable_tqdm": True}
+    which = {"adapter": str(base)} if more.pop("go_on", False) else {"model_name_or_path": str(base), **tiny}
+    return {**which, "tasks": tasks, "use_cpu": True, "bf16": False, "grouping": "boundary", **fast, **more}
+
+
+@pytest.fixture
+def yaml_file(tmp_path):
+    def write(keys):
+        path = tmp_path / "learn.yaml"
+        path.write_text(yaml.safe_dump(keys))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def taught(data, bert_folder, tmp_path_factory):
+    """Folder of an adapter that `hf-lifelong learn` taught two tasks, and what that printed."""
+    place = tmp_path_factory.mktemp("taught")
+    keys = settings(data, bert_folder, "films", "news", output_dir=str(place / "out"))
+    (place / "learn.yaml").write_text(yaml.safe_dump(keys))
+    return place / "out", run("learn", "--config", place / "learn.yaml")
+
+
+@pytest.fixture(scope="module")
+def learned(taught):
+    return taught[0]
+
+
+@pytest.fixture
+def own(learned, tmp_path):
+    """A copy that a test may change."""
+    return Path(shutil.copytree(learned, tmp_path / "own"))
+
+
+@pytest.fixture
+def on_hub(hub, learned, tiny_folder):  # noqa: F811
+    """Id of the same adapter on the Hub."""
+    hub.write_folder(BASE, tiny_folder("bert"))
+    push_to_hub(learned, "me/learner", base_model=BASE)
+    return "me/learner"
+
+
+def files(folder):
+    return {name: (Path(folder) / name).read_bytes() for name in ADAPTER}
+
+
+# learn
+
+
+def test_learn_prints_the_matrix_and_leaves_an_adapter(taught):
+    folder, said = taught
+    assert said.splitlines()[0].split() == ["films", "news"]
+    assert "after news" in said and said.endswith(f"The adapter is in {folder}.\n") and "loss" not in said
+    assert pull(folder).knowledge.names == ["films", "news"]
+    assert json.loads((folder / "accuracy_matrix.json").read_text())["tasks"] == ["films", "news"]
+
+
+@pytest.mark.parametrize("where", ["folder", "hub"])
+def test_learn_goes_on_from_a_folder_and_from_the_hub(where, request, learned, data, yaml_file, tmp_path):
+    start = learned if where == "folder" else request.getfixturevalue("on_hub")
+    keys = settings(data, start, "news", go_on=True, output_dir=str(tmp_path / "more"))
+    keys["tasks"][0]["name"] = "more news"
+    pushed = {"push_to_hub": True, "hub_model_id": "me/learner"} if where == "hub" else {}
+    run("learn", "--config", yaml_file({**keys, **pushed}))
+    old, new = (load_file(folder / ADAPTER[0]) for folder in (learned, tmp_path / "more"))
+    assert pull("me/learner" if pushed else tmp_path / "more").knowledge.names == ["films", "news", "more news"]
+    for name, tensor in old.items():
+        if "bank" in name or "signature" in name:
+            assert torch.equal(new[name][: len(tensor)], tensor), name
+
+
+KILLED = """
+import os, signal
+from hf_lifelong.cli import main
+from hf_lifelong.training import stream
+keep = stream.keep
+def keep_or_die(trainer, prepared, *more):
+    if prepared.name == "news":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return keep(trainer, prepared, *more)
+stream.keep = keep_or_die
+main()
+"""
+
+
+def test_learn_killed_and_resumed_leaves_the_same_bytes(taught, data, bert_folder, yaml_file, tmp_path):
+    keys = settings(data, bert_folder, "films", "news", output_dir=str(tmp_path / "out"))
+    path = yaml_file({**keys, "save_strategy": "steps", "save_steps": 1})
+    died = subprocess.run([sys.executable, "-c", KILLED, "learn", "--config", path], capture_output=True, text=True)
+    assert died.returncode == -signal.SIGKILL and died.stdout == "", died.stderr[-3000:]
+    assert pull(tmp_path / "out").knowledge.names == ["films"]
+    said = run("learn", "--config", path, "--resume_from_checkpoint", "True")
+    assert files(tmp_path / "out") == files(taught[0])
+    assert said.splitlines()[:-1] == taught[1].splitlines()[:-1]
+
+
+def test_learn_is_interrupted_with_its_own_code(data, bert_folder, yaml_file, tmp_path, monkeypatch):
+    def interrupt(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "train", interrupt)
+    keys = settings(data, bert_folder, "films", output_dir=str(tmp_path / "out"))
+    assert run("learn", "--config", yaml_file(keys), code=130) == ""
+
+
+def test_learn_pushes_what_it_learned(hub, data, tiny_folder, yaml_file, tmp_path):  # noqa: F811
+    hub.write_folder(BASE, tiny_folder("bert"))
+    keys = settings(data, BASE, "films", "news", output_dir=str(tmp_path / "out"))
+    run("learn", "--config", yaml_file({**keys, "push_to_hub": True, "hub_model_id": "me/stream"}))
+    messages = [commit.message for commit in hub.repos["me/stream"].history()]
+    assert messages[-3:] == ["Learned `news`", "Learned `films`", "initial commit"]
+    assert pull("me/stream").knowledge.names == ["films", "news"]
+    assert run("inspect", "me/stream").startswith("me/stream at commit ")
+
+
+def test_learn_says_what_it_takes_and_what_is_wrong(learned, data, bert_folder, yaml_file, tmp_path):
+    said = run("learn", "--help")
+    assert all(f"--{name}" in said for name in ("adapter", "tasks", "members", "gradient_noise", "num_train_epochs"))
+    assert "did you mean `members`?" in fails("learn", "--membrs", "3", code=2)
+    keys = settings(data, learned, "films", go_on=True, output_dir=str(tmp_path / "out"))
+    assert "`films`, which this adapter has learned already" in fails("learn", "--config", yaml_file(keys))
+    assert "`members` cannot be given with `adapter`" in fails("learn", "--config", yaml_file(keys), "--members", "1")
+    keys = settings(data, bert_folder, "films", output_dir=str(tmp_path / "out"))
+    keys["tasks"][0]["columns"] = {"text": "body"}
+    error = fails("learn", "--config", yaml_file(keys))
+    assert error.startswith("Error: Task `films`: columns['text']: there is no column 'body' in the data set;")
+
+
+# predict
+
+
+def expected(folder, inputs, **options):
+    from hf_lifelong.answering import LifelongPipeline
+
+    model, tokenizer = load(folder)
+    return LifelongPipeline(model=model, tokenizer=tokenizer)(inputs, **options)
+
+
+def test_predict_answers_texts_files_and_stdin_alike(learned, tmp_path):
+    right = expected(learned, TEXTS)
+    lines = run("predict", learned, *TEXTS).splitlines()
+    assert lines == [f"{a['task']}\t{a['score']:.3f}\t{a['answer']}" for a in right]
+    (tmp_path / "in.txt").write_text("\n".join(TEXTS) + "\n\n")
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    for path in ("in.txt", "in.jsonl"):
+        assert run("predict", learned, "--input", tmp_path / path).splitlines() == lines
+    assert run("predict", learned, "--input", "-", input=(tmp_path / "in.jsonl").read_text()).splitlines() == lines
+
+
+def test_predict_as_json_is_what_the_pipeline_says_batch_by_batch(learned):
+    texts = [*TEXTS, json.dumps({"text": "a good film", "text_pair": "of the day"})]
+    right = expected(learned, [*TEXTS, json.loads(texts[2])], batch_size=1, abstain=True, policy="cascade")
+    options = ("--json", "--abstain", "--retrieval", "cascade", "--batch-size", "1")
+    assert [json.loads(line) for line in run("predict", learned, *texts, *options).splitlines()] == right
+
+
+def test_predict_prints_each_batch_before_it_reads_the_next(learned):
+    error = fails_after = CliRunner().invoke(
+        app, ["predict", str(learned), "fine", "{", "--batch-size", "1", "--json"]
+    )
+    assert fails_after.exit_code == 1 and "input 2: " in error.stderr.splitlines()[-1]
+    assert json.loads(fails_after.stdout)["task"] in ("films", "news")
+
+
+def test_predict_answers_from_the_hub_at_a_commit(on_hub, learned, hub):  # noqa: F811
+    commit = hub.repos[on_hub].refs["main"]
+    said = run("predict", on_hub, TEXTS[0], "--revision", commit)
+    assert said == run("predict", learned, TEXTS[0])
+    assert "Check the name and `revision`" in fails("predict", on_hub, TEXTS[0], "--revision", "nothing")
+
+
+def test_predict_says_what_is_wrong(learned, tmp_path, bert_folder):
+    empty = tmp_path / "empty.txt"
+    empty.write_text("\n\n")
+    assert "holds nothing to answer; give one input a line" in fails("predict", learned, "--input", empty)
+    assert "No such file or directory" in fails("predict", learned, "--input", tmp_path / "none.txt")
+    (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\nfine\n')
+    assert "line 2: 'fine' is no JSON object" in fails(
+        "predict", learned, "--input", tmp_path / "bad.jsonl", "--batch-size", "2"
+    )
+    (tmp_path / "latin.txt").write_bytes("Müller".encode("latin-1"))
+    assert "is not UTF-8 text" in fails("predict", learned, "--input", tmp_path / "latin.txt")
+    assert "`--labels` is for language models" in fails("predict", learned, "fine", "--labels")
+    assert "no known form of input" in fails("predict", learned, '{"body": "fine"}')
+    assert "adapter_config.json" in fails("predict", bert_folder, "fine")
+    assert "no folder here, and no name on the Hub" in fails("predict", tmp_path / "nowhere", "fine")
+    for argv in ((), ("fine", "--input", "-")):
+        assert "give either texts or `--input`" in fails("predict", learned, *argv, code=2)
+    assert "Invalid value for '--retrieval'" in fails("predict", learned, "fine", "--retrieval", "best", code=2)
+
+
+def test_choices_of_the_command_line_are_those_of_the_library():
+    from hf_lifelong.cli import Retrieval
+
+    assert Retrieval.__args__ == adapter_config.POLICIES
+
+
+# inspect
+
+
+def test_inspect_shows_tasks_groups_scores_and_sizes(learned):
+    said = run("inspect", learned)
+    for words in (
+        "2 tasks in 2 groups, 4 members",
+        "bad, good",
+        "sport, weather",
+        "after news",
+        "rank 2 above a trunk",
+    ):
+        assert words in said
+    known = json.loads(run("inspect", learned, "--json"))
+    saved = pull(learned)
+    assert known["scores"] == saved.knowledge.scores and known["groups"] == ["films", "news"]
+    assert [task["labels"] for task in known["tasks"]] == [["bad", "good"], ["sport", "weather"]]
+    assert known["commit"] is None and known["base"]["model_type"] == "bert"
+    tensors = load_file(learned / ADAPTER[0])
+    kept = sum(4 * t.numel() for name, t in tensors.items() if "bank" in name or "signature" in name)
+    assert sum(task["size"] for task in known["tasks"]) == kept
+
+
+def test_inspect_names_the_commit_and_needs_no_base(on_hub, hub):  # noqa: F811
+    del hub.repos[BASE]
+    known = json.loads(run("inspect", on_hub, "--json"))
+    assert known["name"] == on_hub and known["commit"] == hub.repos[on_hub].refs["main"]
+    assert known["base"]["name"] == BASE
+
+
+def test_inspect_cuts_long_lists_and_keeps_names_on_one_line(own):
+    config = json.loads((own / ADAPTER[1]).read_text())
+    task = config["knowledge"]["tasks"][0]
+    name = "films\n\x1b[31m" + "x" * 200
+    task |= {"name": name, "group": name}
+    config["knowledge"]["scores"] = None
+    (own / ADAPTER[1]).write_text(json.dumps(config))
+    assert "\x1b" not in run("predict", own, *TEXTS) + fails("export", own, "\x1b[31m", own / "lora")
+    said = run("inspect", own)
+    assert "\x1b" not in said and "No scores" in said and max(map(len, said.splitlines())) < 300
+
+
+def test_inspect_in_a_process_of_its_own_loads_no_model_library(learned):
+    code = "import sys; from hf_lifelong.cli import app; app(sys.argv[1:], standalone_mode=False); "
+    code += "print(*[m for m in ('peft', 'transformers.models', 'datasets') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code, "inspect", learned], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.endswith("\n\n"), done.stdout + done.stderr
+    module = [sys.executable, "-m", "hf_lifelong", "inspect", str(learned), "--json"]
+    done = subprocess.run(module, capture_output=True, text=True)
+    assert json.loads(done.stdout)["groups"] == ["films", "news"] and done.stderr == ""
+
+
+# export
+
+
+def test_an_exported_group_loads_with_stock_peft(learned, bert_folder, tmp_path):
+    said = run("export", learned, "films", tmp_path / "lora")
+    assert said.startswith("Task `films` (members [0, 1]) was exported to ") and run.err.count("Warning") == 0
+    base = AutoModelForTokenClassification.from_pretrained(bert_folder, num_labels=2)
+    assert PeftModel.from_pretrained(base, tmp_path / "lora").peft_config["default"].r == 4
+    report = json.loads(run("export", learned, "1", tmp_path / "small", "--rank", "1", "--json"))
+    assert (report["task"], report["rank"], report["folder"]) == ("news", 1, str(tmp_path / "small"))
+
+
+def test_export_says_what_is_wrong(learned, tmp_path):
+    assert "no task `art` in this knowledge base; it knows ['films', 'news']" in fails(
+        "export", learned, "art", tmp_path / "lora"
+    )
+    assert "no group 7" in fails("export", learned, "7", tmp_path / "lora")
+    assert "exists and is not an empty folder" in fails("export", learned, "films", learned)
+    assert "`rank` is 9, but the update of 2 members has rank 4" in fails(
+        "export", learned, "films", tmp_path / "lora", "--rank", "9"
+    )
+    assert not (tmp_path / "lora").exists()
+
+
+# forget
+
+
+def test_forget_leaves_what_the_library_would_leave_and_a_card_without_the_task(own, tmp_path):
+    model, _ = load(own)
+    forget(model, "films")
+    model.save_pretrained(str(tmp_path / "right"))
+    (own / "notes.txt").write_text("mine")
+    (own / "_stream").mkdir(exist_ok=True)
+    assert run("forget", own, "films", "--yes") == f"Forgot `films`. {own} knows `news`.\n"
+    assert files(own) == files(tmp_path / "right")
+    assert (own / "notes.txt").read_text() == "mine" and not (own / "_stream").exists()
+    assert not list(own.glob("accuracy_matrix*")) and (own / "tokenizer.json").exists()
+    card = (own / "README.md").read_text()
+    assert "news" in card and "films" not in card
+    assert run("predict", own, TEXTS[0]).startswith("news\t")
+
+
+def test_forgetting_twice_is_refused_and_forgetting_all_leaves_an_adapter_that_can_learn(own):
+    run("forget", own, "films", "--yes")
+    before = files(own)
+    assert "no task `films` in this knowledge base; it knows ['news']" in fails("forget", own, "films", "--yes")
+    assert files(own) == before
+    assert "knows no task" in run("forget", own, "news", "--yes")
+    assert "No task has been learned yet." in run("inspect", own)
+    model, _ = load(own, trainable=True)
+    assert knowledge_of(model).tasks == []
+
+
+def test_forget_asks_first(own):
+    before = files(own)
+    assert run("forget", own, "films", input="n\n", code=1).strip() == "n"  # what was typed
+    assert f"Forget `films`, and write what remains to {own}? [y/N]" in run.err
+    assert files(own) == before
+    run("forget", own, "films", input="y\n")
+    assert pull(own).knowledge.names == ["news"]
+
+
+def test_forget_writes_to_another_folder_and_of_the_hub_only_so(own, on_hub, tmp_path):
+    before = files(own)
+    run("forget", own, "films", "--yes", "--output", tmp_path / "rest")
+    assert files(own) == before and pull(tmp_path / "rest").knowledge.names == ["news"]
+    assert "exists and is not an empty folder" in fails("forget", own, "films", "--yes", "--output", tmp_path / "rest")
+    assert "needs a folder" in fails("forget", on_hub, "films", "--yes", code=2)
+    run("forget", on_hub, "films", "--yes", "--output", tmp_path / "of the hub")
+    assert files(tmp_path / "of the hub")[ADAPTER[0]] == files(tmp_path / "rest")[ADAPTER[0]]
+
+
+def test_a_forget_that_fails_leaves_the_folder_as_it_was(own, monkeypatch):
+    def fail(*args, **options):
+        raise OSError("disk full")
+
+    before = {path.name: path.read_bytes() for path in own.iterdir() if path.is_file()}
+    monkeypatch.setattr(PeftModel, "save_pretrained", fail)
+    assert fails("forget", own, "films", "--yes") == "Error: disk full"
+    assert {path.name: path.read_bytes() for path in own.iterdir() if path.is_file()} == before
+
+
+# push
+
+
+def test_push_makes_one_commit_and_says_where(hub, learned, own, tiny_folder):  # noqa: F811
+    hub.write_folder(BASE, tiny_folder("bert"))
+    argv = ("push", learned, "me/new", "--base-model", BASE, "--message", "Two tasks", "--private")
+    found = json.loads(run(*argv, "--json"))
+    repo = hub.repos["me/new"]
+    assert repo.private and [c.message for c in repo.history()] == ["Two tasks", "initial commit"]
+    assert found == {"url": f"{hub.endpoint}/me/new/commit/{repo.refs['main']}", "commit": repo.refs["main"]}
+    assert repo.files()[ADAPTER[0]] == files(learned)[ADAPTER[0]]
+    card = repo.files()["README.md"].decode()
+    assert 'folder = "me/new"\n' in card and f"\nbase_model: {BASE}\n" in card and "films" in card
+    run("forget", own, "films", "--yes")
+    said = run("push", own, "me/new", "--base-model", BASE, "--create-pr")
+    assert said == f"{hub.endpoint}/me/new/discussions/1\n" and repo.refs["main"] == found["commit"]
+
+
+def test_push_says_what_is_wrong(hub, learned, own, tiny_folder, tmp_path):  # noqa: F811
+    hub.write_folder(BASE, tiny_folder("bert"))
+    assert 'Give `base_model="<its name on the Hub>"`' in fails("push", learned, "me/new")
+    assert "`model` has no `adapter_config.json`" in fails("push", tmp_path, "me/new", "--base-model", BASE)
+    run("push", learned, "me/new", "--base-model", BASE)
+    run("forget", own, "films", "--yes")
+    assert "Nothing was changed." in fails("push", own, "me/new", "--base-model", BASE)
+    head = hub.repos["me/new"].refs["main"]
+    run("push", own, "me/new", "--base-model", BASE, "--parent-commit", head)
+    assert pull("me/new").knowledge.names == ["news"]
+    hub.fail("/api/", 503, times=100)
+    assert "`me/new` was not pushed." in fails("push", learned, "me/new", "--base-model", BASE)
+
+
+def test_without_a_network_an_adapter_of_the_hub_is_named(monkeypatch):
+    assert "`me/nothing` was not loaded" in fails("inspect", "me/nothing")
+
+
+# language models
+
+
+def test_a_language_model_learns_answers_and_is_exported(tiny_language_folder, yaml_file, tmp_path):
+    rows = [{"prompt": f"the film {i} was {word}", "answer": word} for i in range(12) for word in ("good", "bad")]
+    (tmp_path / "films.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sizes = {"hidden_size": 64, "head_dim": 32, "intermediate_size": 128}
+    keys = settings(tmp_path, tiny_language_folder("llama", **sizes), "films", output_dir=str(tmp_path / "out"))
+    keys["tasks"][0] |= {"kind": "text-generation"}
+    run("learn", "--config", yaml_file({**keys, "task_type": "CAUSAL_LM", "max_new_tokens": 4, "load_in_4bit": True}))
+    for bits in ((), ("--load-in-4bit",)):
+        found = json.loads(run("predict", tmp_path / "out", "the film was", "--json", *bits))
+        assert found["task"] == "films" and isinstance(found["answer"], str)
+    run("predict", tmp_path / "out", "the film was", "--labels")
+    assert "AutoModelForCausalLM" in run("export", tmp_path / "out", "films", tmp_path / "lora")
+
+
+# estimate-memory
+
+
+def test_estimate_memory_says_bytes_and_a_table(bert_folder):
+    pytest.importorskip("hf_lifelong.memory")
+    argv = ("estimate-memory", bert_folder, "--bits", "32", "--r", "4", "--batch-size", "2", "--length", "16")
+    assert json.loads(run(*argv, "--json"))
+    assert run(*argv).strip()
+    assert "`optimizer`" in fails(*argv, "--optimizer", "best")
+    assert "Invalid value for '--bits'" in fails(*argv, "--bits", "5", code=2)
+
+
+# The program
+
+
+def test_the_entry_point_is_the_main_function():
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    module, _, name = project["project"]["scripts"]["hf-lifelong"].partition(":")
+    assert callable(getattr(import_module(module), name))
+
+
+def test_help_and_version_are_quick_and_name_every_command():
+    code = "import sys; from hf_lifelong.cli import app; app(['--help'], standalone_mode=False); "
+    code += "print(*[m for m in ('torch', 'transformers', 'peft', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.endswith("\n\n"), done.stdout + done.stderr
+    commands = ("learn", "predict", "inspect", "export", "forget", "push", "estimate-memory")
+    assert all(f"  {command} " in done.stdout for command in commands)
+    for command in commands:
+        assert run(command, "--help").lower().startswith("usage: hf-lifelong ") or command == "learn"
+    assert run("--version") == f"hf-lifelong {hf_lifelong.__version__}\n"
+
+
+def test_the_installed_program_runs():
+    program = shutil.which("hf-lifelong", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    if program is None:
+        pytest.skip("the package is not installed here, only on the path")
+    done = subprocess.run([program, "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"hf-lifelong {hf_lifelong.__version__}\n")
+
+
+def test_debug_shows_where_an_error_happened(tmp_path):
+    result = CliRunner().invoke(app, ["--debug", "inspect", str(tmp_path)])
+    assert isinstance(result.exception, ValueError) and result.exception.__traceback__ is not None

@@ -1,0 +1,184 @@
+"""The parser that `hf-lifelong learn` and recipes share, and tasks as text: what is refused before a model loads."""
+
+import json
+from dataclasses import dataclass, field, fields
+
+import pytest
+import yaml
+from datasets import Dataset, DatasetDict
+
+from hf_lifelong import DriftAdapterConfig
+from hf_lifelong.learning import defaults, learn, parse
+from hf_lifelong.training.sources import TaskSource, sample
+
+TASK = {"name": "films", "kind": "text-classification", "dataset": "films.csv"}
+
+
+@pytest.fixture
+def config(tmp_path):
+    """`config({...})`: a YAML file with these keys; text is written as it is."""
+
+    def write(keys):
+        path = tmp_path / "x.yaml"
+        path.write_text(keys if isinstance(keys, str) else yaml.safe_dump(keys))
+        return str(path)
+
+    return write
+
+
+def refused(capsys, *argv):
+    """The one line on stderr that a wrong command line ends with."""
+    with pytest.raises(SystemExit) as stopped:
+        parse(list(argv), prog="hf-lifelong learn")
+    found = capsys.readouterr()
+    assert stopped.value.code == 2 and found.out == ""
+    assert found.err.startswith("Error: ") and found.err.count("\n") == 1
+    return found.err
+
+
+def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(config):
+    path = config({"members": 3, "learning_rate": 0.0005, "num_train_epochs": 7, "tasks": [TASK], "bf16": False})
+    learning, adapter, training = parse(["--config", path, "--num_train_epochs", "2", "--stride=16"])
+    assert (adapter.members, adapter.stride, adapter.r) == (3, 16, None)
+    assert (training.learning_rate, training.num_train_epochs, training.bf16) == (5e-4, 2, False)
+    assert training.warmup_steps == defaults()["warmup_steps"]
+    assert learning.sources == [TaskSource(**TASK)]
+
+
+def test_numbers_as_yaml_reads_them_become_numbers(config):
+    _, adapter, training = parse(["--config", config("learning_rate: 5e-4\nlora_alpha: 8\ntrunk_depth: null\n")])
+    assert (training.learning_rate, adapter.lora_alpha, adapter.trunk_depth) == (5e-4, 8.0, None)
+
+
+def test_what_takes_several_values_takes_lists_and_mappings(config):
+    path = config({"target_modules": ["query", "value"], "optim_args": None, "lr_scheduler_kwargs": {"power": 2}})
+    _, adapter, training = parse(["--config", path])
+    assert adapter.target_modules == ["query", "value"] and training.lr_scheduler_kwargs == {"power": 2}
+    assert parse(["--target-modules", "all-linear"])[1].target_modules == "all-linear"
+
+
+def test_tasks_on_the_command_line_are_yaml_or_json():
+    for text in (json.dumps([TASK]), "[{name: films, kind: text-classification, dataset: films.csv}]"):
+        assert parse(["--tasks", text])[0].sources == [TaskSource(**TASK)]
+    with pytest.raises(ValueError, match="`tasks` is not YAML"):
+        parse(["--tasks", "[{"])
+
+
+def test_every_setting_of_an_adapter_can_be_given_and_none_is_typed_twice():
+    own = set(DriftAdapterConfig.__annotations__) - {"knowledge"} | {"task_type"}
+    assert {f.name for f in fields(parse([])[1])} == own
+
+
+def test_unknown_keys_are_refused_by_name_with_the_nearest_one(config, capsys):
+    error = refused(capsys, "--config", config({"learning_rat": 0.1}))
+    assert "has the unknown key `learning_rat`; did you mean `learning_rate`?" in error
+    assert "`--membrs` is no argument; did you mean `members`?" in refused(capsys, "--membrs", "3")
+    assert "`films` is no argument" in refused(capsys, "films")
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"members": "many"}, "argument --members: invalid int value: 'many'"),
+        ({"members": 1.5}, "argument --members: invalid int value: '1.5'"),
+        ({"members": [3]}, "`members` is [3], but takes one value"),
+        ({"adapter": ["a"]}, "`adapter` is ['a'], but takes one value"),
+        ({"retrieval": "best"}, "choose from 'signature', 'uncertainty', 'cascade'"),
+        ({"bf16": "perhaps"}, "argument --bf16: Truthy value expected"),
+        (["a"], "must hold `key: value` lines, not a list"),
+        ("tasks: [", "is not YAML"),
+    ],
+)
+def test_values_that_cannot_be_read_are_refused_by_name(config, capsys, keys, words):
+    assert words in refused(capsys, "--config", config(keys))
+
+
+def test_a_missing_file_is_named(capsys, tmp_path):
+    assert "no.yaml" in refused(capsys, "--config", str(tmp_path / "no.yaml"))
+
+
+def test_a_recipe_adds_arguments_and_other_defaults():
+    @dataclass
+    class Extra:
+        quick: bool = field(default=False)
+
+    *_, training, extra = parse(["--quick"], extra=[Extra], given={"num_train_epochs": 9, "logging_steps": 3})
+    assert extra.quick and (training.num_train_epochs, training.logging_steps) == (9, 3)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], "`tasks` is None; give a list of tasks"),
+        (["--tasks", "[]"], "`tasks` is []"),
+        (["--tasks", "[3]"], "`tasks[0]` is 3; give a mapping"),
+        (["--tasks", "[{name: a}]"], "`tasks[0]` lacks `kind`; a task needs `name`, `kind`, `dataset`."),
+        (["--tasks", "[{nam: a}]"], "`tasks[0]` has the unknown key `nam`; did you mean `name`?"),
+        (["--tasks", "[{name: 3, kind: a, dataset: b}]"], "`name` of task 3 is 3; give a text."),
+        (["--tasks", "[{name: a, kind: a, dataset: b, columns: [x]}]"], "`columns` of task `a`"),
+        (["--tasks", "[{name: a, kind: a, dataset: b, max_train_samples: 0}]"], "give an integer of at least 1"),
+        (["--max_test_samples", "-1"], "`max_test_samples` is -1"),
+        (["--model_name_or_path", "a", "--adapter", "b"], "`model_name_or_path` and `adapter` are both given"),
+        (["--revision", "main"], "`revision` is that of `adapter`"),
+        (["--adapter", "a", "--r", "4", "--members", "2"], "`r`, `members` cannot be given with `adapter`"),
+        (["--r", "4"], "Give `model_name_or_path` for a new adapter"),
+        (["--model_name_or_path", "a", "--r", "0"], "`r` is 0; it must be an integer of at least 1."),
+        (
+            ["--model_name_or_path", "a"],
+            "`dataset` of task `films` is 'films.csv', which cannot be loaded: there is no",
+        ),
+    ],
+)
+def test_what_cannot_be_learned_is_refused_before_a_model_is_loaded(argv, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = argv if "--tasks" in argv or argv == [] else [*argv, "--tasks", json.dumps([TASK])]
+    with pytest.raises(ValueError) as error:
+        learn(*parse(given))
+    assert words in str(error.value)
+
+
+# Tasks
+
+
+@pytest.fixture
+def rows():
+    return Dataset.from_dict({"text": [f"text {i}" for i in range(20)], "label": ["good", "bad"] * 10})
+
+
+def load(path, **options):
+    return TaskSource("films", "text-classification", str(path), **options).load()
+
+
+@pytest.mark.parametrize("ending", ["csv", "json", "jsonl", "parquet"])
+def test_a_file_is_a_training_split(rows, tmp_path, ending):
+    path = tmp_path / f"films.{ending}"
+    {"csv": rows.to_csv, "parquet": rows.to_parquet}.get(ending, rows.to_json)(str(path))
+    task = load(path, columns={"text": "text"}, max_train_samples=5)
+    assert task.train["text"] == rows.shuffle(seed=0)["text"][:5]
+    assert task.test is None and task.validation is None and task.columns == {"text": "text"}
+
+
+def test_a_folder_has_the_splits_of_its_files(rows, tmp_path):
+    parts = DatasetDict(train=rows, validation=rows.select(range(4)), test=rows.select(range(6)))
+    for name, part in parts.items():
+        part.to_parquet(str(tmp_path / f"{name}.parquet"))
+    task = load(tmp_path)
+    assert (len(task.train), len(task.test), task.validation) == (20, 6, None)
+    task = load(tmp_path, train_split="test", validation_split="train", test_split="validation")
+    assert (len(task.train), len(task.validation), len(task.test)) == (6, 20, 4)
+    (tmp_path / "test.parquet").unlink()
+    assert len(load(tmp_path).test) == 4
+    with pytest.raises(ValueError, match=r"`test_split` of task `films` is 'dev', but .* has the splits \['train', "):
+        load(tmp_path, test_split="dev")
+
+
+def test_a_sample_is_the_same_each_time_and_as_small_as_all_limits(rows):
+    assert sample(rows, None, 3, 5)["text"] == sample(rows, 3)["text"]
+    assert sorted(sample(rows, None)["text"]) == sorted(rows["text"]) and len(sample(rows)) == 20
+
+
+def test_a_data_set_that_cannot_be_loaded_is_named(tmp_path):
+    (tmp_path / "broken.parquet").write_text("no parquet")
+    for path in (tmp_path / "broken.parquet", tmp_path / "nothing", "me/nothing:config"):
+        with pytest.raises(ValueError, match=r"`dataset` of task `films` is .*, which cannot be loaded: "):
+            load(path)
