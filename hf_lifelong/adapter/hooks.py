@@ -197,9 +197,13 @@ class Conductor(ABC):
         likelihood = None
         if current.choice.asks_signature and features is not None:
             likelihood = root.likelihood(features)
-        knowledge = root.knowledge[root.active_adapters[0]]
-        plan = make_plan(current.choice, knowledge, tables, rows, likelihood, current.group)
+        plan = self.plan(current.choice, tables, rows, likelihood, current.group)
         return Fork(current.choice, plan, tables, rows, features)
+
+    def plan(self, choice: Choice, tables: Tables, rows: int, likelihood: Tensor | None, group: Tensor | None) -> Plan:
+        """Which members answer each row of a pass, as in `make_plan`."""
+        knowledge = self.root.knowledge[self.root.active_adapters[0]]
+        return make_plan(choice, knowledge, tables, rows, likelihood, group)
 
     def _project(self, features: Tensor) -> Tensor:
         size = self.root.features
