@@ -125,10 +125,10 @@ def training_pass(model: Any, steps: Steps) -> tuple[int, int]:
         labels = batch["input_ids"] if generates(model) else batch["input_ids"][:, 0]
         with torch.autocast("cpu", torch.bfloat16, enabled=steps.autocast):
             loss = model(**batch, labels=labels, **lifelong_of(model).conductor.without_cache).loss
-        before = live.now
+        kept = live.now - size_of([*batch.values(), loss])
         loss.backward()
     model.zero_grad()
-    return before, live.peak
+    return kept, live.peak
 
 
 def answering_pass(model: Any, steps: Steps, mode: FakeTensorMode) -> tuple[int, int]:
