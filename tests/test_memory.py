@@ -9,14 +9,17 @@ from itertools import pairwise
 import pytest
 import torch
 from datasets import Dataset
-from peft import get_peft_model
+from peft import LoraConfig, get_peft_model
+from torch.nn import functional
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig
+from transformers.models.bert.modeling_bert import BertLayer
 
-from hf_lifelong import DriftAdapterConfig, DriftTrainer, DriftTrainingArguments, Task, predict
+from hf_lifelong import DriftAdapterConfig, DriftTrainer, DriftTrainingArguments, Task, generate, predict
+from hf_lifelong.adapter import lifelong_of
 from hf_lifelong.adapter.bank import add_task, close_task, open_task, take_snapshot
 from hf_lifelong.knowledge import LearnedTask, fit_signature
 from hf_lifelong.memory import estimate_memory
-from hf_lifelong.memory.tracing import LiveBytes, resident_tensors, size_of
+from hf_lifelong.memory.tracing import LikeCuda, LiveBytes, resident_tensors, size_of
 
 ADAPTER = {"r": 4, "members": 2, "max_length": 32, "stride": 8, "signature_rank": 4, "max_new_tokens": 8}
 LLAMA_8B = LlamaConfig(
@@ -199,17 +202,22 @@ def test_what_is_kept_for_the_backward_pass_are_the_saved_tensors(model_type, ba
     assert small(folder, config).activations == size_of(saved)
 
 
-def test_an_answer_takes_what_a_real_one_does(base):
-    folder, config = base("bert")
+@pytest.mark.parametrize("model_type", ["bert", "llama"])
+def test_an_answer_takes_what_a_real_one_does(model_type, base):
+    folder, config = base(model_type)
     found = small(folder, config)
     model, batch, _ = learner(folder, config)
-    labels = ("no", "yes")
-    task = LearnedTask("task", "text-classification", labels, 2, 2, "task", 8)
-    add_task(model, task, [take_snapshot(model)] * 2, fit_signature(torch.randn(8, 96), 4))
+    kind, labels = ("text-generation", ()) if model_type == "llama" else ("text-classification", ("no", "yes"))
+    task = LearnedTask("task", kind, labels, len(labels), 2, "task", 8)
+    features = lifelong_of(model).features
+    add_task(model, task, [take_snapshot(model)] * 2, fit_signature(torch.randn(8, features), 4))
     close_task(model)
     resident = size_of(resident_tensors(model))
     with LiveBytes(resident_tensors(model)) as live:
-        predict(model, batch)
+        if model_type == "bert":
+            predict(model, batch)
+        else:
+            generate(model, batch, max_new_tokens=8, min_new_tokens=8, do_sample=False, pad_token_id=0)
     assert found.answering == pytest.approx(resident + live.peak, rel=0.01)
 
 
@@ -238,6 +246,29 @@ def test_the_trunk_keeps_nothing_for_the_backward_pass(base):
 def test_cuda_keeps_one_byte_for_each_element_of_a_dropout(base):
     folder, config = base("bert")
     assert small(folder, config, device="cuda").activations < small(folder, config).activations
+
+
+def test_autocast_keeps_norms_and_softmax_in_float32_on_cuda():
+    x = torch.randn(2, 8, dtype=torch.bfloat16)
+    for autocast, dtype in ((True, torch.float32), (False, torch.bfloat16)):
+        with LikeCuda(autocast):
+            assert functional.layer_norm(x, (8,), weight=x[0]).dtype == dtype
+            assert functional.softmax(x, -1).dtype == dtype
+
+
+def test_autocast_keeps_less_of_a_base_in_float32(base):
+    folder, config = base("gpt2")
+    sizes = [small(folder, config, autocast=on, device="cuda").activations for on in (True, False)]
+    assert sizes[0] < sizes[1]
+
+
+@pytest.mark.parametrize("retrieval", ["uncertainty", "cascade"])
+def test_a_language_model_that_asks_its_members_takes_more(retrieval, base):
+    sizes = []
+    for options in ({}, {"retrieval": retrieval}):
+        folder, config = base("llama", **options)
+        sizes.append(small(folder, config, tasks=3).answering)
+    assert sizes[0] < sizes[1]
 
 
 def test_members_that_run_one_by_one_take_more_than_merged_ones(base):
@@ -305,10 +336,20 @@ def test_arguments_that_cannot_be_used_are_named(options, message, base):
         estimate_memory(folder, config, **options)
 
 
+def test_a_base_that_depends_on_numbers_is_refused(base, monkeypatch):
+    folder, config = base("bert")
+    monkeypatch.setattr(BertLayer, "forward", lambda layer, hidden_states, *args, **kwargs: hidden_states.nonzero())
+    message = r"`model`: `BertModel` cannot be run without numbers, .*nonzero.*, so it cannot be estimated"
+    with pytest.raises(ValueError, match=message):
+        small(folder, config)
+
+
 def test_bases_that_cannot_be_used_are_named(base, tmp_path):
     folder, _ = base("bert")
     with pytest.raises(ValueError, match=r"`model` must be a Hub id, a folder, a configuration or a model, not `int`"):
         estimate_memory(3)
+    with pytest.raises(ValueError, match="`config` must be a `DriftAdapterConfig`, not `LoraConfig`"):
+        estimate_memory(folder, LoraConfig())
     with pytest.raises(ValueError, match=r"`model` is .*, whose configuration cannot be read"):
         estimate_memory(tmp_path)
     config = AutoConfig.from_pretrained(folder)

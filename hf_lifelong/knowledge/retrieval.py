@@ -43,7 +43,7 @@ def leading_candidates(posterior: Tensor, clear: float, least: float, most: int)
 def mean_by_pair(values: Tensor, pair: Tensor, pairs: int) -> Tensor:
     """Means of `values [rows, …]` over the rows of each pair, `[pairs, …]`."""
     total = values.new_zeros(pairs, *values.shape[1:]).index_add(0, pair, values)
-    count = torch.bincount(pair, minlength=pairs).clamp_min(1)
+    count = pair.new_zeros(pairs).index_add(0, pair, torch.ones_like(pair)).clamp_min(1)
     return total / count.view(-1, *[1] * (values.dim() - 1))
 
 

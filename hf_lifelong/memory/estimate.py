@@ -4,62 +4,23 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from peft import get_peft_model
-from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    BitsAndBytesConfig,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 
 from ..adapter import DriftAdapterConfig, lifelong_of
 from ..adapter.architectures import settle_trunk, signature_depths
-from ..adapter.bank import close_task, open_task
+from ..adapter.bank import open_task
 from ..adapter.checks import describe_base
 from ..knowledge import KnowledgeBase, LearnedTask
+from .bases import read_base
+from .optimizers import OPTIMIZERS
 from .quantised import quantise
-from .tracing import Steps, answering_pass, resident_tensors, size_of, training_pass
+from .tracing import Steps, resident_tensors, run, size_of
 
-BITS, ATTENTIONS, DEVICES = (4, 8, 16, 32), ("sdpa", "eager"), ("cuda", "cpu")
-# bitsandbytes keeps the state of smaller tensors in 32 bits, and one constant for so many numbers of larger ones.
-_LEAST_8BIT, _BLOCK_8BIT = 4096, 256
-
-
-def _adamw(parameter: Tensor) -> int:
-    return 8 * parameter.numel() + 4  # two moments and the step
-
-
-def _adamw_8bit(parameter: Tensor) -> int:
-    numbers = parameter.numel()
-    return 8 * numbers if numbers < _LEAST_8BIT else 2 * numbers + 8 * -(-numbers // _BLOCK_8BIT)
-
-
-def _adafactor(parameter: Tensor) -> int:
-    rows, columns = parameter.shape[:-1], (*parameter.shape[:-2], parameter.shape[-1])
-    factors = (rows, columns) if parameter.dim() > 1 else (parameter.shape,)
-    return sum(4 * torch.Size(shape).numel() for shape in factors)
-
-
-# `optim` of the training arguments → bytes of what it keeps of a float32 parameter.
-OPTIMIZERS: dict[str, Callable[[Tensor], int]] = {
-    "adamw_torch": _adamw,
-    "adamw_torch_fused": _adamw,
-    "adamw_8bit": _adamw_8bit,
-    "adamw_bnb_8bit": _adamw_8bit,
-    "paged_adamw_8bit": _adamw_8bit,
-    "paged_adamw_32bit": lambda parameter: 8 * parameter.numel(),
-    "adafactor": _adafactor,
-    "sgd": lambda parameter: 0,
-}
+ATTENTIONS, DEVICES = ("sdpa", "eager"), ("cuda", "cpu")
 
 
 @dataclass(frozen=True)
@@ -67,7 +28,9 @@ class MemoryEstimate:
     """What [`estimate_memory`] found, in bytes of tensors on the device.
 
     Not in it: what the allocator rounds up and keeps, workspaces of matrix libraries, and the CUDA context (some
-    hundred MiB that `torch.cuda.max_memory_allocated` does not count either).
+    hundred MiB that `torch.cuda.max_memory_allocated` does not count either); snapshots of the task that is learned,
+    which lie in the memory of the CPU; and what a language model keeps from one batch to the next, the merged factors
+    of up to three further mixtures of groups.
 
     Args:
         parameters (`int`): Number of weights of the base.
@@ -100,7 +63,7 @@ class MemoryEstimate:
     loading: int
     training: int
     answering: int
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form."""
@@ -108,7 +71,7 @@ class MemoryEstimate:
 
     def table(self) -> str:
         """The estimate as lines of text, in MiB or GiB."""
-        asked = ", ".join(f"{name}={value}" for name, value in self.settings.items())
+        asked = ", ".join(f"{name}={value}" for name, value in self.settings.items() if value is not None)
         parts = {
             f"base ({self.parameters:,} weights)": self.base,
             "known tasks": self.knowledge,
@@ -182,140 +145,90 @@ def estimate_memory(
         attention (`str`, *optional*):
             `"sdpa"` or `"eager"`; `None` takes what transformers would.
         device (`str`, *optional*, defaults to `"cuda"`):
-            Whose kernels are assumed, `"cuda"` or `"cpu"`: those of the CPU keep more where there is dropout.
+            Whose kernels are assumed, `"cuda"` or `"cpu"`: those of the CPU keep more where there is dropout. None
+            of it is needed.
 
     Raises:
         ValueError: names the argument that cannot be used.
     """
-    adapter = copy.deepcopy(config) if config is not None else DriftAdapterConfig()
+    adapter = _own_config(config)
     causal = adapter.task_type == "CAUSAL_LM"
     length = adapter.max_length if length is None else length
     new_tokens = adapter.max_new_tokens if new_tokens is None else new_tokens
-    sizes = {"tasks": tasks, "batch_size": batch_size, "length": length, "new_tokens": new_tokens}
-    for name, size, least in (*((name, size, 1) for name, size in sizes.items()), ("labels", labels, 2)):
-        if not isinstance(size, int) or isinstance(size, bool) or size < least:
-            raise ValueError(f"`{name}` is {size!r}; it must be an integer of at least {least}.")
-    for name, value, choices in (
-        ("optimizer", optimizer, tuple(OPTIMIZERS)),
-        ("attention", attention, (None, *ATTENTIONS)),
-        ("device", device, DEVICES),
-    ):
-        if value not in choices:
-            raise ValueError(f"`{name}` is {value!r}; choose one of {list(choices)}.")
-    found = _base_config(model)
-    dtype, quantisation = _precision(bits, model, found)
-    _check_length(found, length + new_tokens - 1 if causal else length)
     settings = {
-        "model": str(model) if isinstance(model, str | os.PathLike) else found.model_type,
-        "dtype": str(dtype).removeprefix("torch."),
-        **({"bits": 4 if quantisation.load_in_4bit else 8} if quantisation is not None else {}),
-        **{"r": adapter.r, "members": adapter.members, "tasks": tasks, "batch_size": batch_size, "length": length},
+        "r": adapter.r,
+        "members": adapter.members,
+        "tasks": tasks,
+        "batch_size": batch_size,
+        "length": length,
         **({"new_tokens": new_tokens} if causal else {"labels": labels}),
-        **{"optimizer": optimizer, "gradient_checkpointing": gradient_checkpointing, "autocast": autocast},
+        "optimizer": optimizer,
+        "gradient_checkpointing": gradient_checkpointing,
+        "autocast": autocast,
+        "attention": attention,
         "device": device,
     }
+    _check(settings)
+    source = read_base(model, bits)
+    source.check_length(length + new_tokens if causal else length)
 
-    base = _on_meta(found, causal, dtype, attention)
-    parameters = sum(parameter.numel() for parameter in base.parameters())
-    largest = quantise(base, quantisation) if quantisation is not None else 0
+    base = source.on_meta(causal, attention)
+    parameters = base.num_parameters()
+    largest = quantise(base, source.quantisation) if source.quantisation is not None else 0
     if gradient_checkpointing:
         base.gradient_checkpointing_enable()
     weights = size_of(resident_tensors(base))
-    learner = _with_tasks(base, adapter, tasks, labels)
-    steps = Steps(batch_size, length, new_tokens, autocast, device == "cuda")
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        learner.to_empty(device="cpu")
-        base.tie_weights()
-        root = lifelong_of(learner)
-        pooled = len(root.conductor.depths) * root.hidden_size
-        projection = 4 * pooled * root.features if pooled > root.features else 0
-        task = root.knowledge[root.active_adapters[0]].tasks[0]
-        open_task(learner, task.kind, task.labels, task.width)
-        working = [parameter for parameter in learner.parameters() if parameter.requires_grad]
-        gradients = size_of(working)
-        states = sum(map(OPTIMIZERS[optimizer], working))
-        held = size_of(resident_tensors(learner))
-        knowledge = held - weights - gradients
-        activations, step = training_pass(learner, steps)
-        close_task(learner)
-        cache, answer = answering_pass(learner, steps, mode)
+    learner = _learner(base, adapter, tasks, labels)
+    working = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+    gradients, held, projection = size_of(working), size_of(resident_tensors(learner)), _projection(learner)
+    states = sum(map(OPTIMIZERS[optimizer], working))
+    taken = run(learner, Steps(batch_size, length, new_tokens, autocast, device == "cuda"))
     return MemoryEstimate(
         parameters=parameters,
         trainable=sum(parameter.numel() for parameter in working),
         base=weights,
-        knowledge=knowledge,
+        knowledge=held - weights - gradients,
         projection=projection,
         adapter=gradients,
         gradients=gradients,
         optimizer=states,
-        activations=activations,
-        cache=cache,
+        activations=taken.activations,
+        cache=taken.cache,
         loading=held + largest,
-        # Drift noise on the gradients is as large as they are, when the optimiser steps.
-        training=held + projection + states + max(step, 2 * gradients),
-        answering=size_of(resident_tensors(learner)) + answer,
-        settings=settings,
+        # Noise is added to the gradients when nothing but they is left of the step, and is as large as they are.
+        training=held + projection + states + max(taken.training, 2 * gradients),
+        answering=held + taken.answering,
+        settings={"model": source.name, "weights": source.precision, **settings},
     )
 
 
-def _base_config(model: Any) -> Any:
-    if isinstance(model, PreTrainedModel | PretrainedConfig):
-        return copy.deepcopy(getattr(model, "config", model))
-    if not isinstance(model, str | os.PathLike):
-        raise ValueError(
-            f"`model` must be a Hub id, a folder, a configuration or a model, not `{type(model).__name__}`."
-        )
-    try:
-        return AutoConfig.from_pretrained(model)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"`model` is {str(model)!r}, whose configuration cannot be read: {error}") from error
+def _own_config(config: Any) -> DriftAdapterConfig:
+    if config is None:
+        return DriftAdapterConfig()
+    if not isinstance(config, DriftAdapterConfig):
+        raise ValueError(f"`config` must be a `DriftAdapterConfig`, not `{type(config).__name__}`.")
+    return copy.deepcopy(config)
 
 
-def _precision(
-    bits: int | BitsAndBytesConfig | None, model: Any, config: Any
-) -> tuple[torch.dtype, BitsAndBytesConfig | None]:
-    """The dtype of what is not quantised, and how the rest is."""
-    if bits in (16, 32):
-        return (torch.bfloat16 if bits == 16 else torch.float32), None
-    if bits == 4:
-        bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
-    elif bits == 8:
-        bits = BitsAndBytesConfig(load_in_8bit=True)
-    if isinstance(bits, BitsAndBytesConfig):
-        return torch.bfloat16, bits
-    if bits is not None:
-        raise ValueError(f"`bits` is {bits!r}; choose one of {list(BITS)}, or give a `BitsAndBytesConfig`.")
-    dtype = (model.dtype if isinstance(model, PreTrainedModel) else config.dtype) or torch.float32
-    stored = getattr(config, "quantization_config", None)
-    if isinstance(stored, dict):
-        method = stored.get("quant_method")
-        if method != "bitsandbytes":
-            raise ValueError(f"`model` is quantised by {method!r}, which cannot be estimated; give `bits`.")
-        stored = BitsAndBytesConfig.from_dict(stored)
-    return dtype, stored
+def _check(settings: dict[str, Any]) -> None:
+    for name, least in (("tasks", 1), ("batch_size", 1), ("length", 1), ("new_tokens", 1), ("labels", 2)):
+        size = settings.get(name, least)
+        if not isinstance(size, int) or isinstance(size, bool) or size < least:
+            raise ValueError(f"`{name}` is {size!r}; it must be an integer of at least {least}.")
+    for name, choices in (
+        ("optimizer", tuple(OPTIMIZERS)),
+        ("attention", (None, *ATTENTIONS)),
+        ("device", DEVICES),
+    ):
+        if settings[name] not in choices:
+            raise ValueError(f"`{name}` is {settings[name]!r}; choose one of {list(choices)}.")
 
 
-def _check_length(config: Any, tokens: int) -> None:
-    most = getattr(config, "max_position_embeddings", None)
-    if most is not None and tokens > most:
-        raise ValueError(
-            f"`length` (with `new_tokens`, of a language model) asks for {tokens} tokens, but the base reads at most "
-            f"{most}."
-        )
-
-
-def _on_meta(config: Any, causal: bool, dtype: torch.dtype, attention: str | None) -> Any:
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    options = {"attn_implementation": attention} if attention is not None else {}
-    with torch.device("meta"):
-        return (AutoModelForCausalLM if causal else AutoModel).from_config(config, dtype=dtype, **options)
-
-
-def _with_tasks(base: Any, config: DriftAdapterConfig, tasks: int, labels: int) -> Any:
-    """The base with an adapter that knows some tasks, as one that is loaded gets its size."""
-    names = tuple(f"label-{i}" for i in range(labels))
-    kind, names = ("text-generation", ()) if config.task_type == "CAUSAL_LM" else ("text-classification", names)
+def _learner(base: Any, config: DriftAdapterConfig, tasks: int, labels: int) -> Any:
+    """The base with an adapter that knows some tasks, as one that is loaded gets its size, and learns one more."""
+    causal = config.task_type == "CAUSAL_LM"
+    kind = "text-generation" if causal else "text-classification"
+    names = () if causal else tuple(f"label-{i}" for i in range(labels))
     trunk = settle_trunk(config, base)
     learned = [
         LearnedTask(f"task-{i}", kind, names, len(names), config.members, f"task-{i}", examples=1000)
@@ -323,7 +236,15 @@ def _with_tasks(base: Any, config: DriftAdapterConfig, tasks: int, labels: int) 
     ]
     knowledge = KnowledgeBase(describe_base(base), trunk, signature_depths(trunk), learned)
     config.knowledge = knowledge.to_dict()
-    return get_peft_model(base, config)
+    learner = get_peft_model(base, config)
+    open_task(learner, kind, names, len(names))
+    return learner
+
+
+def _projection(learner: Any) -> int:
+    root = lifelong_of(learner)
+    pooled = len(root.conductor.depths) * root.hidden_size
+    return 4 * pooled * root.features if pooled > root.features else 0
 
 
 def _readable(size: int) -> str:

@@ -15,12 +15,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+    unset_fake_temporarily,
+)
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
+from ..adapter.bank import close_task
 from ..adapter.heads import Request, active_config, knowledge_of, lifelong_of
 from ..adapter.passes import asking
 from ..adapter.planning import MOST_CANDIDATES, Choice, Tables
@@ -80,7 +87,7 @@ class LikeCuda(TorchFunctionMode):
         elif func is functional.dropout and kwargs["training"] and kwargs["p"]:
             return torch.native_dropout(args[0], kwargs["p"], True)[0]
         elif func in self.in_float32:
-            args = (args[0].float(), *args[1:])
+            args, kwargs = tree_map_only(Tensor, Tensor.float, (args, kwargs))
         return func(*args, **kwargs)
 
 
@@ -107,6 +114,43 @@ class Steps:
         ids = torch.ones(self.batch_size, tokens, dtype=torch.long)
         mask = torch.ones(self.batch_size, past + tokens, dtype=torch.long)
         return {"input_ids": ids, "attention_mask": mask}
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Bytes that a training step and an answer take, beside what is there before.
+
+    Args:
+        activations (`int`): What the forward pass of training keeps for the backward pass.
+        training (`int`): Most in both; gradients are in it.
+        cache (`int`): Keys and values at the end of an answer.
+        answering (`int`): Most in an answer.
+    """
+
+    activations: int
+    training: int
+    cache: int
+    answering: int
+
+
+def run(model: Any, steps: Steps) -> Taken:
+    """Runs one training step of the open task of a model on the meta device, closes it, and answers one batch.
+
+    Raises:
+        ValueError: when the base does something that depends on numbers.
+    """
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            model.to_empty(device="cpu")
+            model.get_base_model().tie_weights()
+            training = training_pass(model, steps)
+            close_task(model)
+            return Taken(*training, *answering_pass(model, steps, mode))
+    except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException) as error:
+        raise ValueError(
+            f"`model`: `{type(model.get_base_model()).__name__}` cannot be run without numbers, because what it does "
+            f"depends on them (`{error}`), so it cannot be estimated."
+        ) from error
 
 
 def training_pass(model: Any, steps: Steps) -> tuple[int, int]:
