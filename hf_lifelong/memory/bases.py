@@ -17,6 +17,8 @@ from transformers import (
     PreTrainedModel,
 )
 
+from .quantised import quantise
+
 BITS = (4, 8, 16, 32)
 
 
@@ -53,11 +55,14 @@ class BaseSource:
             )
 
     def on_meta(self, causal: bool, attention: str | None) -> Any:
-        """The base on the meta device, with all its layers as they were before quantisation."""
+        """The base on the meta device."""
         options = {"attn_implementation": attention} if attention is not None else {}
         auto = AutoModelForCausalLM if causal else AutoModel
         with torch.device("meta"):
-            return auto.from_config(copy.deepcopy(self.config), dtype=self.dtype, **options)
+            base = auto.from_config(copy.deepcopy(self.config), dtype=self.dtype, **options)
+        if self.quantisation is not None:
+            quantise(base, self.quantisation)
+        return base
 
 
 def read_base(model: Any, bits: int | BitsAndBytesConfig | None) -> BaseSource:

@@ -7,18 +7,18 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from peft import get_peft_model
+from peft import get_peft_model, prepare_model_for_kbit_training
 from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 
-from ..adapter import DriftAdapterConfig, lifelong_of
+from ..adapter import DriftAdapterConfig, knowledge_of, lifelong_of
 from ..adapter.architectures import settle_trunk, signature_depths
 from ..adapter.bank import open_task
 from ..adapter.checks import describe_base
 from ..knowledge import KnowledgeBase, LearnedTask
 from .bases import read_base
 from .optimizers import OPTIMIZERS
-from .quantised import quantise
-from .tracing import Steps, resident_tensors, run, size_of
+from .quantised import count_weights, largest_layer
+from .tracing import Steps, answering_pass, resident_tensors, size_of, training_pass
 
 ATTENTIONS, DEVICES = ("sdpa", "eager"), ("cuda", "cpu")
 
@@ -36,6 +36,7 @@ class MemoryEstimate:
         parameters (`int`): Number of weights of the base.
         trainable (`int`): Number of weights that are trained.
         base (`int`): Weights of the base, with the constants of quantised ones.
+        upcast (`int`): What a quantised base takes more in training, because what is not quantised is in float32.
         knowledge (`int`): Members, heads and signatures of the tasks that are known, as in the adapter's file.
         projection (`int`): What makes features of wide hidden states; 0 where they are not wide.
         adapter (`int`): The working adapter and its head.
@@ -53,6 +54,7 @@ class MemoryEstimate:
     parameters: int
     trainable: int
     base: int
+    upcast: int
     knowledge: int
     projection: int
     adapter: int
@@ -74,6 +76,7 @@ class MemoryEstimate:
         asked = ", ".join(f"{name}={value}" for name, value in self.settings.items() if value is not None)
         parts = {
             f"base ({self.parameters:,} weights)": self.base,
+            "the rest of it in float32": self.upcast,
             "known tasks": self.knowledge,
             "projection of features": self.projection,
             f"working adapter ({self.trainable:,} weights)": self.adapter,
@@ -104,6 +107,7 @@ def estimate_memory(
     optimizer: str = "adamw_torch_fused",
     gradient_checkpointing: bool = False,
     autocast: bool = False,
+    prepared: bool = True,
     attention: str | None = None,
     device: str = "cuda",
 ) -> MemoryEstimate:
@@ -142,6 +146,9 @@ def estimate_memory(
             As in the training arguments.
         autocast (`bool`, *optional*, defaults to `False`):
             Whether training runs under autocast to bfloat16 (`bf16=True` in the training arguments).
+        prepared (`bool`, *optional*, defaults to `True`):
+            Whether a base in 4 or 8 bits is trained on as `peft.prepare_model_for_kbit_training` makes it: what is
+            not quantised in float32. It answers as it was loaded.
         attention (`str`, *optional*):
             `"sdpa"` or `"eager"`; `None` takes what transformers would.
         device (`str`, *optional*, defaults to `"cuda"`):
@@ -165,6 +172,7 @@ def estimate_memory(
         "optimizer": optimizer,
         "gradient_checkpointing": gradient_checkpointing,
         "autocast": autocast,
+        "prepared": prepared,
         "attention": attention,
         "device": device,
     }
@@ -172,32 +180,43 @@ def estimate_memory(
     source = read_base(model, bits)
     source.check_length(length + new_tokens if causal else length)
 
+    steps = Steps(batch_size, length, new_tokens, autocast, device == "cuda")
+
     base = source.on_meta(causal, attention)
-    parameters = base.num_parameters()
-    largest = quantise(base, source.quantisation) if source.quantisation is not None else 0
+    weights, parameters, largest = size_of(resident_tensors(base)), count_weights(base), largest_layer(base)
+    model_to_answer = _with_tasks(base, adapter, tasks, labels)
+    held = size_of(resident_tensors(model_to_answer))
+    cache, answer = answering_pass(model_to_answer, steps)
+
+    base = source.on_meta(causal, attention)
+    if prepared and source.quantisation is not None:
+        prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     if gradient_checkpointing:
         base.gradient_checkpointing_enable()
-    weights = size_of(resident_tensors(base))
-    learner = _learner(base, adapter, tasks, labels)
-    working = [parameter for parameter in learner.parameters() if parameter.requires_grad]
-    gradients, held, projection = size_of(working), size_of(resident_tensors(learner)), _projection(learner)
+    upcast = size_of(resident_tensors(base)) - weights
+    model_to_train = _with_tasks(base, adapter, tasks, labels)
+    _open_task(model_to_train)
+    working = [parameter for parameter in model_to_train.parameters() if parameter.requires_grad]
+    gradients, projection = size_of(working), _projection(model_to_train)
     states = sum(map(OPTIMIZERS[optimizer], working))
-    taken = run(learner, Steps(batch_size, length, new_tokens, autocast, device == "cuda"))
+    resident = size_of(resident_tensors(model_to_train)) + projection + states
+    activations, step = training_pass(model_to_train, steps)
     return MemoryEstimate(
         parameters=parameters,
         trainable=sum(parameter.numel() for parameter in working),
         base=weights,
-        knowledge=held - weights - gradients,
+        upcast=upcast,
+        knowledge=resident - projection - states - gradients - upcast - weights,
         projection=projection,
         adapter=gradients,
         gradients=gradients,
         optimizer=states,
-        activations=taken.activations,
-        cache=taken.cache,
+        activations=activations,
+        cache=cache,
         loading=held + largest,
         # Noise is added to the gradients when nothing but they is left of the step, and is as large as they are.
-        training=held + projection + states + max(taken.training, 2 * gradients),
-        answering=held + taken.answering,
+        training=resident + max(step, 2 * gradients),
+        answering=held + answer,
         settings={"model": source.name, "weights": source.precision, **settings},
     )
 
@@ -224,11 +243,12 @@ def _check(settings: dict[str, Any]) -> None:
             raise ValueError(f"`{name}` is {settings[name]!r}; choose one of {list(choices)}.")
 
 
-def _learner(base: Any, config: DriftAdapterConfig, tasks: int, labels: int) -> Any:
-    """The base with an adapter that knows some tasks, as one that is loaded gets its size, and learns one more."""
+def _with_tasks(base: Any, config: DriftAdapterConfig, tasks: int, labels: int) -> Any:
+    """The base with an adapter that knows some tasks, which gets its size from the manifest as a loaded one does."""
     causal = config.task_type == "CAUSAL_LM"
     kind = "text-generation" if causal else "text-classification"
     names = () if causal else tuple(f"label-{i}" for i in range(labels))
+    config = copy.deepcopy(config)
     trunk = settle_trunk(config, base)
     learned = [
         LearnedTask(f"task-{i}", kind, names, len(names), config.members, f"task-{i}", examples=1000)
@@ -236,9 +256,12 @@ def _learner(base: Any, config: DriftAdapterConfig, tasks: int, labels: int) -> 
     ]
     knowledge = KnowledgeBase(describe_base(base), trunk, signature_depths(trunk), learned)
     config.knowledge = knowledge.to_dict()
-    learner = get_peft_model(base, config)
-    open_task(learner, kind, names, len(names))
-    return learner
+    return get_peft_model(base, config)
+
+
+def _open_task(model: Any) -> None:
+    task = knowledge_of(model).tasks[0]
+    open_task(model, task.kind, task.labels, task.width)
 
 
 def _projection(learner: Any) -> int:

@@ -95,15 +95,12 @@ class _Product8bit(torch.autograd.Function):
         return gradients[0] @ ctx.layer.dequantised(gradients[0].dtype), None
 
 
-def quantise(model: Any, settings: BitsAndBytesConfig) -> int:
+def quantise(model: Any, settings: BitsAndBytesConfig) -> None:
     """Puts stand-ins in the place of the layers that transformers would quantise (not embeddings, norms and the head).
 
     Args:
         model (`PreTrainedModel`): On the meta device.
         settings (`BitsAndBytesConfig`): As given to `from_pretrained`.
-
-    Returns:
-        `int`: Bytes of the largest of these layers before it is quantised.
     """
     kept = HfQuantizer.get_modules_to_not_convert(model, settings.llm_int8_skip_modules, model._keep_in_fp32_modules)
     layers = {
@@ -113,4 +110,18 @@ def quantise(model: Any, settings: BitsAndBytesConfig) -> int:
     }
     for name, layer in layers.items():
         model.set_submodule(name, Linear4bit(layer, settings) if settings.load_in_4bit else Linear8bit(layer))
-    return max((layer.weight.nbytes for layer in layers.values()), default=0)
+
+
+def count_weights(model: nn.Module) -> int:
+    """Number of weights of a model, whatever the bits that they are stored in."""
+    stored = sum(parameter.numel() for parameter in model.parameters())
+    return stored + sum(layer.in_features * layer.out_features - layer.weight.numel() for layer in _layers(model))
+
+
+def largest_layer(model: nn.Module) -> int:
+    """Bytes that the largest of the quantised layers takes in 16 bits, as it is read; 0 where none is."""
+    return max((2 * layer.in_features * layer.out_features for layer in _layers(model)), default=0)
+
+
+def _layers(model: nn.Module) -> list[_Quantised]:
+    return [module for module in model.modules() if isinstance(module, _Quantised)]

@@ -8,8 +8,8 @@ in its place ([`LikeCuda`]).
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -27,7 +27,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from ..adapter.bank import close_task
 from ..adapter.heads import Request, active_config, knowledge_of, lifelong_of
 from ..adapter.passes import asking
 from ..adapter.planning import MOST_CANDIDATES, Choice, Tables
@@ -116,25 +115,9 @@ class Steps:
         return {"input_ids": ids, "attention_mask": mask}
 
 
-@dataclass(frozen=True)
-class Taken:
-    """Bytes that a training step and an answer take, beside what is there before.
-
-    Args:
-        activations (`int`): What the forward pass of training keeps for the backward pass.
-        training (`int`): Most in both; gradients are in it.
-        cache (`int`): Keys and values at the end of an answer.
-        answering (`int`): Most in an answer.
-    """
-
-    activations: int
-    training: int
-    cache: int
-    answering: int
-
-
-def run(model: Any, steps: Steps) -> Taken:
-    """Runs one training step of the open task of a model on the meta device, closes it, and answers one batch.
+@contextmanager
+def without_memory(model: Any) -> Iterator[FakeTensorMode]:
+    """Makes a model on the meta device one that can be run inside.
 
     Raises:
         ValueError: when the base does something that depends on numbers.
@@ -143,9 +126,7 @@ def run(model: Any, steps: Steps) -> Taken:
         with FakeTensorMode(allow_non_fake_inputs=True) as mode:
             model.to_empty(device="cpu")
             model.get_base_model().tie_weights()
-            training = training_pass(model, steps)
-            close_task(model)
-            return Taken(*training, *answering_pass(model, steps, mode))
+            yield mode
     except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException) as error:
         raise ValueError(
             f"`model`: `{type(model.get_base_model()).__name__}` cannot be run without numbers, because what it does "
@@ -156,12 +137,16 @@ def run(model: Any, steps: Steps) -> Taken:
 def training_pass(model: Any, steps: Steps) -> tuple[int, int]:
     """Runs one training step of the open task (text classification or generation), without the optimiser.
 
+    Args:
+        model (`PeftModel`): On the meta device.
+
     Returns:
         `tuple[int, int]`: Bytes that the forward pass keeps for the backward pass, and the most that either takes
         (gradients are in it).
     """
     model.train()
     with ExitStack() as stack:
+        stack.enter_context(without_memory(model))
         live = stack.enter_context(LiveBytes(resident_tensors(model)))
         if steps.cuda:
             stack.enter_context(LikeCuda(steps.autocast))
@@ -171,23 +156,26 @@ def training_pass(model: Any, steps: Steps) -> tuple[int, int]:
             loss = model(**batch, labels=labels, **lifelong_of(model).conductor.without_cache).loss
         kept = live.now - size_of([*batch.values(), loss])
         loss.backward()
-    model.zero_grad()
     return kept, live.peak
 
 
-def answering_pass(model: Any, steps: Steps, mode: FakeTensorMode) -> tuple[int, int]:
+def answering_pass(model: Any, steps: Steps) -> tuple[int, int]:
     """Answers one batch: the prefill, and for a language model the pass that gives its last token.
+
+    Args:
+        model (`PeftModel`): On the meta device.
 
     Returns:
         `tuple[int, int]`: Bytes of the cache at the end, and the most that is taken.
     """
     root = lifelong_of(model)
     root.verified = True  # there are no numbers to verify
-    root.conductor.plan = _without_numbers(root.conductor.plan, knowledge_of(model), mode)
     if not generates(model):
         # Scores are taken of the hidden states when all else is gone, and how many there are depends on the numbers.
         root.conductor.finish = lambda output, current: output
     with ExitStack() as stack:
+        mode = stack.enter_context(without_memory(model))
+        root.conductor.plan = _without_numbers(root.conductor.plan, knowledge_of(model), mode)
         live = stack.enter_context(LiveBytes(resident_tensors(model)))
         if steps.cuda:
             stack.enter_context(LikeCuda(False))
