@@ -15,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ BASES = {
 }
 TABLE = {"bits": 4, "batch_size": 4, "length": 512, "new_tokens": 128}
 GPUS = (24, 40, 80)
+SPARE = 2**30  # CUDA's context and workspaces
 
 
 def base_config(base: str, model: str) -> PretrainedConfig:
@@ -218,32 +220,29 @@ def summarise(rows: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     return {**head, "settings": {"gpt2": GPT2, "llama": LLAMA}, "summary": summary, "rows": rows}
 
 
-def table() -> str:
-    """What of `BASES` fits on which GPU, as Markdown."""
-    columns = [f"{gpu} GB" for gpu in GPUS]
-    lines = [
-        "| base, 4 bits | checkpointing | training, estimated | answering, estimated | " + " | ".join(columns) + " |",
-        "|---|---|---|---|" + "---|" * len(GPUS),
-    ]
+def table() -> Iterator[str]:
+    """What of `BASES` fits on which GPU, as lines of Markdown."""
+    gpus = " | ".join(f"{gpu} GB" for gpu in GPUS)
+    yield f"| base, 4 bits | checkpointing | training, estimated | answering, estimated | {gpus} |"
+    yield "|---|---|---|---|" + "---|" * len(GPUS)
     for billions, (hidden, layers, heads, shared, inner, tokens) in BASES.items():
+        config = LlamaConfig(
+            hidden_size=hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=shared,
+            intermediate_size=inner,
+            vocab_size=tokens,
+            max_position_embeddings=4096,
+            tie_word_embeddings=billions < 8,
+        )
         for checkpointing in (False, True):
-            config = LlamaConfig(
-                hidden_size=hidden,
-                num_hidden_layers=layers,
-                num_attention_heads=heads,
-                num_key_value_heads=shared,
-                intermediate_size=inner,
-                vocab_size=tokens,
-                max_position_embeddings=4096,
-                tie_word_embeddings=billions < 8,
-            )
             adapter = DriftAdapterConfig(task_type="CAUSAL_LM")
             found = estimate_memory(config, adapter, gradient_checkpointing=checkpointing, **TABLE)
-            fits = ["yes" if max(found.training, found.answering) <= gpu * 2**30 else "no" for gpu in GPUS]
+            most = max(found.training, found.answering) + SPARE
+            fits = ["yes" if most <= gpu * 2**30 else "no" for gpu in GPUS]
             sizes = [f"{size / 2**30:.1f} GiB" for size in (found.training, found.answering)]
-            cells = [f"{billions} B", "on" if checkpointing else "off", *sizes, *fits]
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+            yield "| " + " | ".join([f"{billions} B", "on" if checkpointing else "off", *sizes, *fits]) + " |"
 
 
 def main() -> None:
@@ -254,7 +253,8 @@ def main() -> None:
     parser.add_argument("--case", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.table:
-        print(table())
+        for line in table():
+            print(line, flush=True)
     elif args.model is None:
         parser.error("give `--model` or `--table`")
     elif args.case:

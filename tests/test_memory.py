@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 import torch
 from datasets import Dataset
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from torch.nn import functional
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig
 from transformers.models.bert.modeling_bert import BertLayer
@@ -106,6 +106,7 @@ def test_quantised_layers_take_what_those_of_bitsandbytes_take(model_type, quant
     folder, config = base(model_type)
     real = AutoModelForCausalLM.from_pretrained(folder, quantization_config=settings, dtype=torch.bfloat16)
     tensors = [*real.parameters(), *real.buffers()]
+    before = size_of(tensors)
     for module in real.modules():
         state = getattr(getattr(module, "weight", None), "quant_state", None)
         if state is not None:
@@ -115,7 +116,9 @@ def test_quantised_layers_take_what_those_of_bitsandbytes_take(model_type, quant
             tensors.append(module.weight.SCB)
     found = small(folder, config, bits=settings)
     assert found.base == size_of(tensors)
-    assert found.training > found.base and found.answering > found.base
+    prepare_model_for_kbit_training(real, use_gradient_checkpointing=False)
+    assert found.upcast == size_of([*real.parameters(), *real.buffers()]) - before
+    assert small(folder, config, bits=settings, prepared=False).upcast == 0
     stored = AutoConfig.from_pretrained(folder, dtype="bfloat16")
     stored.quantization_config = settings.to_dict()
     assert small(stored, config, bits=None).base == found.base
