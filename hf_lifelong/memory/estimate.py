@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from peft import get_peft_model, prepare_model_for_kbit_training
+from torch import Tensor
 from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 
 from ..adapter import DriftAdapterConfig, knowledge_of, lifelong_of
@@ -179,46 +181,58 @@ def estimate_memory(
     _check(settings)
     source = read_base(model, bits)
     source.check_length(length + new_tokens if causal else length)
-
     steps = Steps(batch_size, length, new_tokens, autocast, device == "cuda")
-
-    base = source.on_meta(causal, attention)
-    weights, parameters, largest = size_of(resident_tensors(base)), count_weights(base), largest_layer(base)
-    model_to_answer = _with_tasks(base, adapter, tasks, labels)
-    held = size_of(resident_tensors(model_to_answer))
-    cache, answer = answering_pass(model_to_answer, steps)
-
+    answered = _answered(source.on_meta(causal, attention), adapter, tasks, labels, steps)
     base = source.on_meta(causal, attention)
     if prepared and source.quantisation is not None:
         prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     if gradient_checkpointing:
         base.gradient_checkpointing_enable()
-    upcast = size_of(resident_tensors(base)) - weights
-    model_to_train = _with_tasks(base, adapter, tasks, labels)
-    _open_task(model_to_train)
-    working = [parameter for parameter in model_to_train.parameters() if parameter.requires_grad]
-    gradients, projection = size_of(working), _projection(model_to_train)
-    states = sum(map(OPTIMIZERS[optimizer], working))
-    resident = size_of(resident_tensors(model_to_train)) + projection + states
-    activations, step = training_pass(model_to_train, steps)
-    return MemoryEstimate(
-        parameters=parameters,
-        trainable=sum(parameter.numel() for parameter in working),
-        base=weights,
-        upcast=upcast,
-        knowledge=resident - projection - states - gradients - upcast - weights,
-        projection=projection,
-        adapter=gradients,
-        gradients=gradients,
-        optimizer=states,
-        activations=activations,
-        cache=cache,
-        loading=held + largest,
+    upcast = size_of(resident_tensors(base)) - answered["base"]
+    trained = _trained(base, adapter, tasks, labels, steps, OPTIMIZERS[optimizer])
+    settings = {"model": source.name, "weights": source.precision, **settings}
+    return MemoryEstimate(**answered, **trained, upcast=upcast, settings=settings)
+
+
+def _answered(base: Any, config: DriftAdapterConfig, tasks: int, labels: int, steps: Steps) -> dict[str, int]:
+    """Entries of [`MemoryEstimate`] that are those of a model that was loaded to answer."""
+    weights, parameters, largest = size_of(resident_tensors(base)), count_weights(base), largest_layer(base)
+    model = _with_tasks(base, config, tasks, labels)
+    held, working = size_of(resident_tensors(model)), size_of(p for p in model.parameters() if p.requires_grad)
+    cache, peak = answering_pass(model, steps)
+    return {
+        "parameters": parameters,
+        "base": weights,
+        "knowledge": held - weights - working,
+        "cache": cache,
+        "loading": held + largest,
+        "answering": held + peak,
+    }
+
+
+def _trained(
+    base: Any, config: DriftAdapterConfig, tasks: int, labels: int, steps: Steps, optimizer: Callable[[Tensor], int]
+) -> dict[str, int]:
+    """Entries of [`MemoryEstimate`] that are those of a model that learns one more task."""
+    model = _with_tasks(base, config, tasks, labels)
+    known = knowledge_of(model).tasks[0]
+    open_task(model, known.kind, known.labels, known.width)
+    root, working = lifelong_of(model), [p for p in model.parameters() if p.requires_grad]
+    gradients, states = size_of(working), sum(map(optimizer, working))
+    pooled = len(root.conductor.depths) * root.hidden_size
+    projection = 4 * pooled * root.features if pooled > root.features else 0
+    resident = size_of(resident_tensors(model)) + projection + states
+    activations, peak = training_pass(model, steps)
+    return {
+        "trainable": sum(p.numel() for p in working),
+        "projection": projection,
+        "adapter": gradients,
+        "gradients": gradients,
+        "optimizer": states,
+        "activations": activations,
         # Noise is added to the gradients when nothing but they is left of the step, and is as large as they are.
-        training=resident + max(step, 2 * gradients),
-        answering=held + answer,
-        settings={"model": source.name, "weights": source.precision, **settings},
-    )
+        "training": resident + max(peak, 2 * gradients),
+    }
 
 
 def _own_config(config: Any) -> DriftAdapterConfig:
@@ -257,17 +271,6 @@ def _with_tasks(base: Any, config: DriftAdapterConfig, tasks: int, labels: int) 
     knowledge = KnowledgeBase(describe_base(base), trunk, signature_depths(trunk), learned)
     config.knowledge = knowledge.to_dict()
     return get_peft_model(base, config)
-
-
-def _open_task(model: Any) -> None:
-    task = knowledge_of(model).tasks[0]
-    open_task(model, task.kind, task.labels, task.width)
-
-
-def _projection(learner: Any) -> int:
-    root = lifelong_of(learner)
-    pooled = len(root.conductor.depths) * root.hidden_size
-    return 4 * pooled * root.features if pooled > root.features else 0
 
 
 def _readable(size: int) -> str:
