@@ -19,7 +19,7 @@ from ..objectives.numeric import LOG_2
 from .heads import Found, Lifelong, Request
 from .hooks import Conductor, Fork, LifelongOutput, Pass, mask_for, masked_mean
 from .layers import Plan
-from .planning import settle
+from .planning import Choice, Tables, settle
 
 # Most numbers of next-token distributions that the members of a few rows may give at once (float32, 0.5 GB).
 MOST_LOGITS = 2**27
@@ -144,11 +144,10 @@ class CausalConductor(Conductor):
         if self.root.residence is not None:  # other answers may have taken the seats
             self.root.residence.seat(kept.plan)
 
-    def _fork(self, current: Pass, rows: int, device: torch.device) -> Fork:
-        fork = super()._fork(current, rows, device)
-        plan = fork.plan
+    def plan(self, choice: Choice, tables: Tables, rows: int, likelihood: Tensor | None, group: Tensor | None) -> Plan:
+        plan = super().plan(choice, tables, rows, likelihood, group)
         if plan.row is None and torch.compiler.is_compiling():  # how many groups there are would end a graph
-            plan.index = torch.arange(rows, device=device) if rows > 1 else None
+            plan.index = torch.arange(rows, device=plan.members.device) if rows > 1 else None
         elif plan.row is None:  # a group's members are merged once for all its rows, and for the passes that follow
             groups, index = torch.unique(plan.pair_group, return_inverse=True)
             first = torch.zeros_like(groups).scatter_(0, index, torch.arange(rows, device=groups.device))
@@ -156,7 +155,7 @@ class CausalConductor(Conductor):
             plan.weights = plan.weights[first] if plan.weights is not None else None
             plan.key = tuple(plan.members.flatten().tolist())
             plan.index = index if len(groups) > 1 else None
-        return fork
+        return plan
 
     def _vote_first(self, base: nn.Module, kwargs: dict[str, Any], current: Pass) -> None:
         """Asks all members for the least uncertain group, in a pass of its own without a cache: the rows of all

@@ -199,8 +199,12 @@ class Conductor(ABC):
         likelihood = None
         if current.choice.asks_signature and features is not None:
             likelihood = root.likelihood(features)
-        plan = make_plan(current.choice, tables, rows, likelihood, current.group)
+        plan = self.plan(current.choice, tables, rows, likelihood, current.group)
         return Fork(current.choice, plan, tables, rows, features)
+
+    def plan(self, choice: Choice, tables: Tables, rows: int, likelihood: Tensor | None, group: Tensor | None) -> Plan:
+        """Which members answer each row of a pass, as in `make_plan`."""
+        return make_plan(choice, tables, rows, likelihood, group)
 
     def _project(self, features: Tensor) -> Tensor:
         size = self.root.features
@@ -236,14 +240,14 @@ class HeadConductor(Conductor):
 
     targets = TARGETS
 
-    def _fork(self, current: Pass, rows: int, device: torch.device) -> Fork:
-        fork = super()._fork(current, rows, device)
-        plan, free = fork.plan, device.type == "cpu" and not torch.compiler.is_compiling()
+    def plan(self, choice: Choice, tables: Tables, rows: int, likelihood: Tensor | None, group: Tensor | None) -> Plan:
+        plan = super().plan(choice, tables, rows, likelihood, group)
+        free = plan.members.device.type == "cpu" and not torch.compiler.is_compiling()
         if free and plan.row is None and plan.pair_group.unique().numel() == 1:
             # Where it costs nothing to know: one group for all rows is one product for all rows.
             plan.members = plan.members[:1]
             plan.weights = plan.weights[:1] if plan.weights is not None else None
-        return fork
+        return plan
 
     def finish(self, output: Any, current: Pass) -> LifelongOutput:
         if current.fork is None:

@@ -47,7 +47,7 @@ def mean_by_pair(values: Tensor, pair: Tensor, pairs: int) -> Tensor:
     """Means of `values [rows, …]` over the rows of each pair, `[pairs, …]`."""
     total = values.new_zeros(pairs, *values.shape[1:]).index_add(0, pair, values)
     # Not by `bincount`, whose size depends on its values: a compiled graph would end there.
-    count = values.new_zeros(pairs).index_add(0, pair, values.new_ones(len(pair))).clamp_min(1)
+    count = pair.new_zeros(pairs).index_add(0, pair, torch.ones_like(pair)).clamp_min(1)
     return total / count.view(-1, *[1] * (values.dim() - 1))
 
 

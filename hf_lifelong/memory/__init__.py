@@ -1,0 +1,5 @@
+"""What a model, its adapters and one training step will take, before anything is loaded."""
+
+from .estimate import MemoryEstimate, estimate_memory
+
+__all__ = ["MemoryEstimate", "estimate_memory"]

@@ -1,0 +1,277 @@
+"""How much memory a model with a lifelong adapter will take: weights, one training step, one answer."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from peft import get_peft_model, prepare_model_for_kbit_training
+from torch import Tensor
+from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
+
+from ..adapter import DriftAdapterConfig, knowledge_of, lifelong_of
+from ..adapter.architectures import settle_trunk, signature_depths
+from ..adapter.bank import open_task
+from ..adapter.checks import describe_base
+from ..knowledge import KnowledgeBase, LearnedTask
+from .bases import read_base
+from .optimizers import OPTIMIZERS
+from .quantised import count_weights, largest_layer
+from .tracing import Steps, answering_pass, resident_tensors, size_of, training_pass
+
+ATTENTIONS, DEVICES = ("sdpa", "eager"), ("cuda", "cpu")
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """What [`estimate_memory`] found, in bytes of tensors on the device.
+
+    Not in it: what the allocator rounds up and keeps, workspaces of matrix libraries, and the CUDA context (some
+    hundred MiB that `torch.cuda.max_memory_allocated` does not count either); snapshots of the task that is learned,
+    which lie in the memory of the CPU; and what a language model keeps from one batch to the next, the merged factors
+    of up to three further mixtures of groups.
+
+    Args:
+        parameters (`int`): Number of weights of the base.
+        trainable (`int`): Number of weights that are trained.
+        base (`int`): Weights of the base, with the constants of quantised ones.
+        upcast (`int`): What a quantised base takes more in training, because what is not quantised is in float32.
+        knowledge (`int`): Members, heads and signatures of the tasks that are known, as in the adapter's file.
+        projection (`int`): What makes features of wide hidden states; 0 where they are not wide.
+        adapter (`int`): The working adapter and its head.
+        gradients (`int`): Of the working adapter.
+        optimizer (`int`): What the optimiser keeps.
+        activations (`int`): What the forward pass of a training step keeps for its backward pass.
+        cache (`int`): Keys and values at the end of an answer; 0 without a language model.
+        loading (`int`): Most that is taken while base and adapter are loaded: both, and the largest layer before it
+            is quantised.
+        training (`int`): Most that is taken in a training step of one more task.
+        answering (`int`): Most that is taken while a batch is answered.
+        settings (`dict`): What was asked.
+    """
+
+    parameters: int
+    trainable: int
+    base: int
+    upcast: int
+    knowledge: int
+    projection: int
+    adapter: int
+    gradients: int
+    optimizer: int
+    activations: int
+    cache: int
+    loading: int
+    training: int
+    answering: int
+    settings: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-safe form."""
+        return asdict(self)
+
+    def table(self) -> str:
+        """The estimate as lines of text, in MiB or GiB."""
+        asked = ", ".join(f"{name}={value}" for name, value in self.settings.items() if value is not None)
+        parts = {
+            f"base ({self.parameters:,} weights)": self.base,
+            "the rest of it in float32": self.upcast,
+            "known tasks": self.knowledge,
+            "projection of features": self.projection,
+            f"working adapter ({self.trainable:,} weights)": self.adapter,
+            "its gradients": self.gradients,
+            "optimiser": self.optimizer,
+            "kept for the backward pass": self.activations,
+            "cache of an answer": self.cache,
+        }
+        peaks = {"loading": self.loading, "training": self.training, "answering": self.answering}
+        lines = [*parts.items(), *((f"PEAK, {name}", size) for name, size in peaks.items())]
+        width = max(len(name) for name, _ in lines)
+        return "\n".join([asked, *(f"{name:<{width}}  {_readable(size):>12}" for name, size in lines if size)])
+
+    def __str__(self) -> str:
+        return self.table()
+
+
+def estimate_memory(
+    model: str | os.PathLike[str] | PretrainedConfig | PreTrainedModel,
+    config: DriftAdapterConfig | None = None,
+    *,
+    bits: int | BitsAndBytesConfig | None = None,
+    tasks: int = 1,
+    labels: int = 2,
+    batch_size: int = 8,
+    length: int | None = None,
+    new_tokens: int | None = None,
+    optimizer: str = "adamw_torch_fused",
+    gradient_checkpointing: bool = False,
+    autocast: bool = False,
+    prepared: bool = True,
+    attention: str | None = None,
+    device: str = "cuda",
+) -> MemoryEstimate:
+    """Estimates what a base, its lifelong adapter, one training step and one answer will take, and allocates nothing.
+
+    The model is made from its configuration alone, and one training step and one answer are run on tensors that have
+    shapes but no memory, with the adapter's own layers and hooks; what lives at once is counted. Rows are taken to be
+    padded and, in answering, to be of as many groups as they can be.
+
+    Layers in 4 and 8 bits cannot run so: in their place stand layers that store the same bytes and make the same
+    tensors (4 bits: the whole weight of one layer at a time; 8 bits: the quantised input).
+
+    Args:
+        model (`str`, path, `PretrainedConfig` or `PreTrainedModel`):
+            The base: Hub id or folder (only its `config.json` is read), configuration, or a model, of which
+            configuration and dtype are taken.
+        config ([`DriftAdapterConfig`], *optional*):
+            The adapter; a language model needs `task_type="CAUSAL_LM"`. What it knows already is not counted, `tasks`
+            is.
+        bits (`int` or `BitsAndBytesConfig`, *optional*):
+            Bits of a weight of the base: 32 (float32), 16 (bfloat16 or float16), 8 or 4 (bitsandbytes, NF4; what is
+            not quantised in bfloat16). `None` takes what the base's configuration says.
+        tasks (`int`, *optional*, defaults to `1`):
+            Tasks that the adapter knows while it answers, and while it learns one more.
+        labels (`int`, *optional*, defaults to `2`):
+            Labels of each task (text classification); the tasks of a language model have no heads.
+        batch_size (`int`, *optional*, defaults to `8`):
+            Rows of a batch, in training and in answering.
+        length (`int`, *optional*):
+            Tokens of a row, and of a language model's prompt in answering. `None` takes `max_length` of `config`.
+        new_tokens (`int`, *optional*):
+            Tokens that a language model answers with. `None` takes `max_new_tokens` of `config`.
+        optimizer (`str`, *optional*, defaults to `"adamw_torch_fused"`):
+            `optim` of the training arguments. What a paged one keeps is counted, though it may leave the GPU.
+        gradient_checkpointing (`bool`, *optional*, defaults to `False`):
+            As in the training arguments.
+        autocast (`bool`, *optional*, defaults to `False`):
+            Whether training runs under autocast to bfloat16 (`bf16=True` in the training arguments).
+        prepared (`bool`, *optional*, defaults to `True`):
+            Whether a base in 4 or 8 bits is trained on as `peft.prepare_model_for_kbit_training` makes it: what is
+            not quantised in float32. It answers as it was loaded.
+        attention (`str`, *optional*):
+            `"sdpa"` or `"eager"`; `None` takes what transformers would.
+        device (`str`, *optional*, defaults to `"cuda"`):
+            Whose kernels are assumed, `"cuda"` or `"cpu"`: those of the CPU keep more where there is dropout. None
+            of it is needed.
+
+    Raises:
+        ValueError: names the argument that cannot be used.
+    """
+    adapter = _own_config(config)
+    causal = adapter.task_type == "CAUSAL_LM"
+    length = adapter.max_length if length is None else length
+    new_tokens = adapter.max_new_tokens if new_tokens is None else new_tokens
+    settings = {
+        "r": adapter.r,
+        "members": adapter.members,
+        "tasks": tasks,
+        "batch_size": batch_size,
+        "length": length,
+        **({"new_tokens": new_tokens} if causal else {"labels": labels}),
+        "optimizer": optimizer,
+        "gradient_checkpointing": gradient_checkpointing,
+        "autocast": autocast,
+        "prepared": prepared,
+        "attention": attention,
+        "device": device,
+    }
+    _check(settings)
+    source = read_base(model, bits)
+    source.check_length(length + new_tokens if causal else length)
+    steps = Steps(batch_size, length, new_tokens, autocast, device == "cuda")
+    answered = _answered(source.on_meta(causal, attention), adapter, tasks, labels, steps)
+    base = source.on_meta(causal, attention)
+    if prepared and source.quantisation is not None:
+        prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
+    if gradient_checkpointing:
+        base.gradient_checkpointing_enable()
+    upcast = size_of(resident_tensors(base)) - answered["base"]
+    trained = _trained(base, adapter, tasks, labels, steps, OPTIMIZERS[optimizer])
+    settings = {"model": source.name, "weights": source.precision, **settings}
+    return MemoryEstimate(**answered, **trained, upcast=upcast, settings=settings)
+
+
+def _answered(base: Any, config: DriftAdapterConfig, tasks: int, labels: int, steps: Steps) -> dict[str, int]:
+    """Entries of [`MemoryEstimate`] that are those of a model that was loaded to answer."""
+    weights, parameters, largest = size_of(resident_tensors(base)), count_weights(base), largest_layer(base)
+    model = _with_tasks(base, config, tasks, labels)
+    held, working = size_of(resident_tensors(model)), size_of(p for p in model.parameters() if p.requires_grad)
+    cache, peak = answering_pass(model, steps)
+    return {
+        "parameters": parameters,
+        "base": weights,
+        "knowledge": held - weights - working,
+        "cache": cache,
+        "loading": held + largest,
+        "answering": held + peak,
+    }
+
+
+def _trained(
+    base: Any, config: DriftAdapterConfig, tasks: int, labels: int, steps: Steps, optimizer: Callable[[Tensor], int]
+) -> dict[str, int]:
+    """Entries of [`MemoryEstimate`] that are those of a model that learns one more task."""
+    model = _with_tasks(base, config, tasks, labels)
+    known = knowledge_of(model).tasks[0]
+    open_task(model, known.kind, known.labels, known.width)
+    root, working = lifelong_of(model), [p for p in model.parameters() if p.requires_grad]
+    gradients, states = size_of(working), sum(map(optimizer, working))
+    pooled = len(root.conductor.depths) * root.hidden_size
+    projection = 4 * pooled * root.features if pooled > root.features else 0
+    resident = size_of(resident_tensors(model)) + projection + states
+    activations, peak = training_pass(model, steps)
+    return {
+        "trainable": sum(p.numel() for p in working),
+        "projection": projection,
+        "adapter": gradients,
+        "gradients": gradients,
+        "optimizer": states,
+        "activations": activations,
+        # Noise is added to the gradients when nothing but they is left of the step, and is as large as they are.
+        "training": resident + max(peak, 2 * gradients),
+    }
+
+
+def _own_config(config: Any) -> DriftAdapterConfig:
+    if config is None:
+        return DriftAdapterConfig()
+    if not isinstance(config, DriftAdapterConfig):
+        raise ValueError(f"`config` must be a `DriftAdapterConfig`, not `{type(config).__name__}`.")
+    return copy.deepcopy(config)
+
+
+def _check(settings: dict[str, Any]) -> None:
+    for name, least in (("tasks", 1), ("batch_size", 1), ("length", 1), ("new_tokens", 1), ("labels", 2)):
+        size = settings.get(name, least)
+        if not isinstance(size, int) or isinstance(size, bool) or size < least:
+            raise ValueError(f"`{name}` is {size!r}; it must be an integer of at least {least}.")
+    for name, choices in (
+        ("optimizer", tuple(OPTIMIZERS)),
+        ("attention", (None, *ATTENTIONS)),
+        ("device", DEVICES),
+    ):
+        if settings[name] not in choices:
+            raise ValueError(f"`{name}` is {settings[name]!r}; choose one of {list(choices)}.")
+
+
+def _with_tasks(base: Any, config: DriftAdapterConfig, tasks: int, labels: int) -> Any:
+    """The base with an adapter that knows some tasks, which gets its size from the manifest as a loaded one does."""
+    causal = config.task_type == "CAUSAL_LM"
+    kind = "text-generation" if causal else "text-classification"
+    names = () if causal else tuple(f"label-{i}" for i in range(labels))
+    config = copy.deepcopy(config)
+    trunk = settle_trunk(config, base)
+    learned = [
+        LearnedTask(f"task-{i}", kind, names, len(names), config.members, f"task-{i}", examples=1000)
+        for i in range(tasks)
+    ]
+    knowledge = KnowledgeBase(describe_base(base), trunk, signature_depths(trunk), learned)
+    config.knowledge = knowledge.to_dict()
+    return get_peft_model(base, config)
+
+
+def _readable(size: int) -> str:
+    return f"{size / 2**30:,.2f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"
