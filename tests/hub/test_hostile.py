@@ -386,7 +386,7 @@ NEEDS_BASE = {"NaN in a tensor", "unknown base", "base that is an adapter"}
 
 
 @pytest.mark.parametrize("case", [case for case in HOSTILE if case not in HUB_ONLY])
-def test_a_hostile_folder_is_refused(case, sound, hub, base, places, monkeypatch):  # noqa: F811
+def test_a_hostile_folder_is_refused(case, sound, hub, base, places):  # noqa: F811
     change, match = HOSTILE[case]
     files = dict(sound)
     change(files, places / "canary")
