@@ -99,7 +99,7 @@ def logits_of(model: torch.nn.Module, tokenizer: Any, data: Dataset, batch_size:
     parts = []
     for start in range(0, len(order), batch_size):
         batch = tokenizer.pad([rows[int(i)] for i in order[start : start + batch_size]], return_tensors="pt")
-        parts.append(model(**batch).logits.float().numpy())
+        parts.append(model(**batch.to(model.device)).logits.float().cpu().numpy())
     out = np.concatenate(parts)
     return out[np.argsort(order)]
 

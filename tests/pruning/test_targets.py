@@ -107,6 +107,11 @@ def test_refused(classifier):
         sparsity_report("bert")
     with pytest.raises(ValueError, match="meta"), torch.device("meta"):
         prunable(nn.Linear(2, 2))
+
+
+@pytest.mark.feature("prune", "4-bit", refused=True)
+@pytest.mark.feature("prune", "8-bit", refused=True)
+def test_quantised_weights_are_refused():
     layer = nn.Linear(2, 2)
     layer.weight.quant_state = "nf4"
     with pytest.raises(ValueError, match="then quantise"):

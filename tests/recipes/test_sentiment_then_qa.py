@@ -23,7 +23,8 @@ def run(*options: str, launcher: tuple[str, ...] = (sys.executable,)) -> subproc
 @pytest.mark.slow
 def test_quick_run_under_the_launcher_learns_saves_and_answers(tmp_path):
     out = tmp_path / "out"
-    launcher = (sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1", "--cpu")
+    profile = RECIPE.parent / "accelerate" / "cpu.yaml"
+    launcher = (sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(profile))
     done = run("--quick", "--output_dir", str(out), launcher=launcher)
     assert done.returncode == 0, done.stderr[-3000:]
     text = done.stdout

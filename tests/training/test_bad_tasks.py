@@ -184,9 +184,12 @@ def test_a_loss_that_is_nan(prepare, tmp_path):
     assert trainer.knowledge.names == ["sentiment"]
 
 
-def test_several_tasks_under_fsdp_or_deepspeed_are_refused(prepare, tmp_path):
+@pytest.mark.feature("learn several tasks in one launch", "FSDP2", refused=True)
+@pytest.mark.feature("learn several tasks in one launch", "ZeRO", refused=True)
+@pytest.mark.parametrize("flag", ["is_fsdp_enabled", "is_deepspeed_enabled"])
+def test_several_tasks_under_fsdp_or_deepspeed_are_refused(prepare, tmp_path, flag):
     trainer = prepare([sentiment(), sentiment("again", 60, 120)])
-    trainer.is_fsdp_enabled = True
+    setattr(trainer, flag, True)
     with pytest.raises(ValueError, match="under FSDP and DeepSpeed a launch learns one"):
         trainer.train()
     assert nothing_written(tmp_path)

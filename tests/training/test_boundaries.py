@@ -73,6 +73,7 @@ def test_each_task_begins_anew(prepare):
 
 
 @pytest.mark.parametrize("grouping", ["boundary", "performance"])
+@pytest.mark.feature("forget a task", "one process")
 def test_forgetting_leaves_what_would_have_been_learned_without(train, tmp_path, grouping):
     first, second, third = sentiment(), answers(), topics()
     with_it = train([first, second, third], folder="with", grouping=grouping)

@@ -1,4 +1,4 @@
-"""Two processes (gloo, CPU) hold the same members, and their evaluation counts every row once."""
+"""Two processes (gloo, CPU) learn what one would, hold the same members, and count every row once."""
 
 import json
 import subprocess
@@ -8,37 +8,101 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from training_helpers import answers, make_trainer, scores_of, sentiment
+from safetensors.torch import load_file
+from sharded import learn_by_hand
+from training_helpers import STILL, answers, make_model, make_trainer, scores_of, sentiment
 from transformers import AutoModel
 
 SCRIPT = Path(__file__).parent / "ddp_script.py"
 
 
-@pytest.mark.slow
-def test_two_processes(bert_folder, tokenizer, tmp_path):
+@pytest.fixture(scope="module")
+def ranks(bert_folder, tmp_path_factory):
+    """What each process noted, and the folder they wrote to."""
+    work = tmp_path_factory.mktemp("ddp")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
-        [*launch, SCRIPT, bert_folder, tmp_path], capture_output=True, text=True, timeout=120, check=False
+        [*launch, SCRIPT, bert_folder, work], capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr[-5000:]
-    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    return *(json.loads((work / f"rank{rank}.json").read_text()) for rank in (0, 1)), work
+
+
+@pytest.mark.slow
+@pytest.mark.feature("learn a task", "DDP")
+@pytest.mark.feature("learn several tasks in one launch", "DDP")
+def test_both_processes_hold_the_same_members(ranks):
+    first, second, _ = ranks
     assert first["wrapped"] == "DistributedDataParallel"
-    for key in ("members", "metrics", "matrix", "scores"):
+    for key in ("members", "metrics", "matrix", "scores", "still"):
         assert first[key] == second[key], key
-    assert second["marks"] == [] and len(first["marks"]) == 4  # two checkpoints a task, marked by one process
+
+
+@pytest.mark.slow
+def test_checkpoints_are_marked_by_one_process_and_hold_the_state_of_both(ranks):
+    first, second, _ = ranks
+    assert second["marks"] == [] and len(first["marks"]) == 4  # two checkpoints a task
     for files in first["marks"]:
         assert {"rng_state_0.pth", "rng_state_1.pth"} <= set(files)
 
+
+@pytest.mark.slow
+@pytest.mark.feature("resume a killed run", "DDP")
+def test_two_processes_that_were_killed_end_as_those_that_were_not(ranks):
+    first, second, _ = ranks
+    assert first["resumed"] == second["resumed"] == first["members"]
+
+
+@pytest.mark.slow
+@pytest.mark.feature("learn a task", "one process")
+@pytest.mark.feature("learn several tasks in one launch", "one process")
+def test_one_process_with_the_same_global_batch_learns_the_same(ranks, bert_folder, tokenizer, tmp_path):
+    _, _, work = ranks
+    tasks = [sentiment(), answers()]
+    one = make_trainer(make_model(bert_folder), tmp_path, tasks, tokenizer, **STILL, per_device_train_batch_size=8)
+    one.train()
+    assert json.loads((work / "still" / "accuracy_matrix.json").read_text()) == one.matrix.to_dict()
+    two = load_file(work / "still" / "adapter_model.safetensors")
+    for name, tensor in load_file(tmp_path / "adapter_model.safetensors").items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.feature("snapshots of a sharded model", "FSDP2")
+def test_members_of_a_sharded_model_are_those_of_a_whole_one(ranks, bert_folder, tokenizer):
+    _, _, work = ranks
+    snapshot, features = learn_by_hand(bert_folder, tokenizer)
+    assert (
+        max(float(part.abs().max()) for name, part in snapshot.items() if "drift_B" in name) > 1e-3
+    )  # it has learned
+    for rank in (0, 1):
+        found = load_file(work / f"sharded{rank}.safetensors")
+        assert torch.equal(found.pop("features"), features)
+        for name, part in snapshot.items():
+            torch.testing.assert_close(found[name], part, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.feature("score each row once", "DDP")
+@pytest.mark.feature("score each row once", "one process")
+@pytest.mark.feature("save and load", "DDP")
+def test_two_processes_score_each_row_once(ranks, bert_folder, tokenizer, tmp_path):
+    first, second, work = ranks
     base = AutoModel.from_pretrained(bert_folder, dtype=torch.float32)
-    model = PeftModel.from_pretrained(base, str(tmp_path / "out"))
+    model = PeftModel.from_pretrained(base, str(work / "out"))
     alone = make_trainer(model, tmp_path / "alone", [sentiment(), answers()], tokenizer, per_device_eval_batch_size=5)
     metrics = alone.evaluate()
     assert {key: metrics[key] for key in first["metrics"]} == first["metrics"]
     assert len(set(first["scores"])) > 10
     assert scores_of(alone) == pytest.approx(first["scores"], abs=1e-6)
+    # Neither part divides: 6 validation rows in batches of 5, and the test rows of both tasks.
+    assert first["validated"] == [len(alone.prepared(alone.tasks[0]).validation.features)] * 2 == [6, 6]
+    rows = sum(len(answered) for answered in alone.scorer._answers.values())
+    assert first["asked"] + second["asked"] == rows and min(first["asked"], second["asked"]) > 0
 
 
 @pytest.mark.slow
+@pytest.mark.feature("generate", "DDP")
 def test_two_processes_teach_a_language_model(tiny_language_folder, tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     script = SCRIPT.with_name("ddp_language_script.py")

@@ -61,6 +61,7 @@ def learn(tiny_language_folder, language_tokenizer, tmp_path):
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2"])
+@pytest.mark.feature("generate", "one process")
 def test_learns_keeps_and_loads(model_type, learn, tmp_path, tiny_language_folder):
     tasks = [opinions(), lengths()]
     trainer = learn(tasks[:1], model_type=model_type, grouping="boundary")

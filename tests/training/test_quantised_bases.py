@@ -24,6 +24,11 @@ BITS = {
     4: {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32},
     8: {"load_in_8bit": True},
 }
+SHOWN = (
+    *("learn a task", "learn several tasks in one launch", "gradient checkpointing"),
+    *("save and load", "generate", "export as LoRA"),
+)
+MARKED = [pytest.param(bits, marks=[pytest.mark.feature(shown, f"{bits}-bit") for shown in SHOWN]) for bits in BITS]
 
 
 def quantised(folder, bits):
@@ -37,7 +42,7 @@ def task(name, word):
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("bits", MARKED)
 def test_trains_saves_loads_and_generates(bits, checkpointing, tiny_language_folder, language_tokenizer, tmp_path):
     folder, tokenizer = tiny_language_folder("llama", **SIZES), copy.deepcopy(language_tokenizer)
     torch.manual_seed(0)

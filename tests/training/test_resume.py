@@ -32,6 +32,7 @@ def runs(bert_folder, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("variant", "point"), CASES)
+@pytest.mark.feature("resume a killed run", "one process")
 def test_killed_and_resumed_equals_unbroken(runs, variant, point):
     found, errors = runs
     unbroken, resumed = found[variant]["unbroken"], found[variant][point]

@@ -40,6 +40,7 @@ def test_bf16(train):
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.feature("gradient checkpointing", "one process")
 def test_gradient_checkpointing_gives_the_same_members(train, tmp_path, reentrant):
     options = {"config": QUIET, "gradient_noise": 0.1, "input_noise": 0.1, "drift_dropout": False}
     train([sentiment(), topics()], folder="plain", **options)
@@ -192,6 +193,7 @@ def test_one_tokenised_task_through_train_dataset(bert_folder, tokenizer, tmp_pa
     assert 0 <= trainer.evaluate()["eval_average_accuracy"] <= 1
 
 
+@pytest.mark.feature("save and load", "one process")
 def test_what_is_saved_loads_and_answers(train, tmp_path):
     trainer = train([sentiment()])
     trainer.save_model(str(tmp_path / "copy"))
