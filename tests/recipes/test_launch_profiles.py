@@ -80,6 +80,6 @@ def test_the_settings_of_a_base_in_4_bits_are_those_of_the_recipe(monkeypatch, t
     import sentiment_then_qa
 
     line = ["--config", str(RECIPES / "configs" / "llama_4bit.yaml"), "--output_dir", str(tmp_path)]
-    recipe, args = sentiment_then_qa.parse([*line, "--use_cpu"])
-    assert recipe.causal_lm and recipe.load_in_4bit
+    learning, adapter, args, _ = sentiment_then_qa.read_arguments([*line, "--use_cpu"])
+    assert adapter.task_type == "CAUSAL_LM" and learning.load_in_4bit
     assert (args.bf16, args.gradient_checkpointing, args.optim) == (True, True, "paged_adamw_8bit")
