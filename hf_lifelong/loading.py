@@ -95,7 +95,9 @@ def load_base(
         bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
         options = {**options, "quantization_config": bits}
     base = kind.from_pretrained(name, dtype=dtype, use_safetensors=True, trust_remote_code=False, **options)
-    return prepare_model_for_kbit_training(base) if load_in_4bit and trainable else base
+    if load_in_4bit and trainable:  # checkpointing is for the training arguments to switch on
+        return prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
+    return base
 
 
 def _config(saved: SavedAdapter) -> DriftAdapterConfig:
