@@ -202,9 +202,10 @@ class DriftLayer(DriftTunerLayer):
         bank = self.drift_bank_A[name]
         if plan.key is None:
             return self._mean(name, plan)
+        version = 0 if bank.is_inference() else bank._version  # tensors made in inference mode count no versions
         known = self.kept.get((name, *plan.key))
-        if known is None or known[0] is not bank or known[1] != bank._version:
-            known = (bank, bank._version, *self._mean(name, plan))
+        if known is None or known[0] is not bank or known[1] != version:
+            known = (bank, version, *self._mean(name, plan))
             while len(self.kept) >= MOST_MERGED:
                 del self.kept[next(iter(self.kept))]
             self.kept[name, *plan.key] = known
