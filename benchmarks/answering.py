@@ -19,7 +19,7 @@ from banks import fill, interleaved, make_base, twin
 from peft import LoraConfig, get_peft_model
 from record import RESULTS, header
 
-from hf_lifelong import DriftAdapterConfig
+from hf_lifelong import DriftAdapterConfig, predict
 from hf_lifelong.adapter import trunk_features
 
 MEMBERS, R = 5, 8
@@ -91,8 +91,7 @@ class Bench:
                 self.peft(**batch)
 
         def ask(policy: str, answer: str) -> None:
-            self.config.retrieval, self.config.answer = policy, answer
-            self.ours(**batch)
+            predict(self.ours, batch, policy, answer=answer)
 
         passes = {
             "ours": lambda: ask("uncertainty", "ensemble"),
@@ -101,7 +100,6 @@ class Bench:
             "adapter_names": lambda: self.peft(**batch, adapter_names=told),
         }
         found = interleaved(passes, max(2, self.rounds // 3))
-        self.config.answer = "merged"
         self.note("uncertainty", rows, tokens, groups, found)
 
     def note(self, policy: str, rows: int, tokens: int, groups: int, found: dict[str, float], **more: Any) -> None:

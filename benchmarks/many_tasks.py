@@ -45,13 +45,12 @@ def megabytes() -> float:
     return psutil.Process().memory_info().rss / 1e6
 
 
-def read(path: Path) -> int:
-    """Reads a file through a buffer of 16 MB, as fast as it goes."""
-    buffer, count = bytearray(2**24), 0
+def read(path: Path) -> None:
+    """Reads a file into memory of its own, as fast as it goes."""
     with path.open("rb", buffering=0) as file:
-        while found := file.readinto(buffer):
-            count += found
-    return count
+        whole = memoryview(bytearray(path.stat().st_size))
+        while len(whole):
+            whole = whole[file.readinto(whole) :]
 
 
 def write(source: Path, target: Path) -> None:

@@ -359,3 +359,13 @@ def test_bases_that_cannot_be_used_are_named(base, tmp_path):
     config.quantization_config = {"quant_method": "gptq", "bits": 4}
     with pytest.raises(ValueError, match="`model` is quantised by 'gptq', which cannot be estimated; give `bits`"):
         estimate_memory(config)
+
+
+def test_members_that_rest_off_the_device_are_not_counted(bert_folder):
+    every, some, none = (
+        estimate_memory(bert_folder, DriftAdapterConfig(r=4, members=2, resident_groups=most), tasks=8, length=16)
+        for most in (None, 2, 20)
+    )
+    bank = every.knowledge - some.knowledge
+    assert bank > 0 and every.answering - some.answering == every.training - some.training == bank
+    assert {**none.to_dict(), "settings": None} == {**every.to_dict(), "settings": None}

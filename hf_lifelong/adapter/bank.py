@@ -176,3 +176,6 @@ def set_knowledge(model: nn.Module, knowledge: KnowledgeBase) -> None:
     root.knowledge[adapter] = knowledge
     root.config[adapter].knowledge = knowledge.to_dict()
     root.refresh()
+    for _, module in drift_modules(model):
+        if isinstance(module, DriftLayer):
+            module.kept.clear()  # nothing of a forgotten task stays, nor a bank that was replaced

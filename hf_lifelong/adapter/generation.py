@@ -15,7 +15,7 @@ from ..objectives.prompts import encode_answers
 from .causal import positions
 from .heads import active_config, knowledge_of
 from .hooks import LifelongOutput
-from .passes import asking, model_inputs, request_of
+from .passes import asking, joined, model_inputs, request_of
 
 # Most (prompt, label) rows that are run at once.
 MOST_LABEL_ROWS = 256
@@ -128,9 +128,9 @@ def score_labels(
             score_labels(model, {k: v[i : i + step] for k, v in inputs.items()}, tokenizer, "oracle", part)
             for i, part in zip(range(0, rows, step), chosen.group.split(step), strict=True)
         ]
-        joined = _joined(parts)
-        joined.margin, joined.novelty = chosen.margin, chosen.novelty
-        return joined
+        whole = joined(parts)
+        whole.margin, whole.novelty = chosen.margin, chosen.novelty
+        return whole
     with asking(model, root, request):
         output: Any = model(**inputs, use_cache=True, **last)
         found: Any = request.found
@@ -268,15 +268,6 @@ def _prompts(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
     if mask is not None and bool((mask[:, -1] == 0).any()):
         raise ValueError("`batch` is padded on the right; a language model goes on at the end, so pad on the left.")
     return inputs
-
-
-def _joined(parts: list[LifelongOutput]) -> LifelongOutput:
-    widest = max(part.scores.shape[-1] for part in parts)  # type: ignore[union-attr]
-    for part in parts:
-        part.scores = nn.functional.pad(part.scores, (0, widest - part.scores.shape[-1]))  # type: ignore
-    return LifelongOutput(
-        **{key: torch.cat([part[key] for part in parts]) for key in parts[0] if parts[0][key] is not None}
-    )
 
 
 class _Meter(LogitsProcessor):

@@ -119,8 +119,9 @@ class Lifelong(DriftTunerLayer):
         self._tables: Tables | None = None
         self.residence: Residence | None = None
         self.ready = False  # whether what all passes share is computed
-        self.unchecked = False  # whether tensors came in that nobody has held against the manifest
-        self.file_checked = False
+        # Adapters whose tensors nobody has held against their manifests yet, and those whose file was.
+        self.unchecked: set[str] = set()
+        self.checked_files: set[str] = set()
         self.register_load_state_dict_pre_hook(_loading)
 
     def update_layer(
@@ -137,7 +138,9 @@ class Lifelong(DriftTunerLayer):
         self.drift_signature_diagonal[adapter_name] = empty_bank((tasks, d), device)
         self.knowledge[adapter_name] = knowledge
         self.config[adapter_name] = config
-        self.unchecked = self.unchecked or bool(tasks)
+        self.checked_files.discard(adapter_name)
+        if tasks:
+            self.unchecked.add(adapter_name)
         self.refresh()
 
     @property
@@ -197,6 +200,10 @@ class Lifelong(DriftTunerLayer):
         """Drops what was computed from the tensors and the manifest."""
         self._router, self._familiarity, self._tables, self.residence = None, None, None, None
         self.ready = False
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Lifelong:
+        self.refresh()  # what was computed lies where the model was
+        return super()._apply(fn, recurse)
 
     def freeze(self, adapter_name: str) -> None:
         super().freeze(adapter_name)
@@ -259,7 +266,8 @@ class Lifelong(DriftTunerLayer):
         rows = (tables.head_start[plan.members][..., None] + columns).clamp_max(len(weight) - 1)
         mean_weight = (weight[rows] * share[..., None]).sum(1)
         mean_bias = (bias[rows] * share).sum(1)
-        return hidden.to(weight.dtype) @ mean_weight.mT + mean_bias.unsqueeze(1)
+        blocks = hidden.to(weight.dtype).reshape(len(mean_weight), -1, hidden.shape[-1])
+        return (blocks @ mean_weight.mT + mean_bias.unsqueeze(1)).view(*hidden.shape[:-1], -1)
 
     def train(self, mode: bool = True) -> Lifelong:
         super().train(mode)
@@ -268,8 +276,15 @@ class Lifelong(DriftTunerLayer):
         return self
 
 
-def _loading(root: Lifelong, *_: Any) -> None:
-    root.unchecked, root.file_checked = not root.file_checked, False
+def _loading(root: Lifelong, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    for name in root.knowledge:
+        if f"{prefix}{root.tensors[0]}.{name}" not in state_dict:
+            continue
+        if name in root.checked_files:
+            root.unchecked.discard(name)
+        else:
+            root.unchecked.add(name)
+        root.checked_files.discard(name)
     root.refresh()
 
 

@@ -244,9 +244,10 @@ class HeadConductor(Conductor):
         plan = super().plan(choice, tables, rows, likelihood, group)
         free = plan.members.device.type == "cpu" and not torch.compiler.is_compiling()
         if free and plan.row is None and plan.pair_group.unique().numel() == 1:
-            # Where it costs nothing to know: one group for all rows is one product for all rows.
+            # Where it costs nothing to know: one group for all rows is one product, of factors that are kept.
             plan.members = plan.members[:1]
             plan.weights = plan.weights[:1] if plan.weights is not None else None
+            plan.key = tuple(plan.members[0].tolist())
         return plan
 
     def finish(self, output: Any, current: Pass) -> LifelongOutput:
@@ -269,7 +270,7 @@ class HeadConductor(Conductor):
         logits = self.root.plan_logits(seen, plan)
         spread = row_distributions(logits, mask, plan, tables)
         scores, group, uncertainty, margin = settle(fork.choice, plan, spread, fork.rows, tables.groups)
-        if not torch.compiler.is_compiling():
+        if len(tables.objectives) > 1 and not torch.compiler.is_compiling():
             scores = without_padding(scores, group, tables, hidden.shape[1])
         distance = None
         if current.request.novelty and fork.features is not None:
@@ -290,14 +291,15 @@ def prepare(base: nn.Module, root: Lifelong) -> None:
     """Checks what came into the model unchecked, and computes what all passes share; once after each change. Not
     compiled: one batch before `torch.compile(model, fullgraph=True)` keeps it out of the graph."""
     name = root.active_adapters[0]
-    if root.unchecked:
+    if name in root.unchecked:
         check_held(base, name)
-    root.unchecked, root.ready = False, True
+        root.unchecked.discard(name)
+    root.ready = True
     if root.router is None:  # no task yet
         return
     tables, most = root.tables(root.where()), root.config[name].resident_groups
-    if most is not None and most < tables.groups:
-        root.residence = Residence(base, name, most * tables.merged.shape[1])
+    if most is not None:
+        root.residence = Residence(base, name, min(most * tables.merged.shape[1], len(tables.every_member)))
 
 
 def _as_passed(names: list[str], args: tuple, given: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:

@@ -20,8 +20,8 @@ class Plan:
 
     Args:
         row (`Tensor`): `[N]`, input row of each row above the trunk; `None` when rows stay as they are (N = B).
-        members (`Tensor`): `[N, K]`, members whose updates are averaged for a row; with `key` one entry for each
-            group that answers, `[G, K]`.
+        members (`Tensor`): `[N, K]`, members whose updates are averaged for a row. With `key` one entry for each
+            group that answers, `[G, K]`; otherwise fewer entries than rows are those of blocks of rows of one size.
         weights (`Tensor`, *optional*): As `members`; their weights, summing to 1 (0 where there are fewer than K
             members). Without it each counts 1 / K.
         pair (`Tensor`): `[N]`, the (input, group) pair that a row belongs to.
@@ -69,12 +69,18 @@ class Route:
 
 
 class Bank(nn.ParameterDict):
-    """Members by adapter name; where `rests`, they stay where they are when the model is moved."""
+    """Members by adapter name; those of the adapters in `resting` stay where they are when the model is moved."""
 
-    rests = False
+    def __init__(self) -> None:
+        super().__init__()
+        self.resting: set[str] = set()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Bank:
-        return self if self.rests else super()._apply(fn, recurse)
+        held = {name: self._parameters.pop(name) for name in self.resting & self._parameters.keys()}
+        try:
+            return super()._apply(fn, recurse)
+        finally:
+            self._parameters.update(held)
 
 
 class DriftTunerLayer(nn.Module, BaseTunerLayer):
@@ -105,8 +111,10 @@ class DriftTunerLayer(nn.Module, BaseTunerLayer):
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         # PEFT's own version also casts to the dtype of the base, which would round members on a bf16 base.
         device = device or self.where()
-        for container in (getattr(self, name) for name in self.tensors if not getattr(self, name).rests):
-            if device is not None and adapter_name in container and container[adapter_name].device.type != "meta":
+        for container in (getattr(self, name) for name in self.tensors):
+            if device is None or adapter_name not in container or adapter_name in container.resting:
+                continue
+            if container[adapter_name].device.type != "meta":
                 container[adapter_name].data = container[adapter_name].data.to(device)
 
 
@@ -146,8 +154,9 @@ class DriftLayer(DriftTunerLayer):
         self.drift_A[adapter_name] = nn.Parameter(torch.zeros(config.r, fan_in, device=device))
         self.drift_B[adapter_name] = nn.Parameter(torch.zeros(fan_out, config.r, device=device))
         for bank, shape in ((self.drift_bank_A, (config.r, fan_in)), (self.drift_bank_B, (config.r, fan_out))):
-            bank.rests = config.resident_groups is not None
-            bank[adapter_name] = empty_bank((members, *shape), "cpu" if bank.rests else device)
+            if config.resident_groups is not None:
+                bank.resting.add(adapter_name)
+            bank[adapter_name] = empty_bank((members, *shape), "cpu" if adapter_name in bank.resting else device)
         self.drift_dropout[adapter_name] = nn.Dropout(config.lora_dropout)
         self.scaling[adapter_name] = config.lora_alpha / config.r
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
@@ -171,8 +180,7 @@ class DriftLayer(DriftTunerLayer):
         x = x.to(self.drift_A[name].dtype)
         if plan is not None:
             a, b = (factor.to(x.device) for factor in self._factors(name, plan))
-            # Some bases run a layer on all tokens of a batch as one long row.
-            rows = x if a.dim() == 2 or x.dim() == 3 else x.unflatten(0, (len(a), -1))
+            rows = x if a.dim() == 2 else x.reshape(len(a), -1, x.shape[-1])
             update = (rows @ a.mT @ b).view(*x.shape[:-1], -1)
             scale = self.scaling[name] / (plan.members.shape[1] if plan.weights is None else 1)
         else:
@@ -194,9 +202,10 @@ class DriftLayer(DriftTunerLayer):
         bank = self.drift_bank_A[name]
         if plan.key is None:
             return self._mean(name, plan)
+        version = 0 if bank.is_inference() else bank._version  # tensors made in inference mode count no versions
         known = self.kept.get((name, *plan.key))
-        if known is None or known[0] is not bank or known[1] != bank._version:
-            known = (bank, bank._version, *self._mean(name, plan))
+        if known is None or known[0] is not bank or known[1] != version:
+            known = (bank, version, *self._mean(name, plan))
             while len(self.kept) >= MOST_MERGED:
                 del self.kept[next(iter(self.kept))]
             self.kept[name, *plan.key] = known
@@ -226,7 +235,7 @@ def member_factors(bank_a: Tensor, bank_b: Tensor, members: Tensor, weights: Ten
         weights (`Tensor`, *optional*): `[N, K]`; 1 where absent.
 
     Returns:
-        `a [N, K·r, in]` and `b [N, K·r, out]`; without the first dimension where N = 1, for any number of rows.
+        `a [N, K·r, in]` and `b [N, K·r, out]`; without the first dimension where N = 1, for all rows.
     """
     # On a CPU `index_select` copies whole members, where indexing would copy number by number.
     a, b = (bank.index_select(0, members.flatten()).unflatten(0, members.shape) for bank in (bank_a, bank_b))
@@ -253,6 +262,7 @@ def size_from_file(module: Any, state_dict: dict[str, Tensor], prefix: str, *_: 
             loaded = state_dict.get(f"{prefix}{container}.{name}")
             if loaded is None or (loaded.shape == parameter.shape and parameter.device.type != "meta"):
                 continue
-            device = "cpu" if getattr(module, container).rests else module.where() or loaded.device
+            rests = name in getattr(module, container).resting
+            device = "cpu" if rests else module.where() or loaded.device
             fresh = torch.empty(loaded.shape, dtype=parameter.dtype, device=device)
             getattr(module, container)[name] = nn.Parameter(fresh, requires_grad=parameter.requires_grad)

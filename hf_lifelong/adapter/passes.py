@@ -15,6 +15,10 @@ from .config import ANSWERS, POLICIES, UNCERTAINTIES
 from .heads import Lifelong, Request, lifelong_of
 from .hooks import TARGETS, LifelongOutput, TrunkDone
 
+# Most tokens that members answer in one pass where all of them do: with more, hidden states leave the processor's
+# cache and are slower, or fill a GPU.
+MOST_TOKENS, MOST_TOKENS_GPU = 2**12, 2**19
+
 # Not a lock of each model's own: models are copied and pickled, locks are not.
 _ONE_AT_A_TIME = threading.RLock()
 
@@ -69,13 +73,46 @@ def predict(
         ValueError: when the model knows no task yet, or an argument is none of the choices.
     """
     root, request = request_of(model, batch, policy, group, answer, uncertainty, per_batch, novelty)
+    inputs = model_inputs(model, batch)
+    rows, step = len(next(iter(inputs.values()))), rows_at_once(root, request, inputs)
     with asking(model, root, request):
-        output: Any = model(**model_inputs(model, batch), **root.conductor.without_cache)
+        outputs: list[Any] = [
+            model(**{name: tensor[i : i + step] for name, tensor in inputs.items()}, **root.conductor.without_cache)
+            for i in range(0, max(rows, 1), step)
+        ]
+    output = outputs[0]
     if isinstance(output, LifelongOutput):
-        output.last_hidden_state = None
-        return output
+        for part in outputs:
+            part.last_hidden_state = None
+        return joined(outputs)
     found: Any = request.found
     return LifelongOutput(logits=output.logits, **vars(found))
+
+
+def rows_at_once(root: Lifelong, request: Request, inputs: Mapping[str, Tensor]) -> int:
+    """How many rows of a batch are asked in one pass: all of them, but where every member answers."""
+    config = root.config[root.active_adapters[0]]
+    first = next(iter(inputs.values()))
+    whole = config.per_batch if request.per_batch is None else request.per_batch
+    if (request.policy or config.retrieval) != "uncertainty" or whole or config.task_type == "CAUSAL_LM":
+        return max(1, len(first))
+    members = root.knowledge[root.active_adapters[0]].member_offsets[-1]
+    most = MOST_TOKENS if first.device.type == "cpu" else MOST_TOKENS_GPU
+    return max(1, most // (members * first.shape[1]))
+
+
+def joined(parts: list[LifelongOutput]) -> LifelongOutput:
+    """The answers to parts of a batch as one, scores zero padded to the largest."""
+    if len(parts) == 1:
+        return parts[0]
+    if parts[0].scores is not None:
+        d, c = (max(part.scores.shape[axis] for part in parts) for axis in (1, 2))  # type: ignore[union-attr]
+        for part in parts:
+            scores: Any = part.scores
+            part.scores = nn.functional.pad(scores, (0, c - scores.shape[2], 0, d - scores.shape[1]))  # type: ignore
+    return LifelongOutput(
+        **{key: torch.cat([part[key] for part in parts]) for key in parts[0] if parts[0][key] is not None}
+    )
 
 
 def trunk_features(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:

@@ -133,14 +133,12 @@ def make_plan(choice: Choice, tables: Tables, rows: int, likelihood: Tensor | No
 
 
 def _all_members(tables: Tables, rows: int) -> Plan:
-    """Every member of every group answers every input, one by one."""
-    device, count = tables.task.device, len(tables.every_member)
-    row = torch.arange(rows, device=device)
-    group = torch.arange(tables.groups, device=device).repeat(rows)
-    members = tables.every_member.repeat(rows)[:, None]
-    pair = (row[:, None] * tables.groups + tables.group_of_member).flatten()
-    pair_row = row.repeat_interleave(tables.groups)
-    return Plan(row.repeat_interleave(count), members, None, pair, pair_row, group, tables.task[group])
+    """Every member of every group answers every input: all inputs by the first member, then all by the next."""
+    row = torch.arange(rows, device=tables.task.device)
+    group = torch.arange(tables.groups, device=row.device).repeat(rows)
+    pair = row * tables.groups + tables.group_of_member[:, None]
+    pair_row, members = row.repeat_interleave(tables.groups), tables.every_member[:, None]
+    return Plan(row.repeat(len(members)), members, None, pair.flatten(), pair_row, group, tables.task[group])
 
 
 def _each_member(tables: Tables, rows: int, pair_row: Tensor, pair_group: Tensor, preference: Tensor | None) -> Plan:

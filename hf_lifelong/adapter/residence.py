@@ -28,11 +28,13 @@ class Residence:
         self.adapter, self.seats = adapter, seats
         self.seat_of: dict[int, int] = {}  # the member used longest ago comes first
         self.stacks: dict[DriftLayer, tuple[Tensor, Tensor]] = {}
-        for layer in model.modules():
-            if isinstance(layer, DriftLayer) and layer.holds(adapter):
-                banks = layer.drift_bank_A[adapter], layer.drift_bank_B[adapter]
-                a, b = (torch.empty(seats, *bank.shape[1:], device=layer.where()) for bank in banks)
-                self.stacks[layer] = a, b
+        # The first pass may run in inference mode, and a later one that does not must be able to change seats.
+        with torch.inference_mode(False):
+            for layer in model.modules():
+                if isinstance(layer, DriftLayer) and layer.holds(adapter):
+                    banks = layer.drift_bank_A[adapter], layer.drift_bank_B[adapter]
+                    a, b = (torch.empty(seats, *bank.shape[1:], device=layer.where()) for bank in banks)
+                    self.stacks[layer] = a, b
 
     @torch.compiler.disable
     def seat(self, plan: Plan) -> None:

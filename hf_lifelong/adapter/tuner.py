@@ -139,7 +139,7 @@ class DriftModel(BaseTuner):
         cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         check_tensors(model, adapter_name, state_dict)
-        lifelong_of(model).file_checked = True
+        lifelong_of(model).checked_files.add(adapter_name)
         return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
 
 

@@ -128,7 +128,7 @@ def estimate_memory(
             configuration and dtype are taken.
         config ([`DriftAdapterConfig`], *optional*):
             The adapter; a language model needs `task_type="CAUSAL_LM"`. What it knows already is not counted, `tasks`
-            is.
+            is; with `resident_groups`, of these the members of so many groups.
         bits (`int` or `BitsAndBytesConfig`, *optional*):
             Bits of a weight of the base: 32 (float32), 16 (bfloat16 or float16), 8 or 4 (bitsandbytes, NF4; what is
             not quantised in bfloat16). `None` takes what the base's configuration says.
@@ -161,6 +161,7 @@ def estimate_memory(
         ValueError: names the argument that cannot be used.
     """
     adapter = _own_config(config)
+    resident, adapter.resident_groups = adapter.resident_groups, None
     causal = adapter.task_type == "CAUSAL_LM"
     length = adapter.max_length if length is None else length
     new_tokens = adapter.max_new_tokens if new_tokens is None else new_tokens
@@ -168,6 +169,7 @@ def estimate_memory(
         "r": adapter.r,
         "members": adapter.members,
         "tasks": tasks,
+        "resident_groups": resident,
         "batch_size": batch_size,
         "length": length,
         **({"new_tokens": new_tokens} if causal else {"labels": labels}),
@@ -182,23 +184,28 @@ def estimate_memory(
     source = read_base(model, bits)
     source.check_length(length + new_tokens if causal else length)
     steps = Steps(batch_size, length, new_tokens, autocast, device == "cuda")
-    answered = _answered(source.on_meta(causal, attention), adapter, tasks, labels, steps)
+    resting = 1 - min(resident or tasks, tasks) / tasks
+    answered = _answered(source.on_meta(causal, attention), adapter, tasks, labels, steps, resting)
     base = source.on_meta(causal, attention)
     if prepared and source.quantisation is not None:
         prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     if gradient_checkpointing:
         base.gradient_checkpointing_enable()
     upcast = size_of(resident_tensors(base)) - answered["base"]
-    trained = _trained(base, adapter, tasks, labels, steps, OPTIMIZERS[optimizer])
+    trained = _trained(base, adapter, tasks, labels, steps, OPTIMIZERS[optimizer], resting)
     settings = {"model": source.name, "weights": source.precision, **settings}
     return MemoryEstimate(**answered, **trained, upcast=upcast, settings=settings)
 
 
-def _answered(base: Any, config: DriftAdapterConfig, tasks: int, labels: int, steps: Steps) -> dict[str, int]:
-    """Entries of [`MemoryEstimate`] that are those of a model that was loaded to answer."""
+def _answered(
+    base: Any, config: DriftAdapterConfig, tasks: int, labels: int, steps: Steps, resting: float
+) -> dict[str, int]:
+    """Entries of [`MemoryEstimate`] that are those of a model that was loaded to answer, a share `resting` of its
+    members off the device."""
     weights, parameters, largest = size_of(resident_tensors(base)), count_weights(base), largest_layer(base)
     model = _with_tasks(base, config, tasks, labels)
     held, working = size_of(resident_tensors(model)), size_of(p for p in model.parameters() if p.requires_grad)
+    held -= round(resting * _banks(model))
     cache, peak = answering_pass(model, steps)
     return {
         "parameters": parameters,
@@ -211,7 +218,13 @@ def _answered(base: Any, config: DriftAdapterConfig, tasks: int, labels: int, st
 
 
 def _trained(
-    base: Any, config: DriftAdapterConfig, tasks: int, labels: int, steps: Steps, optimizer: Callable[[Tensor], int]
+    base: Any,
+    config: DriftAdapterConfig,
+    tasks: int,
+    labels: int,
+    steps: Steps,
+    optimizer: Callable[[Tensor], int],
+    resting: float,
 ) -> dict[str, int]:
     """Entries of [`MemoryEstimate`] that are those of a model that learns one more task."""
     model = _with_tasks(base, config, tasks, labels)
@@ -221,7 +234,7 @@ def _trained(
     gradients, states = size_of(working), sum(map(optimizer, working))
     pooled = len(root.conductor.depths) * root.hidden_size
     projection = 4 * pooled * root.features if pooled > root.features else 0
-    resident = size_of(resident_tensors(model)) + projection + states
+    resident = size_of(resident_tensors(model)) - round(resting * _banks(model)) + projection + states
     activations, peak = training_pass(model, steps)
     return {
         "trainable": sum(p.numel() for p in working),
@@ -233,6 +246,11 @@ def _trained(
         # Noise is added to the gradients when nothing but they is left of the step, and is as large as they are.
         "training": resident + max(peak, 2 * gradients),
     }
+
+
+def _banks(model: Any) -> int:
+    """Bytes of all members but their heads."""
+    return size_of(p for name, p in model.named_parameters() if ".drift_bank_A." in name or ".drift_bank_B." in name)
 
 
 def _own_config(config: Any) -> DriftAdapterConfig:

@@ -169,12 +169,12 @@ def answering_pass(model: Any, steps: Steps) -> tuple[int, int]:
         `tuple[int, int]`: Bytes of the cache at the end, and the most that is taken.
     """
     root = lifelong_of(model)
-    root.ready, root.unchecked = True, False  # there are no numbers to check
     if not generates(model):
         # Scores are taken of the hidden states when all else is gone, and how many there are depends on the numbers.
         root.conductor.finish = lambda output, current: output
     with ExitStack() as stack:
         mode = stack.enter_context(without_memory(model))
+        root.ready = True  # there are no numbers to check
         root.conductor.plan = _without_numbers(root.conductor.plan, knowledge_of(model), mode)
         live = stack.enter_context(LiveBytes(resident_tensors(model)))
         if steps.cuda:

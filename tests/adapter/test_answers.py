@@ -8,7 +8,7 @@ from torch.nn.functional import linear, softmax
 from transformers import AutoModel
 
 from hf_lifelong import DriftAdapterConfig, knowledge_of, predict
-from hf_lifelong.adapter import lifelong_of, trunk_features
+from hf_lifelong.adapter import lifelong_of, passes, trunk_features
 from hf_lifelong.adapter.bank import add_task, close_task, open_task
 from hf_lifelong.adapter.layers import DriftLayer, member_factors
 from hf_lifelong.knowledge import LearnedTask, fit_signature
@@ -246,3 +246,13 @@ def test_an_unknown_group_is_refused_with_the_known_ones(make_model, batch):
         predict(make_model(tasks=("films", "news")), batch, policy="oracle", group="weather")
     with pytest.raises(KeyError, match=r"no group 7.*it has 2 groups"):
         predict(make_model(tasks=("films", "news")), batch, policy="oracle", group=7)
+
+
+def test_uncertainty_in_parts_is_the_same_as_at_once(make_model, batch, monkeypatch):
+    model = make_model()
+    whole = predict(model, batch, policy="uncertainty", novelty=True)
+    members, tokens = knowledge_of(model).member_offsets[-1], batch["input_ids"].shape[1]
+    monkeypatch.setattr(passes, "MOST_TOKENS", 3 * members * tokens)
+    parts = predict(model, batch, policy="uncertainty", novelty=True)
+    answers_equal(parts, whole, ALONE)
+    torch.testing.assert_close(parts.novelty, whole.novelty)

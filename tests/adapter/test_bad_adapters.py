@@ -173,3 +173,18 @@ def test_the_fingerprint_does_not_see_adapters(make_model, tiny_folder):
     assert fingerprint(make_model().base_model.model) == fingerprint(base) == fingerprint(base.bfloat16())
     assert fingerprint(base) != fingerprint(AutoModel.from_pretrained(tiny_folder("bert", seed=1)))
     assert fingerprint(base.to("meta")) is None
+
+
+def test_each_adapter_of_a_model_is_checked(make_model, bert_folder, batch, tmp_path):
+    # transformers' own loader asks nobody, so an adapter is checked before its first answer: each of them.
+    for name in ("a", "b"):
+        make_model(tasks=("films", "news")).save_pretrained(tmp_path / name)
+    change_tensors(tmp_path / "a", put_nan)
+    base = AutoModel.from_pretrained(bert_folder, dtype=torch.float32)
+    base.load_adapter(str(tmp_path / "a"), adapter_name="a")
+    base.load_adapter(str(tmp_path / "b"), adapter_name="b")
+    base.set_adapter("b")
+    predict(base, batch)
+    base.set_adapter("a")
+    with pytest.raises(ValueError, match="holds NaN"):
+        predict(base, batch)

@@ -13,8 +13,9 @@ from adapter_helpers import LANGUAGE_TASKS, TEXTS, same_tensors, tensors_of
 from peft import AutoPeftModelForCausalLM, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GenerationConfig, TextStreamer
 
-from hf_lifelong import DriftAdapterConfig, generate, predict, score_labels
+from hf_lifelong import DriftAdapterConfig, forget, generate, predict, score_labels
 from hf_lifelong.adapter import causal, lifelong_of, trunk_features
+from hf_lifelong.adapter.layers import DriftLayer
 from hf_lifelong.knowledge import mean_by_pair, normalised_entropy, summed_variance
 from hf_lifelong.objectives.prompts import encode_answers
 
@@ -417,3 +418,13 @@ def test_manifests_that_lie_are_refused(change, message, make_language_model, ti
     base = AutoModelForCausalLM.from_pretrained(tiny_language_folder("llama"), dtype=torch.float32)
     with pytest.raises(ValueError, match=message):
         PeftModel.from_pretrained(base, tmp_path)
+
+
+def test_merged_factors_of_a_forgotten_task_are_dropped(make_language_model):
+    model = make_language_model()
+    ids = torch.randint(5, 90, (2, 8))
+    generate(model, {"input_ids": ids}, "oracle", 1, max_new_tokens=2, pad_token_id=0)
+    layers = [m for m in model.modules() if isinstance(m, DriftLayer)]
+    assert all(layer.kept for layer in layers)
+    forget(model, "news")
+    assert not any(layer.kept for layer in layers)

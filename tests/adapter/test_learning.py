@@ -236,3 +236,12 @@ def test_forgetting_drops_scores_and_the_last_task_too(make_model, batch):
 def test_forgetting_an_unknown_task_names_the_known_ones(make_model):
     with pytest.raises(KeyError, match=r"no task `weather`.*'films', 'news'"):
         make_model(tasks=("films", "news")).forget("weather")
+
+
+def test_what_was_computed_moves_with_the_model(make_model, batch):
+    model = make_model(tasks=("films", "news"))
+    before = predict(model, batch, novelty=True)
+    model.to(torch.float64).to(torch.float32)  # stands for a journey to another device and back
+    root = lifelong_of(model)
+    assert root._router is None and root._familiarity is None and not root.ready
+    torch.testing.assert_close(predict(model, batch, novelty=True).scores, before.scores)

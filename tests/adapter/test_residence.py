@@ -62,6 +62,29 @@ def test_only_the_seats_are_moved_with_the_model(pair):
     assert lifelong_of(model).drift_signature_mean["default"].dtype == torch.float64
 
 
+def test_each_adapter_rests_or_not_as_it_says(pair):
+    model = pair[1]
+    model.add_adapter("beside", DriftAdapterConfig(r=2, members=2, signature_rank=4))
+    model.to(torch.float64)
+    layers = [m for m in model.modules() if isinstance(m, DriftLayer)]
+    assert {m.drift_bank_A["default"].dtype for m in layers} == {torch.float32}
+    assert {m.drift_bank_A["beside"].dtype for m in layers} == {torch.float64}
+
+
+def test_seats_of_all_groups_are_on_the_device(make_model, batch):
+    model = make_model(resident_groups=50)
+    answers_equal(predict(model, batch), predict(make_model(), batch))
+    assert lifelong_of(model).residence.seats == 2 * GROUPS
+
+
+def test_seats_can_be_changed_after_a_pass_in_inference_mode(pair, batch):
+    with torch.inference_mode():
+        pair[1](**batch)
+    for group in range(GROUPS):
+        rows, given = of_group(batch, group)
+        answers_equal(predict(pair[1], rows, "oracle", given), predict(pair[0], rows, "oracle", given))
+
+
 def test_learning_and_forgetting_go_on(pair, batch):
     for model in pair:
         predict(model, batch)
