@@ -59,10 +59,15 @@ def cut_rank(tensors):
     tensors[LAYER] = tensors[LAYER][:, :1].contiguous()
 
 
+def flatten(tensors):
+    tensors[LAYER] = tensors[LAYER].flatten(1)
+
+
 DAMAGES = {
     "missing tensor": (change_tensors, lambda t: t.pop(LAYER), "1 tensors are missing.*layer.3.output.dense"),
     "surplus tensor": (change_tensors, lambda t: t.update(extra=torch.zeros(1)), "1 are surplus.*'extra'"),
     "another shape": (change_tensors, cut_rank, r"dense.drift_bank_A` has shape \(4, 1, 48\).*asks for \(4, 2, 48\)"),
+    "other dimensions": (change_tensors, flatten, r"drift_bank_A` has shape \(4, 96\).*asks for \(4, 2, 48\)"),
     "another dtype": (change_tensors, as_half, "dense.drift_bank_A` is torch.float16, it must be float32"),
     "NaN": (change_tensors, put_nan, "drift_signature_mean` holds NaN"),
     "fewer members stated": (change_manifest, drop_last_member, r"shape \(4, .*the manifest asks for \(3, "),
