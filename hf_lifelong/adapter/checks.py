@@ -18,6 +18,7 @@ from ..objectives.prompts import fields_of
 from .architectures import is_causal, layers_of
 from .heads import lifelong_of
 from .layers import DriftTunerLayer
+from .sharding import gathered
 
 
 def describe_base(model: Any) -> dict[str, Any]:
@@ -42,12 +43,14 @@ def fingerprint(model: Any) -> str | None:
     digest = hashlib.sha256()
     embedding = model.get_input_embeddings().weight
     for name, parameter in model.named_parameters():
-        if (parameter.dim() != 1 and parameter is not embedding) or "drift_" in name:
+        shape = getattr(parameter, "ds_shape", parameter.shape)  # ZeRO-3 leaves an empty tensor of what it shares out
+        if (len(shape) != 1 and parameter is not embedding) or "drift_" in name:
             continue
         if parameter.device.type == "meta":
             return None
-        flat = parameter.detach().flatten()
-        sample = flat[:: max(1, len(flat) // 64)].to("cpu", torch.bfloat16).contiguous()
+        with gathered([parameter]):  # one at a time: together they may be more than a device holds
+            flat = parameter.detach().flatten()
+            sample = flat[:: max(1, len(flat) // 64)].to("cpu", torch.bfloat16).contiguous()
         digest.update(sample.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 

@@ -1,18 +1,21 @@
 """Damaged, foreign and hostile adapters: one clear error each, and nothing of them is used."""
 
 import json
+import sys
 import time
 import tracemalloc
 import warnings
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
 from adapter_helpers import answers_equal, same_tensors, tensors_of
-from peft import PeftModel
+from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
+from transformers import AutoModel, AutoModelForCausalLM
 
-from hf_lifelong import predict
+from hf_lifelong import DriftAdapterConfig, knowledge_of, predict
 from hf_lifelong.adapter.checks import fingerprint
 
 LAYER = "base_model.model.encoder.layer.3.output.dense.drift_bank_A"
@@ -178,3 +181,30 @@ def test_the_fingerprint_does_not_see_adapters(make_model, tiny_folder):
     assert fingerprint(make_model().base_model.model) == fingerprint(base) == fingerprint(base.bfloat16())
     assert fingerprint(base) != fingerprint(AutoModel.from_pretrained(tiny_folder("bert", seed=1)))
     assert fingerprint(base.to("meta")) is None
+
+
+def test_a_base_that_zero_3_shares_out_is_taken_as_it_is_as_a_whole(tiny_language_folder, monkeypatch):
+    def adapted(change=lambda base: None):
+        base = AutoModelForCausalLM.from_pretrained(tiny_language_folder("gpt2"), dtype=torch.float32)
+        change(base)
+        model = get_peft_model(base, DriftAdapterConfig(task_type="CAUSAL_LM", r=2))
+        return knowledge_of(model), {n: p.shape for n, p in model.named_parameters() if "drift_" in n}
+
+    held = {}
+
+    def share_out(base):
+        for i, parameter in enumerate(base.parameters()):
+            held[parameter], parameter.ds_id, parameter.ds_shape = parameter.data, i, parameter.shape
+            parameter.data = torch.empty(0)
+
+    @contextmanager
+    def gather(parameters):
+        for parameter in parameters:
+            parameter.data = held[parameter]
+        yield
+        for parameter in parameters:
+            parameter.data = torch.empty(0)
+
+    whole = adapted()
+    monkeypatch.setitem(sys.modules, "deepspeed", SimpleNamespace(zero=SimpleNamespace(GatheredParameters=gather)))
+    assert adapted(share_out) == whole

@@ -213,6 +213,25 @@ def test_a_language_model_is_loaded_as_one(hub, tiny_language_folder, language_t
     assert four_bits or torch.equal(found, generate(model, inputs, max_new_tokens=4).tokens)
 
 
+@pytest.mark.parametrize("shared_out", [False, True])
+def test_on_a_gpu_a_base_goes_there_but_where_zero_3_places_it(make, tmp_path, shared_out, monkeypatch):  # noqa: F811
+    class Asked(Exception):
+        pass
+
+    def ask(*_, **options):
+        raise Asked(options["device_map"])
+
+    make("films").save_pretrained(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    module = sys.modules[load.__module__]
+    monkeypatch.setattr(module, "load_base", ask)
+    monkeypatch.setattr(module, "is_deepspeed_zero3_enabled", lambda: shared_out)
+    with pytest.raises(Asked) as found:
+        load(tmp_path)
+    assert found.value.args == ((None,) if shared_out else ({"": 0},))
+
+
 def test_the_dtype_can_be_given(hub, make):  # noqa: F811
     push_to_hub(make("films"), REPO)
     model = load(REPO, dtype="bfloat16")[0]
