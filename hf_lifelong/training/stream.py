@@ -15,7 +15,7 @@ from transformers.trainer_utils import HubStrategy, TrainOutput
 
 from ..adapter import lifelong_of
 from ..adapter.bank import add_task, close_task, forget, open_task, set_knowledge
-from ..adapter.tuner import check_tensors
+from ..adapter.checks import check_tensors
 from ..evaluation import AccuracyMatrix
 from ..files import read_json, read_tensors
 from ..hub.transfer import PushError, write_matrix
