@@ -23,7 +23,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from hf_lifelong import DriftAdapterConfig
 from hf_lifelong.adapter import trunk_features
-from hf_lifelong.knowledge import familiarity, fit_signature, novelty, shared_router, stack_signatures
+from hf_lifelong.knowledge import Signature, familiarity, fit_signature, novelty, shared_router
 from hf_lifelong.objectives.inputs import encode_inputs
 
 UNSEEN = ["newsgroups20", "imdb", "amazon5", "sentiment_sentences"]
@@ -57,7 +57,9 @@ def main() -> None:
         parts = ("train", "test") if name in STREAMS["domains"] else ("test",)
         found[name] = {part: features_of(model, tokenizer, task[part], task["columns"]) for part in parts}
     known = STREAMS["domains"]
-    signature = stack_signatures([fit_signature(found[name]["train"], 64) for name in known])
+    fitted = [fit_signature(found[name]["train"], 64) for name in known]
+    stacks = (torch.stack([getattr(one, part) for one in fitted]) for part in ("mean", "factor", "diagonal"))
+    signature = Signature(*stacks)
     router = shared_router(signature, torch.tensor([len(found[name]["train"]) for name in known]), 0.05)
     familiar = familiarity(signature, router)
 

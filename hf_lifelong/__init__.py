@@ -33,6 +33,7 @@ _PUBLIC = {
     "predict": "hf_lifelong.adapter",
     "score_labels": "hf_lifelong.adapter",
 }
+_MODULES = ("hub", "loading", "pruning")  # what is used by its full name after `import hf_lifelong` alone
 __all__ = [
     "AccuracyMatrix",
     "DriftAdapterConfig",
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"hf_lifelong.{name}")
     if name not in _PUBLIC:
         raise AttributeError(f"module `hf_lifelong` has no attribute `{name}`")
     return getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -10,6 +10,7 @@ from huggingface_hub.errors import HTTPError as TransportError
 from peft import PeftModel, prepare_model_for_kbit_training
 from safetensors import SafetensorError
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import find_adapter_config_file
 
 from .adapter import DriftAdapterConfig
@@ -65,7 +66,7 @@ def load(
     on_gpu = torch.cuda.is_available() if device_map is None else device_map not in ("cpu", {"": "cpu"})
     if dtype is None:
         dtype = saved.knowledge.base.get("dtype", "float32") if on_gpu else "float32"
-    if device_map is None and on_gpu:
+    if device_map is None and on_gpu and not is_deepspeed_zero3_enabled():  # which places a base itself
         device_map = {"": torch.cuda.current_device()}
     settings = {"dtype": dtype, "load_in_4bit": load_in_4bit, "trainable": trainable, "device_map": device_map}
     base = _base(saved, options, **settings)

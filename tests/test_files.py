@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from hf_lifelong.files import (
+    LARGEST_JSON,
     DamagedFileError,
     atomic_folder,
     read_header,
@@ -118,6 +119,7 @@ def test_a_damaged_file_error_is_a_value_error():
         (b'{"a": ' * 65 + b"1" + b"}" * 65, "it nests deeper than 64 levels"),
         (b"[" * 100_000, "RecursionError"),
         (b"[" + b"{}," * 200_000 + b"1]", "it holds more than 200,000 lists and objects"),
+        (b"[" + b"0," * 5_000_001 + b"0]", "it holds more than 5,000,000 values"),
     ],
 )
 def test_json_that_can_be_read_in_two_ways_or_not_at_all_is_refused(tmp_path, content, message):
@@ -144,3 +146,9 @@ def test_a_header_says_what_is_in_a_file_without_reading_it(tmp_path):
             read_header(tmp_path / "cut.safetensors")
     with pytest.raises(DamagedFileError, match="it cannot be read"):
         read_header(tmp_path / "missing.safetensors")
+
+
+def test_a_manifest_of_a_thousand_scored_tasks_is_small_enough():
+    row = [2 / 3] * 500 + [None] * 500  # half of a matrix is empty
+    lines = json.dumps({"knowledge": {"scores": {"scores": [row]}}}, indent=2)  # as PEFT writes it
+    assert 3 * 1000 * len(lines) < 0.8 * LARGEST_JSON

@@ -1,11 +1,16 @@
 """What `import hf_lifelong` gives and what it costs, in fresh interpreters."""
 
+import re
 import subprocess
 import sys
+from operator import attrgetter
+from pathlib import Path
 
 import pytest
 
 import hf_lifelong
+
+README = Path(__file__).parents[1] / "README.md"
 
 
 def run(code):
@@ -51,3 +56,12 @@ def test_every_public_name_is_there():
         assert getattr(hf_lifelong, name) is not None
     with pytest.raises(AttributeError, match="no attribute `Nothing`"):
         _ = hf_lifelong.Nothing
+
+
+def test_what_the_readme_calls_by_its_full_name_needs_no_other_import(monkeypatch):
+    for module in hf_lifelong._MODULES:  # other tests have imported them
+        monkeypatch.delattr(hf_lifelong, module, raising=False)
+    names = re.findall(r"\bhf_lifelong\.(\w+(?:\.\w+)*)", README.read_text(encoding="utf-8"))
+    assert "loading.load" in names and "hub.pull" in names
+    for name in names:
+        assert attrgetter(name)(hf_lifelong) is not None

@@ -47,15 +47,6 @@ def take_snapshot(model: nn.Module) -> Snapshot:
         return {name: whole(part.detach()).to("cpu", copy=True) for name, part in parts.items()}
 
 
-def restore_snapshot(model: nn.Module, snapshot: Snapshot) -> None:
-    """Puts a snapshot back into the working adapter."""
-    adapter = lifelong_of(model).active_adapters[0]
-    with torch.no_grad():
-        for name, module in drift_modules(model):
-            for working in module.adapter_layer_names:
-                getattr(module, working)[adapter].copy_(snapshot[f"{name}.{working}"])
-
-
 def snapshot_of(model: nn.Module, task: str) -> Snapshot:
     """The newest member of a learned task, as a snapshot."""
     root = lifelong_of(model)

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from ..knowledge import KnowledgeBase
+from ..knowledge.layout import PREFIX, SIZES, sizes_of
 from ..objectives import HEAD_KINDS, TEXT_KINDS, get_objective
 from ..objectives.prompts import fields_of
 from .architectures import is_causal, layers_of
 from .heads import lifelong_of
 from .layers import DriftTunerLayer
-
-_FILE_PREFIX = "base_model.model."
+from .sharding import gathered
 
 
 def describe_base(model: Any) -> dict[str, Any]:
@@ -43,12 +43,14 @@ def fingerprint(model: Any) -> str | None:
     digest = hashlib.sha256()
     embedding = model.get_input_embeddings().weight
     for name, parameter in model.named_parameters():
-        if (parameter.dim() != 1 and parameter is not embedding) or "drift_" in name:
+        shape = getattr(parameter, "ds_shape", parameter.shape)  # ZeRO-3 leaves an empty tensor of what it shares out
+        if (len(shape) != 1 and parameter is not embedding) or "drift_" in name:
             continue
         if parameter.device.type == "meta":
             return None
-        flat = parameter.detach().flatten()
-        sample = flat[:: max(1, len(flat) // 64)].to("cpu", torch.bfloat16).contiguous()
+        with gathered([parameter]):  # one at a time: together they may be more than a device holds
+            flat = parameter.detach().flatten()
+            sample = flat[:: max(1, len(flat) // 64)].to("cpu", torch.bfloat16).contiguous()
         digest.update(sample.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
@@ -157,19 +159,20 @@ def expected_shapes(model: nn.Module, adapter_name: str) -> dict[str, tuple[int,
     """Tensors of an adapter, named as in its file → the shapes that the manifest asks for; -1 where any size is right.
 
     Taken from the manifest, not from memory: a model may hold fewer members than the file that it is to load.
+
+    Raises:
+        ValueError: when the model holds a tensor of other dimensions, which only a damaged file gives it.
     """
-    knowledge = lifelong_of(model).knowledge[adapter_name]
-    members, rows, tasks = knowledge.member_offsets[-1], knowledge.head_rows, len(knowledge.tasks)
-    first = {"drift_bank_A": members, "drift_bank_B": members, "drift_head_weight": -1, "drift_head_bias": -1}
-    first |= {"drift_bank_head_weight": rows, "drift_bank_head_bias": rows}
-    first |= {f"drift_signature_{part}": tasks for part in ("mean", "factor", "diagonal")}
+    stated = {**sizes_of(lifelong_of(model).knowledge[adapter_name]), "open": -1}
     shapes = {}
     for name, module in model.named_modules():
         if isinstance(module, DriftTunerLayer) and module.holds(adapter_name):
             for container in module.tensors:
-                shape = tuple(getattr(module, container)[adapter_name].shape)
-                shape = (first[container], *shape[1:]) if container in first else shape
-                shapes[f"{name}.{container}".removeprefix(_FILE_PREFIX)] = shape
+                part, sizes = f"{name}.{container}".removeprefix(PREFIX), SIZES[container]
+                held = getattr(module, container)[adapter_name].shape
+                if len(held) != len(sizes):
+                    raise _misfit(f"`{part}` has shape {tuple(held)}, it must have {len(sizes)} dimensions")
+                shapes[part] = tuple(stated.get(size, found) for size, found in zip(sizes, held, strict=True))
     return shapes
 
 
@@ -180,7 +183,7 @@ def check_tensors(model: nn.Module, adapter_name: str, state_dict: Mapping[str, 
         ValueError: names the first tensor that is missing, surplus, of another shape or dtype, or not finite.
     """
     expected = expected_shapes(model, adapter_name)
-    found = {key.removeprefix(_FILE_PREFIX): value for key, value in state_dict.items()}
+    found = {key.removeprefix(PREFIX): value for key, value in state_dict.items()}
     missing, surplus = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     if missing or surplus:
         raise _misfit(

@@ -97,7 +97,9 @@ class DriftModel(BaseTuner):
     ) -> None:
         layer = target if isinstance(target, DriftLayer) else DriftLayer(target, self.route)
         base = layer.get_base_layer()
-        fan: Any = base.weight.shape if isinstance(base, Conv1D) else (base.in_features, base.out_features)
+        weight: Any = base.weight
+        shape = getattr(weight, "ds_shape", weight.shape)  # a part that ZeRO-3 shares out has none of its own
+        fan: Any = shape if isinstance(base, Conv1D) else (base.in_features, base.out_features)
         members = self._new_knowledge.member_offsets[-1]
         if layer is not target:
             # Before it has tensors: PEFT moves 8-bit layers, and a bank that will be loaded has no memory to move.

@@ -59,7 +59,11 @@ def checked_square(value: Any, tasks: int, name: str, forward: bool) -> list[Row
             raise ValueError(
                 f"`{where}` has {len(cells)} entries; give {i + 1} (the tasks learned so far) to {tasks} (all tasks)."
             )
-        row = [checked_score(cell, f"{where}[{j}]") for j, cell in enumerate(cells)]
+        # What is a share at first sight is not looked at twice: a thousand tasks have millions of cells.
+        row = [
+            cell if cell is None or (type(cell) is float and 0 <= cell <= 1) else checked_score(cell, f"{where}[{j}]")
+            for j, cell in enumerate(cells)
+        ]
         if not forward and any(cell is not None for cell in row[i + 1 :]):
             raise ValueError(f"`{where}` has a value for a task that was not learned yet; give None there.")
         square.append(row + [None] * (tasks - len(row)))

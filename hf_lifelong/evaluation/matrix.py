@@ -261,31 +261,6 @@ class AccuracyMatrix:
         }
         return {name: value for name, value in metrics.items() if value is not None}
 
-    def without(self, task: str) -> AccuracyMatrix:
-        """Returns a new matrix that lacks the row and the column of a task.
-
-        The rows of later tasks keep the scores that were measured while the task was there.
-
-        Raises:
-            ValueError: If the matrix does not have the task.
-        """
-        if task not in self.tasks:
-            raise ValueError(f"`task` is {task!r}, which the matrix does not have; its tasks are {self.tasks}.")
-        gone = self.tasks.index(task)
-
-        def cut(values: list[Any]) -> list[Any]:
-            return values[:gone] + values[gone + 1 :]
-
-        return AccuracyMatrix(
-            tasks=cut(self.tasks),
-            metrics=cut(self.metrics),
-            baseline=cut(self.baseline),
-            scores=[cut(row) for row in cut(self.scores)],
-            oracle=[cut(row) for row in cut(self.oracle)],
-            retrieval=[cut(row) for row in cut(self.retrieval)],
-            confusion={name: shares for name, shares in self.confusion.items() if name != task},
-        )
-
     def beside(self, rows: Sequence[Sequence[float | None]], name: str) -> AccuracyMatrix:
         """Returns the matrix of another method on the same stream, for comparison.
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 
-from huggingface_hub import HfApi, ModelInfo, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled, SafetensorsParsingError
+from huggingface_hub import HfApi, ModelInfo, get_cached_repo_tree, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    CachedRepoTreeNotFoundError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    SafetensorsParsingError,
+)
 from huggingface_hub.errors import HTTPError as TransportError
 from huggingface_hub.utils import validate_repo_id
 
-from ..files import DamagedFileError, Header
+from ..files import DamagedFileError, Header, read_json, write_json
 from .errors import PullError, reason_of
 from .saved import CONFIG, TENSORS, SavedAdapter, check_files, check_header, is_ours, read_config, read_saved
 
@@ -23,7 +29,7 @@ def pull(name: str | os.PathLike[str], *, revision: str | None = None, token: st
 
     Only what belongs to an adapter is fetched, into the cache: configuration, tensors, tokenizer, accuracy matrix and
     card. What the Hub says of their sizes, the configuration, and the header of the tensors are checked before the
-    tensors come. Without a connection the cache answers.
+    tensors come. Without a connection the cache answers, where it holds all of these files.
 
     Args:
         name (`str` or `Path`): A folder, or a repository such as `"me/minilm-sentiment"`. A folder of that name goes
@@ -62,11 +68,11 @@ def _fetch(repo_id: str, revision: str, token: str | None) -> Path:
     # The client wraps what stops the download of a large file into a RuntimeError.
     except (OSError, TransportError, RuntimeError) as error:
         status, reason = reason_of(error)
-        cached = try_to_load_from_cache(repo_id, CONFIG, revision=revision)
-        if isinstance(cached, str) and (status is None or status >= 500):
+        cached = _cached(repo_id, revision) if status is None or status >= 500 else None
+        if cached is not None:
             if not isinstance(error, OfflineModeIsEnabled):
                 logger.warning(f"`{repo_id}` is taken from the cache, because the Hub did not answer ({reason}).")
-            return Path(cached).parent
+            return cached
         raise PullError(f"`{repo_id}` was not loaded. {ADVICE.get(status or 0, OTHERWISE)} ({reason})") from error
 
 
@@ -76,7 +82,7 @@ ADVICE = {
     404: "Check the name and `revision`, and that your token may see a private repository.",
     429: "Too many requests were made; wait and try again.",
 }
-OTHERWISE = "It is not in the cache either; try again when the Hub can be reached."
+OTHERWISE = "It is not in the cache either, or not all of it; try again when the Hub can be reached."
 
 
 def _download(api: HfApi, info: ModelInfo, revision: str) -> Path:
@@ -84,17 +90,40 @@ def _download(api: HfApi, info: ModelInfo, revision: str) -> Path:
     there = {file.rfilename: file.size or 0 for file in info.siblings or []}
     sizes = {name: size for name, size in there.items() if is_ours(name)}
     check_files(info.id, sizes, there)
-    # By the name that was asked for: only so does the cache learn what it stands for.
-    folder = Path(hf_hub_download(info.id, CONFIG, revision=revision, token=api.token)).parent
-    if folder.name != info.sha:
-        raise PullError(f"`{info.id}` was not loaded: it was changed at the same time. Try again.")
+    folder = Path(hf_hub_download(info.id, CONFIG, revision=info.sha, token=api.token)).parent
+    with suppress(OSError):  # a cache that nobody may write to is as whole as it is
+        write_json(_noted(folder), sorted(sizes))
     config, knowledge = read_config(folder / CONFIG, from_hub=True)
     where = f"{info.id}/{TENSORS}"
     if not (folder / TENSORS).exists():
         check_header(where, _remote_header(api, info), knowledge, config, sizes[TENSORS])
     for name in sizes:
         hf_hub_download(info.id, name, revision=info.sha, token=api.token)
+    # By the name that was asked for, and last: from now on the cache answers to it with this commit, which is whole.
+    hf_hub_download(info.id, CONFIG, revision=revision, token=api.token)
     return folder
+
+
+def _noted(folder: Path) -> Path:
+    """Beside a snapshot in the cache: which files of an adapter the Hub has of it."""
+    return folder.parents[1] / "hf_lifelong" / f"{folder.name}.json"
+
+
+def _cached(repo_id: str, revision: str) -> Path | None:
+    """The folder of an adapter in the cache, if all of its files are there; `None` also where nobody noted which these
+    are: PEFT and transformers fetch single files, and a download may have broken off."""
+    config = try_to_load_from_cache(repo_id, CONFIG, revision=revision)
+    if not isinstance(config, str):
+        return None
+    folder = Path(config).parent
+    try:
+        names = read_json(_noted(folder))
+    except DamagedFileError:
+        try:  # what `hf download` noted
+            names = [file.path for file in get_cached_repo_tree(repo_id, revision=folder.name) if is_ours(file.path)]
+        except CachedRepoTreeNotFoundError:
+            return None
+    return folder if all((folder / name).is_file() for name in names) else None
 
 
 def _remote_header(api: HfApi, info: ModelInfo) -> Header:

@@ -21,6 +21,7 @@ from huggingface_hub.utils import validate_repo_id
 from ..evaluation import AccuracyMatrix
 from ..files import LARGEST_HEADER, LARGEST_JSON, DamagedFileError, Header, read_header, read_json
 from ..knowledge import KnowledgeBase, ManifestError
+from ..knowledge.layout import PREFIX, ROOT, parts_of, sizes_of
 from .markdown import clean
 
 CONFIG = "adapter_config.json"
@@ -51,24 +52,6 @@ WIDEST = 64
 # Characters of a message about a file: what it quotes may be long, and may hold anything.
 LONGEST_ERROR = 600
 DTYPES = ("float32", "bfloat16", "float16", "float64")
-
-# Of which sizes the tensors are: of an injected layer, and of the root.
-_LAYER = {
-    "drift_A": ("r", "in"),
-    "drift_B": ("out", "r"),
-    "drift_bank_A": ("members", "r", "in"),
-    "drift_bank_B": ("members", "r", "out"),
-}
-_ROOT = {
-    "drift_head_weight": ("open", "hidden"),
-    "drift_head_bias": ("open",),
-    "drift_bank_head_weight": ("rows", "hidden"),
-    "drift_bank_head_bias": ("rows",),
-    "drift_signature_mean": ("tasks", "features"),
-    "drift_signature_factor": ("tasks", "rank", "features"),
-    "drift_signature_diagonal": ("tasks", "features"),
-}
-_PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True)
@@ -238,10 +221,10 @@ def check_header(
     Args:
         size (`int`): Bytes of the file.
     """
-    modules: dict[str, dict[str, tuple[int, ...]]] = {"lifelong": {}}
+    modules: dict[str, dict[str, tuple[int, ...]]] = {ROOT: {}}
     for name, (dtype, shape) in header.items():
-        module, _, part = name.removeprefix(_PREFIX).rpartition(".")
-        if part not in (_ROOT if module == "lifelong" else _LAYER):
+        module, _, part = name.removeprefix(PREFIX).rpartition(".")
+        if part not in parts_of(module):
             raise _misfit(where, f"`{name}` is surplus")
         if dtype != "F32":
             raise _misfit(where, f"`{name}` is {dtype}, it must be F32")
@@ -249,13 +232,7 @@ def check_header(
             raise _misfit(where, f"`{name}` stands twice")
         modules[module][part] = shape
     hidden = knowledge.base.get("hidden_size")
-    known = {
-        "r": config["r"],
-        "members": knowledge.member_offsets[-1],
-        "rows": knowledge.head_rows,
-        "tasks": len(knowledge.tasks),
-        "rank": config["signature_rank"],
-    }
+    known = {"r": config["r"], "rank": config["signature_rank"], **sizes_of(knowledge)}
     if hidden is not None:
         known |= {"hidden": hidden, "features": min(len(knowledge.depths) * hidden, config["signature_size"])}
     for module, parts in modules.items():
@@ -272,7 +249,7 @@ def _check_shapes(
 ) -> dict[str, int]:
     """Refuses tensors of a module whose shapes differ from each other or from what is known; returns all its sizes."""
     sizes = dict(known)
-    for part, symbols in (_ROOT if module == "lifelong" else _LAYER).items():
+    for part, symbols in parts_of(module).items():
         name, shape = f"{module}.{part}", parts.get(part)
         if shape is None:
             raise _misfit(where, f"`{name}` is missing")

@@ -18,7 +18,6 @@ from .signatures import (
     fit_signature,
     novelty,
     shared_router,
-    stack_signatures,
 )
 
 __all__ = [
@@ -42,6 +41,5 @@ __all__ = [
     "normalised_entropy",
     "novelty",
     "shared_router",
-    "stack_signatures",
     "summed_variance",
 ]

@@ -73,11 +73,6 @@ def fit_signature(features: Tensor, rank: int) -> Signature:
     return Signature(mean.float(), factor.float(), diagonal.float())
 
 
-def stack_signatures(signatures: list[Signature]) -> Signature:
-    """One signature with a leading `[tasks]` dimension."""
-    return Signature(*(torch.stack([getattr(s, k) for s in signatures]) for k in ("mean", "factor", "diagonal")))
-
-
 # Tasks whose factors are summed at a time; the order of summation must not depend on anything but the tasks present.
 TASKS_AT_ONCE = 64
 

@@ -15,7 +15,7 @@ from transformers.trainer_utils import HubStrategy, TrainOutput
 
 from ..adapter import lifelong_of
 from ..adapter.bank import add_task, close_task, forget, open_task, set_knowledge
-from ..adapter.tuner import check_tensors
+from ..adapter.checks import check_tensors
 from ..evaluation import AccuracyMatrix
 from ..files import read_json, read_tensors
 from ..hub.transfer import PushError, write_matrix
@@ -251,14 +251,15 @@ def measure(trainer: DriftTrainer, newest: PreparedTask | None = None) -> dict[s
         parts[task.name] = str(prepared.source.scored_on)
         details |= {f"{task.name}_{key}": value for key, value in scored.metrics.items()}
         details |= {f"{task.name}_oracle_{metric}": given[metric], f"{task.name}_retrieval": scored.retrieval}
+    # `forget` drops all scores, and this trainer need not have all tasks that are left: their rows are empty.
+    for learned in knowledge.tasks:
+        if learned.name not in matrix.tasks and (newest is None or learned.name != newest.name):
+            matrix.add(learned.name, get_objective(learned.kind).metric, None, {})
     if newest is not None:
         matrix.add(
             newest.name, newest.objective.metric, majority(newest), free, oracle, retrieval, confusion=confusion
         )
     else:
-        for name in knowledge.names if not matrix.tasks else ():
-            metric = get_objective(knowledge.tasks[knowledge.index(name)].kind).metric
-            matrix.add(name, metric, None, {})
         matrix.replace_last(free, oracle, retrieval, confusion)
     known = knowledge.with_scored_on(parts)
     set_knowledge(trainer.model, replace(known, scores=matrix.to_dict()))

@@ -1,18 +1,21 @@
 """Damaged, foreign and hostile adapters: one clear error each, and nothing of them is used."""
 
 import json
+import sys
 import time
 import tracemalloc
 import warnings
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
 from adapter_helpers import answers_equal, same_tensors, tensors_of
-from peft import PeftModel
+from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
+from transformers import AutoModel, AutoModelForCausalLM
 
-from hf_lifelong import predict
+from hf_lifelong import DriftAdapterConfig, knowledge_of, predict
 from hf_lifelong.adapter.checks import fingerprint
 
 LAYER = "base_model.model.encoder.layer.3.output.dense.drift_bank_A"
@@ -59,10 +62,15 @@ def cut_rank(tensors):
     tensors[LAYER] = tensors[LAYER][:, :1].contiguous()
 
 
+def flatten(tensors):
+    tensors[LAYER] = tensors[LAYER].flatten(1)
+
+
 DAMAGES = {
     "missing tensor": (change_tensors, lambda t: t.pop(LAYER), "1 tensors are missing.*layer.3.output.dense"),
     "surplus tensor": (change_tensors, lambda t: t.update(extra=torch.zeros(1)), "1 are surplus.*'extra'"),
     "another shape": (change_tensors, cut_rank, r"dense.drift_bank_A` has shape \(4, 1, 48\).*asks for \(4, 2, 48\)"),
+    "other dimensions": (change_tensors, flatten, r"drift_bank_A` has shape \(4, 96\).*asks for \(4, 2, 48\)"),
     "another dtype": (change_tensors, as_half, "dense.drift_bank_A` is torch.float16, it must be float32"),
     "NaN": (change_tensors, put_nan, "drift_signature_mean` holds NaN"),
     "fewer members stated": (change_manifest, drop_last_member, r"shape \(4, .*the manifest asks for \(3, "),
@@ -188,3 +196,30 @@ def test_each_adapter_of_a_model_is_checked(make_model, bert_folder, batch, tmp_
     base.set_adapter("a")
     with pytest.raises(ValueError, match="holds NaN"):
         predict(base, batch)
+
+
+def test_a_base_that_zero_3_shares_out_is_taken_as_it_is_as_a_whole(tiny_language_folder, monkeypatch):
+    def adapted(change=lambda base: None):
+        base = AutoModelForCausalLM.from_pretrained(tiny_language_folder("gpt2"), dtype=torch.float32)
+        change(base)
+        model = get_peft_model(base, DriftAdapterConfig(task_type="CAUSAL_LM", r=2))
+        return knowledge_of(model), {n: p.shape for n, p in model.named_parameters() if "drift_" in n}
+
+    held = {}
+
+    def share_out(base):
+        for i, parameter in enumerate(base.parameters()):
+            held[parameter], parameter.ds_id, parameter.ds_shape = parameter.data, i, parameter.shape
+            parameter.data = torch.empty(0)
+
+    @contextmanager
+    def gather(parameters):
+        for parameter in parameters:
+            parameter.data = held[parameter]
+        yield
+        for parameter in parameters:
+            parameter.data = torch.empty(0)
+
+    whole = adapted()
+    monkeypatch.setitem(sys.modules, "deepspeed", SimpleNamespace(zero=SimpleNamespace(GatheredParameters=gather)))
+    assert adapted(share_out) == whole

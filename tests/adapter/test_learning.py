@@ -6,15 +6,7 @@ from adapter_helpers import TASKS, answers_equal, learn_task, same_tensors, tens
 
 from hf_lifelong import forget, knowledge_of, predict
 from hf_lifelong.adapter import lifelong_of, trunk_features
-from hf_lifelong.adapter.bank import (
-    add_task,
-    close_task,
-    drift_modules,
-    open_task,
-    restore_snapshot,
-    snapshot_of,
-    take_snapshot,
-)
+from hf_lifelong.adapter.bank import add_task, close_task, drift_modules, open_task, snapshot_of, take_snapshot
 from hf_lifelong.knowledge import LearnedTask, ManifestError, fit_signature
 
 LAYERS = {"bert": "encoder.layer", "distilbert": "transformer.layer", "modernbert": "layers"}
@@ -139,18 +131,12 @@ def test_learning_leaves_old_members_as_they_were(make_model, batch):
     answers_equal(predict(model, batch, policy="oracle", group="films"), answer, 1e-6)
 
 
-def test_members_in_the_bank_are_the_snapshots(make_model, batch):
+def test_members_in_the_bank_are_the_snapshots(make_model):
     model = make_model(tasks=("news",))
     snapshots = learn_task(model, "films", *TASKS["films"], seed=5, members=3)
     newest = snapshot_of(model, "films")
     assert newest.keys() == snapshots[-1].keys()
     assert all(torch.equal(newest[k], snapshots[-1][k]) for k in newest)
-    open_task(model, *TASKS["films"], 2)
-    with torch.no_grad():
-        fresh = model(**batch).logits
-        restore_snapshot(model, snapshots[1])
-        assert not torch.equal(model(**batch).logits, fresh)
-    assert all(torch.equal(v, snapshots[1][k]) for k, v in take_snapshot(model).items())
 
 
 def test_a_task_may_start_from_another(make_model, batch):

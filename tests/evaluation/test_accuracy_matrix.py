@@ -107,7 +107,6 @@ def test_confusion_is_that_of_the_last_measurement(three):
     assert three.confusion == CONFUSION and list(three.confusion) == ["sst2", "squad"]
     again = AccuracyMatrix.from_dict(json.loads(json.dumps(three.to_dict(), sort_keys=True)))
     assert again == three and list(again.confusion) == ["sst2", "squad"]
-    assert three.without("squad").confusion == {"sst2": {"sst2": 1.0}}
     three.add("new", "accuracy", None, {"new": 0.5}, confusion={"new": {"a group of no task here": 1.0}})
     assert three.confusion == {"new": {"a group of no task here": 1.0}}
     three.replace_last({"new": 0.6})
@@ -118,26 +117,6 @@ def test_files_from_before_confusion_was_kept_are_read(three):
     data = three.to_dict()
     del data["confusion"]
     assert AccuracyMatrix.from_dict(data) == three
-
-
-def test_without_a_task_in_the_middle(three):
-    before = three.to_dict()
-    less = three.without("squad")
-    assert less.tasks == ["sst2", "topics"]
-    assert less.metrics == ["accuracy", "accuracy"]
-    assert less.baseline == [0.5, 0.25]
-    assert less.scores == [[0.9, None], [0.8, 0.95]]
-    assert less.oracle == [[0.9, None], [0.9, 1.0]]
-    assert less.retrieval == [[1.0, None], [0.7, 0.8]]
-    less.scores[0][0] = 0.0
-    assert three.to_dict() == before
-    with pytest.raises(ValueError, match="'nope', which the matrix does not have"):
-        three.without("nope")
-
-
-def test_without_the_last_task_is_the_matrix_before_it(three, stream):
-    assert stream(4).without("a-task-called-3") == stream(3)
-    assert three.without("topics").without("squad").without("sst2") == AccuracyMatrix()
 
 
 def test_round_trip_through_json(three, stream):

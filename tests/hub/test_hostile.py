@@ -245,7 +245,6 @@ HOSTILE = {
     "deep list": (content(CONFIG, b"[" * 100_000 + b"]" * 100_000), "it is not valid JSON"),
     "deep base": (text('"fingerprint"', '"x": ' + "[" * 200 + "]" * 200 + ', "fingerprint"'), "deeper than 64"),
     "cut off": (content(CONFIG, b'{"peft_type": "DRIFT"'), "it is not valid JSON"),
-    "50 MB": (content(CONFIG, b" " * 50_000_000), "it has 50,000,000 bytes, more than the 32,000,000 allowed"),
     "three million lists": (
         content(CONFIG, b"[" + b"[]," * 3_000_000 + b"[]]"),
         "more than 200,000 lists and objects",
@@ -452,6 +451,7 @@ IN_FOLDERS = {
     "card is elsewhere": (as_link("README.md", "/etc/hostname"), "it is a link that leads out"),
     "tokenizer is a device": (as_link("tokenizer.json", "/dev/zero"), "it is a link that leads out"),
     "vocabulary leads nowhere": (as_link("vocab.txt", "nowhere"), "vocab.txt` cannot be used: it is no file"),
+    "huge configuration": (sparse(CONFIG, 101_000_000), "101,000,000 bytes, more than the 100,000,000 allowed"),
     "huge tokenizer": (sparse("tokenizer.json", 101_000_000), "101,000,000 bytes, more than the 100,000,000 allowed"),
     "tensors with a hole": (sparse(TENSORS, 10**12), f"{TENSORS}` cannot be used"),
 }

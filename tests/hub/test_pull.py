@@ -8,7 +8,7 @@ import pytest
 import torch
 from hub_helpers import REPO, answers, base, encode, learn, make, same  # noqa: F401
 from hub_server import hub  # noqa: F401
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_hub_download, snapshot_download
 from peft import AutoPeftModelForFeatureExtraction, get_peft_model
 from transformers import AutoModelForCausalLM
 
@@ -126,8 +126,8 @@ def test_a_name_that_is_nothing_and_rights_that_are_missing_are_told(hub, make, 
         pull(REPO)
 
 
-def test_a_commit_between_look_and_download_is_noticed(hub, make, monkeypatch):  # noqa: F811
-    push_to_hub(make("films"), REPO)
+def test_a_commit_between_look_and_download_does_not_mix(hub, make, monkeypatch):  # noqa: F811
+    first = push_to_hub(make("films"), REPO).oid
     module = sys.modules[pull.__module__]
     look = module.check_files
 
@@ -136,20 +136,42 @@ def test_a_commit_between_look_and_download_is_noticed(hub, make, monkeypatch): 
         return look(*args)
 
     monkeypatch.setattr(module, "check_files", late)
-    with pytest.raises(PullError, match="it was changed at the same time"):
-        pull(REPO)
+    assert pull(REPO).commit == first
     monkeypatch.setattr(module, "check_files", look)
-    assert pull(REPO).commit == hub.repos[REPO].refs["main"]
+    assert pull(REPO).commit == hub.repos[REPO].refs["main"] != first
 
 
-def test_a_download_that_breaks_leaves_nothing_that_is_taken_for_whole(hub, make, monkeypatch):  # noqa: F811
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("lost", [TENSORS, "tokenizer.json"])
+def test_a_download_that_breaks_is_not_taken_for_whole(hub, make, tokenizer, lost, known):  # noqa: F811
     model = make("films")
-    push_to_hub(model, REPO)
-    hub.die(f"/resolve/.*{TENSORS}", times=10**6)
-    with pytest.raises((PullError, DamagedFileError)):
+    before = push_to_hub(model, REPO, tokenizer=tokenizer).oid
+    if known:
         pull(REPO)
+    after = push_to_hub(learn(model, "news", seed=1), REPO, tokenizer=tokenizer).oid
+    hub.die(f"/resolve/.*{lost}", times=10**6)
+    with pytest.raises(PullError, match=r"was not loaded\. It is not in the cache either, or not all of it"):
+        pull(REPO, revision=after)
+    if known:
+        assert pull(REPO).commit == before
+    else:
+        with pytest.raises(PullError, match="or not all of it"):
+            pull(REPO)
     hub.heal()
-    assert pull(REPO).knowledge == knowledge_of(model)
+    assert (pull(REPO).commit, pull(REPO).knowledge) == (after, knowledge_of(model))
+
+
+def test_a_cache_filled_by_others_answers_where_it_is_whole(hub, make, tokenizer, monkeypatch):  # noqa: F811
+    model = make("films")
+    for name in (REPO, "me/other"):
+        push_to_hub(model, name, tokenizer=tokenizer)
+    snapshot_download(REPO)
+    for file in ("adapter_config.json", TENSORS):  # as PEFT does
+        hf_hub_download("me/other", file)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "tokenizer.json" in pull(REPO).sizes
+    with pytest.raises(PullError, match="or not all of it"):
+        pull("me/other")
 
 
 def test_what_was_loaded_goes_on_learning_and_follows_its_commit(hub, make, tokenizer):  # noqa: F811
@@ -189,6 +211,25 @@ def test_a_language_model_is_loaded_as_one(hub, tiny_language_folder, language_t
     inputs = {key: inputs[key] for key in ("input_ids", "attention_mask")}
     found = generate(loaded, inputs, max_new_tokens=4).tokens
     assert four_bits or torch.equal(found, generate(model, inputs, max_new_tokens=4).tokens)
+
+
+@pytest.mark.parametrize("shared_out", [False, True])
+def test_on_a_gpu_a_base_goes_there_but_where_zero_3_places_it(make, tmp_path, shared_out, monkeypatch):  # noqa: F811
+    class Asked(Exception):
+        pass
+
+    def ask(*_, **options):
+        raise Asked(options["device_map"])
+
+    make("films").save_pretrained(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    module = sys.modules[load.__module__]
+    monkeypatch.setattr(module, "load_base", ask)
+    monkeypatch.setattr(module, "is_deepspeed_zero3_enabled", lambda: shared_out)
+    with pytest.raises(Asked) as found:
+        load(tmp_path)
+    assert found.value.args == ((None,) if shared_out else ({"": 0},))
 
 
 def test_the_dtype_can_be_given(hub, make):  # noqa: F811

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from hf_lifelong import AccuracyMatrix, DriftAdapterConfig, forget, generate, knowledge_of
-from hf_lifelong.hub import transfer
+from hf_lifelong.hub import continuing, transfer
 from hf_lifelong.hub.transfer import PushConflictError, PushError, push_to_hub
 
 CARD = "---\nlibrary_name: peft\ntags: [hf_lifelong]\n---\n# A learner\n"
@@ -416,10 +416,11 @@ def test_a_refused_push_leaves_nothing_behind(hub, make, revision):  # noqa: F81
     assert set(hub.repos[REPO].refs) == {"main"}
 
 
-def test_a_huge_manifest_on_the_hub_is_not_read(hub, make):  # noqa: F811
-    hub.write(REPO, {"adapter_config.json": b" " * 33_000_000})
+def test_a_huge_manifest_on_the_hub_is_not_read(hub, make, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(continuing, "LARGEST_JSON", 1_000_000)
+    hub.write(REPO, {"adapter_config.json": b" " * 1_100_000})
     hub.requests.clear()
-    conflicts(hub, "has 33,000,000 bytes, more than the 32,000,000 that are read", make("films"))
+    conflicts(hub, "has 1,100,000 bytes, more than the 1,000,000 that are read", make("films"))
     assert not [path for _, path in hub.requests if REPO in path and path.endswith("adapter_config.json")]
 
 

@@ -4,7 +4,7 @@ import torch
 from scipy.stats import multivariate_normal
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from hf_lifelong.knowledge import Signature, familiarity, fit_signature, novelty, shared_router, stack_signatures
+from hf_lifelong.knowledge import Signature, familiarity, fit_signature, novelty, shared_router
 
 D = 6
 
@@ -13,6 +13,10 @@ def draw(seed, n=40, d=D):
     generator = torch.Generator().manual_seed(seed)
     mix = torch.randn(d, d, generator=generator)
     return torch.randn(n, d, generator=generator) @ mix + 2 * torch.randn(d, generator=generator)
+
+
+def together(signatures):
+    return Signature(*(torch.stack([getattr(s, part) for s in signatures]) for part in ("mean", "factor", "diagonal")))
 
 
 def covariance_of(signature):
@@ -52,9 +56,9 @@ def test_constant_features_stay_finite():
     x[:, 2] = 7.0
     constant = fit_signature(torch.full((5, D), 3.0), 4)
     mixed = fit_signature(x, 4)
-    router = shared_router(stack_signatures([constant, mixed]), torch.tensor([5, 40]), 0.05)
+    router = shared_router(together([constant, mixed]), torch.tensor([5, 40]), 0.05)
     assert torch.isfinite(router(draw(3))).all()
-    both = stack_signatures([constant, constant])
+    both = together([constant, constant])
     only = shared_router(both, torch.tensor([5, 5]), 0.05)
     assert torch.isfinite(only(draw(3))).all()
     assert familiarity(both, only) is None
@@ -75,7 +79,7 @@ def test_one_text_is_too_few():
 
 def test_novelty_is_a_mahalanobis_distance_along_what_tells_tasks_apart():
     signatures = [fit_signature(draw(seed) + shift, D) for seed, shift in ((0, 0.0), (1, 2.0), (2, -1.0))]
-    stacked = stack_signatures(signatures)
+    stacked = together(signatures)
     router = shared_router(stacked, torch.tensor([50, 50, 50]), 0.05)
     known, x = familiarity(stacked, router), draw(5, n=7)
     directions = (router.weight - router.weight.mean(0)).double().numpy()[:2]
@@ -91,7 +95,7 @@ def test_novelty_is_a_mahalanobis_distance_along_what_tells_tasks_apart():
 def test_own_texts_are_rarely_new_and_foreign_ones_mostly():
     noise = torch.randn(5, 500, D, generator=torch.Generator().manual_seed(0))
     places = 8 * torch.eye(D)
-    stacked = stack_signatures([fit_signature(noise[i] + places[i], D) for i in range(3)])
+    stacked = together([fit_signature(noise[i] + places[i], D) for i in range(3)])
     known = familiarity(stacked, shared_router(stacked, torch.tensor([500] * 3), 0.05))
     first = torch.zeros(500, dtype=torch.long)
     assert (novelty(noise[3] + places[0], first, known) > 1).float().mean() < 0.05
@@ -99,7 +103,7 @@ def test_own_texts_are_rarely_new_and_foreign_ones_mostly():
 
 
 def test_one_task_cannot_be_told_from_others():
-    stacked = stack_signatures([fit_signature(draw(0), 2)])
+    stacked = together([fit_signature(draw(0), 2)])
     assert familiarity(stacked, shared_router(stacked, torch.tensor([50]), 0.05)) is None
 
 
@@ -111,13 +115,13 @@ def test_the_router_is_a_shared_covariance_gaussian():
     covariance = (1 - shrinkage) * pooled + shrinkage * np.trace(pooled) / D * np.eye(D)
     x = draw(9, n=50)
     expected = np.stack([multivariate_normal(m.mean(0).numpy(), covariance).logpdf(x.numpy()) for m in sets], 1)
-    found = shared_router(stack_signatures(signatures), counts, shrinkage)(x).numpy()
+    found = shared_router(together(signatures), counts, shrinkage)(x).numpy()
     np.testing.assert_allclose(found - found[:, :1], expected - expected[:, :1], rtol=1e-3, atol=1e-3)
 
 
 def test_the_router_decides_as_scikit_learns_discriminant_analysis():
     sets = [draw(i, n=60) for i in range(4)]
-    router = shared_router(stack_signatures([fit_signature(x, D) for x in sets]), torch.full((4,), 60), 1e-9)
+    router = shared_router(together([fit_signature(x, D) for x in sets]), torch.full((4,), 60), 1e-9)
     lda = LinearDiscriminantAnalysis(solver="lsqr", priors=[0.25] * 4)
     lda.fit(torch.cat(sets).numpy(), np.repeat(range(4), 60))
     x = draw(11, n=300)
@@ -127,9 +131,9 @@ def test_the_router_decides_as_scikit_learns_discriminant_analysis():
 def test_leaving_tasks_out_and_joining_them_is_exact():
     signatures = [fit_signature(draw(i), 3) for i in range(4)]
     counts = torch.tensor([40] * 4)
-    everything = stack_signatures(signatures)
+    everything = together(signatures)
     kept = Signature(*(getattr(everything, k)[[0, 2, 3]] for k in vars(everything)))
-    never = stack_signatures([signatures[i] for i in (0, 2, 3)])
+    never = together([signatures[i] for i in (0, 2, 3)])
     a, b = (shared_router(s, counts[:3], 0.05) for s in (kept, never))
     assert torch.equal(a.weight, b.weight) and torch.equal(a.bias, b.bias)
 

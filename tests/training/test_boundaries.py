@@ -87,6 +87,18 @@ def test_forgetting_leaves_what_would_have_been_learned_without(train, tmp_path,
     assert with_it.evaluate()["eval_average_accuracy"] == without.evaluate()["eval_average_accuracy"]
 
 
+def test_after_forgetting_all_that_is_left_is_scored_again(train, prepare):
+    left = topics()
+    trainer = train([sentiment(), left])
+    forget(trainer.model, "sentiment")
+    later = train([sentiment("later", 60, 120)], model=trainer.model, folder="later")
+    assert later.matrix.tasks == ["topics", "later"]
+    assert later.matrix.scores[0] == [None, None] and later.matrix.scores[1][0] is None
+    both = prepare([left, *later.tasks], model=trainer.model, folder="both")
+    scores = both.evaluate()
+    assert both.matrix.scores == [[None, None], [scores["eval_topics_accuracy"], scores["eval_later_accuracy"]]]
+
+
 def test_forgetting_a_task_that_came_back(train, tmp_path):
     tasks = [sentiment(), sentiment("again", 60, 120)]
     both = train(tasks, folder="both", grouping_tolerance=1.0)
