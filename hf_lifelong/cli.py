@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,7 @@ import typer
 from typer.core import TyperGroup
 
 from . import __version__
+from .texts import one_line
 
 # What the library raises for what a user can put right; all else is a mistake of ours, and shows where it happened.
 TOLD = (ValueError, OSError, KeyError, ImportError, FloatingPointError)
@@ -35,7 +37,7 @@ class Commands(TyperGroup):
         except BrokenPipeError:
             raise
         except TOLD as error:
-            message = _plain(str(error.args[0] if isinstance(error, KeyError) else error))
+            message = one_line(str(error.args[0] if isinstance(error, KeyError) else error))
             if ctx.params["debug"] or (isinstance(error, KeyError) and " " not in message):
                 raise  # a key that comes without a sentence is a mistake of ours too
             typer.echo(f"Error: {message}", err=True)
@@ -178,7 +180,7 @@ def _batches(first: Any, rest: Iterable[Any], size: int) -> Iterator[list[Any]]:
 def _line(answer: dict[str, Any]) -> str:
     found = answer["answer"]
     text = "" if found is None else found if isinstance(found, str) else " ".join(found)
-    return f"{_plain(answer['task'])}\t{answer['score']:.3f}\t{_plain(text)}"
+    return f"{one_line(answer['task'])}\t{answer['score']:.3f}\t{one_line(text)}"
 
 
 @app.command()
@@ -201,6 +203,7 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write; new or empty.")],
     rank: Annotated[int | None, typer.Option(min=1, help="Compress every layer's update to this rank.")] = None,
     revision: Revision = None,
+    load_in_4bit: FourBits = False,
     as_json: Json = False,
 ) -> None:
     """Write one group as an ordinary LoRA folder.
@@ -211,13 +214,14 @@ def export(
     from .adapter import knowledge_of
     from .loading import load
 
-    loaded, _ = load(model, revision=revision)
+    loaded, _ = load(model, revision=revision, load_in_4bit=load_in_4bit)
     known = knowledge_of(loaded).names
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # the report says the same
         found = export_group(
             loaded, int(group) if group.isdigit() and group not in known else group, folder, rank=rank
         )
-    typer.echo(_dump({**asdict(found), "folder": str(found.folder)}, indent=2) if as_json else str(found))
+    said = "\n".join(map(one_line, str(found).splitlines()))
+    typer.echo(_dump({**asdict(found), "folder": str(found.folder)}, indent=2) if as_json else said)
 
 
 @app.command()
@@ -229,6 +233,7 @@ def forget(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     revision: Revision = None,
+    load_in_4bit: FourBits = False,
 ) -> None:
     """Remove a task and everything that was learned from it.
 
@@ -244,9 +249,10 @@ def forget(
     saved.knowledge.index(task)
     target = output or saved.folder
     if not yes:
-        typer.confirm(f"Forget `{task}`, and write what remains to {target}?", abort=True, err=True)
-    remaining = forget_saved(saved, task, target)
-    typer.echo(f"Forgot `{task}`. {target} knows {', '.join(f'`{name}`' for name in remaining.names) or 'no task'}.")
+        typer.confirm(f"Forget `{one_line(task)}`, and write what remains to {target}?", abort=True, err=True)
+    remaining = forget_saved(saved, task, target, load_in_4bit=load_in_4bit)
+    names = ", ".join(f"`{one_line(name)}`" for name in remaining.names)
+    typer.echo(f"Forgot `{one_line(task)}`. {target} knows {names or 'no task'}.")
 
 
 @app.command()
@@ -265,16 +271,19 @@ def push(
 
     Nothing is overwritten that it does not continue. The token is that of `hf auth login` or HF_TOKEN.
     """
+    from .files import read_json
     from .hub import push_to_hub
-    from .hub.transfer import CARD
-    from .hub.usage import addressed
+    from .hub.card import addressed
+    from .hub.saved import CARD, CONFIG
 
-    written = folder / CARD
-    card = addressed(written.read_text(encoding="utf-8"), repo_id, base_model) if written.is_file() else None
+    card, config = folder / CARD, folder / CONFIG
+    text = None
+    if card.is_file() and config.is_file():
+        text = addressed(card.read_text(encoding="utf-8"), read_json(config), repo_id, base_model)
     commit = push_to_hub(
         folder,
         repo_id,
-        card=card,
+        card=text,
         base_model=base_model,
         private=private or None,
         revision=revision,
@@ -331,18 +340,15 @@ def estimate_memory(
     typer.echo(_dump(found.to_dict(), indent=2) if as_json else str(found))
 
 
-def _plain(text: str) -> str:
-    """One line; what a file of elsewhere names must not steer the terminal."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
 def _dump(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    # The control characters that JSON leaves as they are; a terminal does not.
+    return re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def main() -> None:
     """Runs the command line, and exits: 0 done, 1 an error that it names, 2 wrong usage, 130 interrupted."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.simplefilter("ignore", FutureWarning)  # for those who write code
-    warnings.formatwarning = lambda message, *where, **more: f"Warning: {message}\n"
+    warnings.formatwarning = lambda message, *where, **more: f"Warning: {one_line(str(message))}\n"
     app(prog_name="hf-lifelong")

@@ -15,10 +15,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-# Bytes of JSON that is read from elsewhere: a manifest of 1,000 tasks takes 0.6 MB, with all their scores 72 MB. How
-# deep it may nest, and how many lists and objects it may hold, and how many values (of 1,000 tasks 3.1 million), which
-# take far more memory and time than their two bytes in a file.
-LARGEST_JSON, DEEPEST_JSON, MOST_JSON, MOST_VALUES = 100_000_000, 64, 200_000, 5_000_000
+# Bytes of JSON that is read from elsewhere: a manifest of 1,000 tasks takes 0.6 MB, with all their scores 75 MB. How
+# deep it may nest, and how often what takes far more memory than its two bytes in a file: those scores are 3,000,000
+# values, and up to as many keys as tasks times groups.
+LARGEST_JSON, DEEPEST_JSON = 128_000_000, 64
+MOST_JSON = {"lists and objects": ("[{", 200_000), "keys": (":", 1_500_000), "values": (",", 5_000_000)}
 # Bytes of the header of a safetensors file: 1,000 tensors take 0.15 MB.
 LARGEST_HEADER = 2_000_000
 Header = dict[str, tuple[str, tuple[int, ...]]]  # name → dtype as safetensors spells it, shape
@@ -56,7 +57,8 @@ def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield fresh
         for file in fresh.rglob("*"):
-            _sync(file)
+            if not file.is_symlink():  # it may lead nowhere
+                _sync(file)
         old = target.parent / f".{target.name}.old"
         shutil.rmtree(old, ignore_errors=True)
         if target.exists():
@@ -103,16 +105,15 @@ def _check_depth(data: Any, left: int) -> None:
     if not left:
         raise ValueError(f"it nests deeper than {DEEPEST_JSON} levels")
     for inner in data.values() if isinstance(data, dict) else data:
-        if isinstance(inner, (dict, list)):  # in half the time of a union, for millions
+        if isinstance(inner, dict | list):
             _check_depth(inner, left - 1)
 
 
 def _parse_json(path: str | os.PathLike[str], content: bytes) -> Any:
     try:
-        if content.count(b"[") + content.count(b"{") > MOST_JSON:
-            raise ValueError(f"it holds more than {MOST_JSON:,} lists and objects")
-        if content.count(b",") > MOST_VALUES:
-            raise ValueError(f"it holds more than {MOST_VALUES:,} values")
+        for what, (marks, most) in MOST_JSON.items():
+            if sum(content.count(mark.encode()) for mark in marks) > most:
+                raise ValueError(f"it holds more than {most:,} {what}")
         data = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_refuse_twice)
         _check_depth([data], DEEPEST_JSON + 1)
     except (ValueError, RecursionError) as error:

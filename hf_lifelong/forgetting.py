@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import os
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 from .adapter import forget, knowledge_of
 from .adapter.heads import active_config
 from .files import atomic_folder
 from .hub import CardFacts, SavedAdapter, model_card
-from .hub.card import hub_id
-from .hub.saved import is_ours
-from .hub.transfer import CARD, TENSORS
+from .hub.saved import CARD, TENSORS, is_ours, task_sizes
+from .hub.transfer import public_base
 from .knowledge import KnowledgeBase
 from .loading import load
-from .training.cards import task_sizes
+
+# What training leaves of a task beside the adapter: commits, and checkpoints.
+LEFT = ("_stream", "checkpoint-*")
 
 
-def forget_saved(saved: SavedAdapter, task: str, target: str | os.PathLike[str]) -> KnowledgeBase:
+def forget_saved(
+    saved: SavedAdapter, task: str, target: str | os.PathLike[str], *, load_in_4bit: bool = False
+) -> KnowledgeBase:
     """Writes a saved adapter without one of its tasks, whole or not at all: adapter, tokenizer and a new card. There
     are no scores any more, because they were measured with the task present.
 
-    Where `target` is the adapter's own folder, its other files stay, but not what training left of the task:
-    checkpoints and commits.
+    Where `target` is the adapter's own folder, its other files and folders stay, but not what training left of the
+    task: checkpoints and commits.
 
     Args:
         saved ([`SavedAdapter`]): As `hub.pull` returns it.
         task (`str`): The task to forget.
         target (`str` or `os.PathLike`): The adapter's own folder, or one that does not exist or is empty.
+        load_in_4bit (`bool`): Whether the base is quantised to 4 bits as it is loaded.
 
     Returns:
         [`KnowledgeBase`]: What remains.
@@ -40,29 +45,30 @@ def forget_saved(saved: SavedAdapter, task: str, target: str | os.PathLike[str])
     own, folder = saved.folder.resolve(), Path(target).resolve()
     if folder != own and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ValueError(f"`target` is {str(target)!r}, which exists and is not an empty folder; give a new one.")
-    model, tokenizer = load(saved)
+    model, tokenizer = load(saved, load_in_4bit=load_in_4bit)
     forget(model, task)
     with atomic_folder(folder) as fresh:
         if folder == own:
-            shutil.copytree(own, fresh, symlinks=True, dirs_exist_ok=True, ignore=_of_the_task)
+            _copy_others(own, fresh)
         model.save_pretrained(str(fresh))
         tokenizer.save_pretrained(str(fresh))
-        config = active_config(model)
+        config, remaining, tensors = active_config(model), knowledge_of(model), fresh / TENSORS
         facts = CardFacts(
-            base_model=_public(config.base_model_name_or_path), adapter_size=_size(fresh), task_sizes=task_sizes(model)
+            base_model=public_base(config.base_model_name_or_path),
+            adapter_size=tensors.stat().st_size,
+            task_sizes=task_sizes(tensors, remaining),
         )
-        card = model_card(knowledge_of(model), config.to_dict(), facts)
-        (fresh / CARD).write_text(str(card), encoding="utf-8")
-    return knowledge_of(model)
+        (fresh / CARD).write_text(str(model_card(remaining, config.to_dict(), facts)), encoding="utf-8")
+    return remaining
 
 
-def _of_the_task(folder: str, names: list[str]) -> set[str]:
-    return {name for name in names if is_ours(name) or name.startswith(("_", ".", "checkpoint-"))}
+def _copy_others(own: Path, fresh: Path) -> None:
+    """Copies what is neither the adapter's nor left of training. Names count in the folder itself only: below it may
+    be anything, such as an exported adapter or `.git`."""
 
+    def left_out(folder: str, names: list[str]) -> set[str]:
+        if Path(folder) != own:
+            return set()
+        return {name for name in names if is_ours(name) or any(fnmatch(name, left) for left in LEFT)}
 
-def _public(base: str | None) -> str | None:
-    return None if base is None or Path(base).exists() else hub_id(base)
-
-
-def _size(folder: Path) -> int:
-    return (folder / TENSORS).stat().st_size
+    shutil.copytree(own, fresh, symlinks=True, dirs_exist_ok=True, ignore=left_out)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from .evaluation import AccuracyMatrix, to_text
 from .evaluation.report import format_score, summary_line
-from .files import read_header
 from .hub import SavedAdapter
 from .hub.markdown import clean, size
-from .hub.transfer import TENSORS
+from .hub.saved import TENSORS, task_sizes
 
 RETRIEVAL = ("retrieval", "uncertainty", "answer", "per_batch", "signature_rank", "signature_size")
 SHOWN_LABELS = 4
@@ -32,7 +30,7 @@ def describe(saved: SavedAdapter) -> dict[str, Any]:
     """
     knowledge, config = saved.knowledge, saved.config
     matrix = AccuracyMatrix.from_dict(knowledge.scores) if knowledge.scores else None
-    sizes = task_sizes(saved)
+    sizes = task_sizes(saved.folder / TENSORS, knowledge)
     return {
         "name": saved.repo_id or str(saved.folder),
         "commit": saved.commit,
@@ -42,29 +40,11 @@ def describe(saved: SavedAdapter) -> dict[str, Any]:
         "r": config["r"],
         "settings": {name: config.get(name) for name in RETRIEVAL},
         "groups": knowledge.groups,
-        "tasks": [
-            {**asdict(task), "labels": list(task.labels), "size": taken}
-            for task, taken in zip(knowledge.tasks, sizes, strict=True)
-        ],
+        "tasks": [{**asdict(task), "labels": list(task.labels), "size": sizes[task.name]} for task in knowledge.tasks],
         "scores": knowledge.scores,
         "summary": matrix.summary() if matrix is not None else {},
         "size": saved.sizes[TENSORS],
     }
-
-
-def task_sizes(saved: SavedAdapter) -> list[int]:
-    """Bytes that each task takes in the tensors' file: members, heads and signature."""
-    member = row = signature = 0
-    for name, (_, shape) in read_header(saved.folder / TENSORS).items():
-        part = name.rpartition(".")[2]
-        taken = 4 * math.prod(shape[1:])
-        if part.startswith("drift_bank_head"):
-            row += taken
-        elif part.startswith("drift_bank"):
-            member += taken
-        elif part.startswith("drift_signature"):
-            signature += taken
-    return [task.members * (member + task.width * row) + signature for task in saved.knowledge.tasks]
 
 
 def to_report(saved: SavedAdapter) -> str:
@@ -79,7 +59,8 @@ def to_report(saved: SavedAdapter) -> str:
     ]
     if not known["tasks"]:
         return "\n".join([*lines, "No task has been learned yet."])
-    lines[1] += f" ({base['model_type']}, {base['layers']} layers of {base['hidden_size']}, {base['dtype']})"
+    architecture = f"{clean(base['model_type'], 40)}, {base['layers']} layers of {base['hidden_size']}"
+    lines[1] += f" ({architecture}, {base['dtype']})"
     members = sum(task["members"] for task in known["tasks"])
     lines += [f"{len(known['tasks'])} tasks in {len(known['groups'])} groups, {members} members:", ""]
     lines += _table(known["tasks"])

@@ -199,7 +199,7 @@ def learn(
     if learning.adapter is not None:
         model, tokenizer = load(learning.adapter, revision=learning.revision, trainable=True, **options)
     else:
-        tokenizer = AutoTokenizer.from_pretrained(learning.model_name_or_path)
+        tokenizer = AutoTokenizer.from_pretrained(learning.model_name_or_path, trust_remote_code=False)
         base = load_base(str(learning.model_name_or_path), config.task_type, trainable=True, **options)
         model = get_peft_model(base, config)
     trainer = DriftTrainer(model, training, tasks=tasks, processing_class=tokenizer)

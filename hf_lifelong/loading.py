@@ -46,7 +46,8 @@ def load(
         dtype (`torch.dtype` or `str`, *optional*): Of the base. By default float32 on a CPU, and on a GPU the dtype
             that the adapter was trained with.
         device_map (*optional*): Where the base is put, as in transformers; by default the GPU, where there is one.
-        load_in_4bit (`bool`): Whether the base is quantised to 4 bits (NF4) as it is loaded.
+        load_in_4bit (`bool`): Whether the base is quantised to 4 bits (NF4) as it is loaded; a GPU multiplies in
+            bfloat16 then, if not in float16.
         trainable (`bool`): Whether the model can go on learning.
 
     Returns:
@@ -63,7 +64,7 @@ def load(
     config = _config(saved)
     options: dict[str, Any] = {"revision": config.revision, "token": token}
     tokenizer = _tokenizer(saved, options)
-    on_gpu = torch.cuda.is_available() if device_map is None else device_map not in ("cpu", {"": "cpu"})
+    on_gpu = _on_gpu(device_map)
     if dtype is None:
         dtype = saved.knowledge.base.get("dtype", "float32") if on_gpu else "float32"
     if device_map is None and on_gpu and not is_deepspeed_zero3_enabled():  # which places a base itself
@@ -93,12 +94,19 @@ def load_base(
     """
     kind = AutoModelForCausalLM if task_type == "CAUSAL_LM" else AutoModel
     if load_in_4bit:
-        bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+        # On a GPU products of float32 are slow, and what is stored in 4 bits does not need them.
+        is_slow = _on_gpu(options.get("device_map")) and dtype in (torch.float32, "float32")
+        compute = torch.bfloat16 if is_slow else dtype
+        bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)
         options = {**options, "quantization_config": bits}
     base = kind.from_pretrained(name, dtype=dtype, use_safetensors=True, trust_remote_code=False, **options)
     if load_in_4bit and trainable:  # checkpointing is for the training arguments to switch on
         return prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     return base
+
+
+def _on_gpu(device_map: Any) -> bool:
+    return torch.cuda.is_available() if device_map is None else device_map not in ("cpu", {"": "cpu"})
 
 
 def _config(saved: SavedAdapter) -> DriftAdapterConfig:

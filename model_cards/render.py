@@ -17,11 +17,11 @@ from pathlib import Path
 from hf_lifelong.evaluation import AccuracyMatrix, plot_matrix
 from hf_lifelong.files import read_json
 from hf_lifelong.hub import CardFacts, model_card
+from hf_lifelong.hub.saved import CARD, PICTURE
 from hf_lifelong.knowledge import KnowledgeBase
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "benchmarks" / "results"
-CARD, PICTURE = "README.md", "accuracy_matrix.png"
 
 
 def cards(results: Path) -> Iterator[tuple[str, str, AccuracyMatrix]]:

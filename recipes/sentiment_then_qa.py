@@ -13,6 +13,7 @@ those of `hf-lifelong learn` for a new adapter, and two more.
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import sys
 import time
@@ -135,9 +136,9 @@ def learn_plainly(trainer: DriftTrainer, learning: Any) -> list[list[float | Non
     return learn_in_turn(base, [trainer.prepared(task) for task in trainer.tasks], trainer.args, config)
 
 
-def show(folder: str, tasks: list[PreparedTask], count: int = 3) -> None:
-    """Loads the saved adapter and prints answers to test inputs, without naming a task."""
-    model, tokenizer = load(folder, dtype=torch.float32)
+def show(folder: str, tasks: list[PreparedTask], count: int = 3, **options: Any) -> None:
+    """Loads the saved adapter (`options` as in `load`) and prints answers to test inputs, without naming a task."""
+    model, tokenizer = load(folder, **options)
     answer = pipeline("lifelong", model=model, tokenizer=tokenizer)
     inputs = [asked(task, row) for task in tasks for row in islice(task.test.examples, count)]
     print(f"\nLoaded again from {folder}, asked without naming the task:")
@@ -169,12 +170,16 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     if "eval_answers_f1" in scores:
         print(f"answers: exact match {scores['eval_answers_exact_match']:.3f}, F1 {scores['eval_answers_f1']:.3f}")
     plot_matrix(matrix, folder / "accuracy_matrix.png", (rival, plain) if plain else None)
-    show(training.output_dir, [trainer.prepared(task) for task in trainer.tasks])
     seconds = round(time.time() - start)
-    print(f"\nThe adapter is in {training.output_dir}. {seconds} seconds.")
     record = {"name": "sentiment_then_qa", "seconds": seconds, "summary": scores, "matrix": matrix.to_dict()}
     kept = {"plain_lora": plain, "adapter": adapter_record(trainer)}
     write_json(folder / "recipe_scores.json", {**record, **kept})
+    tasks = [trainer.prepared(task) for task in trainer.tasks]
+    del trainer  # beside the models of training there may be no room for another
+    gc.collect()
+    torch.cuda.empty_cache()
+    show(training.output_dir, tasks, dtype=base_dtype(training), load_in_4bit=learning.load_in_4bit)
+    print(f"\nThe adapter is in {training.output_dir}. {seconds} seconds.")
     return scores
 
 

@@ -26,6 +26,7 @@ from hf_lifelong.adapter import forget
 from hf_lifelong.cli import app
 from hf_lifelong.hub import pull, push_to_hub
 from hf_lifelong.loading import load
+from hf_lifelong.training.checkpoints import stream_folder
 
 ADAPTER = ("adapter_model.safetensors", "adapter_config.json")
 TEXTS = ["A joy from start to end.", "Rain in the north."]
@@ -294,13 +295,17 @@ def test_inspect_names_the_commit_and_needs_no_base(on_hub, hub):  # noqa: F811
 def test_inspect_cuts_long_lists_and_keeps_names_on_one_line(own):
     config = json.loads((own / ADAPTER[1]).read_text())
     task = config["knowledge"]["tasks"][0]
-    name = "films\n\x1b[31m" + "x" * 200
+    name = "films\n\x1b[31m\x9b31m" + "x" * 200
     task |= {"name": name, "group": name}
     config["knowledge"]["scores"] = None
     (own / ADAPTER[1]).write_text(json.dumps(config))
     assert "\x1b" not in run("predict", own, *TEXTS) + fails("export", own, "\x1b[31m", own / "lora")
     said = run("inspect", own)
     assert "\x1b" not in said and "No scores" in said and max(map(len, said.splitlines())) < 300
+    said = run("inspect", own, "--json")
+    assert "\x9b" not in said and json.loads(said)["groups"] == [name, "news"]
+    said = run("export", own, "0", own / "lora") + run("forget", own, "news", "--yes")
+    assert "\x1b" not in said and "\x9b" not in said and "knows `films [31m 31mxx" in said
 
 
 def test_inspect_in_a_process_of_its_own_loads_no_model_library(learned):
@@ -345,14 +350,29 @@ def test_forget_leaves_what_the_library_would_leave_and_a_card_without_the_task(
     forget(model, "films")
     model.save_pretrained(str(tmp_path / "right"))
     (own / "notes.txt").write_text("mine")
-    (own / "_stream").mkdir(exist_ok=True)
+    (stream_folder(own) / "commit-1").mkdir(parents=True, exist_ok=True)
+    (own / "checkpoint-4").mkdir()
     assert run("forget", own, "films", "--yes") == f"Forgot `films`. {own} knows `news`.\n"
     assert files(own) == files(tmp_path / "right")
-    assert (own / "notes.txt").read_text() == "mine" and not (own / "_stream").exists()
+    assert (own / "notes.txt").read_text() == "mine" and not stream_folder(own).exists()
+    assert not (own / "checkpoint-4").exists()
     assert not list(own.glob("accuracy_matrix*")) and (own / "tokenizer.json").exists()
     card = (own / "README.md").read_text()
     assert "news" in card and "films" not in card
     assert run("predict", own, TEXTS[0]).startswith("news\t")
+
+
+def test_forget_leaves_everything_else_in_the_folder_as_it_was(own):
+    run("export", own, "news", own / "sub" / "lora")
+    for name in (".git/HEAD", ".git/README.md", "sub/_notes/a", "sub/checkpoint-1/tokenizer.json", ".env", "_mine/a"):
+        (own / name).parent.mkdir(parents=True, exist_ok=True)
+        (own / name).write_text(name)
+    (own / "link").symlink_to("nowhere")
+    kept = [path for path in own.rglob("*") if path.is_file() and (path.parent != own or path.name == ".env")]
+    kept = {path: path.read_bytes() for path in kept if stream_folder(own) not in path.parents}
+    run("forget", own, "films", "--yes")
+    assert {path: path.read_bytes() for path in kept} == kept and (own / "link").is_symlink()
+    assert own / "sub" / "lora" / ADAPTER[0] in kept and pull(own).knowledge.names == ["news"]
 
 
 def test_forgetting_twice_is_refused_and_forgetting_all_leaves_an_adapter_that_can_learn(own):
@@ -446,6 +466,10 @@ def test_a_language_model_learns_answers_and_is_exported(tiny_language_folder, y
         assert found["task"] == "films" and isinstance(found["answer"], str)
     run("predict", tmp_path / "out", "the film was", "--labels")
     assert "AutoModelForCausalLM" in run("export", tmp_path / "out", "films", tmp_path / "lora")
+    run("export", tmp_path / "out", "films", tmp_path / "small", "--load-in-4bit")
+    assert files(tmp_path / "small")[ADAPTER[0]] == files(tmp_path / "lora")[ADAPTER[0]]
+    run("forget", tmp_path / "out", "films", "--yes", "--output", tmp_path / "rest", "--load-in-4bit")
+    assert pull(tmp_path / "rest").knowledge.names == []
 
 
 # estimate-memory

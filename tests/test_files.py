@@ -6,6 +6,7 @@ import torch
 
 from hf_lifelong.files import (
     LARGEST_JSON,
+    MOST_JSON,
     DamagedFileError,
     atomic_folder,
     read_header,
@@ -134,6 +135,27 @@ def test_json_of_a_stated_size_and_depth_is_read(tmp_path):
     assert json.dumps(read_json(tmp_path / "x.json", len(content))).encode() == content
     with pytest.raises(DamagedFileError, match="it has 128 bytes, more than the 127 allowed"):
         read_json(tmp_path / "x.json", 127)
+
+
+@pytest.mark.parametrize(
+    ("value", "what"), [(b"1", "5,000,000 values"), (b'"":1', "1,500,000 keys")], ids=["list", "object"]
+)
+def test_json_of_too_many_values_is_refused(tmp_path, value, what):
+    (tmp_path / "x.json").write_bytes(b"[" + (value + b",") * 5_000_001 + b"1]")
+    with pytest.raises(DamagedFileError, match=f"it holds more than {what}"):
+        read_json(tmp_path / "x.json")
+
+
+def test_the_scores_of_a_thousand_tasks_may_be_read():
+    def sizes(count):
+        """Bytes and commas of the tables of a manifest, as PEFT writes it."""
+        rows = [[2 / 3] * (i + 1) + [None] * (count - i - 1) for i in range(count)]
+        config = {"knowledge": {"scores": dict.fromkeys(("oracle", "retrieval", "scores"), rows)}}
+        text = json.dumps(config, indent=2)
+        return len(text), text.count(",")
+
+    for found, most in zip(sizes(100), (LARGEST_JSON, MOST_JSON["values"][1]), strict=True):
+        assert 100 * found < 0.7 * most  # they grow with the square
 
 
 def test_a_header_says_what_is_in_a_file_without_reading_it(tmp_path):

@@ -9,6 +9,7 @@ from datasets import Dataset, DatasetDict
 
 from hf_lifelong import DriftAdapterConfig
 from hf_lifelong.learning import defaults, learn, parse
+from hf_lifelong.memory import estimate_memory
 from hf_lifelong.training.sources import TaskSource, sample
 
 TASK = {"name": "films", "kind": "text-classification", "dataset": "films.csv"}
@@ -182,3 +183,20 @@ def test_a_data_set_that_cannot_be_loaded_is_named(tmp_path):
     for path in (tmp_path / "broken.parquet", tmp_path / "nothing", "me/nothing:config"):
         with pytest.raises(ValueError, match=r"`dataset` of task `films` is .*, which cannot be loaded: "):
             load(path)
+
+
+@pytest.mark.parametrize("ask", ["learn", "estimate"])
+def test_code_that_comes_with_a_base_is_never_run(ask, tmp_path, monkeypatch):
+    base, canary = tmp_path / "base", tmp_path / "canary"
+    base.mkdir()
+    (base / "config.json").write_text(json.dumps({"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config"}}))
+    maps = {"auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]}}
+    (base / "tokenizer_config.json").write_text(json.dumps(maps))
+    (base / "evil.py").write_text(f"open({str(canary)!r}, 'w')")
+    monkeypatch.setattr("builtins.input", lambda *question: "y")  # transformers would ask
+    monkeypatch.setattr(TaskSource, "load", lambda *given: None)
+    tasks = json.dumps([TASK])
+    arguments = parse(["--model_name_or_path", str(base), "--tasks", tasks, "--output_dir", str(tmp_path / "out")])
+    with pytest.raises(ValueError, match="custom code"):
+        learn(*arguments) if ask == "learn" else estimate_memory(str(base))
+    assert not canary.exists()

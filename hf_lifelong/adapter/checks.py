@@ -24,13 +24,16 @@ from .sharding import gathered
 def describe_base(model: Any) -> dict[str, Any]:
     """What a manifest records of the base model, to notice another one at load."""
     config = model.config
-    weight = model.get_input_embeddings().weight
+    dtype = model.get_input_embeddings().weight.dtype
+    if getattr(model, "is_quantized", False) and config.dtype is not None:
+        # Preparing it for training casts what is not quantised to float32; it is loaded again in its own dtype.
+        dtype = config.dtype
     return {
         "model_type": config.model_type,
         "hidden_size": int(config.hidden_size),
         "layers": len(layers_of(model)[1]),
         "fingerprint": fingerprint(model),
-        "dtype": str(weight.dtype).removeprefix("torch."),
+        "dtype": str(dtype).removeprefix("torch."),
     }
 
 

@@ -5,6 +5,7 @@ Pure: the same manifest, configuration and facts give the same bytes, and nothin
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +19,8 @@ from ..evaluation import AccuracyMatrix
 from ..knowledge import KnowledgeBase, TaskData
 from .facts import CardFacts
 from .markdown import clean, distinct, public
-from .sections import card_text, last_scores, scored_tasks, stream_metrics
+from .saved import manifest_of
+from .sections import card_text, last_scores, naming_parts, scored_tasks, stream_metrics
 
 TAGS = ["hf_lifelong", "continual-learning", "lifelong-learning", "peft"]
 # Kinds of tasks are called as the Hub calls its own; a manifest of elsewhere may hold others.
@@ -46,6 +48,41 @@ def model_card(knowledge: KnowledgeBase, config: Mapping[str, Any], facts: CardF
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{card_text(knowledge, config, facts, matrix)}\n")
 
 
+def addressed(card: str, config: Mapping[str, Any], repo_id: str, base_model: str | None = None) -> str:
+    """A card as it reads in another repository: what was written of the old place is written of the new one. Other
+    text stays, also what somebody changed.
+
+    Args:
+        card (`str`): Text of the card, of its own folder or of a repository.
+        config (`Mapping[str, Any]`): What the adapter's `adapter_config.json` holds.
+        repo_id (`str`): The repository that it goes to.
+        base_model (`str`, *optional*): Id of the base model on the Hub; without it that which the card names.
+
+    Returns:
+        `str`: Text of the card.
+
+    Raises:
+        ValueError: when the metadata of the card or the manifest cannot be read.
+    """
+    found = ModelCard(card)
+    data: Any = found.data
+    line = re.search(r'^folder = "(.*?)".*$', found.text, flags=re.MULTILINE)
+    before = CardFacts(repo_id=hub_id(line[1]) if line else None, base_model=hub_id(data.base_model))
+    after = CardFacts(repo_id=hub_id(repo_id), base_model=hub_id(base_model) or before.base_model)
+    knowledge = manifest_of(config) or KnowledgeBase()
+    old, new = (naming_parts(knowledge, config, facts) for facts in (before, after))
+    for part, other in zip(old, new, strict=True):
+        found.text = found.text.replace(part, other, 1)
+    if line:  # where the code around it was changed
+        found.text = found.text.replace(line[0], f"folder = {json.dumps(repo_id)}")
+    if data.model_name == _model_name(before):
+        data.model_name = _model_name(after)
+    if after.base_model != before.base_model:
+        data.base_model = after.base_model
+        data.tags = [tag for tag in data.tags or [] if tag not in _base_tags(before)] + _base_tags(after)
+    return str(found)
+
+
 def hub_id(name: str | None) -> str | None:
     """A name if it can be an id on the Hub; a path cannot, and must not be shown."""
     try:
@@ -69,22 +106,28 @@ def metadata(
     kinds = {task.kind for task in knowledge.tasks}
     kind = "text-generation" if config.get("task_type") == "CAUSAL_LM" else kinds.pop() if len(kinds) == 1 else None
     known = [task.data.hub_id for task in knowledge.tasks]
-    base = facts.base_model
-    name = facts.repo_id.rpartition("/")[2] if facts.repo_id else "lifelong adapter"
     license, license_name = _license(facts.license)
     return ModelCardData(
         language=[code for code in facts.language if re.fullmatch("[a-z]{2,3}|multilingual", code)] or None,
         library_name="peft",
-        base_model=base,
-        tags=[*TAGS, *([f"base_model:adapter:{base}"] if base else [])],
+        base_model=facts.base_model,
+        tags=[*TAGS, *_base_tags(facts)],
         pipeline_tag=kind if kind in HUB_TASKS else None,
         datasets=list(dict.fromkeys(filter(None, known))) or None,
         metrics=list(dict.fromkeys(clean(metric, 60) for metric in matrix.metrics)) if matrix else None,
-        model_name=name if matrix else None,
+        model_name=_model_name(facts) if matrix else None,
         eval_results=_results(knowledge, matrix) if matrix else None,
         license=license,
         license_name=license_name,
     )
+
+
+def _model_name(facts: CardFacts) -> str:
+    return facts.repo_id.rpartition("/")[2] if facts.repo_id else "lifelong adapter"
+
+
+def _base_tags(facts: CardFacts) -> list[str]:
+    return [f"base_model:adapter:{facts.base_model}"] if facts.base_model else []
 
 
 def _license(given: str | None) -> tuple[str | None, str | None]:

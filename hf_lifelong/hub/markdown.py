@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any
 
+from ..texts import one_line
+
 # An underscore inside a word is no emphasis, and names are full of them.
 _STRUCTURE = re.compile(r"[&<>|\\`*\[\]~$#@]|(?<![^\W_])_|_(?![^\W_])|(?<=[a-z]):(?=//)")
 _FOLDERS = re.compile(r"(?<![\w./\\])(?:~?/(?!/)|[A-Za-z]:[\\/]|\\\\)(?:[^\s\"':/\\]*[/\\])*(?=[^\s\"'])")
@@ -22,7 +24,7 @@ _SECRETS = re.compile(rf"(--?[\w-]*{_SECRET}\s+|{_SECRET}=)\S+|\bhf_\w{{16,}}", 
 
 def clean(text: str, limit: int) -> str:
     """One line of printable characters; a text longer than `limit` loses its middle."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split()) or "(no name)"
+    line = one_line(text) or "(no name)"
     tail = limit // 3
     return line if len(line) <= limit else f"{line[: limit - tail - 1]}…{line[-tail:]}"
 

@@ -27,7 +27,8 @@ from .markdown import clean
 CONFIG = "adapter_config.json"
 TENSORS = "adapter_model.safetensors"
 CARD = "README.md"
-MATRIX = ("accuracy_matrix.json", "accuracy_matrix.png")
+PICTURE = "accuracy_matrix.png"
+MATRIX = ("accuracy_matrix.json", PICTURE)
 # Named, not excluded: a folder that was trained in also holds `training_args.bin`, checkpoints, logs and more.
 TOKENIZER = (
     "tokenizer.json",
@@ -51,6 +52,7 @@ LARGEST_CARD = 10_000_000
 WIDEST = 64
 # Characters of a message about a file: what it quotes may be long, and may hold anything.
 LONGEST_ERROR = 600
+LONGEST_NAME = 100  # characters of what a manifest calls its base
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
@@ -100,7 +102,7 @@ def _most(name: str) -> float:
         return math.inf  # as many as its header accounts for, which is checked beside the manifest
     if name in (CONFIG, MATRIX[0]):
         return LARGEST_JSON
-    return LARGEST_CARD if name in (CARD, MATRIX[1]) else LARGEST_TOKENIZER
+    return LARGEST_CARD if name in (CARD, PICTURE) else LARGEST_TOKENIZER
 
 
 def check_files(where: str | Path, sizes: Mapping[str, int], there: Mapping[str, Any]) -> None:
@@ -205,8 +207,12 @@ def _check_base(base: Mapping[str, Any]) -> None:
     """Refuses a manifest that says nothing useful of its base (`ManifestError`)."""
     for key in ("hidden_size", "layers"):
         _check_count(f"knowledge.base.{key}", base.get(key))
-    if not isinstance(base.get("model_type"), str):
-        raise ManifestError(f"`knowledge.base.model_type` must be a string, not {base.get('model_type')!r}")
+    for key in ("model_type", "fingerprint"):
+        found = base.get(key)
+        is_name = isinstance(found, str) and found.isprintable() and len(found) <= LONGEST_NAME
+        if not is_name and (key, found) != ("fingerprint", None):
+            what = f"a string of at most {LONGEST_NAME} printable characters"
+            raise ManifestError(f"`knowledge.base.{key}` must be {what}, not {found!r}")
     if base.get("dtype") not in DTYPES:
         raise ManifestError(f"`knowledge.base.dtype` must be one of {list(DTYPES)}, not {base.get('dtype')!r}")
 
@@ -264,6 +270,21 @@ def _check_shapes(
 
 def _misfit(where: str | Path, reason: str) -> DamagedFileError:
     return DamagedFileError(where, f"{clean(reason[:10_000], LONGEST_ERROR)}, to fit `{CONFIG}`")
+
+
+def task_sizes(tensors: Path, knowledge: KnowledgeBase) -> dict[str, int]:
+    """Task → bytes that its members, heads and signature take in an adapter's file, read off the file's header."""
+    member = row = signature = 0
+    for name, (_, shape) in read_header(tensors).items():
+        part = name.rpartition(".")[2]
+        taken = 4 * math.prod(shape[1:])
+        if part.startswith("drift_bank_head"):
+            row += taken
+        elif part.startswith("drift_bank"):
+            member += taken
+        elif part.startswith("drift_signature"):
+            signature += taken
+    return {task.name: task.members * (member + task.width * row) + signature for task in knowledge.tasks}
 
 
 def _check_tokenizer(path: Path) -> None:

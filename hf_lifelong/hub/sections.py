@@ -25,9 +25,9 @@ from .markdown import (
     table,
     value,
 )
+from .saved import PICTURE
 from .usage import CITATION, limits, quickstart
 
-PICTURE = "accuracy_matrix.png"
 MANY = 3  # tables of more tasks are folded
 MOST = 40  # of more tasks only the last row is shown
 
@@ -68,6 +68,11 @@ def card_text(
     }
     parts = [f"# {title(facts)}", summary(knowledge, config, facts)]
     return "\n\n".join([*parts, *(f"## {name}\n\n{text}" for name, text in sections.items() if text)])
+
+
+def naming_parts(knowledge: KnowledgeBase, config: Mapping[str, Any], facts: CardFacts) -> list[str]:
+    """The parts of a card that say where adapter and base lie."""
+    return [f"# {title(facts)}\n", summary(knowledge, config, facts), quickstart(knowledge, config, facts)]
 
 
 def title(facts: CardFacts) -> str:

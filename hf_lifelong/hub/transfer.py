@@ -28,7 +28,7 @@ from ..files import read_json, write_json
 from ..knowledge import KnowledgeBase
 from .continuing import check_continues, head_of, loaded_commit
 from .errors import PushConflictError, PushError, reason_of
-from .saved import CARD, CONFIG, MATRIX, TENSORS, TOKENIZER, manifest_of
+from .saved import CARD, CONFIG, MATRIX, PICTURE, TENSORS, TOKENIZER, manifest_of
 
 logger = logging.getLogger(__name__)
 
@@ -216,11 +216,19 @@ def base_name(saved: str | None, given: str | None) -> str:
     return name
 
 
+def public_base(saved: str | None) -> str | None:
+    """The name under which others find a base model; `None` where it is a place on this machine."""
+    try:
+        return base_name(saved, None)
+    except ValueError:
+        return None
+
+
 def write_matrix(matrix: AccuracyMatrix, folder: Path) -> None:
     """Writes the accuracy matrix beside an adapter, for people: as JSON and, with matplotlib, as a picture."""
     write_json(folder / MATRIX[0], matrix.to_dict())
     try:
-        plot_matrix(matrix, folder / MATRIX[1])
+        plot_matrix(matrix, folder / PICTURE)
     except ImportError as error:
         logger.warning(f"The picture of the accuracy matrix was not drawn. {error}")
 

@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from huggingface_hub import ModelCard
-
 from ..evaluation import AccuracyMatrix
 from ..knowledge import KnowledgeBase
 from .facts import CardFacts
@@ -68,22 +66,6 @@ def quickstart(knowledge: KnowledgeBase, config: Mapping[str, Any], facts: CardF
     folder = json.dumps(facts.repo_id) if facts.repo_id else OWN_FOLDER
     text = LOAD.format(loader=loader, names=", ".join(names), folder=folder, load=load)
     return (LOCAL_BASE if base_unknown else "") + fence(text + _questions(knowledge), "python")
-
-
-def addressed(card: str, repo_id: str, base_model: str | None) -> str:
-    """A card that speaks of its own folder, as it reads in a repository on the Hub.
-
-    Args:
-        card (`str`): Text of the card.
-        repo_id (`str`): The repository that it goes to.
-        base_model (`str`, *optional*): Id of the base model on the Hub, where the card does not know it.
-    """
-    found = ModelCard(card.replace(f"folder = {OWN_FOLDER}", f"folder = {json.dumps(repo_id)}"))
-    data: Any = found.data
-    if base_model is not None and data.base_model is None:
-        data.base_model = base_model
-        data.tags = [*(data.tags or []), f"base_model:adapter:{base_model}"]
-    return str(found)
 
 
 def _questions(knowledge: KnowledgeBase) -> str:

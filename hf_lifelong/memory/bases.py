@@ -94,7 +94,7 @@ def _configuration(model: Any) -> tuple[str, Any]:
             f"`model` must be a Hub id, a folder, a configuration or a model, not `{type(model).__name__}`."
         )
     try:
-        return str(model), AutoConfig.from_pretrained(model)
+        return str(model), AutoConfig.from_pretrained(model, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"`model` is {str(model)!r}, whose configuration cannot be read: {error}") from error
 

@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft.utils import SAFETENSORS_WEIGHTS_NAME
 
-from ..adapter import lifelong_of
-from ..adapter.bank import drift_modules
 from ..adapter.heads import active_config
 from ..hub import CardFacts, model_card
 from ..hub.markdown import public
+from ..hub.saved import CARD, PICTURE, TENSORS, task_sizes
+from ..hub.transfer import public_base
 
 if TYPE_CHECKING:
     from .trainer import DriftTrainer
 
-CARD = "README.md"
 SETTINGS = (
     *("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate"),
     *("warmup_steps", "seed", "bf16", "fp16", "cyclic_learning_rate", "first_cycle", "gradient_noise", "input_noise"),
@@ -56,15 +54,14 @@ def adapter_record(trainer: DriftTrainer, **given: Any) -> dict[str, Any]:
 def facts_of(trainer: DriftTrainer, folder: Path, **given: Any) -> CardFacts:
     """What is known of an adapter beside its manifest; no times, because a resumed run writes the same card."""
     base = trainer.args.hub_base_model or active_config(trainer.model).base_model_name_or_path
-    tensors = folder / SAFETENSORS_WEIGHTS_NAME
+    tensors = folder / TENSORS
     known = {
         "repo_id": getattr(trainer, "hub_model_id", None) or trainer.args.hub_model_id,
-        # A folder of this machine means nothing elsewhere.
-        "base_model": None if base is None or Path(base).exists() else base,
+        "base_model": public_base(base),
         "base_size": _bytes(p for n, p in trainer.model.named_parameters() if "drift_" not in n),
         "adapter_size": tensors.stat().st_size if tensors.exists() else None,
-        "task_sizes": task_sizes(trainer.model),
-        "picture": (folder / "accuracy_matrix.png").exists(),
+        "task_sizes": task_sizes(tensors, trainer.knowledge) if tensors.exists() else {},
+        "picture": (folder / PICTURE).exists(),
         **session_of(trainer),
     }
     return CardFacts(**{**known, **{name: value for name, value in given.items() if value is not None}})
@@ -82,19 +79,6 @@ def session_of(trainer: DriftTrainer) -> dict[str, Any]:
         "command": command(sys.argv),
         "hardware": hardware(),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
-    }
-
-
-def task_sizes(model: torch.nn.Module) -> dict[str, int]:
-    """Task → bytes that its members, heads and signature take in the adapter's file, in float32."""
-    root = lifelong_of(model)
-    adapter = root.active_adapters[0]
-    layers = [module for _, module in drift_modules(model) if module is not root]
-    member = sum(getattr(m, part)[adapter].numel() for m in layers for part in ("drift_A", "drift_B"))
-    signature = sum(tensor.shape[1:].numel() for tensor in vars(root.signature).values())
-    return {
-        task.name: 4 * (task.members * (member + task.width * (root.hidden_size + 1)) + signature)
-        for task in root.knowledge[adapter].tasks
     }
 
 

@@ -22,13 +22,14 @@ from ..adapter.sharding import make_whole
 from ..evaluation import AccuracyMatrix
 from ..hub import PushConflictError, push_to_hub
 from ..hub.continuing import loaded_commit
+from ..hub.saved import CARD
 from ..hub.transfer import base_name, write_matrix
 from ..knowledge import KnowledgeBase
 from ..renewal import renew
 from . import stream
 from .arguments import DriftTrainingArguments
 from .callbacks import SnapshotCallback
-from .cards import CARD, write_card
+from .cards import write_card
 from .checkpoints import task_folder
 from .drift import gradient_noise_hook, learning_rate_factor
 from .scoring import Scorer

@@ -224,6 +224,12 @@ HOSTILE = {
     "revision that is a path": (config(revision="../../../x"), "`revision` must be a branch, tag or commit"),
     "dtype of nothing": (base_facts(dtype="__import__"), "`knowledge.base.dtype` must be one of"),
     "model type that is a list": (base_facts(model_type=[]), "`knowledge.base.model_type` must be a string"),
+    "model type that moves the cursor": (
+        base_facts(model_type="bert\x1b[2J"),
+        "`knowledge.base.model_type` must be a string of at most 100 printable characters, not 'bert.x1b",
+    ),
+    "model type of 1 MB": (base_facts(model_type="x" * 1_000_000), "`knowledge.base.model_type` must be a string"),
+    "fingerprint of two lines": (base_facts(fingerprint="a\nb"), "`knowledge.base.fingerprint` must be a string"),
     # Code
     "auto_mapping": (
         config(auto_mapping={"base_model_class": "system", "parent_library": "os"}),
@@ -451,7 +457,7 @@ IN_FOLDERS = {
     "card is elsewhere": (as_link("README.md", "/etc/hostname"), "it is a link that leads out"),
     "tokenizer is a device": (as_link("tokenizer.json", "/dev/zero"), "it is a link that leads out"),
     "vocabulary leads nowhere": (as_link("vocab.txt", "nowhere"), "vocab.txt` cannot be used: it is no file"),
-    "huge configuration": (sparse(CONFIG, 101_000_000), "101,000,000 bytes, more than the 100,000,000 allowed"),
+    "huge configuration": (sparse(CONFIG, 129_000_000), "129,000,000 bytes, more than the 128,000,000 allowed"),
     "huge tokenizer": (sparse("tokenizer.json", 101_000_000), "101,000,000 bytes, more than the 100,000,000 allowed"),
     "tensors with a hole": (sparse(TENSORS, 10**12), f"{TENSORS}` cannot be used"),
 }

@@ -2,12 +2,16 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from hf_lifelong.evaluation import AccuracyMatrix
 from hf_lifelong.learning import parse
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "sentiment_then_qa.py"
@@ -58,6 +62,25 @@ def test_new_task_yaml_is_what_learn_takes(recipe):
     learning, adapter, _ = parse(["--config", str(RECIPE.parent / "configs" / "new_task.yaml")])
     assert learning.adapter == recipe.DEFAULTS["output_dir"] and not any(vars(adapter).values())
     assert [source.name for source in learning.sources] == ["topics"]
+
+
+@pytest.mark.parametrize("four_bits", [False, True])
+def test_the_record_is_there_before_the_adapter_is_loaded_again_as_it_was_trained(
+    recipe, four_bits, tmp_path, monkeypatch
+):
+    matrix = AccuracyMatrix()
+    matrix.add("sentiment", "accuracy", 0.5, {"sentiment": 0.9})
+    trainer = SimpleNamespace(is_world_process_zero=lambda: True, matrix=matrix, model=None, tasks=[])
+    monkeypatch.setattr(recipe, "learn", lambda *given: (trainer, {"eval_bwt": 0.0}))
+    monkeypatch.setattr(recipe, "active_config", lambda model: SimpleNamespace(task_type=None))
+    monkeypatch.setattr(recipe.hf_logging, "set_verbosity_error", lambda: None)  # for all tests after it
+    monkeypatch.setattr(recipe, "adapter_record", lambda trainer: {})
+    monkeypatch.setattr(recipe, "load", lambda folder, **options: pytest.fail(f"{folder} {sorted(options.items())}"))
+    argv = ["--output_dir", str(tmp_path), "--plain_lora", "False", "--load_in_4bit", str(four_bits)]
+    options = [("dtype", torch.float32), ("load_in_4bit", four_bits)]
+    with pytest.raises(pytest.fail.Exception, match=re.escape(f"{tmp_path} {options}")):
+        recipe.main(argv)
+    assert json.loads((tmp_path / "recipe_scores.json").read_text())["matrix"] == matrix.to_dict()
 
 
 @pytest.mark.parametrize("where", ["file", "line"])

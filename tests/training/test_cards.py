@@ -12,8 +12,9 @@ from transformers import AutoModel
 
 from hf_lifelong import Task
 from hf_lifelong.hub import CardFacts, model_card
+from hf_lifelong.hub.saved import TENSORS, task_sizes
 from hf_lifelong.knowledge import KnowledgeBase, TaskData
-from hf_lifelong.training.cards import adapter_record, command, task_sizes
+from hf_lifelong.training.cards import adapter_record, command
 from hf_lifelong.training.tasks import PreparedTask
 
 TEXTS = {"text": ["a film", "a day"] * 4, "label": ["good", "bad"] * 4}
@@ -101,9 +102,9 @@ def test_data_is_noted_as_it_was_loaded(prepare, tmp_path):
     assert source(trainer, hub) == TaskData("glue", "nyu-mll/glue", "sst2", 6, "x" * 200, "validation")
 
 
-def test_sizes_of_tasks_make_up_what_is_kept(train):
+def test_sizes_of_tasks_make_up_what_is_kept(train, tmp_path):
     trainer = train([sentiment(), answers()], members=3)
-    sizes = task_sizes(trainer.model)
+    sizes = task_sizes(tmp_path / "out" / TENSORS, trainer.knowledge)
     assert list(sizes) == ["sentiment", "answers"]
     tensors = sum(t.numel() * 4 for n, t in trainer.model.state_dict().items() if "bank" in n or "signature" in n)
     assert sum(sizes.values()) == tensors

@@ -1,6 +1,7 @@
 """Bases in 4 and 8 bits: train, save, load again, generate (on the CPU, as bitsandbytes has it)."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from peft import AutoPeftModelForCausalLM, PeftModel, get_peft_model, prepare_mo
 from training_helpers import losses, make_trainer
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from hf_lifelong import DriftAdapterConfig, Task, export, generate, knowledge_of
+from hf_lifelong import DriftAdapterConfig, Task, export, generate, knowledge_of, loading
+from hf_lifelong.adapter.checks import check_base, describe_base
 from hf_lifelong.adapter.layers import DriftLayer
 
 pytest.importorskip("bitsandbytes")
@@ -31,9 +33,9 @@ SHOWN = (
 MARKED = [pytest.param(bits, marks=[pytest.mark.feature(shown, f"{bits}-bit") for shown in SHOWN]) for bits in BITS]
 
 
-def quantised(folder, bits):
+def quantised(folder, bits, dtype=torch.float32):
     settings = BitsAndBytesConfig(**BITS[bits])
-    return AutoModelForCausalLM.from_pretrained(folder, quantization_config=settings, dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(folder, quantization_config=settings, dtype=dtype)
 
 
 def task(name, word):
@@ -86,6 +88,40 @@ def test_trains_saves_loads_and_generates(bits, checkpointing, tiny_language_fol
     with torch.no_grad():
         given = generate(model, batch, "oracle", "second", **options)
         assert torch.equal(lora.generate(**batch, **options)[:, batch["input_ids"].shape[1] :], given.tokens)
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_the_dtype_that_a_base_was_loaded_in_is_recorded(bits, tiny_language_folder):
+    folder = tiny_language_folder("llama", **SIZES)
+    base = prepare_model_for_kbit_training(quantised(folder, bits, torch.bfloat16), use_gradient_checkpointing=False)
+    assert base.get_input_embeddings().weight.dtype == torch.float32
+    model = get_peft_model(base, DriftAdapterConfig(task_type="CAUSAL_LM", r=2, members=1))
+    known = knowledge_of(model)
+    assert known.base["dtype"] == "bfloat16"
+    again = (quantised(folder, bits, torch.bfloat16), AutoModelForCausalLM.from_pretrained(folder, dtype="bfloat16"))
+    with warnings.catch_warnings(action="error"):
+        for other in (*again, base):
+            check_base(known, describe_base(other), known.trunk)
+    with pytest.warns(UserWarning, match="another dtype"):
+        check_base(known, describe_base(quantised(folder, bits)), known.trunk)
+
+
+@pytest.mark.parametrize(
+    ("on_gpu", "device_map", "dtype", "products"),
+    [
+        (True, None, "float32", torch.bfloat16),
+        (True, {"": 0}, torch.float32, torch.bfloat16),
+        (True, None, torch.float16, torch.float16),
+        (True, "cpu", "float32", torch.float32),
+        (False, None, torch.float32, torch.float32),
+    ],
+)
+def test_in_4_bits_a_gpu_multiplies_in_half_precision(on_gpu, device_map, dtype, products, monkeypatch):
+    given = {}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
+    monkeypatch.setattr(loading.AutoModel, "from_pretrained", lambda name, **options: given.update(options))
+    loading.load_base("x", None, dtype=dtype, load_in_4bit=True, device_map=device_map)
+    assert given["quantization_config"].bnb_4bit_compute_dtype == products and given["dtype"] == dtype
 
 
 def test_layers_that_bitsandbytes_cannot_answer_with_are_named(tiny_language_folder):
