@@ -71,7 +71,10 @@ def load(
         device_map = {"": torch.cuda.current_device()}
     settings = {"dtype": dtype, "load_in_4bit": load_in_4bit, "trainable": trainable, "device_map": device_map}
     base = _base(saved, options, **settings)
-    model = PeftModel.from_pretrained(base, str(saved.folder), config=config, is_trainable=trainable)
+    # Members that rest are left in the file; PEFT would put all of it on the GPU first.
+    rests = config.resident_groups is not None
+    resting: dict[str, Any] = {"torch_device": "cpu", "low_cpu_mem_usage": True} if rests else {}
+    model = PeftModel.from_pretrained(base, str(saved.folder), config=config, is_trainable=trainable, **resting)
     return model, tokenizer
 
 

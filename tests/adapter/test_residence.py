@@ -10,6 +10,7 @@ from hf_lifelong import DriftAdapterConfig, forget, generate, predict
 from hf_lifelong.adapter import lifelong_of
 from hf_lifelong.adapter.bank import drift_modules
 from hf_lifelong.adapter.layers import DriftLayer
+from hf_lifelong.loading import load
 
 GROUPS = len(TASKS)
 
@@ -105,6 +106,17 @@ def test_it_is_loaded_that_way(pair, batch, bert_folder, tmp_path, low_cpu_mem_u
     model = PeftModel.from_pretrained(base, tmp_path, config=config, low_cpu_mem_usage=low_cpu_mem_usage)
     answers_equal(predict(model, batch), predict(pair[0], batch))
     assert lifelong_of(model).residence.seats == 2
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+def test_load_leaves_resting_members_in_the_file(pair, batch, bert_folder, tmp_path, trainable, tokenizer):
+    pair[1].save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    model, _ = load(tmp_path, trainable=trainable)
+    answers_equal(predict(model, batch), predict(pair[0], batch))
+    learn_task(model, "later", "text-classification", ("a", "b"), seed=9)
+    learn_task(pair[0], "later", "text-classification", ("a", "b"), seed=9)
+    answers_equal(predict(model.eval(), batch), predict(pair[0].eval(), batch))
 
 
 def test_a_language_model_writes_the_same(make_language_model):
