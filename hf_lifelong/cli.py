@@ -150,11 +150,15 @@ def predict(
 
 def _lines(source: str) -> Iterator[tuple[int, str]]:
     """Lines that are not empty, with their numbers."""
-    with contextlib.nullcontext(sys.stdin) if source == "-" else open(source, encoding="utf-8") as file:
-        try:
+    try:
+        with contextlib.nullcontext(sys.stdin) if source == "-" else open(source, encoding="utf-8") as file:
             yield from ((number, line.rstrip("\r\n")) for number, line in enumerate(file, 1) if line.strip())
-        except UnicodeDecodeError as error:
-            raise ValueError(f"`{source}` is not UTF-8 text ({error.reason} at byte {error.start}).") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"`{source}` is not UTF-8 text ({error.reason} at byte {error.start}).") from error
+    except OSError as error:
+        raise ValueError(
+            f"`--input` {source} cannot be read ({error.strerror}); give a file with one input a line, or `-`."
+        ) from error
 
 
 def _input(line: str, number: int, source: str | None) -> Any:

@@ -128,8 +128,9 @@ def make_plan(choice: Choice, tables: Tables, rows: int, likelihood: Tensor | No
     else:
         pair_row = torch.arange(rows, device=tables.task.device)
         pair_group = preference.argmax(1) if preference is not None else group  # type: ignore[assignment]
-    with_members = _each_member if choice.each_member else _merged
-    return with_members(tables, rows, pair_row, pair_group, preference)
+    if choice.each_member:
+        return _each_member(tables, pair_row, pair_group, preference)
+    return _merged(tables, rows, pair_row, pair_group, preference)
 
 
 def _all_members(tables: Tables, rows: int) -> Plan:
@@ -141,7 +142,7 @@ def _all_members(tables: Tables, rows: int) -> Plan:
     return Plan(row.repeat(len(members)), members, None, pair.flatten(), pair_row, group, tables.task[group])
 
 
-def _each_member(tables: Tables, rows: int, pair_row: Tensor, pair_group: Tensor, preference: Tensor | None) -> Plan:
+def _each_member(tables: Tables, pair_row: Tensor, pair_group: Tensor, preference: Tensor | None) -> Plan:
     """The members of the chosen groups answer one by one."""
     members = tables.members[pair_group]
     pair = torch.arange(len(pair_row), device=pair_row.device)[:, None].expand_as(members)

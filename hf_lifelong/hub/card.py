@@ -12,14 +12,12 @@ from dataclasses import replace
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 
 from ..evaluation import AccuracyMatrix
 from ..knowledge import KnowledgeBase, TaskData
 from .facts import CardFacts
 from .markdown import clean, distinct, public
-from .saved import manifest_of
+from .saved import hub_id, manifest_of
 from .sections import card_text, last_scores, naming_parts, scored_tasks, stream_metrics
 
 TAGS = ["hf_lifelong", "continual-learning", "lifelong-learning", "peft"]
@@ -81,15 +79,6 @@ def addressed(card: str, config: Mapping[str, Any], repo_id: str, base_model: st
         data.base_model = after.base_model
         data.tags = [tag for tag in data.tags or [] if tag not in _base_tags(before)] + _base_tags(after)
     return str(found)
-
-
-def hub_id(name: str | None) -> str | None:
-    """A name if it can be an id on the Hub; a path cannot, and must not be shown."""
-    try:
-        validate_repo_id(name or "")
-    except HFValidationError:
-        return None
-    return name
 
 
 def checked(knowledge: KnowledgeBase, facts: CardFacts) -> tuple[KnowledgeBase, CardFacts]:

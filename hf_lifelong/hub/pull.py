@@ -10,16 +10,14 @@ from pathlib import Path
 from huggingface_hub import HfApi, ModelInfo, get_cached_repo_tree, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     CachedRepoTreeNotFoundError,
-    HFValidationError,
     OfflineModeIsEnabled,
     SafetensorsParsingError,
 )
 from huggingface_hub.errors import HTTPError as TransportError
-from huggingface_hub.utils import validate_repo_id
 
 from ..files import DamagedFileError, Header, read_json, write_json
 from .errors import PullError, reason_of
-from .saved import CONFIG, TENSORS, SavedAdapter, check_files, check_header, is_ours, read_config, read_saved
+from .saved import CONFIG, TENSORS, SavedAdapter, check_files, check_header, hub_id, is_ours, read_config, read_saved
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +46,8 @@ def pull(name: str | os.PathLike[str], *, revision: str | None = None, token: st
         if revision is not None:
             raise ValueError(f"`revision` is {revision!r}, but `{name}` is a folder, which has none. Leave it out.")
         return read_saved(Path(name))
-    try:
-        validate_repo_id(str(name) if isinstance(name, str) else "")
-    except HFValidationError:
-        raise ValueError(
-            f"`name` is {str(name)!r}: no folder here, and no name on the Hub such as `me/model`."
-        ) from None
+    if hub_id(name) is None:
+        raise ValueError(f"`name` is {str(name)!r}: no folder here, and no name on the Hub such as `me/model`.")
     folder = _fetch(str(name), revision or "main", token)
     return read_saved(folder, str(name), revision or "main")
 
@@ -82,7 +76,10 @@ ADVICE = {
     404: "Check the name and `revision`, and that your token may see a private repository.",
     429: "Too many requests were made; wait and try again.",
 }
-OTHERWISE = "It is not in the cache either, or not all of it; try again when the Hub can be reached."
+OTHERWISE = (
+    "It is not in the cache either, or not all of it, and no folder here; check the name, or try again when the Hub "
+    "can be reached."
+)
 
 
 def _download(api: HfApi, info: ModelInfo, revision: str) -> Path:

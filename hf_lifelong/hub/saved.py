@@ -188,14 +188,21 @@ def _check_count(where: str, value: Any) -> None:
         raise ManifestError(f"`{where}` must be a positive integer, not {value!r}")
 
 
-def _check_hub_name(base: str) -> None:
+def hub_id(name: Any) -> str | None:
+    """A name if it can be an id on the Hub; a path cannot, and must not be shown."""
     try:
-        validate_repo_id(base)
-    except HFValidationError as error:
+        validate_repo_id(name if isinstance(name, str) else "")
+    except HFValidationError:
+        return None
+    return name
+
+
+def _check_hub_name(base: str) -> None:
+    if hub_id(base) is None:
         raise ManifestError(
             f"`base_model_name_or_path` is {base!r}; an adapter of the Hub must name its base by a name on the Hub, "
             "not by a place on this machine"
-        ) from error
+        )
     if os.path.exists(base):
         raise ManifestError(
             f"`base_model_name_or_path` is {base!r}, which is also a folder here, and would be loaded instead of the "

@@ -19,16 +19,15 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo
-from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.errors import HTTPError as TransportError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.errors import OfflineModeIsEnabled
 
 from ..evaluation import AccuracyMatrix, plot_matrix
 from ..files import read_json, write_json
 from ..knowledge import KnowledgeBase
 from .continuing import check_continues, head_of, loaded_commit
 from .errors import PushConflictError, PushError, reason_of
-from .saved import CARD, CONFIG, MATRIX, PICTURE, TENSORS, TOKENIZER, manifest_of
+from .saved import CARD, CONFIG, MATRIX, PICTURE, TENSORS, TOKENIZER, hub_id, manifest_of
 
 logger = logging.getLogger(__name__)
 
@@ -148,10 +147,8 @@ def _check_private(info: ModelInfo, private: bool | None) -> None:
 
 def _check_repo_id(argument: str, name: Any) -> None:
     """Refuses what is no name of a repository (`ValueError`)."""
-    try:
-        validate_repo_id(name if isinstance(name, str) else "")
-    except HFValidationError as error:
-        raise ValueError(f"`{argument}` is {name!r}; it must be a name on the Hub, such as `me/model`.") from error
+    if hub_id(name) is None:
+        raise ValueError(f"`{argument}` is {name!r}; it must be a name on the Hub, such as `me/model`.")
 
 
 def _write(model: Any, folder: Path, card: str | None, tokenizer: Any, base_model: str | None) -> KnowledgeBase:
@@ -210,7 +207,8 @@ def base_name(saved: str | None, given: str | None) -> str:
     if not name or os.path.exists(name) or "\\" in name:
         raise ValueError(
             f"The base of the adapter (argument `{argument}`) is {name!r}, a place on this machine, which nobody else "
-            'could load. Give `base_model="<its name on the Hub>"` (of a trainer: `hub_base_model` in its arguments).'
+            'could load. Give `base_model="<its name on the Hub>"` (of a trainer: `hub_base_model` in its arguments; '
+            "on the command line `--base-model`)."
         )
     _check_repo_id("base_model", name)
     return name

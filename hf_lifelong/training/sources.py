@@ -120,8 +120,10 @@ class TaskSource:
             name, _, config = (self.dataset, "", "") if path.exists() else self.dataset.partition(":")
             return load_dataset(name, config or None)
         except (OSError, ValueError, DatasetsError) as error:
+            reason = str(error).rstrip(".")
             raise ValueError(
-                f"`dataset` of task `{self.name}` is {self.dataset!r}, which cannot be loaded: {error}"
+                f"`dataset` of task `{self.name}` is {self.dataset!r}, which cannot be loaded: {reason}. "
+                f"Give an id on the Hub (`id:config`), a folder, or a file with rows ({', '.join(FORMATS)})."
             ) from error
 
     def _split(self, data: DatasetDict, argument: str, name: str | None) -> Any:

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from adapter_helpers import LANGUAGE_TASKS, TASKS, TEXTS, learn_language_task, learn_task
+from adapter_helpers import LANGUAGE_TASKS, TASKS, learn_language_task
+from learned import TEXTS, learn_task
 from peft import get_peft_model
 from transformers import AutoModel, AutoModelForCausalLM
 

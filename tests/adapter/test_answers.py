@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from adapter_helpers import TASKS, answers_equal, learn_task, tensors_of
+from adapter_helpers import TASKS, answers_equal, tensors_of
+from learned import learn_task
 from peft import get_peft_model
 from torch.nn.functional import linear, softmax
 from transformers import AutoModel

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from adapter_helpers import TASKS, learn_task
+from adapter_helpers import TASKS
+from learned import learn_task
 
 from hf_lifelong import score_labels
 

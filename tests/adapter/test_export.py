@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapter_helpers import TASKS, answers_equal, learn_task, same_tensors, tensors_of
+from adapter_helpers import TASKS, answers_equal, same_tensors, tensors_of
+from learned import learn_task
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer

@@ -9,7 +9,8 @@ from contextlib import redirect_stdout
 
 import pytest
 import torch
-from adapter_helpers import LANGUAGE_TASKS, TEXTS, same_tensors, tensors_of
+from adapter_helpers import LANGUAGE_TASKS, same_tensors, tensors_of
+from learned import TEXTS
 from peft import AutoPeftModelForCausalLM, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GenerationConfig, TextStreamer
 

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from adapter_helpers import TASKS, answers_equal, learn_task, same_tensors, tensors_of
+from adapter_helpers import TASKS, answers_equal, same_tensors, tensors_of
+from learned import learn_task
 
 from hf_lifelong import forget, knowledge_of, predict
 from hf_lifelong.adapter import lifelong_of, trunk_features

@@ -6,7 +6,8 @@ import pickle
 
 import pytest
 import torch
-from adapter_helpers import TASKS, answers_equal, learn_task, same_tensors, tensors_of
+from adapter_helpers import TASKS, answers_equal, same_tensors, tensors_of
+from learned import learn_task
 from peft import AutoPeftModelForFeatureExtraction, PeftConfig, PeftModel, get_peft_model
 from transformers import AlbertConfig, AlbertModel, AutoModel, AutoModelForSequenceClassification
 

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from adapter_helpers import TASKS, answers_equal, learn_task
+from adapter_helpers import TASKS, answers_equal
+from learned import learn_task
 from peft import PeftModel
 from transformers import AutoModel
 

@@ -5,37 +5,23 @@ from dataclasses import replace
 import pytest
 import torch
 from hub_server import hub  # noqa: F401
+from learned import TEXTS, learn_task
 from peft import get_peft_model
 from transformers import AutoModel
 
 from hf_lifelong import AccuracyMatrix, DriftAdapterConfig, knowledge_of, predict
-from hf_lifelong.adapter import lifelong_of
-from hf_lifelong.adapter.bank import add_task, close_task, drift_modules, open_task, set_knowledge, take_snapshot
-from hf_lifelong.knowledge import LearnedTask, fit_signature
+from hf_lifelong.adapter.bank import set_knowledge
+from hf_lifelong.adapter.heads import active_config
 
 REPO = "me/learner"
-TEXTS = ["a film", "one longer text about the weather in the north", "who?", "it was good and then it was bad again"]
 
 
 def learn(model, name, labels=("bad", "good"), seed=0, started_from=None):
     """A task with random members and signature, and a row in the accuracy matrix."""
-    root = lifelong_of(model)
-    config = root.config["default"]
-    kind = "text-generation" if config.task_type == "CAUSAL_LM" else "text-classification"
-    width = 0 if config.task_type == "CAUSAL_LM" else len(labels)
-    open_task(model, kind, labels, width)
-    generator = torch.Generator().manual_seed(seed)
-    snapshots = []
-    for _ in range(2):
-        for _, module in drift_modules(model):
-            for parameter in module.parameters():
-                if parameter.requires_grad:
-                    parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
-        snapshots.append(take_snapshot(model))
-    features = torch.randn(12, root.features, generator=generator) + torch.randn(root.features, generator=generator)
-    task = LearnedTask(name, kind, labels, width, 2, name, 12, score=0.5 + seed / 100, started_from=started_from)
-    add_task(model, task, snapshots, fit_signature(features, config.signature_rank))
-    close_task(model)
+    generates = active_config(model).task_type == "CAUSAL_LM"
+    kind = "text-generation" if generates else "text-classification"
+    noted = {"score": 0.5 + seed / 100, "started_from": started_from}
+    learn_task(model, name, kind, labels, seed, width=0 if generates else None, **noted)
     knowledge = knowledge_of(model)
     matrix = AccuracyMatrix.from_dict(knowledge.scores) if knowledge.scores else AccuracyMatrix()
     matrix.add(name, "accuracy", 0.5, dict.fromkeys(knowledge.names, 0.9 - seed / 100))

@@ -131,7 +131,7 @@ def test_nothing_of_the_machine_is_told(two_tasks, two_facts, encoder_config):
     facts = replace(
         two_facts,
         command=(
-            f"python {HOME}/work/train.py --output_dir={HOME}/out --data ~/data/x.csv \\\n"
+            f"python {HOME}/code/train.py --output_dir={HOME}/out --data ~/data/x.csv \\\n"
             "  --hub_token hf_abcdefghijklmnopqrstuvwx --key=secret C:\\ada\\y.csv"
         ),
         training={"report_to": ["none"], "logging_dir": f"{HOME}/logs", "warmup_ratio": float("nan"), "x": None},

@@ -39,47 +39,24 @@ class Canary:
 # How an adapter is made hostile: each takes the files of a sound one, as bytes by name, and changes them.
 
 
-def config(**changes):
-    def change(files, _):
-        files[CONFIG] = json.dumps({**json.loads(files[CONFIG]), **changes}).encode()
+def inside(*path):
+    """What changes fields of one object in the configuration."""
 
-    return change
+    def with_fields(**changes):
+        def change(files, _):
+            held = found = json.loads(files[CONFIG])
+            for key in path:
+                found = found[key]
+            found.update(changes)
+            files[CONFIG] = json.dumps(held).encode()
 
+        return change
 
-def manifest(**changes):
-    def change(files, _):
-        held = json.loads(files[CONFIG])
-        held["knowledge"] |= changes
-        files[CONFIG] = json.dumps(held).encode()
-
-    return change
-
-
-def task(**changes):
-    def change(files, _):
-        held = json.loads(files[CONFIG])
-        held["knowledge"]["tasks"][0] |= changes
-        files[CONFIG] = json.dumps(held).encode()
-
-    return change
+    return with_fields
 
 
-def base_facts(**changes):
-    def change(files, _):
-        held = json.loads(files[CONFIG])
-        held["knowledge"]["base"] |= changes
-        files[CONFIG] = json.dumps(held).encode()
-
-    return change
-
-
-def scores(**changes):
-    def change(files, _):
-        held = json.loads(files[CONFIG])
-        held["knowledge"]["scores"] |= changes
-        files[CONFIG] = json.dumps(held).encode()
-
-    return change
+config, manifest, task = inside(), inside("knowledge"), inside("knowledge", "tasks", 0)
+base_facts, scores = inside("knowledge", "base"), inside("knowledge", "scores")
 
 
 def text(old, new):
