@@ -1,0 +1,84 @@
+"""Without protection, with a few old examples, with all of them, and one adapter per task with the task given."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from datasets import Dataset
+
+from hf_lifelong.evaluation import AccuracyMatrix
+from hf_lifelong.training.stream import majority
+from hf_lifelong.training.tasks import PreparedTask
+
+from .shared import Result, Setting, SharedLearner, learn_in_turn, trainable_bytes
+
+
+def sequential(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
+    """One LoRA, trained on task after task."""
+    learner = SharedLearner(tasks, setting)
+    return learn_in_turn(learner, lambda i: learner.train(learner.rows(i), seen=range(i + 1)))
+
+
+def replay(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
+    """One LoRA; a share of every old task's examples (`chosen["share"]`) is kept and trained on with each new task."""
+    learner = SharedLearner(tasks, setting)
+    kept: list[Dataset] = []
+
+    def learn(i: int) -> None:
+        rows = learner.rows(i)
+        learner.train(rows, *kept, seen=range(i + 1))
+        kept.append(sample(rows, setting.chosen["share"], setting.seed + i))
+
+    return learn_in_turn(learner, learn, stored=lambda i: sum(map(token_bytes, kept[i]["input_ids"])))
+
+
+def joint(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
+    """One LoRA, trained on all tasks at once: no stream, but what one adapter can hold."""
+    learner = SharedLearner(tasks, setting)
+    numbers = range(len(tasks))
+    start = time.perf_counter()
+    learner.train(*(learner.rows(i) for i in numbers), seen=numbers)
+    seconds = time.perf_counter() - start
+    final = [learner.score(j, numbers) for j in numbers]
+    given = float(np.mean([learner.score(j, [j]) for j in numbers]))
+    stores = [trainable_bytes(learner.model), *[0] * (len(tasks) - 1)]
+    return Result(last_row_only(tasks, final), stores, seconds, beside={"accuracy_task_given": given})
+
+
+def separate(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
+    """One LoRA per task, the task given at test time: what a stream without any forgetting or sharing would give."""
+    seconds, final, stores = 0.0, [], []
+    for task in tasks:
+        learner = SharedLearner([task], setting)
+        start = time.perf_counter()
+        learner.train(learner.rows(0), seen=[0])
+        seconds += time.perf_counter() - start
+        final.append(learner.score(0, [0]))
+        stores.append(trainable_bytes(learner.model))
+    matrix = AccuracyMatrix()
+    for i, task in enumerate(tasks):
+        scores = {tasks[j].name: final[j] for j in range(i + 1)}
+        matrix.add(task.name, task.objective.metric, majority(task), scores)
+    return Result(matrix, stores, seconds)
+
+
+def last_row_only(tasks: Sequence[PreparedTask], final: Sequence[float]) -> AccuracyMatrix:
+    """The matrix of a method that has no stages: scores after the last task only."""
+    matrix = AccuracyMatrix()
+    for task in tasks[:-1]:
+        matrix.add(task.name, task.objective.metric, majority(task), {})
+    names = [task.name for task in tasks]
+    matrix.add(names[-1], tasks[-1].objective.metric, majority(tasks[-1]), dict(zip(names, final, strict=True)))
+    return matrix
+
+
+def sample(rows: Dataset, share: float, seed: int) -> Dataset:
+    """A random share of rows, at least one."""
+    return rows.shuffle(seed=seed).select(range(max(1, round(len(rows) * share))))
+
+
+def token_bytes(ids: Sequence[int]) -> int:
+    """What a tokenised text takes: four bytes a token."""
+    return 4 * len(ids)

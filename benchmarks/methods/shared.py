@@ -1,0 +1,302 @@
+"""What the rivals have in common: one backbone with one adapter, one head over all label names, one over spans.
+
+Every rival is told whether a label or a span is asked for, and nothing else about the task of an input: a label is the
+likeliest one among those of all tasks learned so far. Tasks with equal label names share their outputs.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, concatenate_datasets
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments, set_seed
+
+from hf_lifelong import DriftAdapterConfig, Task
+from hf_lifelong.adapter.decoding import stack_padded
+from hf_lifelong.adapter.hooks import masked_mean
+from hf_lifelong.evaluation import AccuracyMatrix
+from hf_lifelong.objectives import head_objective
+from hf_lifelong.objectives.base import MODEL_INPUTS
+from hf_lifelong.training.stream import majority
+from hf_lifelong.training.tasks import PreparedTask, Split
+
+NO_TARGET = -100
+LORA = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.1, "target_modules": ["query", "value"]}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every method of a cell is given alike, and the hyperparameters chosen for it.
+
+    Args:
+        model (`str`): Name or folder of the backbone.
+        seed (`int`): Seed.
+        budget (`dict`): `epochs`, `batch_size`, `max_length`, `stride`.
+        chosen (`dict`): The method's own hyperparameters, `learning_rate` among them.
+    """
+
+    model: str
+    seed: int
+    budget: dict[str, Any]
+    chosen: dict[str, Any]
+
+
+@dataclass
+class Result:
+    """What a method gives on a stream.
+
+    Args:
+        matrix (`AccuracyMatrix`): Its scores, without task id unless the method needs one.
+        bytes_per_task (`list[int]`): What it stores of each task, beside the backbone.
+        seconds (`float`): Of training, without the scoring.
+        forwards (`float`): Cost of one answer, in forward passes of the backbone.
+        beside (`dict`): Further figures.
+    """
+
+    matrix: AccuracyMatrix
+    bytes_per_task: list[int]
+    seconds: float
+    forwards: float = 1.0
+    beside: dict[str, Any] = field(default_factory=dict)
+
+
+def prepare(tasks: Sequence[dict[str, Any]], setting: Setting) -> list[PreparedTask]:
+    """The tasks as every method reads them: labels found, texts tokenised."""
+    tokenizer = AutoTokenizer.from_pretrained(setting.model)
+    config = DriftAdapterConfig(max_length=setting.budget["max_length"], stride=setting.budget["stride"])
+    return [PreparedTask(Task(**task), tokenizer, config, 0.1) for task in tasks]
+
+
+def training_arguments(setting: Setting) -> dict[str, Any]:
+    """Trainer's arguments, the same for every method."""
+    return {
+        "seed": setting.seed,
+        "num_train_epochs": setting.budget["epochs"],
+        "per_device_train_batch_size": setting.budget["batch_size"],
+        "learning_rate": setting.chosen["learning_rate"],
+        "warmup_steps": 0.1,
+        "bf16": True,
+        "use_cpu": not torch.cuda.is_available(),
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+
+
+class SharedModel(nn.Module):
+    """A backbone with an adapter, a head over all label names of a stream, and a head over spans.
+
+    Args:
+        backbone (`nn.Module`): Gives `last_hidden_state`.
+        tasks (`list[PreparedTask]`): The stream.
+
+    Attributes:
+        names (`list[str]`): All label names, in the order of the stream.
+        own (`Tensor`): `[tasks, names]` bool, the labels of each task.
+        allowed (`Tensor`): `[tasks, names]` bool, the labels that a training row of each task competes among.
+        penalty (`Callable`): Added to the loss in training: of the batch and the two logits.
+    """
+
+    def __init__(self, backbone: nn.Module, tasks: Sequence[PreparedTask]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.names = list(dict.fromkeys(name for task in tasks for name in task.labels))
+        own = torch.tensor([[name in task.labels for name in self.names] for task in tasks], dtype=torch.bool)
+        self.register_buffer("own", own.view(len(tasks), len(self.names)))
+        self.register_buffer("allowed", self.own.clone())
+        hidden = backbone.config.hidden_size
+        self.label_head = nn.Linear(hidden, max(len(self.names), 1))
+        self.span_head = nn.Linear(hidden, 2)
+        self.dropout = nn.Dropout(0.1)
+        self.penalty: Callable[[dict[str, Tensor], Tensor, Tensor], Tensor] | None = None
+
+    def logits(self, attention_mask: Tensor, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the labels `[N, names]` and of the spans `[N, T, 2]`, float32."""
+        hidden = self.backbone(attention_mask=attention_mask, **inputs).last_hidden_state
+        pooled = self.dropout(masked_mean(hidden, attention_mask))
+        return self.label_head(pooled).float(), self.span_head(self.dropout(hidden)).float()
+
+    def forward(self, **batch: Tensor) -> dict[str, Tensor]:
+        inputs = {name: batch[name] for name in MODEL_INPUTS if name in batch}
+        labels, spans = self.logits(**inputs)
+        loss = self.loss(labels, spans, batch)
+        if self.penalty is not None and self.training:
+            loss = loss + self.penalty(inputs, labels, spans)
+        return {"loss": loss}
+
+    def loss(self, labels: Tensor, spans: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        """Mean cross-entropy of the rows: over the allowed labels, or over the tokens as start and end."""
+        rows = labels.masked_fill(~self.allowed[batch["task"]], float("-inf"))
+        has_label = batch["labels"] != NO_TARGET
+        total = nn.functional.cross_entropy(rows[has_label], batch["labels"][has_label], reduction="sum")
+        outside = batch["attention_mask"].unsqueeze(-1) == 0
+        ends = spans.masked_fill(outside, float("-inf"))[~has_label]
+        for i, name in enumerate(("start_positions", "end_positions")):
+            target = batch[name][~has_label]
+            total = total + 0.5 * nn.functional.cross_entropy(ends[..., i], target, reduction="sum")
+        return total / len(labels)
+
+
+def rows_of(task: PreparedTask, number: int, names: Sequence[str], part: Dataset | None = None) -> Dataset:
+    """Training rows of a task in the form that tasks of all kinds share; `number` is its place in the stream.
+
+    Args:
+        part (`Dataset`, *optional*): Encoded rows of the task; its training part by default.
+    """
+    data = task.train if part is None else part
+    columns = {name: list(data[name]) for name in MODEL_INPUTS if name in data.column_names}
+    count = len(data)
+    if task.kind == "question-answering":
+        targets = {"labels": [NO_TARGET] * count, **{n: list(data[n]) for n in ("start_positions", "end_positions")}}
+    else:
+        place = [names.index(name) for name in task.labels]
+        nothing = [NO_TARGET] * count
+        targets = {
+            "labels": [place[label] for label in data["labels"]],
+            "start_positions": nothing,
+            "end_positions": nothing,
+        }
+    return Dataset.from_dict({**columns, **targets, "task": [number] * count})
+
+
+def lora_backbone(name: str) -> nn.Module:
+    """The backbone with one stock LoRA."""
+    base = AutoModel.from_pretrained(name, dtype=torch.float32)
+    return get_peft_model(base, LoraConfig(**LORA))
+
+
+class SharedLearner:
+    """Trains and scores a `SharedModel`.
+
+    Args:
+        tasks (`list[PreparedTask]`): The stream.
+        setting (`Setting`): What the method was given.
+        backbone (`Callable`, *optional*): Makes the backbone from its name; with one LoRA by default.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[PreparedTask],
+        setting: Setting,
+        backbone: Callable[[str], nn.Module] = lora_backbone,
+    ) -> None:
+        set_seed(setting.seed)
+        self.tasks, self.setting = tasks, setting
+        self.model = SharedModel(backbone(setting.model), tasks)
+        self.tokenizer = tasks[0].tokenizer
+
+    def rows(self, number: int, part: Dataset | None = None) -> Dataset:
+        return rows_of(self.tasks[number], number, self.model.names, part)
+
+    def train(self, *parts: Dataset, seen: Sequence[int], trainer: type[Trainer] = Trainer) -> None:
+        """Trains on rows.
+
+        Args:
+            parts (`Dataset`): Made by `rows`.
+            seen (`list[int]`): Tasks learned by then. A row competes among all of their labels, or with
+                `chosen["labels"] == "own"` among those of its own task.
+        """
+        own = self.model.own
+        every = own[list(seen)].any(0).expand_as(own)
+        self.model.allowed.copy_(own if self.setting.chosen.get("labels") == "own" else every | own)
+        with tempfile.TemporaryDirectory() as out:
+            args = TrainingArguments(out, remove_unused_columns=False, **training_arguments(self.setting))
+            run = trainer(
+                self.model,
+                args,
+                train_dataset=concatenate_datasets(list(parts)),
+                data_collator=DataCollatorWithPadding(self.tokenizer),
+                processing_class=self.tokenizer,
+            )
+            run.model_accepts_loss_kwargs = False
+            run.train()
+
+    def score(self, number: int, seen: Sequence[int], split: Split | None = None) -> float:
+        """The task's metric.
+
+        Args:
+            number (`int`): Place of the task in the stream.
+            seen (`list[int]`): Tasks among whose labels the answer is chosen: `[number]` where the task is given.
+            split (`Split`, *optional*): What is scored; the test part by default.
+        """
+        task = self.tasks[number]
+        split = split or task.test
+        objective = head_objective(task.kind)
+        labels, spans, masks = answers_of(self.model, self.tokenizer, split.features)
+        references = objective.references(split.examples, task.columns, task.labels)
+        if task.kind == "question-answering":
+            found = [
+                objective.distributions(s[None], m[None])[0][0].numpy() for s, m in zip(spans, masks, strict=True)
+            ]
+            answers = objective.decode(stack_padded(found), split.features, split.examples, task.columns, task.labels)
+            given = [answer["answer"] for answer in answers]
+        else:
+            allowed = self.model.own[list(seen)].any(0).cpu()
+            best = labels.masked_fill(~allowed, float("-inf")).argmax(1).tolist()
+            given = [self.model.names[i] for i in best]
+        return objective.score(given, references)[objective.metric]
+
+
+@torch.no_grad()
+def answers_of(
+    model: SharedModel, tokenizer: Any, features: Dataset, batch_size: int = 64
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Logits of encoded rows, in their order: labels `[rows, names]`; per row spans `[T, 2]` and mask `[T]`."""
+    model.eval()
+    parts = [out for _, out in batches(tokenizer, features, batch_size, lambda b: (*model.logits(**b), b))]
+    order = [i for index, _ in batches(tokenizer, features, batch_size, lambda b: None) for i in index]
+    back = np.argsort(order)
+    labels = torch.cat([label.cpu() for label, _, _ in parts])[torch.from_numpy(back)]
+    spans = [row.cpu() for _, span, _ in parts for row in span]
+    masks = [row.cpu() for _, _, batch in parts for row in batch["attention_mask"]]
+    return labels, [spans[i] for i in back], [masks[i] for i in back]
+
+
+def batches(
+    tokenizer: Any, features: Dataset, batch_size: int, run: Callable[[dict[str, Tensor]], Any]
+) -> Iterator[tuple[list[int], Any]]:
+    """Row numbers of each batch and what `run` gives for it; rows of like length stand together, to save padding."""
+    inputs = {name: list(features[name]) for name in MODEL_INPUTS if name in features.column_names}
+    order = np.argsort([len(ids) for ids in inputs["input_ids"]], kind="stable").tolist()
+    for start in range(0, len(order), batch_size):
+        index = order[start : start + batch_size]
+        rows = {name: [values[i] for i in index] for name, values in inputs.items()}
+        yield index, run(dict(tokenizer.pad(rows, return_tensors="pt")))
+
+
+def learn_in_turn(
+    learner: SharedLearner, learn: Callable[[int], None], stored: Callable[[int], int] | None = None
+) -> Result:
+    """Learns task after task and scores all tasks learned so far after each.
+
+    Args:
+        learn (`Callable`): Learns the task of a number.
+        stored (`Callable`, *optional*): Bytes that are stored for it, beside the one adapter.
+    """
+    matrix, seconds, stores = AccuracyMatrix(), 0.0, []
+    for number, task in enumerate(learner.tasks):
+        start = time.perf_counter()
+        learn(number)
+        seconds += time.perf_counter() - start
+        seen = range(number + 1)
+        scores = {learner.tasks[j].name: learner.score(j, seen) for j in seen}
+        matrix.add(task.name, task.objective.metric, majority(task), scores)
+        stores.append(stored(number) if stored else 0)
+    last = len(learner.tasks) - 1
+    given = [learner.score(j, [j]) for j in range(last + 1)]
+    stores[0] += trainable_bytes(learner.model)
+    return Result(matrix, stores, seconds, beside={"accuracy_task_given": float(np.mean(given))})
+
+
+def trainable_bytes(model: nn.Module) -> int:
+    """Bytes of what a method trained."""
+    return sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
