@@ -1,45 +1,177 @@
-"""The real data sets of the benchmarks, as keyword arguments of `hf_lifelong.Task`.
+"""The real data of the benchmarks: data sets, the tasks that are cut from them, and the streams these make.
 
-Each data set is read from `data_dir` (one folder a data set, as `load_dataset` reads it) or, without it, from the Hub.
+A data set is read from `data_dir` (one folder a data set, as `load_dataset` reads it) or, without it, from the Hub.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 from typing import Any
 
-from datasets import load_dataset
+from datasets import ClassLabel, Dataset, load_dataset
 
-# name → (Hub id, Hub configuration, test split on the Hub, columns of the task)
-SOURCES: dict[str, tuple[str | None, str | None, str, dict[str, str]]] = {
-    "sst2": ("stanfordnlp/sst2", None, "validation", {"text": "text", "label": "label"}),
-    "ag_news": ("fancyzhx/ag_news", None, "test", {"text": "text", "label": "label"}),
-    "trec": ("CogComp/trec", None, "test", {"text": "text", "label": "label"}),
-    "dbpedia14": ("fancyzhx/dbpedia_14", None, "test", {"text": "text", "label": "label"}),
-    "sms_spam": ("ucirvine/sms_spam", None, "test", {"text": "text", "label": "label"}),
-    "boolq": ("google/boolq", None, "validation", {"text": "question", "text_pair": "passage", "label": "label"}),
-    "imdb": ("stanfordnlp/imdb", None, "test", {"text": "text", "label": "label"}),
-    # These two are on the Hub only in other selections: give `--data_dir` for them.
-    "amazon5": (None, None, "test", {"text": "text", "label": "label"}),
-    "sentiment_sentences": (None, None, "test", {"text": "text", "label": "label"}),
-    "newsgroups20": ("SetFit/20_newsgroups", None, "test", {"text": "text", "label": "label"}),
-}
-# The columns of a Hub data set that carry another name there.
-HUB_COLUMNS = {
-    "sst2": {"sentence": "text"},
-    "trec": {"coarse_label": "label"},
-    "dbpedia14": {"content": "text"},
-    "sms_spam": {"sms": "text"},
-    "boolq": {"answer": "label"},
+SHIPPED = Path(__file__).parents[1] / "recipes" / "data"
+TEXT = {"text": "text", "label": "label"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set: its place on the Hub and the columns of its tasks.
+
+    Args:
+        hub_id (`str`, *optional*): Without it, the data set is read from a folder only.
+        config (`str`, *optional*): Its configuration on the Hub.
+        test (`str`): What its test split is called on the Hub.
+        columns (`dict[str, str]`): Role to column.
+        renamed (`dict[str, str]`): Columns that carry another name on the Hub.
+        kind (`str`): Kind of its tasks.
+        names (`list[str]`, *optional*): Its label names, where its files have only numbers.
+    """
+
+    hub_id: str | None = None
+    config: str | None = None
+    test: str = "test"
+    columns: dict[str, str] = field(default_factory=lambda: dict(TEXT))
+    renamed: dict[str, str] = field(default_factory=dict)
+    kind: str = "text-classification"
+    names: list[str] | None = None
+
+
+SPANS = {"question": "question", "context": "context", "answers": "answers"}
+SOURCES = {
+    "sst2": Source("stanfordnlp/sst2", test="validation", renamed={"sentence": "text"}),
+    "ag_news": Source("fancyzhx/ag_news"),
+    "trec": Source("CogComp/trec", renamed={"coarse_label": "label"}),
+    "dbpedia14": Source("fancyzhx/dbpedia_14", renamed={"content": "text"}),
+    "sms_spam": Source("ucirvine/sms_spam", renamed={"sms": "text"}),
+    "boolq": Source(
+        "google/boolq",
+        test="validation",
+        columns={"text": "question", "text_pair": "passage", "label": "label"},
+        renamed={"answer": "label"},
+    ),
+    "imdb": Source("stanfordnlp/imdb"),
+    "newsgroups20": Source("SetFit/20_newsgroups"),
+    "squad": Source("rajpurkar/squad", test="validation", columns=SPANS, kind="question-answering"),
+    # On the Hub only in other selections.
+    "amazon5": Source(),
+    "sentiment_sentences": Source(names=["negative", "positive"]),
 }
 
-STREAMS = {"domains": ["sst2", "ag_news", "trec", "dbpedia14", "sms_spam", "boolq"]}
+
+@dataclass(frozen=True)
+class Cut:
+    """What a task takes of a data set.
+
+    Args:
+        data (`str`): Name of the data set.
+        labels (`dict[str, tuple[str, ...]]`, *optional*): Label of the task → labels of the data set that it stands
+            for; rows of other labels are left out. Without it, all labels as they are.
+        half (`int`, *optional*): 0 or 1: the task takes one half of the training rows.
+        column (`str`, *optional*): Reads the labels from this column of the shipped data.
+    """
+
+    data: str
+    labels: dict[str, tuple[str, ...]] | None = None
+    half: int | None = None
+    column: str | None = None
+
+
+def _kept(*names: str) -> dict[str, tuple[str, ...]]:
+    return {name: (name,) for name in names}
+
+
+def _pairs(data: str, names: list[str]) -> dict[str, Cut]:
+    """Tasks of two classes each; a class that is left over at the end has no task."""
+    found = zip(names[::2], names[1::2], strict=False)
+    return {f"{data} {i + 1}": Cut(data, _kept(*pair)) for i, pair in enumerate(found)}
+
+
+STARS = ("very negative", "negative", "neutral", "positive", "very positive")
+DBPEDIA = (  # noqa: SIM905
+    "Company,Educational Institution,Artist,Athlete,Office Holder,Mean of Transportation,Building,Natural Place,"
+    "Village,Animal,Plant,Album,Film,Written Work"
+).split(",")
+NEWSGROUPS = [
+    "alt.atheism",
+    "comp.graphics",
+    "comp.os.ms-windows.misc",
+    "comp.sys.ibm.pc.hardware",
+    "comp.sys.mac.hardware",
+    "comp.windows.x",
+    "misc.forsale",
+    "rec.autos",
+    "rec.motorcycles",
+    "rec.sport.baseball",
+    "rec.sport.hockey",
+    "sci.crypt",
+    "sci.electronics",
+    "sci.med",
+    "sci.space",
+    "soc.religion.christian",
+    "talk.politics.guns",
+    "talk.politics.mideast",
+    "talk.politics.misc",
+    "talk.religion.misc",
+]
+TOPICS = ["Nikola_Tesla", "Chloroplast", "Rhine", "Doctor_Who"]
+
+TASKS = {
+    **{name: Cut(name) for name in SOURCES},
+    "amazon": Cut("amazon5", {"negative": STARS[:2], "positive": STARS[3:]}),
+    "amazon 1 or 5": Cut("amazon5", _kept(STARS[0], STARS[4])),
+    "amazon 2 or 4": Cut("amazon5", _kept(STARS[1], STARS[3])),
+    "amazon 2 or 3": Cut("amazon5", _kept(STARS[1], STARS[2])),
+    **{
+        f"{name}, {part}": Cut(name, half=i)
+        for name in ("sst2", "ag_news")
+        for i, part in enumerate(("first", "again"))
+    },
+    **_pairs("dbpedia14", DBPEDIA),
+    **_pairs("newsgroups20", NEWSGROUPS),
+    **_pairs("ag_news", ["World", "Sports", "Business", "Sci/Tech"]),
+    **_pairs("trec", ["ABBR", "ENTY", "DESC", "HUM", "LOC", "NUM"]),
+    # Of the data that ships with the repository: which article of Wikipedia is a question about?
+    "topics": Cut("squad", _kept(*TOPICS), column="title"),
+    "topics 1": Cut("squad", _kept(*TOPICS[:2]), column="title"),
+    "topics 2": Cut("squad", _kept(*TOPICS[2:]), column="title"),
+}
+
+STREAMS = {
+    "domains": ["sst2", "ag_news", "trec", "dbpedia14", "sms_spam", "boolq"],
+    "lookalikes": ["sst2", "imdb", "amazon", "sentiment_sentences"],
+    "classes": [name for name in TASKS if name.startswith("dbpedia14 ")],
+    "classes20": [name for name in TASKS if name.startswith("newsgroups20 ")],
+    "mixed": ["sentiment_sentences", "squad", "ag_news", "boolq"],
+    "return": ["sst2, first", "ag_news, first", "trec", "sst2, again", "dbpedia14", "ag_news, again"],
+    "long": [
+        *(f"dbpedia14 {i}" for i in range(1, 8)),
+        *(f"newsgroups20 {i}" for i in range(1, 11)),
+        *(f"ag_news {i}" for i in range(1, 3)),
+        *(f"trec {i}" for i in range(1, 4)),
+        *("amazon 1 or 5", "amazon 2 or 4", "amazon 2 or 3"),
+        *("sst2", "imdb", "sms_spam", "boolq", "sentiment_sentences"),
+    ],
+    # Of the shipped data alone, for a run of a minute.
+    "shipped": ["sentiment_sentences", "topics"],
+    "shipped_classes": ["topics 1", "topics 2"],
+}
+
+
+def stream(name: str, order: int) -> list[str]:
+    """The tasks of a stream. Order 0 is the one it is listed in, the others are drawn."""
+    tasks = list(STREAMS[name])
+    if order:
+        Random(order).shuffle(tasks)
+    return tasks
 
 
 def load_task(
     name: str, data_dir: str | None, seed: int, train_size: int, validation_share: float = 0.1, test_size: int = 1000
 ) -> dict[str, Any]:
-    """Reads one data set and draws its parts.
+    """Reads one task and draws its parts.
 
     The validation part is drawn from the training split beside the training texts; where a data set has fewer than
     `train_size * (1 + validation_share)` training texts, both parts shrink in proportion. Test texts are never used to
@@ -48,24 +180,61 @@ def load_task(
     Returns:
         The keyword arguments of a `Task`: `name`, `kind`, `train`, `validation`, `test`, `columns`.
     """
-    hub_id, config, test_split, columns = SOURCES[name]
-    if data_dir is not None:
-        data = load_dataset(str(Path(data_dir) / name))
-        train, test = data["train"], data["test"]
-    elif hub_id is None:
-        raise SystemExit(f"`{name}` is read from a folder only: give `--data_dir`.")
-    else:
-        data = load_dataset(hub_id, config).rename_columns(HUB_COLUMNS.get(name, {}))
-        train, test = data["train"], data[test_split]
-    train = train.select_columns(list(columns.values())).shuffle(seed=seed)
+    cut = TASKS[name]
+    source = SOURCES[cut.data]
+    train, test = _splits(cut, source, data_dir)
+    if cut.half is not None:
+        # Halves of one fixed order, so that no text is in both whatever the seed.
+        train = train.shuffle(seed=0)
+        middle = len(train) // 2
+        train = train.select(range(middle) if cut.half == 0 else range(middle, len(train)))
+    train, test = train.shuffle(seed=seed), test.shuffle(seed=0)
     n_train = min(train_size, int(len(train) / (1 + validation_share)))
     n_validation = int(n_train * validation_share)
-    test = test.select_columns(list(columns.values())).shuffle(seed=0)
     return {
         "name": name,
-        "kind": "text-classification",
+        "kind": "text-classification" if cut.column else source.kind,
         "train": train.select(range(n_train)),
         "validation": train.select(range(n_train, n_train + n_validation)),
         "test": test.select(range(min(test_size, len(test)))),
-        "columns": columns,
+        "columns": dict(TEXT) if cut.column else source.columns,
     }
+
+
+def _splits(cut: Cut, source: Source, data_dir: str | None) -> tuple[Dataset, Dataset]:
+    """Training and test rows of a task, with the labels it has."""
+    if cut.column:
+        # Its test split is of other articles.
+        parts = load_dataset(str(SHIPPED / cut.data))["train"].train_test_split(test_size=0.3, seed=0)
+        parts = parts.rename_columns({"question": "text", cut.column: "label"}).select_columns(["text", "label"])
+        train, test = parts["train"], parts["test"]
+    else:
+        data = _read(cut.data, source, data_dir)
+        columns = list(source.columns.values())
+        train, test = (data[part].select_columns(columns) for part in ("train", "test"))
+    if source.names:
+        train, test = (part.cast_column("label", ClassLabel(names=source.names)) for part in (train, test))
+    if cut.labels is None:
+        return train, test
+    return _relabelled(train, cut.labels), _relabelled(test, cut.labels)
+
+
+def _read(name: str, source: Source, data_dir: str | None) -> Any:
+    if data_dir is not None:
+        return load_dataset(str(Path(data_dir) / name))
+    if (SHIPPED / name).exists():
+        return load_dataset(str(SHIPPED / name))
+    if source.hub_id is None:
+        raise SystemExit(f"`{name}` is read from a folder only: give `--data_dir`.")
+    data = load_dataset(source.hub_id, source.config).rename_columns(source.renamed)
+    return {"train": data["train"], "test": data[source.test]}
+
+
+def _relabelled(data: Dataset, labels: dict[str, tuple[str, ...]]) -> Dataset:
+    """The rows whose label stands for one of the task's, with the task's labels."""
+    new = {old: i for i, group in enumerate(labels.values()) for old in group}
+    feature = data.features["label"]
+    names = [feature.int2str(i) for i in data["label"]] if isinstance(feature, ClassLabel) else list(data["label"])
+    rows = data.select([i for i, label in enumerate(names) if label in new])
+    kept = [new[label] for label in names if label in new]
+    return rows.remove_columns("label").add_column("label", kept).cast_column("label", ClassLabel(names=list(labels)))

@@ -252,25 +252,27 @@ def answers_of(
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Logits of encoded rows, in their order: labels `[rows, names]`; per row spans `[T, 2]` and mask `[T]`."""
     model.eval()
-    parts = [out for _, out in batches(tokenizer, features, batch_size, lambda b: (*model.logits(**b), b))]
-    order = [i for index, _ in batches(tokenizer, features, batch_size, lambda b: None) for i in index]
-    back = np.argsort(order)
-    labels = torch.cat([label.cpu() for label, _, _ in parts])[torch.from_numpy(back)]
-    spans = [row.cpu() for _, span, _ in parts for row in span]
-    masks = [row.cpu() for _, _, batch in parts for row in batch["attention_mask"]]
-    return labels, [spans[i] for i in back], [masks[i] for i in back]
+    device = next(model.parameters()).device
+    labels: dict[int, Tensor] = {}
+    spans: dict[int, Tensor] = {}
+    masks: dict[int, Tensor] = {}
+    for index, batch in batches(tokenizer, features, batch_size):
+        with torch.autocast(device.type, torch.bfloat16):
+            found = model.logits(**{name: tensor.to(device) for name, tensor in batch.items()})
+        for row, label, span, mask in zip(index, *(t.cpu() for t in found), batch["attention_mask"], strict=True):
+            labels[row], spans[row], masks[row] = label, span, mask
+    rows = range(len(features))
+    return torch.stack([labels[i] for i in rows]), [spans[i] for i in rows], [masks[i] for i in rows]
 
 
-def batches(
-    tokenizer: Any, features: Dataset, batch_size: int, run: Callable[[dict[str, Tensor]], Any]
-) -> Iterator[tuple[list[int], Any]]:
-    """Row numbers of each batch and what `run` gives for it; rows of like length stand together, to save padding."""
+def batches(tokenizer: Any, features: Dataset, batch_size: int) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    """Row numbers and padded inputs of each batch; rows of like length stand together, to save padding."""
     inputs = {name: list(features[name]) for name in MODEL_INPUTS if name in features.column_names}
     order = np.argsort([len(ids) for ids in inputs["input_ids"]], kind="stable").tolist()
     for start in range(0, len(order), batch_size):
         index = order[start : start + batch_size]
         rows = {name: [values[i] for i in index] for name, values in inputs.items()}
-        yield index, run(dict(tokenizer.pad(rows, return_tensors="pt")))
+        yield index, dict(tokenizer.pad(rows, return_tensors="pt"))
 
 
 def learn_in_turn(

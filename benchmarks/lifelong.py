@@ -1,0 +1,204 @@
+"""Task after task, against everything that people would use instead.
+
+    python benchmarks/lifelong.py --choose --data_dir DATA --model MODEL
+    python benchmarks/lifelong.py --data_dir DATA --model MODEL --streams domains --seeds 0 1 2
+    python benchmarks/lifelong.py --quick
+
+Every (stream, method, order, seed) is a cell: a file in `benchmarks/results/lifelong/<stream>/`. Cells that are there
+are not run again, so that the tables fill up over several runs and machines; `lifelong_<stream>.json` beside that folder
+is made of all cells of a stream. `--choose` tries the grid of each method on validation data and writes what did best to
+`lifelong/chosen/<method>.json`, which every later run reads. `lifelong_report.py` makes the tables and the pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from methods import METHODS
+from methods.shared import Result, Setting, prepare
+from record import RESULTS, header
+from streams import STREAMS, load_task, stream
+from transformers.utils import logging
+
+from hf_lifelong.files import read_json, write_json
+
+BUDGET = {"train_texts": 1500, "test_texts": 500, "epochs": 3, "batch_size": 16, "max_length": 64, "stride": 16}
+# Contexts of questions are longer, and the scoring of thirty tasks after each of them is not to outlast the training.
+BUDGETS = {"mixed": {"max_length": 128, "stride": 32}, "long": {"train_texts": 500, "test_texts": 200}}
+# What the hyperparameters are chosen on: the first tasks of two unlike streams, fewer texts, validation parts.
+CHOICE = {"streams": ["domains", "classes"], "tasks": 3, "train_texts": 500, "seed": 100}
+QUICK = {"train_texts": 300, "test_texts": 100}
+MAIN = ["domains", "lookalikes", "classes", "classes20", "mixed", "return", "long"]
+
+
+def budget_of(name: str) -> dict[str, Any]:
+    return {**BUDGET, **BUDGETS.get(name, {})}
+
+
+def run_cell(
+    name: str, method: str, order: int, seed: int, chosen: dict[str, Any], budget: dict[str, Any], args: Any
+) -> dict[str, Any]:
+    """One method on one stream: its scores, its costs, and how they were measured."""
+    tasks = [
+        load_task(task, args.data_dir, seed, budget["train_texts"], test_size=budget["test_texts"])
+        for task in stream(name, order)
+    ]
+    setting = Setting(args.model, seed, budget, chosen)
+    result = METHODS[method].run(prepare(tasks, setting), setting)
+    return {
+        **header("lifelong"),
+        "model": Path(args.model).name,
+        "stream": name,
+        "method": method,
+        "order": order,
+        "seed": seed,
+        "budget": budget,
+        "chosen": chosen,
+        **figures(result),
+        "matrix": result.matrix.to_dict(),
+        "beside": result.beside,
+    }
+
+
+def figures(result: Result) -> dict[str, Any]:
+    """The numbers of a cell that tables are made of."""
+    return {
+        "summary": {
+            **result.matrix.summary(),
+            "bytes_per_task": round(float(np.mean(result.bytes_per_task))),
+            "seconds": round(result.seconds, 1),
+            "forwards": result.forwards,
+            **{key: value for key, value in result.beside.items() if isinstance(value, float)},
+        },
+        "bytes_stored": np.cumsum(result.bytes_per_task).tolist(),
+    }
+
+
+def cells(folder: Path, name: str) -> list[dict[str, Any]]:
+    """All cells of a stream that were run."""
+    return [read_json(path) for path in sorted((folder / "lifelong" / name).glob("*.json"))]
+
+
+def summarise(name: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The result file of a stream: per method the means over its cells, and every cell."""
+    return {
+        **header("lifelong"),
+        "command": f"python benchmarks/lifelong.py --data_dir DATA --model {rows[0]['model']} --streams {name}",
+        "stream": name,
+        "tasks": stream(name, 0),
+        "model": rows[0]["model"],
+        "budget": rows[0]["budget"],
+        "summary": {
+            method: mean_of([row for row in rows if row["method"] == method])
+            for method in METHODS
+            if any(row["method"] == method for row in rows)
+        },
+        "rows": [{key: row[key] for key in row if key not in ("name", "command", "model", "budget")} for row in rows],
+    }
+
+
+def mean_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Means and spread of the cells of one method."""
+    keys = dict.fromkeys(key for row in rows for key in row["summary"])
+    values = {key: [row["summary"][key] for row in rows if key in row["summary"]] for key in keys}
+    spread = float(np.std(values["average_accuracy"], ddof=1)) if len(rows) > 1 else None
+    return {
+        "cells": sorted([row["order"], row["seed"]] for row in rows),
+        **{key: round(float(np.mean(found)), 4) for key, found in values.items()},
+        "average_accuracy_std": None if spread is None else round(spread, 4),
+    }
+
+
+def check_alike(rows: Iterable[dict[str, Any]], model: str, budget: dict[str, Any], folder: Path) -> None:
+    """Refuses to fill a table with cells of another backbone or budget."""
+    for row in rows:
+        if (row["model"], row["budget"]) != (Path(model).name, budget):
+            raise SystemExit(
+                f"{folder} has cells of the stream {row['stream']} with {row['model']} and {row['budget']}, not with "
+                f"{Path(model).name} and {budget}: give another folder as `--results`."
+            )
+
+
+def fill(args: Any) -> None:
+    """Runs the cells that are missing, in the order that fills a column of the table first."""
+    for name, seed, order, method in itertools.product(args.streams, args.seeds, args.orders, args.methods):
+        path = args.results / "lifelong" / name / f"{method}-order{order}-seed{seed}.json"
+        budget = {**budget_of(name), **(QUICK if args.quick else {})}
+        check_alike(cells(args.results, name), args.model, budget, args.results)
+        if not path.exists():
+            cell = run_cell(name, method, order, seed, chosen_of(method, args.results), budget, args)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, cell)
+            accuracy, seconds = cell["summary"]["average_accuracy"], cell["summary"]["seconds"]
+            print(f"{name}, {method}, order {order}, seed {seed}: {accuracy:.3f} in {seconds:.0f} s", flush=True)
+        write_json(args.results / f"lifelong_{name}.json", summarise(name, cells(args.results, name)))
+
+
+def chosen_of(method: str, folder: Path) -> dict[str, Any]:
+    """The hyperparameters of a method: chosen on validation data, or the first of its grid."""
+    source = folder / "lifelong" / "chosen" / f"{METHODS[method].like or method}.json"
+    return METHODS[method].settings(read_json(source)["chosen"] if source.exists() else {})
+
+
+def choose(args: Any) -> None:
+    """Tries every method's grid on validation data and writes what did best, with all that was tried."""
+    budget = {**BUDGET, "train_texts": CHOICE["train_texts"]}
+    for method in args.methods:
+        path = args.results / "lifelong" / "chosen" / f"{method}.json"
+        tried = read_json(path)["tried"] if path.exists() else []
+        for candidate in METHODS[method].candidates():
+            if any(one["setting"] == candidate for one in tried):
+                continue
+            scores = {name: validation_score(name, method, candidate, budget, args) for name in CHOICE["streams"]}
+            tried.append({"setting": candidate, "scores": scores, "mean": float(np.mean(list(scores.values())))})
+            print(method, candidate, scores, flush=True)
+            best = max(tried, key=lambda one: one["mean"])["setting"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(
+                path, {**header("lifelong"), "choice": CHOICE, "budget": budget, "chosen": best, "tried": tried}
+            )
+
+
+def validation_score(name: str, method: str, candidate: dict[str, Any], budget: dict[str, Any], args: Any) -> float:
+    """Average accuracy on the validation parts of a short stream; test texts are not looked at."""
+    tasks = [
+        {**task, "test": task["validation"]}
+        for task in (
+            load_task(task, args.data_dir, CHOICE["seed"], budget["train_texts"], validation_share=0.4)
+            for task in stream(name, 0)[: CHOICE["tasks"]]
+        )
+    ]
+    setting = Setting(args.model, CHOICE["seed"], budget, candidate)
+    found = METHODS[method].run(prepare(tasks, setting), setting).matrix.average_accuracy()
+    if found is None:
+        raise RuntimeError(f"{method} gave no score on {name}.")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data_dir", "--data-dir", help="folder with one data set a folder; else they are downloaded")
+    parser.add_argument("--model", default="sentence-transformers/paraphrase-MiniLM-L3-v2")
+    parser.add_argument("--streams", nargs="+", choices=list(STREAMS), default=MAIN)
+    parser.add_argument(
+        "--methods", nargs="+", choices=list(METHODS), default=[m for m, x in METHODS.items() if x.main]
+    )
+    parser.add_argument("--orders", nargs="+", type=int, default=[0])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--choose", action="store_true", help="choose hyperparameters on validation data")
+    parser.add_argument("--quick", action="store_true", help="two small streams of the shipped data, one seed")
+    args = parser.parse_args()
+    datasets.disable_progress_bars()
+    logging.set_verbosity_error()
+    (choose if args.choose else fill)(args)
+
+
+if __name__ == "__main__":
+    main()
