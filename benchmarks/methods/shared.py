@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -251,18 +251,23 @@ def answers_of(
     model: SharedModel, tokenizer: Any, features: Dataset, batch_size: int = 64
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Logits of encoded rows, in their order: labels `[rows, names]`; per row spans `[T, 2]` and mask `[T]`."""
+
+    def run(batch: dict[str, Tensor]) -> list[tuple[Tensor, ...]]:
+        labels, spans = model.logits(**batch)
+        return list(zip(labels.cpu(), spans.cpu(), batch["attention_mask"].cpu(), strict=True))
+
     model.eval()
-    parts = [out for _, out in batches(tokenizer, features, batch_size, lambda b: (*model.logits(**b), b))]
-    order = [i for index, _ in batches(tokenizer, features, batch_size, lambda b: None) for i in index]
-    back = np.argsort(order)
-    labels = torch.cat([label.cpu() for label, _, _ in parts])[torch.from_numpy(back)]
-    spans = [row.cpu() for _, span, _ in parts for row in span]
-    masks = [row.cpu() for _, _, batch in parts for row in batch["attention_mask"]]
-    return labels, [spans[i] for i in back], [masks[i] for i in back]
+    rows = in_order(batches(tokenizer, features, batch_size, run, model.own.device))
+    labels, spans, masks = zip(*rows, strict=True)
+    return torch.stack(labels), list(spans), list(masks)
 
 
 def batches(
-    tokenizer: Any, features: Dataset, batch_size: int, run: Callable[[dict[str, Tensor]], Any]
+    tokenizer: Any,
+    features: Dataset,
+    batch_size: int,
+    run: Callable[[dict[str, Tensor]], Any],
+    device: torch.device | str = "cpu",
 ) -> Iterator[tuple[list[int], Any]]:
     """Row numbers of each batch and what `run` gives for it; rows of like length stand together, to save padding."""
     inputs = {name: list(features[name]) for name in MODEL_INPUTS if name in features.column_names}
@@ -270,7 +275,18 @@ def batches(
     for start in range(0, len(order), batch_size):
         index = order[start : start + batch_size]
         rows = {name: [values[i] for i in index] for name, values in inputs.items()}
-        yield index, run(dict(tokenizer.pad(rows, return_tensors="pt")))
+        yield index, run(dict(tokenizer.pad(rows, return_tensors="pt").to(device)))
+
+
+def in_order(parts: Iterable[tuple[list[int], Iterable[Any]]]) -> list[Any]:
+    """What `batches` gave, row by row in the order of the rows."""
+    found = {row: value for index, values in parts for row, value in zip(index, values, strict=True)}
+    return [found[row] for row in range(len(found))]
+
+
+def on_device(model: nn.Module) -> nn.Module:
+    """A model for scoring, on the GPU where there is one."""
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
 def learn_in_turn(
