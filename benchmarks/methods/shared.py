@@ -6,9 +6,10 @@ likeliest one among those of all tasks learned so far. Tasks with equal label na
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,8 +110,9 @@ class SharedModel(nn.Module):
     def __init__(self, backbone: nn.Module, tasks: Sequence[PreparedTask]) -> None:
         super().__init__()
         self.backbone = backbone
-        self.names = list(dict.fromkeys(name for task in tasks for name in task.labels))
-        own = torch.tensor([[name in task.labels for name in self.names] for task in tasks], dtype=torch.bool)
+        labels = [() if task.kind == "question-answering" else task.labels for task in tasks]
+        self.names = list(dict.fromkeys(itertools.chain(*labels)))
+        own = torch.tensor([[name in own for name in self.names] for own in labels], dtype=torch.bool)
         self.register_buffer("own", own.view(len(tasks), len(self.names)))
         self.register_buffer("allowed", self.own.clone())
         hidden = backbone.config.hidden_size
@@ -125,8 +127,12 @@ class SharedModel(nn.Module):
         pooled = self.dropout(masked_mean(hidden, attention_mask))
         return self.label_head(pooled).float(), self.span_head(self.dropout(hidden)).float()
 
+    def inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What of a batch of training rows the backbone reads."""
+        return {name: batch[name] for name in MODEL_INPUTS if name in batch}
+
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
-        inputs = {name: batch[name] for name in MODEL_INPUTS if name in batch}
+        inputs = self.inputs(batch)
         labels, spans = self.logits(**inputs)
         loss = self.loss(labels, spans, batch)
         if self.penalty is not None and self.training:

@@ -1,10 +1,13 @@
 """The rivals of the evidence benchmark do what their papers say."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset
-from methods import frozen
+from methods import frozen, regularised
+from methods.sequential import joint, replay, separate, sequential
 from methods.shared import Setting, SharedLearner, answers_of, prepare
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.neighbors import NearestCentroid
@@ -33,8 +36,8 @@ def questions():
 
 @pytest.fixture
 def setting(bert_folder):
-    def make(**chosen):
-        budget = {"epochs": 1, "batch_size": 8, "max_length": 32, "stride": 8}
+    def make(epochs=1, **chosen):
+        budget = {"epochs": epochs, "batch_size": 8, "max_length": 32, "stride": 8}
         return Setting(str(bert_folder), 0, budget, {"learning_rate": 1e-2, "labels": "own", **chosen})
 
     return make
@@ -138,6 +141,11 @@ def test_answers_come_back_in_the_order_of_the_rows(learner):
         assert masks[i].sum() == mask[0].sum()
 
 
+def test_spans_are_no_labels(learner):
+    assert learner("films", "questions").model.names == ["bad", "good"]
+    assert learner("questions", "films").model.own.tolist() == [[False, False], [True, True]]
+
+
 def test_an_answer_counts_by_its_label_name(learner):
     shared = learner("films", "shops", "news")
     assert shared.model.names == ["bad", "good", "sport", "trade"]
@@ -165,3 +173,174 @@ def test_a_stream_of_questions_alone_is_learned(learner):
     shared = learner("questions")
     shared.train(shared.rows(0), seen=[0])
     assert 0.0 <= shared.score(0, [0]) <= 1.0
+
+
+# A term in the loss
+
+
+def two_weights():
+    model = torch.nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.0, 2.0]]))
+    return model
+
+
+def test_ewc_holds_each_weight_as_firmly_as_its_fisher_information_says():
+    model = two_weights()
+    penalty = regularised.QuadraticPenalty(model, strength=10.0)
+    nothing = torch.zeros(1, 1)
+    assert penalty({}, nothing, nothing) == 0
+    penalty.hold({"weight": torch.tensor([[3.0, 0.5]])})
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.5, 4.0]]))
+    penalty.hold({"weight": torch.tensor([[1.0, 0.0]])})
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[2.0, 3.0]]))
+    value = penalty({}, nothing, nothing)
+    # 10 / 2 * (3 * 1^2 + 0.5 * 1^2 + 1 * 0.5^2), and its derivative 10 * (F1 (w - w1) + F2 (w - w2))
+    assert value.item() == pytest.approx(5 * 3.75)
+    value.backward()
+    torch.testing.assert_close(model.weight.grad, torch.tensor([[35.0, 5.0]]))
+
+
+def test_ewc_takes_the_fisher_information_from_the_gradient_of_each_row(learner):
+    shared = learner("films", "news")
+    rows = shared.rows(0).select(range(3))
+    found = regularised.fisher(shared, rows)
+    assert found.keys() == regularised.trained(shared.model).keys()
+    assert all(name.startswith(("label_head", "span_head")) or "lora_" in name for name in found)
+    # Of a softmax over two labels: p - 1 at the true one, p at the other; nothing at the labels of the other task.
+    logits, _, _ = answers_of(shared.model, shared.tokenizer, shared.tasks[0].train.select(range(3)))
+    error = logits[:, :2].softmax(1) - torch.nn.functional.one_hot(torch.tensor(rows["labels"]), 2)
+    torch.testing.assert_close(found["label_head.bias"], torch.cat([(error**2).mean(0), torch.zeros(2)]))
+    assert not found["span_head.weight"].any()
+
+
+def test_ewc_keeps_important_weights_nearer(stream, setting, monkeypatch):
+    moved = []
+    for strength in (0.0, 1e6):
+        anchors = []
+        hold = regularised.QuadraticPenalty.hold
+
+        def note(self, information, hold=hold, anchors=anchors):
+            hold(self, information)
+            anchors.append(self.tasks[-1])
+
+        monkeypatch.setattr(regularised.QuadraticPenalty, "hold", note)
+        regularised.ewc(stream("films", "shops"), setting(epochs=5, strength=strength))
+        monkeypatch.undo()
+        (important, first), (_, second) = anchors
+        moved.append(sum((important[name] * (first[name] - second[name]) ** 2).sum() for name in first))
+    assert moved[1] < moved[0] / 2
+
+
+@pytest.mark.parametrize("method", ["ewc", "lwf"])
+def test_a_strength_of_zero_is_training_on_task_after_task(method, stream, setting, monkeypatch):
+    tasks, models = stream("films", "questions", "news"), []
+    create = SharedLearner.__init__
+
+    def note(self, *args):
+        create(self, *args)
+        models.append(self.model)
+
+    monkeypatch.setattr(SharedLearner, "__init__", note)
+    plain = sequential(tasks, setting())
+    other = getattr(regularised, method)(tasks, setting(strength=0.0))
+    assert equal(parameters(models[0]), parameters(models[1]))
+    assert plain.matrix.scores == other.matrix.scores
+
+
+def test_lwf_asks_nothing_of_a_model_that_answers_as_before(learner):
+    shared = learner("films", "questions", "news")
+    shared.train(shared.rows(0), seen=[0])
+    penalty = regularised.distillation(shared.model, shared.tasks[:2], strength=3.0)
+    model = shared.model.eval()
+    inputs = model.inputs(dict(shared.tokenizer(["a bright film", "late"], padding=True, return_tensors="pt")))
+    labels, spans = model.logits(**inputs)
+    assert penalty(inputs, labels, spans).item() == pytest.approx(0.0, abs=1e-6)
+    assert penalty(inputs, labels + torch.tensor([0.0, 0.0, 5.0, 0.0]), spans).item() == pytest.approx(0.0, abs=1e-6)
+    assert penalty(inputs, labels + torch.tensor([2.0, 0.0, 0.0, 0.0]), spans) > 0.1
+    further = spans.clone()
+    further[0, 1, 0] += 2.0
+    assert penalty(inputs, labels, further) > 0.01
+
+
+def test_lwf_divergence_is_that_of_softened_answers():
+    student, teacher = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 0.0]])
+    p = torch.tensor([1.0, 0.0]).softmax(0)  # logits at temperature 2
+    expected = (0.5 * (0.5 / p).log()).sum()
+    torch.testing.assert_close(regularised.divergence(student, teacher), expected)
+
+
+def test_o_lora_leaves_old_loras_as_they_are_and_uses_all_of_them(stream, setting, monkeypatch):
+    models, after = [], []
+    train = SharedLearner.train
+
+    def note(self, *args, **kwargs):
+        train(self, *args, **kwargs)
+        models.append(self.model)
+        after.append({n: p for n, p in parameters(self.model).items() if "lora_" in n})
+
+    monkeypatch.setattr(SharedLearner, "train", note)
+    result = regularised.olora(stream("films", "news", "shops"), setting(strength=0.5))
+    for earlier, later in itertools.pairwise(after):
+        assert earlier.keys() < later.keys() and all(torch.equal(earlier[name], later[name]) for name in earlier)
+    layer = regularised.lora_layers(models[-1])[0]
+    assert layer.active_adapters == ["default", "task_1", "task_2"]
+    one = 4 * 2 * 4 * 8 * (32 + 32)  # float32, query and value, layers, rank, in and out
+    assert result.bytes_per_task[1:] == [one, one]
+    assert result.bytes_per_task[0] == one + 4 * (4 * 33 + 2 * 33)
+
+
+def test_o_lora_drives_a_new_lora_out_of_the_space_of_the_old_ones(learner):
+    left = []
+    for strength in (0.0, 5.0):
+        shared = learner("films", "news", epochs=10)
+        model = shared.model
+        model.penalty = lambda inputs, labels, spans, k=strength, m=model: k * regularised.overlap(m)
+        shared.train(shared.rows(0), seen=[0])
+        torch.manual_seed(0)
+        regularised.add_lora(model.backbone, "task_1")
+        shared.train(shared.rows(1), seen=[0, 1])
+        layer = regularised.lora_layers(model)[0]
+        old, new = (layer.lora_A[name].weight for name in ("default", "task_1"))
+        by_hand = sum(
+            (m.lora_A["default"].weight @ m.lora_A["task_1"].weight.T).abs().sum()
+            for m in regularised.lora_layers(model)
+        )
+        torch.testing.assert_close(regularised.overlap(model), by_hand)
+        left.append((old @ new.T).abs().sum())
+    assert left[1] < left[0] / 2
+
+
+# Upper and lower bounds
+
+
+def test_replay_trains_on_the_kept_share_of_old_tasks_and_nothing_else_of_them(stream, setting, monkeypatch):
+    tasks, trained_on = stream("films", "shops", "news"), []
+    monkeypatch.setattr(SharedLearner, "train", lambda self, *parts, seen: trained_on.append(parts))
+    result = replay(tasks, setting(share=0.2))
+    assert [[set(part["task"]) for part in parts] for parts in trained_on] == [[{0}], [{1}, {0}], [{2}, {0}, {1}]]
+    for parts in trained_on:
+        for part in parts[1:]:
+            (task,) = set(part["task"])
+            known = [tuple(ids) for ids in tasks[task].train["input_ids"]]
+            assert len(part) == round(0.2 * len(known)) and {tuple(ids) for ids in part["input_ids"]} <= set(known)
+    assert list(trained_on[1][1]["input_ids"]) == list(trained_on[2][1]["input_ids"])
+    assert result.bytes_per_task[1] == 4 * sum(map(len, trained_on[2][2]["input_ids"]))
+
+
+def test_joint_training_sees_all_rows_at_once(stream, setting, monkeypatch):
+    tasks, trained_on = stream("films", "questions"), []
+    monkeypatch.setattr(SharedLearner, "train", lambda self, *parts, seen: trained_on.append((parts, list(seen))))
+    joint(tasks, setting())
+    ((parts, seen),) = trained_on
+    assert seen == [0, 1] and [len(part) for part in parts] == [len(task.train) for task in tasks]
+
+
+def test_separate_models_share_nothing(stream, setting):
+    tasks = stream("films", "shops")
+    both = separate(tasks, setting())
+    alone = separate(tasks[1:], setting())
+    assert both.matrix.scores[-1][1] == alone.matrix.scores[-1][0]
+    assert both.bytes_per_task[0] == both.bytes_per_task[1] == alone.bytes_per_task[0]
