@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset
-from methods import frozen, regularised
+from methods import frozen, osf, regularised
 from methods.sequential import joint, replay, separate, sequential
 from methods.shared import Setting, SharedLearner, answers_of, prepare
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.neighbors import NearestCentroid
+from transformers import AutoModel, DataCollatorWithPadding
 
 WORDS = {
     "films": {"bad": ["dull slow film", "a dull plot", "slow and dull"], "good": ["bright film", "a bright plot"]},
@@ -67,6 +68,15 @@ def equal(left, right):
     return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
+def training_batch(shared):
+    """All rows of the first task as one batch."""
+    return dict(DataCollatorWithPadding(shared.tokenizer)(list(shared.rows(0))))
+
+
+def batch_of(shared):
+    return shared.model.inputs(training_batch(shared))
+
+
 # Without training
 
 
@@ -119,7 +129,7 @@ def test_frozen_methods_learn_a_stream_and_leave_questions_unanswered(layers, st
 
 def test_frozen_features_are_mean_hidden_states_side_by_side(stream, setting):
     (task,) = stream("films")
-    backbone = frozen.AutoModel.from_pretrained(setting().model).eval()
+    backbone = AutoModel.from_pretrained(setting().model).eval()
     every, last = (frozen.features_of(backbone, task, task.train, layers) for layers in ("all", "last"))
     row = backbone(input_ids=torch.tensor([task.train[3]["input_ids"]]), output_hidden_states=True)
     expected = torch.cat([state.mean(1) for state in row.hidden_states], 1)
@@ -344,3 +354,43 @@ def test_separate_models_share_nothing(stream, setting):
     alone = separate(tasks[1:], setting())
     assert both.matrix.scores[-1][1] == alone.matrix.scores[-1][0]
     assert both.bytes_per_task[0] == both.bytes_per_task[1] == alone.bytes_per_task[0]
+
+
+# Subspaces and routing
+
+
+def osf_layers(model):
+    return [module for module in model.modules() if hasattr(module, "osf_svd_params")]
+
+
+def test_osf_gradients_lie_outside_the_directions_that_are_kept(learner):
+    shared = learner("films")
+    base = AutoModel.from_pretrained(shared.setting.model)
+    weight = base.encoder.layer[0].attention.self.query.weight.detach().clone()
+    shared.model.backbone = osf.decomposed(base, 0.5)
+    shared.model.loss(*shared.model.logits(**batch_of(shared)), training_batch(shared)).backward()
+    left, _, right = torch.linalg.svd(weight)
+    parts = osf_layers(shared.model)[0].osf_svd_params["default"]
+    assert parts["S_low"].shape == (16,) and parts["U_low"].grad.abs().max() > 1e-6
+    torch.testing.assert_close(left[:, :16].T @ parts["U_low"].grad, torch.zeros(16, 16), atol=1e-6, rtol=0)
+    torch.testing.assert_close(parts["V_low"].grad @ right[:16].T, torch.zeros(16, 16), atol=1e-6, rtol=0)
+
+
+def test_osf_carries_on_from_what_it_learned_and_keeps_more_with_every_task(stream, setting, monkeypatch):
+    kept, before, after = [], [], []
+    train = SharedLearner.train
+
+    def note(self, *args, **kwargs):
+        inputs = batch_of(self)
+        kept.append(osf_layers(self.model)[0].effective_rank["default"])
+        before.append(self.model.eval().logits(**inputs)[0].detach())
+        train(self, *args, **kwargs)
+        after.append(self.model.eval().logits(**inputs)[0].detach())
+
+    monkeypatch.setattr(SharedLearner, "train", note)
+    result = osf.osf(stream("films", "shops", "news"), setting(effective_rank=0.75))
+    assert kept == [8, 16, 24]
+    assert not torch.allclose(before[0], after[0], atol=1e-3)
+    for learned, starts in zip(after, before[1:], strict=False):
+        torch.testing.assert_close(learned, starts, atol=1e-4, rtol=1e-4)
+    assert result.bytes_per_task == [4 * (2 * 4 * 32 * 32 + 4 * 33 + 2 * 33), 0, 0]
