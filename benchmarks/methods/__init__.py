@@ -9,11 +9,15 @@ from typing import Any
 
 from hf_lifelong.training.tasks import PreparedTask
 
+from .arrow import arrow
+from .frozen import lda, ncm
+from .osf import osf
 from .ours import ours
+from .regularised import ewc, lwf, olora
 from .sequential import joint, replay, separate, sequential
 from .shared import Result, Setting
 
-LEARNING_RATES = [5e-4, 2e-3]
+LEARNING_RATES = [2e-3, 5e-4]
 
 
 @dataclass(frozen=True)
@@ -46,14 +50,25 @@ class Method:
         return {**{key: values[0] for key, values in self.grid.items()}, **chosen, **self.fixed}
 
 
-ANY_LABELS = {"learning_rate": LEARNING_RATES, "labels": ["own", "seen"]}
-NO_DRIFT = {"gradient_noise": 0.0, "input_noise": 0.0, "drift_dropout": False, "cyclic_learning_rate": False}
+# A row's label competes among those of its own task, or among those of all tasks so far.
+LABELS = ["own", "seen"]
+# What was chosen for sequential training, for the methods that are the same without their term in the loss.
+SEQUENTIAL = {"learning_rate": 2e-3, "labels": "own"}
+LAYERS = ["all", "last"]
 
 METHODS = {
     "ours": Method(ours),
-    "sequential": Method(sequential, ANY_LABELS),
-    "replay_2": Method(replay, fixed={"share": 0.02}),
-    "joint": Method(joint),
+    "sequential": Method(sequential, {"learning_rate": LEARNING_RATES, "labels": LABELS}),
+    "replay_2": Method(replay, fixed={"labels": "seen", "share": 0.02}),
+    "ewc": Method(ewc, {"strength": [10.0, 1000.0]}, SEQUENTIAL),
+    "olora": Method(olora, {"strength": [0.5, 5.0]}, SEQUENTIAL),
+    # PEFT's documentation advises smaller rates for OSF than for LoRA: it trains the weights themselves.
+    "osf": Method(osf, {"learning_rate": [5e-4, 1e-4], "effective_rank": [0.5, 0.9]}, {"labels": "own"}),
+    "ncm": Method(ncm, {"layers": LAYERS}),
+    "lda": Method(lda, {"layers": LAYERS, "shrinkage": [0.01, 0.1]}),
+    "joint": Method(joint, fixed={"labels": "seen"}, like="replay_2"),
     "separate": Method(separate),
-    "replay_1": Method(replay, fixed={"share": 0.01}, main=False, like="replay_2"),
+    "replay_1": Method(replay, fixed={"labels": "seen", "share": 0.01}, main=False, like="replay_2"),
+    "lwf": Method(lwf, {"strength": [1.0, 4.0]}, SEQUENTIAL, main=False),
+    "arrow": Method(arrow, {"top_k": [1, 3]}, SEQUENTIAL, main=False),
 }

@@ -6,9 +6,10 @@ likeliest one among those of all tasks learned so far. Tasks with equal label na
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,8 +110,9 @@ class SharedModel(nn.Module):
     def __init__(self, backbone: nn.Module, tasks: Sequence[PreparedTask]) -> None:
         super().__init__()
         self.backbone = backbone
-        self.names = list(dict.fromkeys(name for task in tasks for name in task.labels))
-        own = torch.tensor([[name in task.labels for name in self.names] for task in tasks], dtype=torch.bool)
+        labels = [() if task.kind == "question-answering" else task.labels for task in tasks]
+        self.names = list(dict.fromkeys(itertools.chain(*labels)))
+        own = torch.tensor([[name in own for name in self.names] for own in labels], dtype=torch.bool)
         self.register_buffer("own", own.view(len(tasks), len(self.names)))
         self.register_buffer("allowed", self.own.clone())
         hidden = backbone.config.hidden_size
@@ -125,8 +127,12 @@ class SharedModel(nn.Module):
         pooled = self.dropout(masked_mean(hidden, attention_mask))
         return self.label_head(pooled).float(), self.span_head(self.dropout(hidden)).float()
 
+    def inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What of a batch of training rows the backbone reads."""
+        return {name: batch[name] for name in MODEL_INPUTS if name in batch}
+
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
-        inputs = {name: batch[name] for name in MODEL_INPUTS if name in batch}
+        inputs = self.inputs(batch)
         labels, spans = self.logits(**inputs)
         loss = self.loss(labels, spans, batch)
         if self.penalty is not None and self.training:
@@ -251,28 +257,43 @@ def answers_of(
     model: SharedModel, tokenizer: Any, features: Dataset, batch_size: int = 64
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Logits of encoded rows, in their order: labels `[rows, names]`; per row spans `[T, 2]` and mask `[T]`."""
+
+    def run(batch: dict[str, Tensor]) -> list[tuple[Tensor, ...]]:
+        with torch.autocast(model.own.device.type, torch.bfloat16):
+            labels, spans = model.logits(**batch)
+        return list(zip(labels.cpu(), spans.cpu(), batch["attention_mask"].cpu(), strict=True))
+
     model.eval()
-    device = next(model.parameters()).device
-    labels: dict[int, Tensor] = {}
-    spans: dict[int, Tensor] = {}
-    masks: dict[int, Tensor] = {}
-    for index, batch in batches(tokenizer, features, batch_size):
-        with torch.autocast(device.type, torch.bfloat16):
-            found = model.logits(**{name: tensor.to(device) for name, tensor in batch.items()})
-        for row, label, span, mask in zip(index, *(t.cpu() for t in found), batch["attention_mask"], strict=True):
-            labels[row], spans[row], masks[row] = label, span, mask
-    rows = range(len(features))
-    return torch.stack([labels[i] for i in rows]), [spans[i] for i in rows], [masks[i] for i in rows]
+    rows = in_order(batches(tokenizer, features, batch_size, run, model.own.device))
+    labels, spans, masks = zip(*rows, strict=True)
+    return torch.stack(labels), list(spans), list(masks)
 
 
-def batches(tokenizer: Any, features: Dataset, batch_size: int) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-    """Row numbers and padded inputs of each batch; rows of like length stand together, to save padding."""
+def batches(
+    tokenizer: Any,
+    features: Dataset,
+    batch_size: int,
+    run: Callable[[dict[str, Tensor]], Any],
+    device: torch.device | str = "cpu",
+) -> Iterator[tuple[list[int], Any]]:
+    """Row numbers of each batch and what `run` gives for it; rows of like length stand together, to save padding."""
     inputs = {name: list(features[name]) for name in MODEL_INPUTS if name in features.column_names}
     order = np.argsort([len(ids) for ids in inputs["input_ids"]], kind="stable").tolist()
     for start in range(0, len(order), batch_size):
         index = order[start : start + batch_size]
         rows = {name: [values[i] for i in index] for name, values in inputs.items()}
-        yield index, dict(tokenizer.pad(rows, return_tensors="pt"))
+        yield index, run(dict(tokenizer.pad(rows, return_tensors="pt").to(device)))
+
+
+def in_order(parts: Iterable[tuple[list[int], Iterable[Any]]]) -> list[Any]:
+    """What `batches` gave, row by row in the order of the rows."""
+    found = {row: value for index, values in parts for row, value in zip(index, values, strict=True)}
+    return [found[row] for row in range(len(found))]
+
+
+def on_device(model: nn.Module) -> nn.Module:
+    """A model for scoring, on the GPU where there is one."""
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
 def learn_in_turn(

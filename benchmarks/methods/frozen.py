@@ -1,0 +1,151 @@
+"""Without any training: class means in the features of the frozen backbone.
+
+A class is a label of one task; classes of several tasks that carry the same label name give the same answer. So no
+statistic of a learned task ever changes, and the order of the tasks changes nothing. Every class counts the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from scipy import linalg
+from sklearn.covariance import empirical_covariance, shrunk_covariance
+from transformers import AutoModel
+
+from hf_lifelong.adapter.hooks import masked_mean
+from hf_lifelong.evaluation import AccuracyMatrix
+from hf_lifelong.training.stream import majority
+from hf_lifelong.training.tasks import PreparedTask
+
+from .shared import Result, Setting, batches, in_order, on_device
+
+FLOAT32 = 4
+
+
+def ncm(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
+    """Nearest class mean by Euclidean distance, as scikit-learn's `NearestCentroid`.
+
+    `chosen["layers"]` is `"all"` or `"last"`. It cannot answer questions: such a task scores what empty answers score.
+    """
+    return learn_statistics(tasks, setting, Classes())
+
+
+def lda(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
+    """Linear discriminant analysis: class means, and one covariance within classes for all.
+
+    The same as scikit-learn's `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=…, priors=<uniform>)` on the
+    features of all tasks at once, from statistics that are summed task by task. `chosen["shrinkage"]` lies in (0, 1],
+    `chosen["layers"]` is `"all"` or `"last"`. It cannot answer questions: such a task scores what empty answers score.
+    """
+    return learn_statistics(tasks, setting, Classes(setting.chosen["shrinkage"]))
+
+
+@dataclass
+class Classes:
+    """Statistics of the classes seen so far, float64.
+
+    Args:
+        shrinkage (`float`, *optional*): Share of the scaled identity in the covariance. Without it the covariance is
+            the identity.
+
+    Attributes:
+        means (`list[np.ndarray]`): `[F]` each.
+        labels (`list[str]`): Label name of each class.
+        tasks (`list[int]`): Place in the stream of each class's task.
+        covariance (`np.ndarray | float`): `[F, F]`, the sum of the classes' covariances.
+    """
+
+    shrinkage: float | None = None
+    means: list[np.ndarray] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    tasks: list[int] = field(default_factory=list)
+    covariance: np.ndarray | float = 0.0
+
+    def add(self, features: np.ndarray, targets: np.ndarray, names: Sequence[str], task: int) -> None:
+        """Adds the classes of a task: features `[N, F]`, targets `[N]` into `names`."""
+        for k in np.unique(targets):
+            rows = features[targets == k].astype(np.float64)
+            self.means.append(rows.mean(0))
+            self.labels.append(names[k])
+            self.tasks.append(task)
+            if self.shrinkage is not None:
+                self.covariance = self.covariance + empirical_covariance(rows)
+
+    def weights(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weights `[C, F]` and offsets `[C]` of the classes' linear scores, where all classes are equally likely."""
+        means = np.stack(self.means)
+        weights = means
+        if self.shrinkage is not None:
+            covariance = shrunk_covariance(self.covariance / len(means), self.shrinkage)
+            weights = linalg.solve(covariance, means.T, assume_a="pos").T
+        return weights, -0.5 * (weights * means).sum(1)
+
+    def bytes_of(self, task: int) -> int:
+        """What is stored of a task, as float32; the covariance, one for all, counts as the first one's."""
+        size = self.tasks.count(task) * len(self.means[0]) if self.means else 0
+        if self.shrinkage is not None and self.tasks and task == self.tasks[0]:
+            size += len(self.means[0]) * (len(self.means[0]) + 1) // 2
+        return FLOAT32 * size
+
+
+def learn_statistics(tasks: Sequence[PreparedTask], setting: Setting, classes: Classes) -> Result:
+    """Takes in task after task and scores all tasks so far after each."""
+    backbone = on_device(AutoModel.from_pretrained(setting.model, dtype=torch.float32))
+    layers = setting.chosen["layers"]
+    matrix, seconds, given = AccuracyMatrix(), 0.0, []
+    tests = [features_of(backbone, task, task.test.features, layers) for task in tasks]
+    for number, task in enumerate(tasks):
+        start = time.perf_counter()
+        if labelled(task):
+            features = features_of(backbone, task, task.train, layers)
+            classes.add(features, np.array(task.train["labels"]), task.labels, number)
+        weights = classes.weights() if classes.means else None
+        seconds += time.perf_counter() - start
+        scores = {tasks[j].name: score(tasks[j], tests[j], classes, weights) for j in range(number + 1)}
+        matrix.add(task.name, task.objective.metric, majority(task), scores)
+    given = [score(task, tests[j], classes, weights, only=j) for j, task in enumerate(tasks)]
+    stores = [classes.bytes_of(j) for j in range(len(tasks))]
+    return Result(matrix, stores, seconds, beside={"accuracy_task_given": float(np.mean(given))})
+
+
+def labelled(task: PreparedTask) -> bool:
+    return task.kind == "text-classification"
+
+
+def score(
+    task: PreparedTask,
+    features: np.ndarray,
+    classes: Classes,
+    weights: tuple[np.ndarray, np.ndarray] | None,
+    only: int | None = None,
+) -> float:
+    """The task's metric on its test rows; among the classes of task `only` where it is given."""
+    references = task.objective.references(task.test.examples, task.columns, task.labels)
+    answers = [""] * len(references)
+    if labelled(task) and weights is not None:
+        scores = features @ weights[0].T + weights[1]
+        if only is not None:
+            scores[:, np.array(classes.tasks) != only] = -np.inf
+        answers = [classes.labels[k] for k in scores.argmax(1)]
+    return task.objective.score(answers, references)[task.objective.metric]
+
+
+@torch.no_grad()
+def features_of(backbone: Any, task: PreparedTask, rows: Dataset, layers: str) -> np.ndarray:
+    """Mean hidden states of encoded rows: `[N, H]` of the last layer, or `[N, layers * H]` of the embeddings and all
+    layers side by side."""
+    if not labelled(task):
+        return np.zeros((len(rows), 0))
+
+    def pooled(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        states = backbone(**batch, output_hidden_states=True).hidden_states
+        chosen = states if layers == "all" else states[-1:]
+        return torch.cat([masked_mean(state, batch["attention_mask"]) for state in chosen], 1).cpu()
+
+    return torch.stack(in_order(batches(task.tokenizer, rows, 64, pooled, backbone.device))).double().numpy()
