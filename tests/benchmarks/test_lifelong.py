@@ -1,0 +1,85 @@
+"""The evidence benchmark: cells, tables, and a small version of the claim."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import lifelong
+import pytest
+from methods import METHODS
+from streams import STREAMS, TASKS, load_task, stream
+
+BENCHMARKS = Path(lifelong.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """The results of `lifelong.py --quick`."""
+    folder = tmp_path_factory.mktemp("results")
+    command = [sys.executable, str(BENCHMARKS / "lifelong.py"), "--quick", "--results", str(folder)]
+    subprocess.run(command, check=True, timeout=300)
+    return folder
+
+
+@pytest.mark.slow
+def test_on_two_small_streams_ours_keeps_what_sequential_training_forgets(quick):
+    for name in ("shipped", "shipped_classes"):
+        summary = json.loads((quick / f"lifelong_{name}.json").read_text())["summary"]
+        ours, sequential = summary["ours"], summary["sequential"]
+        assert ours["average_accuracy"] > sequential["average_accuracy"] + 0.2
+        assert ours["forgetting"] <= 0.05
+
+
+@pytest.mark.slow
+def test_a_cell_that_is_there_is_not_run_again(quick):
+    cells = sorted((quick / "lifelong").rglob("*.json"))
+    before = [(path, path.stat().st_mtime_ns) for path in cells]
+    command = [sys.executable, str(BENCHMARKS / "lifelong.py"), "--quick", "--results", str(quick)]
+    subprocess.run(command, check=True, timeout=60)
+    assert [(path, path.stat().st_mtime_ns) for path in cells] == before
+    assert len(cells) == 4
+
+
+@pytest.mark.slow
+def test_cells_of_another_budget_are_not_mixed_into_a_table(quick):
+    path = next((quick / "lifelong" / "shipped").glob("ours*"))
+    row = json.loads(path.read_text())
+    with pytest.raises(SystemExit, match="give another folder as `--results`"):
+        lifelong.check_alike([row], "another-model", row["budget"], quick)
+    lifelong.check_alike([row], row["model"], row["budget"], quick)
+
+
+def test_a_method_runs_with_what_was_chosen_and_with_the_first_of_its_grid_before_that():
+    assert METHODS["sequential"].settings({}) == {"learning_rate": 2e-3, "labels": "own"}
+    chosen = METHODS["replay_2"].settings({"learning_rate": 5e-4})
+    assert chosen == {"learning_rate": 5e-4, "labels": "seen", "share": 0.02}
+
+
+def test_a_grid_is_all_combinations():
+    found = METHODS["lda"].candidates()
+    assert len(found) == 4 and {"layers": "last", "shrinkage": 0.1} in found
+
+
+def test_streams_are_made_of_known_tasks_and_orders_hold_the_same_tasks():
+    for name, tasks in STREAMS.items():
+        assert set(tasks) <= set(TASKS) and len(set(tasks)) == len(tasks)
+        assert stream(name, 0) == tasks and sorted(stream(name, 1)) == sorted(tasks)
+    assert len(STREAMS["long"]) == 30 and len(STREAMS["classes"]) == 7 and len(STREAMS["classes20"]) == 10
+
+
+def test_a_task_of_some_classes_has_their_rows_alone_under_its_own_labels():
+    task = load_task("topics 2", None, 0, 1000)
+    assert task["train"].features["label"].names == ["Rhine", "Doctor_Who"]
+    assert set(task["train"]["label"]) == {0, 1}
+    texts = [set(task[part]["text"]) for part in ("train", "validation", "test")]
+    assert not texts[0] & texts[1] and not texts[0] & texts[2]
+
+
+def test_means_and_spread_are_those_of_the_cells():
+    rows = [{"order": 0, "seed": s, "summary": {"average_accuracy": a}} for s, a in ((0, 0.6), (1, 0.8))]
+    assert lifelong.mean_of(rows) == {
+        "cells": [[0, 0], [0, 1]],
+        "average_accuracy": 0.7,
+        "average_accuracy_std": 0.1414,
+    }
