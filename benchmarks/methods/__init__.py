@@ -25,19 +25,18 @@ class Method:
     grid: dict[str, list[Any]]
 
 
-RATES = {"learning_rate": [5e-4, 2e-3]}
-TRAINED = {**RATES, "labels": ["own", "seen"]}
-LAYERS = {"layers": ["all", "last"]}
+RATES: dict[str, list[Any]] = {"learning_rate": [5e-4, 2e-3]}
+TRAINED: dict[str, list[Any]] = {**RATES, "labels": ["own", "seen"]}
+LAYERS: dict[str, list[Any]] = {"layers": ["all", "last"]}
 
 METHODS: dict[str, Method] = {
     "sequential": Method(sequential.sequential, TRAINED),
     "replay_2": Method(sequential.replay, {**RATES, "labels": ["seen"], "share": [0.02]}),
     "replay_1": Method(sequential.replay, {**RATES, "labels": ["seen"], "share": [0.01]}),
-    "ewc": Method(regularised.ewc, {**TRAINED, "strength": [10.0, 1000.0]}),
+    "ewc": Method(regularised.ewc, {**TRAINED, "strength": [1e3, 1e5]}),
     "lwf": Method(regularised.lwf, {**TRAINED, "strength": [1.0, 4.0]}),
     "olora": Method(regularised.olora, {**TRAINED, "strength": [0.5, 5.0]}),
-    # PEFT's documentation advises smaller rates for OSF than for LoRA: it trains the weights themselves.
-    "osf": Method(osf.osf, {"learning_rate": [1e-4, 5e-4], "labels": ["own", "seen"], "effective_rank": [0.5, 0.9]}),
+    "osf": Method(osf.osf, {**TRAINED, "effective_rank": [0.5, 0.9]}),
     "arrow": Method(arrow.arrow, {**RATES, "labels": ["own"], "top_k": [1, 3]}),
     "ncm": Method(frozen.ncm, LAYERS),
     "lda": Method(frozen.lda, {**LAYERS, "shrinkage": [0.01, 0.1]}),
