@@ -9,12 +9,7 @@ from typing import Any
 
 from hf_lifelong.training.tasks import PreparedTask
 
-from .arrow import arrow
-from .frozen import lda, ncm
-from .osf import osf
-from .ours import ours
-from .regularised import ewc, lwf, olora
-from .sequential import joint, replay, separate, sequential
+from . import arrow, frozen, osf, ours, regularised, sequential
 from .shared import Result, Setting
 
 LEARNING_RATES = [2e-3, 5e-4]
@@ -57,18 +52,17 @@ SEQUENTIAL = {"learning_rate": 2e-3, "labels": "own"}
 LAYERS = ["all", "last"]
 
 METHODS = {
-    "ours": Method(ours),
-    "sequential": Method(sequential, {"learning_rate": LEARNING_RATES, "labels": LABELS}),
-    "replay_2": Method(replay, fixed={"labels": "seen", "share": 0.02}),
-    "ewc": Method(ewc, {"strength": [10.0, 1000.0]}, SEQUENTIAL),
-    "olora": Method(olora, {"strength": [0.5, 5.0]}, SEQUENTIAL),
-    # PEFT's documentation advises smaller rates for OSF than for LoRA: it trains the weights themselves.
-    "osf": Method(osf, {"learning_rate": [5e-4, 1e-4], "effective_rank": [0.5, 0.9]}, {"labels": "own"}),
-    "ncm": Method(ncm, {"layers": LAYERS}),
-    "lda": Method(lda, {"layers": LAYERS, "shrinkage": [0.01, 0.1]}),
-    "joint": Method(joint, fixed={"labels": "seen"}, like="replay_2"),
-    "separate": Method(separate),
-    "replay_1": Method(replay, fixed={"labels": "seen", "share": 0.01}, main=False, like="replay_2"),
-    "lwf": Method(lwf, {"strength": [1.0, 4.0]}, SEQUENTIAL, main=False),
-    "arrow": Method(arrow, {"top_k": [1, 3]}, SEQUENTIAL, main=False),
+    "ours": Method(ours.ours),
+    "sequential": Method(sequential.sequential, {"learning_rate": LEARNING_RATES, "labels": LABELS}),
+    "replay_2": Method(sequential.replay, fixed={"labels": "seen", "share": 0.02}),
+    "ewc": Method(regularised.ewc, {"strength": [1e3, 1e5]}, SEQUENTIAL),
+    "olora": Method(regularised.olora, {"strength": [0.5, 5.0]}, SEQUENTIAL),
+    "osf": Method(osf.osf, {"effective_rank": [0.5, 0.9]}, SEQUENTIAL),
+    "ncm": Method(frozen.ncm, {"layers": LAYERS}),
+    "lda": Method(frozen.lda, {"layers": LAYERS, "shrinkage": [0.01, 0.1]}),
+    "joint": Method(sequential.joint, fixed={"labels": "seen"}, like="replay_2"),
+    "separate": Method(sequential.separate),
+    "replay_1": Method(sequential.replay, fixed={"labels": "seen", "share": 0.01}, main=False, like="replay_2"),
+    "lwf": Method(regularised.lwf, {"strength": [1.0, 4.0]}, SEQUENTIAL, main=False),
+    "arrow": Method(arrow.arrow, {"top_k": [1, 3]}, SEQUENTIAL, main=False),
 }

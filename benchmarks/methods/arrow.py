@@ -84,7 +84,8 @@ def routes(model: SharedModel, task: PreparedTask, rows: Dataset) -> list[int]:
     def run(batch: dict[str, Tensor]) -> list[int]:
         seen.clear()
         model.logits(**batch)
-        return sum(masked_mean(weights, batch["attention_mask"]) for weights in seen).argmax(1).tolist()
+        means = torch.stack([masked_mean(weights, batch["attention_mask"]) for weights in seen])
+        return means.mean(0).argmax(1).tolist()
 
     layers = [module for module in model.modules() if isinstance(module, ArrowLoraLinearLayer)]
     handles = [layer.register_forward_pre_hook(note) for layer in layers]

@@ -107,6 +107,9 @@ class SharedModel(nn.Module):
         penalty (`Callable`): Added to the loss in training: of the batch and the two logits.
     """
 
+    own: Tensor
+    allowed: Tensor
+
     def __init__(self, backbone: nn.Module, tasks: Sequence[PreparedTask]) -> None:
         super().__init__()
         self.backbone = backbone
