@@ -31,7 +31,7 @@ from hf_lifelong.files import read_json, write_json
 
 BUDGET = {"train_texts": 1500, "test_texts": 500, "epochs": 3, "batch_size": 16, "max_length": 64, "stride": 16}
 # Contexts of questions are longer, and the scoring of thirty tasks after each of them is not to outlast the training.
-BUDGETS = {"mixed": {"max_length": 128, "stride": 32}, "long": {"train_texts": 500, "test_texts": 100}}
+BUDGETS = {"mixed": {"max_length": 128, "stride": 32}, "long": {"test_texts": 100}}
 # What the hyperparameters are chosen on: the first tasks of a stream, fewer texts, validation parts.
 CHOICE = {"streams": ["domains"], "tasks": 3, "train_texts": 300, "seed": 100}
 # Two small streams of the shipped data with the embedded model, for a run of a minute or two.
@@ -40,8 +40,10 @@ QUICK_RUN = {"streams": ["shipped", "shipped_classes"], "methods": ["ours", "seq
 MAIN = ["domains", "lookalikes", "classes", "classes20", "mixed", "return", "long"]
 
 
-def budget_of(name: str) -> dict[str, Any]:
-    return {**BUDGET, **BUDGETS.get(name, {})}
+def budget_of(name: str, args: Any) -> dict[str, Any]:
+    """What every method is given on a stream."""
+    most = {"train_texts": args.train_texts} if args.train_texts else {}
+    return {**BUDGET, **BUDGETS.get(name, {}), **most, **(QUICK if args.quick else {})}
 
 
 def run_cell(
@@ -92,7 +94,8 @@ def summarise(name: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The result file of a stream: per method the means over its cells, and every cell."""
     return {
         **header("lifelong"),
-        "command": f"python benchmarks/lifelong.py --data_dir DATA --model {rows[0]['model']} --streams {name}",
+        "command": f"python benchmarks/lifelong.py --data_dir DATA --model {rows[0]['model']} --streams {name} "
+        f"--train_texts {rows[0]['budget']['train_texts']}",
         "stream": name,
         "tasks": stream(name, 0),
         "model": rows[0]["model"],
@@ -132,7 +135,7 @@ def fill(args: Any) -> None:
     """Runs the cells that are missing, in the order that fills a column of the table first."""
     for name, seed, order, method in itertools.product(args.streams, args.seeds, args.orders, args.methods):
         path = args.results / "lifelong" / name / f"{method}-order{order}-seed{seed}.json"
-        budget = {**budget_of(name), **(QUICK if args.quick else {})}
+        budget = budget_of(name, args)
         check_alike(cells(args.results, name), args.model, budget, args.results)
         if not path.exists():
             cell = run_cell(name, method, order, seed, chosen_of(method, args.results), budget, args)
@@ -202,6 +205,9 @@ def main() -> None:
     )
     parser.add_argument("--orders", nargs="+", type=int, default=[0])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument(
+        "--train_texts", type=int, help="training texts a task, where that is less than the full budget"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--choose", action="store_true", help="choose hyperparameters on validation data")
     parser.add_argument("--quick", action="store_true", help="two small streams of the shipped data, one seed")
