@@ -56,11 +56,21 @@ def main() -> None:
         task = load_task(name, args.data_dir, 0, 1000, test_size=500)
         parts = ("train", "test") if name in STREAMS["domains"] else ("test",)
         found[name] = {part: features_of(model, tokenizer, task[part], task["columns"]) for part in parts}
+        found[name]["labels"] = torch.tensor([int(label) for label in task["train"]["label"]])
     known = STREAMS["domains"]
-    fitted = [fit_signature(found[name]["train"], 64) for name in known]
+    fitted = [
+        fit_signature(found[name]["train"], 64, found[name]["labels"], int(found[name]["labels"].max()) + 1)
+        for name in known
+    ]
     stacks = (torch.stack([getattr(one, part) for one in fitted]) for part in ("mean", "factor", "diagonal"))
-    signature = Signature(*stacks)
-    router = shared_router(signature, torch.tensor([len(found[name]["train"]) for name in known]), 0.05)
+    signature = Signature(*stacks, torch.cat([one.classes for one in fitted]))
+    counts, classes = (
+        torch.tensor(values)
+        for values in zip(
+            *((len(found[n]["train"]), len(one.classes)) for n, one in zip(known, fitted, strict=True)), strict=True
+        )
+    )
+    router = shared_router(signature, counts, classes, DriftAdapterConfig().signature_shrinkage)
     familiar = familiarity(signature, router)
 
     def new(name: str) -> np.ndarray:

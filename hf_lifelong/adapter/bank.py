@@ -104,15 +104,20 @@ def add_task(model: nn.Module, task: LearnedTask, snapshots: list[Snapshot], sig
     adapter = root.active_adapters[0]
     if len(snapshots) != task.members:
         raise ValueError(f"`snapshots` are {len(snapshots)}, but task `{task.name}` states {task.members} members.")
+    if len(signature.classes) != task.classes:
+        raise ValueError(
+            f"`signature` has {len(signature.classes)} class means, but task `{task.name}` states {task.classes}."
+        )
     knowledge = root.knowledge[adapter].with_task(task)  # refuses a known name before anything is changed
     for name, module in drift_modules(model):
         for working in module.adapter_layer_names:
             new = [_laid(working, snapshot[f"{name}.{working}"]) for snapshot in snapshots]
             stack = torch.cat(new) if isinstance(module, Lifelong) else torch.stack(new)
             _replace(module, _STACKS[working], adapter, partial(_with, new=stack))
-    for part in ("mean", "factor", "diagonal"):
-        row = getattr(signature, part).unsqueeze(0)
-        _replace(root, f"drift_signature_{part}", adapter, partial(_with, new=row))
+    for part in ("mean", "factor", "diagonal", "classes"):
+        rows = getattr(signature, part)
+        rows = rows if part == "classes" else rows.unsqueeze(0)
+        _replace(root, f"drift_signature_{part}", adapter, partial(_with, new=rows))
     set_knowledge(model, knowledge)
 
 
@@ -134,8 +139,9 @@ def forget(model: nn.Module, task: str) -> None:
     rows = slice(knowledge.head_offsets[members.start], knowledge.head_offsets[members.stop])
     for _, module in drift_modules(model):
         if isinstance(module, Lifelong):
-            for part in ("mean", "factor", "diagonal"):
-                _replace(module, f"drift_signature_{part}", adapter, partial(_without, gone=slice(t, t + 1)))
+            for part in ("mean", "factor", "diagonal", "classes"):
+                of_task = slice(*knowledge.class_offsets[t : t + 2]) if part == "classes" else slice(t, t + 1)
+                _replace(module, f"drift_signature_{part}", adapter, partial(_without, gone=of_task))
         for working in module.adapter_layer_names:
             gone = rows if isinstance(module, Lifelong) else members
             _replace(module, _STACKS[working], adapter, partial(_without, gone=gone))

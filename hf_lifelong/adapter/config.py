@@ -78,8 +78,8 @@ class DriftAdapterConfig(PeftConfig):
             Directions of the scatter that a signature keeps.
         signature_size (`int`, *optional*, defaults to `1536`):
             Largest number of features of a signature; wider hidden states go through a fixed random projection.
-        signature_shrinkage (`float`, *optional*, defaults to `0.05`):
-            Share of the covariance that is replaced by its mean variance, in (0, 1].
+        signature_shrinkage (`float`, *optional*, defaults to `0.1`):
+            Share of a covariance that is replaced by its mean variance, in (0, 1].
         max_length (`int`, *optional*, defaults to `128`):
             Longest input in tokens; longer texts are cut, longer contexts are read in windows. For a language model
             the longest prompt, and in training the longest answer.
@@ -120,7 +120,7 @@ class DriftAdapterConfig(PeftConfig):
     signature_rank: int = field(default=64, metadata={"help": "Directions of the scatter that a signature keeps."})
     signature_size: int = field(default=1536, metadata={"help": "Largest number of features of a signature."})
     signature_shrinkage: float = field(
-        default=0.05, metadata={"help": "Share of the covariance that is replaced by its mean variance, in (0, 1]."}
+        default=0.1, metadata={"help": "Share of a covariance that is replaced by its mean variance, in (0, 1]."}
     )
     max_length: int = field(default=128, metadata={"help": "Longest input in tokens."})
     stride: int = field(default=32, metadata={"help": "Overlap of two windows of a long context, in tokens."})

@@ -79,7 +79,7 @@ class Lifelong(DriftTunerLayer):
     Tensors per adapter, all float32: the working head `drift_head_weight [W, H]`, `drift_head_bias [W]`; the heads of
     all members, `drift_bank_head_weight [ΣW, H]`, `drift_bank_head_bias [ΣW]`; the signatures of all tasks,
     `drift_signature_mean [tasks, D]`, `drift_signature_factor [tasks, rank, D]`,
-    `drift_signature_diagonal [tasks, D]`.
+    `drift_signature_diagonal [tasks, D]`, `drift_signature_classes [Σclasses, D]`.
     """
 
     adapter_layer_names = ("drift_head_weight", "drift_head_bias")
@@ -89,10 +89,11 @@ class Lifelong(DriftTunerLayer):
         "drift_signature_mean",
         "drift_signature_factor",
         "drift_signature_diagonal",
+        "drift_signature_classes",
         "knowledge",
         "config",
     )
-    tensors = (*adapter_layer_names, *other_param_names[:5])
+    tensors = (*adapter_layer_names, *other_param_names[:6])
     drift_head_weight: Bank
     drift_head_bias: Bank
     drift_bank_head_weight: Bank
@@ -100,6 +101,7 @@ class Lifelong(DriftTunerLayer):
     drift_signature_mean: Bank
     drift_signature_factor: Bank
     drift_signature_diagonal: Bank
+    drift_signature_classes: Bank
     conductor: Any  # the base's hooks (`hooks.Conductor`)
 
     def __init__(self, route: Route, hidden_size: int, features: int) -> None:
@@ -136,6 +138,7 @@ class Lifelong(DriftTunerLayer):
         self.drift_signature_mean[adapter_name] = empty_bank((tasks, d), device)
         self.drift_signature_factor[adapter_name] = empty_bank((tasks, config.signature_rank, d), device)
         self.drift_signature_diagonal[adapter_name] = empty_bank((tasks, d), device)
+        self.drift_signature_classes[adapter_name] = empty_bank((knowledge.class_offsets[-1], d), device)
         self.knowledge[adapter_name] = knowledge
         self.config[adapter_name] = config
         self.checked_files.discard(adapter_name)
@@ -153,7 +156,10 @@ class Lifelong(DriftTunerLayer):
         """Signatures of all tasks of the active adapter, `[tasks, …]`."""
         name = self.active_adapters[0]
         return Signature(
-            self.drift_signature_mean[name], self.drift_signature_factor[name], self.drift_signature_diagonal[name]
+            self.drift_signature_mean[name],
+            self.drift_signature_factor[name],
+            self.drift_signature_diagonal[name],
+            self.drift_signature_classes[name],
         )
 
     @property
@@ -161,9 +167,11 @@ class Lifelong(DriftTunerLayer):
         """Discriminants of the tasks present; computed on first use and again after any change."""
         knowledge, config = self.knowledge[self.active_adapters[0]], self.config[self.active_adapters[0]]
         if self._router is None and knowledge.tasks:
-            counts = torch.tensor([task.examples for task in knowledge.tasks])
+            counts, classes = (
+                torch.tensor([getattr(task, key) for task in knowledge.tasks]) for key in ("examples", "classes")
+            )
             with torch.no_grad():
-                self._router = shared_router(self.signature, counts, config.signature_shrinkage)
+                self._router = shared_router(self.signature, counts, classes, config.signature_shrinkage)
         return self._router
 
     def likelihood(self, features: Tensor) -> Tensor:

@@ -281,7 +281,7 @@ def _misfit(where: str | Path, reason: str) -> DamagedFileError:
 
 def task_sizes(tensors: Path, knowledge: KnowledgeBase) -> dict[str, int]:
     """Task → bytes that its members, heads and signature take in an adapter's file, read off the file's header."""
-    member = row = signature = 0
+    member = row = signature = place = 0
     for name, (_, shape) in read_header(tensors).items():
         part = name.rpartition(".")[2]
         taken = 4 * math.prod(shape[1:])
@@ -289,9 +289,14 @@ def task_sizes(tensors: Path, knowledge: KnowledgeBase) -> dict[str, int]:
             row += taken
         elif part.startswith("drift_bank"):
             member += taken
+        elif part == "drift_signature_classes":
+            place += taken
         elif part.startswith("drift_signature"):
             signature += taken
-    return {task.name: task.members * (member + task.width * row) + signature for task in knowledge.tasks}
+    return {
+        task.name: task.members * (member + task.width * row) + signature + task.classes * place
+        for task in knowledge.tasks
+    }
 
 
 def _check_tokenizer(path: Path) -> None:

@@ -23,6 +23,7 @@ _ROOT = {
     "drift_signature_mean": ("tasks", "features"),
     "drift_signature_factor": ("tasks", "rank", "features"),
     "drift_signature_diagonal": ("tasks", "features"),
+    "drift_signature_classes": ("classes", "features"),
 }
 SIZES = _LAYER | _ROOT
 
@@ -38,4 +39,5 @@ def sizes_of(knowledge: KnowledgeBase) -> dict[str, int]:
         "members": knowledge.member_offsets[-1],
         "rows": knowledge.head_rows,
         "tasks": len(knowledge.tasks),
+        "classes": knowledge.class_offsets[-1],
     }

@@ -53,6 +53,7 @@ class LearnedTask:
         members (`int`): Snapshots that were kept.
         group (`str`): Name of the earliest task of the same group; a task that opened a group names itself.
         examples (`int`): Texts that the signature was fitted on.
+        classes (`int`): Classes whose means the signature holds; 1 where inputs have no class.
         score (`float`, *optional*): The task's metric on its own validation part when it was committed.
         started_from (`str`, *optional*): The task whose newest member training started from; `None` for a fresh start.
         template (`str`, *optional*): What made prompts of columns, where the user gave one (text generation).
@@ -67,6 +68,7 @@ class LearnedTask:
     members: int
     group: str
     examples: int
+    classes: int = 1
     score: float | None = None
     started_from: str | None = None
     template: str | None = None
@@ -111,6 +113,11 @@ class KnowledgeBase:
         """First head row of each member (all tasks in order), then the number of all head rows."""
         widths = [task.width for task in self.tasks for _ in range(task.members)]
         return list(accumulate(widths, initial=0))
+
+    @property
+    def class_offsets(self) -> list[int]:
+        """First class mean of each task's signature, then the number of all."""
+        return list(accumulate((task.classes for task in self.tasks), initial=0))
 
     @property
     def head_rows(self) -> int:
@@ -249,15 +256,15 @@ def _check_groups(tasks: list[LearnedTask]) -> None:
 def _read_task(i: int, data: Any) -> LearnedTask:
     where = f"knowledge.tasks[{i}]"
     _check_type(where, data, dict)
-    # Manifests from before data was noted lack it.
-    data = {"data": asdict(TaskData()), **data}
+    # Manifests from before data was noted and classes were counted lack them.
+    data = {"data": asdict(TaskData()), "classes": 1, **data}
     _same_keys(where, data, {f.name for f in fields(LearnedTask)})
     for key in ("name", "kind", "group"):
         _check_type(f"{where}.{key}", data[key], str)
     _check_type(f"{where}.labels", data["labels"], list)
     for label in data["labels"]:
         _check_type(f"{where}.labels", label, str)
-    for key in ("width", "members", "examples"):
+    for key in ("width", "members", "examples", "classes"):
         _check_count(f"{where}.{key}", data[key], least=0 if key == "width" else 1)
     if data["width"] not in (0, len(data["labels"])):
         raise ManifestError(f"`{where}.width` is {data['width']}, but there are {len(data['labels'])} labels")

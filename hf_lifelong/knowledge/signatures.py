@@ -1,9 +1,10 @@
 """Signatures: where a task's inputs lie in the trunk's hidden states, as statistics, never as examples.
 
-A task is remembered by the mean and the scatter of its pooled hidden states; the scatter is kept as a low-rank factor
-plus a diagonal. An input goes to the task under whose Gaussian it is most likely, all Gaussians sharing one covariance
-(linear discriminant analysis; Hastie, Tibshirani, Friedman, *The Elements of Statistical Learning*, 4.3). The shared
-covariance is computed from the tasks present, in their order, so that leaving a task out leaves no trace of it.
+A task is remembered by the mean of its pooled hidden states, the means of its classes, and the scatter around these,
+as a low-rank factor plus a diagonal. An input goes to the task under which it is most likely by two models in equal
+parts: one Gaussian a task, and one a class, all Gaussians of a model sharing one covariance (linear discriminant
+analysis; Hastie, Tibshirani, Friedman, *The Elements of Statistical Learning*, 4.3). The shared covariances are
+computed from the tasks present, in their order, so that leaving a task out leaves no trace of it.
 """
 
 from __future__ import annotations
@@ -17,42 +18,60 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Signature:
-    """Statistics of pooled hidden states, of one task (`[D]`, `[rank, D]`, `[D]`) or of several (leading `[tasks]`).
+    """Statistics of pooled hidden states, of one task (`[D]`, `[rank, D]`, `[D]`, `[C, D]`) or of several (leading
+    `[tasks]`, but `[ΣC, D]`, the classes of one task after those of another).
 
     Args:
         mean (`Tensor`): float32.
-        factor (`Tensor`): float32; covariance = factorᵀ factor + diagonal.
+        factor (`Tensor`): float32; covariance around the means of the classes = factorᵀ factor + diagonal.
         diagonal (`Tensor`): float32, at least 0.
+        classes (`Tensor`): float32, mean of each class; the task's mean where its inputs have no class.
     """
 
     mean: Tensor
     factor: Tensor
     diagonal: Tensor
+    classes: Tensor
 
 
 @dataclass(frozen=True)
 class Router:
-    """Linear discriminants `features @ weight.T + bias`, one per task: log-likelihoods up to a shared constant.
+    """Linear discriminants `features @ weight.T + bias` of tasks and of classes: log-likelihoods up to a constant.
 
     Args:
-        weight (`Tensor`): `[tasks, D]`, float32.
-        bias (`Tensor`): `[tasks]`, float32.
+        weight (`Tensor`): `[tasks + ΣC, D]`, float32.
+        bias (`Tensor`): `[tasks + ΣC]`, float32.
+        owner (`Tensor`): `[ΣC]`, int64, the task of each class.
+        between (`Tensor`): `[ΣC, D]`, float32; the covariance of a task's class means is the product of its rows,
+            transposed, with themselves.
     """
 
     weight: Tensor
     bias: Tensor
+    owner: Tensor
+    between: Tensor
+
+    @property
+    def tasks(self) -> int:
+        return len(self.weight) - len(self.owner)
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Features `[rows, D]` → log-likelihoods `[rows, tasks]` up to a constant per row."""
-        return features @ self.weight.T + self.bias
+        """Features `[rows, D]` → log-likelihoods `[rows, tasks]` up to a constant per row: the mean of the task's own
+        and of that of its likeliest class."""
+        found = features @ self.weight.T + self.bias
+        of_task, of_class = found[:, : self.tasks], found[:, self.tasks :]
+        owner = self.owner.expand_as(of_class)
+        return (of_task + torch.full_like(of_task, float("-inf")).scatter_reduce(1, owner, of_class, "amax")) / 2
 
 
-def fit_signature(features: Tensor, rank: int) -> Signature:
+def fit_signature(features: Tensor, rank: int, labels: Tensor | None = None, classes: int = 1) -> Signature:
     """Fits the signature of one task.
 
     Args:
         features (`Tensor`): `[n, D]`, pooled hidden states, n ≥ 2.
         rank (`int`): Rows of the factor; missing directions (n - 1 < rank) are zero.
+        labels (`Tensor`, *optional*): `[n]`, int64, class of each row, less than `classes`.
+        classes (`int`): How many there are. One without rows is put at the task's mean.
 
     Raises:
         ValueError: with fewer than 2 rows or values that are not finite.
@@ -63,45 +82,61 @@ def fit_signature(features: Tensor, rank: int) -> Signature:
         raise ValueError("`features` holds NaN or infinite values; the base model does not give finite hidden states.")
     x = features.double()
     mean = x.mean(0)
-    x = (x - mean) / (len(x) - 1) ** 0.5
+    labels = torch.zeros(len(x), dtype=torch.long) if labels is None else labels.to(x.device)
+    count = torch.bincount(labels, minlength=classes).unsqueeze(1)
+    places = torch.zeros(classes, x.shape[1], dtype=x.dtype, device=x.device).index_add_(0, labels, x)
+    places = torch.where(count > 0, places / count.clamp_min(1), mean)
+    x = (x - places[labels]) / (len(x) - 1) ** 0.5
     # Eigenvectors of the n × n Gram matrix give the leading directions of the D × D scatter without forming it.
     leading = torch.linalg.eigh(x @ x.T).eigenvectors[:, -rank:].flip(1)
     factor = leading.T @ x
     if len(factor) < rank:
         factor = torch.cat([factor, factor.new_zeros(rank - len(factor), x.shape[1])])
     diagonal = (x.square().sum(0) - factor.square().sum(0)).clamp_min(0)
-    return Signature(mean.float(), factor.float(), diagonal.float())
+    return Signature(mean.float(), factor.float(), diagonal.float(), places.float())
 
 
 # Tasks whose factors are summed at a time; the order of summation must not depend on anything but the tasks present.
 TASKS_AT_ONCE = 64
 
 
-def shared_router(signature: Signature, counts: Tensor, shrinkage: float) -> Router:
-    """Linear discriminants under the covariance that the present tasks share.
+def shared_router(signature: Signature, counts: Tensor, classes: Tensor, shrinkage: float) -> Router:
+    """Linear discriminants under the covariances that the present tasks, and their classes, share.
 
     Args:
         signature (`Signature`): `[tasks, …]`.
         counts (`Tensor`): `[tasks]`, texts that each signature was fitted on.
-        shrinkage (`float`): Share of the covariance that is replaced by its mean variance on the diagonal; keeps the
+        classes (`Tensor`): `[tasks]`, classes of each; they count alike, whatever their numbers of texts.
+        shrinkage (`float`): Share of a covariance that is replaced by its mean variance on the diagonal; keeps the
             inverse stable when there are fewer texts than dimensions.
     """
-    mean, diagonal = signature.mean.double(), signature.diagonal.double()
+    device = signature.mean.device
     share = (counts.double() - 1).clamp_min(1)
-    share = (share / share.sum()).to(mean.device)
-    covariance = torch.diag(share @ diagonal)
+    share = (share / share.sum()).to(device)
+    within = torch.diag(share @ signature.diagonal.double())
     # In parts: in float64 the factors of a thousand tasks would be eight times their file and minutes of work.
     for factor, part in zip(signature.factor.split(TASKS_AT_ONCE), share.split(TASKS_AT_ONCE), strict=True):
         rows = (factor * part.sqrt().float()[:, None, None]).flatten(0, 1)
-        covariance += (rows.T @ rows).double()
+        within += (rows.T @ rows).double()
+    classes = classes.to(device)
+    owner = torch.repeat_interleave(torch.arange(len(classes), device=device), classes)
+    between = (signature.classes - signature.mean[owner]) / classes[owner].sqrt().unsqueeze(1)
+    rows = (between * share[owner].sqrt().unsqueeze(1)).double()
+    of_tasks = _discriminants(signature.mean.double(), within + rows.T @ rows, shrinkage)
+    of_classes = _discriminants(signature.classes.double(), within, shrinkage)
+    weight, bias = (torch.cat(both).float() for both in zip(of_tasks, of_classes, strict=True))
+    return Router(weight, bias, owner, between)
+
+
+def _discriminants(mean: Tensor, covariance: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
+    """Weights `[n, D]` and biases `[n]` of Gaussians with means `[n, D]` and one covariance `[D, D]`."""
     variance = covariance.diagonal().mean()
     covariance = (1 - shrinkage) * covariance
     # A floor far below any real variance, so that constant features (a task of one repeated text) can be inverted.
     covariance.diagonal().add_(shrinkage * variance + 1e-12)
     centre = mean.mean(0)
     weight = torch.cholesky_solve((mean - centre).T, torch.linalg.cholesky(covariance)).T
-    bias = -0.5 * ((mean + centre) * weight).sum(1)
-    return Router(weight.float(), bias.float())
+    return weight, -0.5 * ((mean + centre) * weight).sum(1)
 
 
 # How many directions that tell tasks apart are kept, and how much further than a Gaussian's real inputs reach along
@@ -133,15 +168,18 @@ def familiarity(signature: Signature, router: Router) -> Familiarity | None:
     Inputs of a task that was never learned lie between the learned ones: not far out in the hidden states as a whole,
     where long and short texts differ more than tasks do, but along the directions that tell tasks apart.
     """
-    between = (router.weight - router.weight.mean(0)).double()
-    values, vectors = torch.linalg.eigh(between @ between.T)
+    of_tasks = router.weight[: router.tasks].double()
+    apart = of_tasks - of_tasks.mean(0)
+    values, vectors = torch.linalg.eigh(apart @ apart.T)
     keep = values > values.max() * 1e-6
     keep[: max(len(values) - MOST_DIRECTIONS, 1)] = False
     if not keep.any():
         return None
-    basis = vectors[:, keep].T @ between
+    basis = vectors[:, keep].T @ apart
     factor = signature.factor.double() @ basis.T
     own = factor.mT @ factor + (basis * signature.diagonal.double().unsqueeze(1)) @ basis.T
+    spread = router.between.double() @ basis.T
+    own.index_add_(0, router.owner, spread.unsqueeze(2) * spread.unsqueeze(1))
     covariance = (own + own.mean(0)) / 2
     m = len(basis)
     limit = (EXTRA * m + ADDED) / m * float(chi2.ppf(1 - FALSE_ALARMS, m))

@@ -32,6 +32,7 @@ class Objective(ABC):
         optional (`frozenset[str]`): Roles that a data set may lack.
         label_role (`str`, *optional*): The role that holds class labels.
         extras (`tuple[str, ...]`): Columns that `encode(training=False)` adds and `decode` reads.
+        one_label (`bool`): Whether a row has one label, its class.
     """
 
     kind: ClassVar[str]
@@ -43,6 +44,7 @@ class Objective(ABC):
     optional: ClassVar[frozenset[str]] = frozenset()
     label_role: ClassVar[str | None] = None
     extras: ClassVar[tuple[str, ...]] = ("example",)
+    one_label: ClassVar[bool] = False
 
     def resolve_columns(self, dataset: Dataset, columns: Mapping[str, str]) -> dict[str, str]:
         """Fills in the default column of every role that is not named, and checks all of them.

@@ -42,6 +42,7 @@ class TextClassification(HeadObjective):
     aliases = {"label": ("labels",)}
     optional = frozenset({"text_pair"})
     label_role = "label"
+    one_label = True
     extras = ("example",)
 
     def label_names(self, dataset: Dataset, columns: Mapping[str, str]) -> list[str]:

@@ -40,6 +40,13 @@ class Scored:
     groups: list[str]
 
 
+def spread_over(count: int, limit: int | None) -> list[int]:
+    """Rows of a data set of `count` rows: all, or `limit` evenly spread over it where it is longer."""
+    if limit is None or count <= limit:
+        return list(range(count))
+    return np.linspace(0, count - 1, limit).astype(int).tolist()
+
+
 class Scorer:
     """Scores tasks with a model that has a lifelong adapter.
 
@@ -69,12 +76,11 @@ class Scorer:
     def features(self, prepared: PreparedTask, rows: Any, limit: int | None = None) -> torch.Tensor:
         """Trunk features of a data set's rows, `[rows, D]`, on the CPU; of `limit` rows evenly spread over it where it
         is longer."""
-        count = len(rows)
-        index = range(count) if limit is None or count <= limit else np.linspace(0, count - 1, limit).astype(int)
+        index = spread_over(len(rows), limit)
         found = dict(
             self._batches(prepared, rows, index, "Signature", lambda b, i: trunk_features(self.model, b).cpu())
         )
-        return torch.stack([found[int(i)] for i in index])
+        return torch.stack([found[i] for i in index])
 
     def oracle(self, prepared: PreparedTask, split: Split, task: str) -> dict[str, float]:
         """Metrics when the newest members of `task` answer every row."""

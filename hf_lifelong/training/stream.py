@@ -23,6 +23,7 @@ from ..knowledge import KnowledgeBase, LearnedTask, candidate_groups, fit_signat
 from ..objectives import get_objective
 from .cards import write_card
 from .checkpoints import newest_checkpoint, newest_commit, publish, stream_folder, task_folder, write_commit
+from .scoring import spread_over
 from .tasks import PreparedTask, check_names
 
 if TYPE_CHECKING:
@@ -183,12 +184,22 @@ def train_features(trainer: DriftTrainer, prepared: PreparedTask) -> torch.Tenso
     return trainer.scorer.features(prepared, prepared.asked, trainer.args.signature_samples)
 
 
+def train_classes(trainer: DriftTrainer, prepared: PreparedTask) -> torch.Tensor | None:
+    """The class of each of these texts, `[n]`; `None` where texts have no class."""
+    if not prepared.objective.one_label:
+        return None
+    labels = prepared.asked["labels"]
+    return torch.tensor([labels[i] for i in spread_over(len(labels), trainer.args.signature_samples)])
+
+
 def keep(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None) -> LearnedTask:
     """Adds the members of a task to the model and decides their group."""
     model, scorer = trainer.model, trainer.scorer
     config = lifelong_of(model).config[lifelong_of(model).active_adapters[0]]
     before, router = trainer.knowledge, lifelong_of(model).router
-    signature = fit_signature(train_features(trainer, prepared), config.signature_rank)
+    classes = len(prepared.labels) if prepared.objective.one_label else 1
+    found = train_features(trainer, prepared)
+    signature = fit_signature(found, config.signature_rank, train_classes(trainer, prepared), classes)
     near = []
     if trainer.args.grouping == "performance":
         held_out = scorer.features(prepared, prepared.validation.features, trainer.args.signature_samples)
@@ -202,6 +213,7 @@ def keep(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None
         members=len(trainer.snapshots.snapshots),
         group=prepared.name,
         examples=min(len(prepared.asked), trainer.args.signature_samples),
+        classes=classes,
         started_from=started_from,
         template=prepared.task.template,
         data=prepared.source,

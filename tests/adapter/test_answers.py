@@ -39,7 +39,8 @@ def set_router(model, batch, groups):
     features = trunk_features(model, batch)
     name = root.active_adapters[0]
     for row, group in enumerate(groups):
-        root.drift_signature_mean[name].data[group] = features[row]
+        for means in (root.drift_signature_mean, root.drift_signature_classes):
+            means[name].data[group] = features[row]
     root.refresh()
 
 
@@ -157,7 +158,8 @@ def test_cascade_asks_only_groups_that_are_in_question(make_model, batch):
     clear = predict(model, pair, policy="cascade")
     answers_equal(clear, predict(model, pair, policy="signature"))
     root = lifelong_of(model)
-    root.drift_signature_mean["default"].data[1] = root.drift_signature_mean["default"][0]
+    for means in (root.drift_signature_mean, root.drift_signature_classes):
+        means["default"].data[1] = means["default"][0]
     root.refresh()
     unclear = predict(model, pair, policy="cascade")
     merged = torch.stack([predict(model, pair, policy="oracle", group=g).uncertainty for g in (0, 1)], 1)
@@ -188,11 +190,12 @@ def test_novelty_grows_with_the_distance_from_the_task(make_model, batch):
     model = make_model()
     root = lifelong_of(model)
     centre = trunk_features(model, batch)[0]
-    means = root.drift_signature_mean["default"].data
+    means, classes = (part["default"].data for part in (root.drift_signature_mean, root.drift_signature_classes))
     near, far = [], []
     for shift, into in ((0.0, near), (100.0, far)):
         means[0] = centre + shift
         means[1] = -means[0]
+        classes.copy_(means)
         root.refresh()
         into.append(float(predict(model, batch, policy="oracle", group=0, novelty=True).novelty[0]))
     assert near[0] == pytest.approx(0, abs=1e-4) and far[0] > 1

@@ -58,7 +58,8 @@ def spread(make_language_model):
         model = make_language_model(model_type, **config)
         root = lifelong_of(model)
         features = trunk_features(model, rows_of(tokenizer))
-        root.drift_signature_mean["default"].data = features[: len(LANGUAGE_TASKS)].clone()
+        for means in (root.drift_signature_mean, root.drift_signature_classes):
+            means["default"].data = features[: len(LANGUAGE_TASKS)].clone()
         root.refresh()
         return model
 
@@ -337,7 +338,8 @@ def test_a_static_cache_chooses_the_same_groups_under_a_sliding_window(make_lang
     model = make_language_model("mistral", base={"sliding_window": 4})
     batch = rows_of(language_tokenizer, [f"{word} and so on" * 3 for word in TEXTS])
     root = lifelong_of(model)
-    root.drift_signature_mean["default"].data = trunk_features(model, batch)[:3].clone()
+    for means in (root.drift_signature_mean, root.drift_signature_classes):
+        means["default"].data = trunk_features(model, batch)[:3].clone()
     root.refresh()
     options = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     right = generate(model, batch, **options)

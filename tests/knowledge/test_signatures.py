@@ -16,7 +16,14 @@ def draw(seed, n=40, d=D):
 
 
 def together(signatures):
-    return Signature(*(torch.stack([getattr(s, part) for s in signatures]) for part in ("mean", "factor", "diagonal")))
+    stacks = (torch.stack([getattr(s, part) for s in signatures]) for part in ("mean", "factor", "diagonal"))
+    return Signature(*stacks, torch.cat([s.classes for s in signatures]))
+
+
+def router_of(signatures, counts, shrinkage=0.05):
+    return shared_router(
+        together(signatures), torch.as_tensor(counts), torch.tensor([len(s.classes) for s in signatures]), shrinkage
+    )
 
 
 def covariance_of(signature):
@@ -56,10 +63,10 @@ def test_constant_features_stay_finite():
     x[:, 2] = 7.0
     constant = fit_signature(torch.full((5, D), 3.0), 4)
     mixed = fit_signature(x, 4)
-    router = shared_router(together([constant, mixed]), torch.tensor([5, 40]), 0.05)
+    router = router_of([constant, mixed], [5, 40])
     assert torch.isfinite(router(draw(3))).all()
     both = together([constant, constant])
-    only = shared_router(both, torch.tensor([5, 5]), 0.05)
+    only = router_of([constant, constant], [5, 5])
     assert torch.isfinite(only(draw(3))).all()
     assert familiarity(both, only) is None
 
@@ -80,9 +87,9 @@ def test_one_text_is_too_few():
 def test_novelty_is_a_mahalanobis_distance_along_what_tells_tasks_apart():
     signatures = [fit_signature(draw(seed) + shift, D) for seed, shift in ((0, 0.0), (1, 2.0), (2, -1.0))]
     stacked = together(signatures)
-    router = shared_router(stacked, torch.tensor([50, 50, 50]), 0.05)
+    router = router_of(signatures, [50, 50, 50])
     known, x = familiarity(stacked, router), draw(5, n=7)
-    directions = (router.weight - router.weight.mean(0)).double().numpy()[:2]
+    directions = (router.weight[:3] - router.weight[:3].mean(0)).double().numpy()[:2]
     own = np.stack([directions @ covariance_of(s) @ directions.T for s in signatures])
     limit = (1.4 * 2 + 3) / 2 * -2 * np.log(0.03)  # chi-squared with 2 degrees of freedom has a closed quantile
     for task in range(3):
@@ -95,16 +102,16 @@ def test_novelty_is_a_mahalanobis_distance_along_what_tells_tasks_apart():
 def test_own_texts_are_rarely_new_and_foreign_ones_mostly():
     noise = torch.randn(5, 500, D, generator=torch.Generator().manual_seed(0))
     places = 8 * torch.eye(D)
-    stacked = together([fit_signature(noise[i] + places[i], D) for i in range(3)])
-    known = familiarity(stacked, shared_router(stacked, torch.tensor([500] * 3), 0.05))
+    signatures = [fit_signature(noise[i] + places[i], D) for i in range(3)]
+    known = familiarity(together(signatures), router_of(signatures, [500] * 3))
     first = torch.zeros(500, dtype=torch.long)
     assert (novelty(noise[3] + places[0], first, known) > 1).float().mean() < 0.05
     assert (novelty(noise[4] - places[0], first, known) > 1).float().mean() > 0.95
 
 
 def test_one_task_cannot_be_told_from_others():
-    stacked = together([fit_signature(draw(0), 2)])
-    assert familiarity(stacked, shared_router(stacked, torch.tensor([50]), 0.05)) is None
+    only = [fit_signature(draw(0), 2)]
+    assert familiarity(together(only), router_of(only, [50])) is None
 
 
 def test_the_router_is_a_shared_covariance_gaussian():
@@ -115,26 +122,76 @@ def test_the_router_is_a_shared_covariance_gaussian():
     covariance = (1 - shrinkage) * pooled + shrinkage * np.trace(pooled) / D * np.eye(D)
     x = draw(9, n=50)
     expected = np.stack([multivariate_normal(m.mean(0).numpy(), covariance).logpdf(x.numpy()) for m in sets], 1)
-    found = shared_router(together(signatures), counts, shrinkage)(x).numpy()
+    found = router_of(signatures, counts, shrinkage)(x).numpy()
     np.testing.assert_allclose(found - found[:, :1], expected - expected[:, :1], rtol=1e-3, atol=1e-3)
 
 
 def test_the_router_decides_as_scikit_learns_discriminant_analysis():
     sets = [draw(i, n=60) for i in range(4)]
-    router = shared_router(together([fit_signature(x, D) for x in sets]), torch.full((4,), 60), 1e-9)
+    router = router_of([fit_signature(x, D) for x in sets], [60] * 4, 1e-9)
     lda = LinearDiscriminantAnalysis(solver="lsqr", priors=[0.25] * 4)
     lda.fit(torch.cat(sets).numpy(), np.repeat(range(4), 60))
     x = draw(11, n=300)
     assert router(x).argmax(1).tolist() == lda.predict(x.numpy()).tolist()
 
 
+def labelled(seed, n=60, classes=3):
+    """Features with a class each, whose means lie far apart."""
+    labels = torch.arange(n) % classes
+    places = 4 * torch.randn(classes, D, generator=torch.Generator().manual_seed(100 + seed))
+    return draw(seed, n) + places[labels], labels
+
+
+def test_with_classes_the_signature_keeps_their_means_and_the_scatter_around_them():
+    x, labels = labelled(0)
+    signature = fit_signature(x, D, labels, 4)
+    means = torch.stack([x[labels == k].mean(0) for k in range(3)])
+    np.testing.assert_allclose(signature.classes[:3], means, atol=1e-4)
+    np.testing.assert_allclose(signature.classes[3], signature.mean)  # a class without texts
+    within = np.cov((x - means[labels]).double().numpy(), rowvar=False)
+    np.testing.assert_allclose(covariance_of(signature), within, rtol=1e-3, atol=1e-3)
+
+
+def test_the_router_is_in_equal_parts_a_gaussian_a_task_and_one_a_class():
+    shrinkage, data = 0.1, [labelled(0), labelled(1, classes=2), (draw(2, n=60), torch.zeros(60, dtype=torch.long))]
+    signatures = [fit_signature(x, D, y, int(y.max()) + 1) for x, y in data]
+    means = [[x[y == k].mean(0).numpy() for k in range(int(y.max()) + 1)] for x, y in data]
+    within = sum(covariance_of(s) for s in signatures) / 3
+    spread = [
+        np.mean([np.outer(m - x.mean(0).numpy(), m - x.mean(0).numpy()) for m in own], 0)
+        for (x, _), own in zip(data, means, strict=True)
+    ]
+
+    def shrunk(covariance):
+        return (1 - shrinkage) * covariance + shrinkage * np.trace(covariance) / D * np.eye(D)
+
+    new = draw(9, n=50).numpy()
+    of_task = [multivariate_normal(x.mean(0).numpy(), shrunk(within + sum(spread) / 3)).logpdf(new) for x, _ in data]
+    of_class = [np.max([multivariate_normal(m, shrunk(within)).logpdf(new) for m in own], 0) for own in means]
+    expected = (np.stack(of_task, 1) + np.stack(of_class, 1)) / 2
+    found = router_of(signatures, [60] * 3, shrinkage)(torch.from_numpy(new)).numpy()
+    np.testing.assert_allclose(found - found[:, :1], expected - expected[:, :1], rtol=2e-3, atol=2e-3)
+
+
+def test_a_task_of_two_far_classes_does_not_take_what_lies_between_them():
+    noise = torch.randn(3, 400, D, generator=torch.Generator().manual_seed(0))
+    end = 6 * torch.eye(D)[0]
+    sides = torch.arange(400) % 2
+    ends = fit_signature(noise[0] + end * (2 * sides - 1).unsqueeze(1), D, sides, 2)
+    middle = fit_signature(noise[1] + 2 * torch.eye(D)[1], D)
+    blind = fit_signature(noise[0] + end * (2 * sides - 1).unsqueeze(1), D)
+    new = noise[2] + 2 * torch.eye(D)[1]
+    hits = [(router_of([first, middle], [400, 400])(new).argmax(1) == 1).float().mean() for first in (ends, blind)]
+    assert hits[0] > 0.95 > hits[1]
+
+
 def test_leaving_tasks_out_and_joining_them_is_exact():
     signatures = [fit_signature(draw(i), 3) for i in range(4)]
-    counts = torch.tensor([40] * 4)
+    counts, ones = torch.tensor([40] * 3), torch.ones(3, dtype=torch.long)
     everything = together(signatures)
     kept = Signature(*(getattr(everything, k)[[0, 2, 3]] for k in vars(everything)))
     never = together([signatures[i] for i in (0, 2, 3)])
-    a, b = (shared_router(s, counts[:3], 0.05) for s in (kept, never))
+    a, b = (shared_router(s, counts, ones, 0.05) for s in (kept, never))
     assert torch.equal(a.weight, b.weight) and torch.equal(a.bias, b.bias)
 
 
