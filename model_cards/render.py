@@ -1,6 +1,6 @@
 """Model cards of the reference adapters, rendered from recorded runs.
 
-    python model_cards/render.py            # writes <name>/README.md and <name>/accuracy_matrix.png
+    python model_cards/render.py            # writes <name>/README.md and its pictures
     python model_cards/render.py --check    # writes nothing; fails where a card is not what its record gives
 
 Every `benchmarks/results/<name>.json` that holds an `adapter` record (`hf_lifelong.training.cards.adapter_record`) has
@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from hf_lifelong.evaluation import AccuracyMatrix, plot_matrix
+from hf_lifelong.evaluation import AccuracyMatrix
 from hf_lifelong.files import read_json
 from hf_lifelong.hub import CardFacts, model_card
-from hf_lifelong.hub.saved import CARD, PICTURE
+from hf_lifelong.hub.saved import CARD, CONFUSION, PICTURE
+from hf_lifelong.hub.transfer import draw_matrix
 from hf_lifelong.knowledge import KnowledgeBase
 
 HERE = Path(__file__).parent
@@ -48,7 +49,8 @@ def render(results: Path, folder: Path) -> list[str]:
     """Writes every card below `folder`; returns their names."""
     names = []
     for name, text, matrix in cards(results):
-        plot_matrix(matrix, folder / name / PICTURE)
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        draw_matrix(matrix, folder / name)
         (folder / name / CARD).write_text(text, encoding="utf-8")
         names.append(name)
     return names
@@ -63,8 +65,8 @@ def check(results: Path, folder: Path) -> list[str]:
         card = folder / name / CARD
         if not card.is_file() or card.read_text(encoding="utf-8") != text:
             problems.append(f"{name}/{CARD} is not what its record gives")
-        if not (folder / name / PICTURE).is_file():
-            problems.append(f"{name}/{PICTURE} is missing")
+        shown = [picture for picture in (PICTURE, CONFUSION) if f"({picture})" in text]
+        problems += [f"{name}/{picture} is missing" for picture in shown if not (folder / name / picture).is_file()]
     there = {card.parent.name for card in folder.glob(f"*/{CARD}")}
     return problems + [f"{name}/{CARD} has no record" for name in sorted(there - names)]
 

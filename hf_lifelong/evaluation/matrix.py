@@ -261,6 +261,11 @@ class AccuracyMatrix:
         }
         return {name: value for name, value in metrics.items() if value is not None}
 
+    def answering_groups(self) -> list[str]:
+        """Returns the groups in `confusion`: in the order of the tasks whose names they carry, others after these."""
+        seen = {group for shares in self.confusion.values() for group in shares}
+        return list(dict.fromkeys(name for name in (*self.tasks, *sorted(seen)) if name in seen))
+
     def beside(self, rows: Sequence[Sequence[float | None]], name: str) -> AccuracyMatrix:
         """Returns the matrix of another method on the same stream, for comparison.
 

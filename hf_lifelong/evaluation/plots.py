@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Viridis rises evenly in brightness, so that it also reads in grey and with every kind of colour blindness.
-_COLOURS = "viridis"
-_NAME_LENGTH = 24
+COLOURS = "viridis"
 
 
 def _check_not_empty(matrix: AccuracyMatrix) -> None:
@@ -24,16 +23,32 @@ def _check_not_empty(matrix: AccuracyMatrix) -> None:
         raise ValueError("`matrix` is empty, so there is nothing to plot; add a task first.")
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 1]}…"
+def short_name(name: str, length: int = 24) -> str:
+    """A name of at most so many characters, as it fits beside an axis or into a legend."""
+    return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
 def _label_stream(axes: Axes, names: list[str]) -> None:
     axes.set_xticks(range(len(names)))
     # Task names are no formulas: "$" has to stay a dollar sign.
     axes.set_xticklabels(
-        [_short(name) for name in names], rotation=40, ha="right", rotation_mode="anchor", parse_math=False
+        [short_name(name) for name in names], rotation=40, ha="right", rotation_mode="anchor", parse_math=False
     )
+
+
+def _label_rows(axes: Axes, names: list[str]) -> None:
+    axes.set_yticks(range(len(names)))
+    axes.set_yticklabels([short_name(name) for name in names], parse_math=False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _write_in(axes: Axes, image: Any, i: int, j: int, value: float, decimals: int, size: float) -> None:
+    red, green, blue, _ = image.cmap(value)
+    # Relative luminance (WCAG 2); at 0.179 black and white text stand out equally.
+    bright = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 > 0.179
+    text, colour = format_score(value, decimals=decimals), "black" if bright else "white"
+    axes.text(j, i, text, ha="center", va="center", fontsize=size, color=colour)
 
 
 def _heading(title: str, matrix: AccuracyMatrix) -> str:
@@ -48,31 +63,24 @@ def _heading(title: str, matrix: AccuracyMatrix) -> str:
 
 def _draw_panel(axes: Axes, matrix: AccuracyMatrix, title: str) -> Any:
     rows: list[Row] = matrix.scores
-    labels = [_short(task) for task in matrix.tasks]
+    labels = matrix.tasks
     has_baseline = any(value is not None for value in matrix.baseline)
     if has_baseline:
         rows, labels = [matrix.baseline, *rows], ["majority class", *labels]
     values = [[float("nan") if value is None else value for value in row] for row in rows]
-    image = axes.imshow(values, cmap=_COLOURS, vmin=0.0, vmax=1.0)
+    image = axes.imshow(values, cmap=COLOURS, vmin=0.0, vmax=1.0)
     count = len(matrix.tasks)
     decimals, size = (3, 9) if count <= 8 else (2, 7.5)
     for i, row in enumerate(rows):
         for j, value in enumerate(row):
             if value is not None:
-                red, green, blue, _ = image.cmap(value)
-                # Relative luminance (WCAG 2); at 0.179 black and white text stand out equally.
-                bright = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 > 0.179
-                text = format_score(value, decimals=decimals)
-                axes.text(j, i, text, ha="center", va="center", fontsize=size, color="black" if bright else "white")
+                _write_in(axes, image, i, j, value, decimals, size)
             elif j <= i - has_baseline:  # learned by then, but not measured
                 axes.text(j, i, "–", ha="center", va="center", fontsize=size, color="grey")
     if has_baseline:
         axes.axhline(0.5, color="white", linewidth=3)
     _label_stream(axes, matrix.tasks)
-    axes.set_yticks(range(len(labels)))
-    axes.set_yticklabels(labels, parse_math=False)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+    _label_rows(axes, labels)
     axes.set_xlabel("scored on")
     axes.set_ylabel("learned up to")
     axes.set_title(title, fontsize=11, parse_math=False)
@@ -137,7 +145,7 @@ def plot_accuracy(matrix: AccuracyMatrix, path: str | os.PathLike[str]) -> None:
     with drawn(path, (max(0.5 * count, 4.0) + 3.0, max(0.24 * count, 2.2) + 2.0)) as figure:
         from matplotlib import colormaps
 
-        colours, markers = colormaps[_COLOURS], "osD^vP*X"
+        colours, markers = colormaps[COLOURS], "osD^vP*X"
         axes = figure.subplots()
         missing = float("nan")
         for j, task in enumerate(matrix.tasks):
@@ -145,7 +153,7 @@ def plot_accuracy(matrix: AccuracyMatrix, path: str | os.PathLike[str]) -> None:
             # The brightest colours would be lost on white. Markers tell neighbours apart where colours are close.
             colour = colours(0.9 * j / max(count - 1, 1))
             axes.plot(
-                range(j, count), scores, color=colour, marker=markers[j % len(markers)], label=_short(task), lw=1.2
+                range(j, count), scores, color=colour, marker=markers[j % len(markers)], label=short_name(task), lw=1.2
             )
         averages = [matrix.average_accuracy(i) for i in range(count)]
         heights = [missing if value is None else value for value in averages]
@@ -162,3 +170,44 @@ def plot_accuracy(matrix: AccuracyMatrix, path: str | os.PathLike[str]) -> None:
         )
         for text in legend.get_texts():
             text.set_parse_math(False)
+
+
+def plot_confusion(matrix: AccuracyMatrix, path: str | os.PathLike[str]) -> None:
+    """Draws which groups answered as a heat map: one row for each task, one column for each group that answered
+    anything, shares of the task's inputs written in.
+
+    The same input gives the same bytes.
+
+    Args:
+        matrix ([`AccuracyMatrix`]):
+            What to draw; at least one task with a confusion.
+        path (`str` or `os.PathLike`):
+            The PNG file to write, in a folder that exists.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        ValueError: If the matrix has no confusion.
+    """
+    tasks, groups = list(matrix.confusion), matrix.answering_groups()
+    if not tasks:
+        raise ValueError("`matrix` has no confusion, so there is nothing to plot; measure which groups answer first.")
+    # What never happened stays white, so that what did is seen among many tasks.
+    never = float("nan")
+    shares = [[matrix.confusion[task].get(group) or never for group in groups] for task in tasks]
+    decimals, size = (3, 9) if len(groups) <= 8 else (2, 7.5)
+    width, height = (max(0.5 * len(names), 2.4) for names in (groups, tasks))
+    with drawn(path, (width + 3.2, height + 2.2)) as figure:
+        axes = figure.subplots()
+        # Reversed: what is rare must look near to the white of what never happened.
+        image = axes.imshow(shares, cmap=f"{COLOURS}_r", vmin=0.0, vmax=1.0)
+        for i, row in enumerate(shares):
+            for j, share in enumerate(row):
+                if share == share:
+                    _write_in(axes, image, i, j, share, decimals, size)
+        _label_stream(axes, groups)
+        _label_rows(axes, tasks)
+        axes.set_xlabel("answered by the group of")
+        axes.set_ylabel("inputs of")
+        title = f"Which group answered\nretrieval ↑ {format_score(matrix.retrieval_accuracy())}"
+        axes.set_title(title, fontsize=11)
+        figure.colorbar(image, ax=axes, label="share of the task's inputs", shrink=0.8)

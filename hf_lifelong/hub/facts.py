@@ -64,7 +64,7 @@ class CardFacts:
         base_size (`int`, *optional*): Bytes of the base model's weights.
         adapter_size (`int`, *optional*): Bytes of the adapter's weights.
         task_sizes (`Mapping[str, int]`): Task → bytes that its members, heads and signature take.
-        picture (`bool`): Whether `accuracy_matrix.png` lies beside the card.
+        picture (`bool`): Whether the pictures that `transfer.draw_matrix` draws lie beside the card.
         language (`list[str]`): ISO 639 codes of the languages of the data.
         license (`str`, *optional*): Licence of the adapter, as an id of the Hub.
     """

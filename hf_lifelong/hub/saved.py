@@ -28,7 +28,8 @@ CONFIG = "adapter_config.json"
 TENSORS = "adapter_model.safetensors"
 CARD = "README.md"
 PICTURE = "accuracy_matrix.png"
-MATRIX = ("accuracy_matrix.json", PICTURE)
+CONFUSION = "confusion.png"
+MATRIX = ("accuracy_matrix.json", PICTURE, CONFUSION)
 # Named, not excluded: a folder that was trained in also holds `training_args.bin`, checkpoints, logs and more.
 TOKENIZER = (
     "tokenizer.json",
@@ -102,7 +103,7 @@ def _most(name: str) -> float:
         return math.inf  # as many as its header accounts for, which is checked beside the manifest
     if name in (CONFIG, MATRIX[0]):
         return LARGEST_JSON
-    return LARGEST_CARD if name in (CARD, PICTURE) else LARGEST_TOKENIZER
+    return LARGEST_CARD if name in (CARD, PICTURE, CONFUSION) else LARGEST_TOKENIZER
 
 
 def check_files(where: str | Path, sizes: Mapping[str, int], there: Mapping[str, Any]) -> None:

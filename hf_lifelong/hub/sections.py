@@ -25,11 +25,11 @@ from .markdown import (
     table,
     value,
 )
-from .saved import PICTURE
+from .saved import CONFUSION, PICTURE
 from .usage import CITATION, limits, quickstart
 
 MANY = 3  # tables of more tasks are folded
-MOST = 40  # of more tasks only the last row is shown
+MOST = 40  # of more tasks only the last row is shown, and of more groups no confusion
 
 METRICS = {
     "average_accuracy": ("average accuracy ↑", "mean score over the tasks after the last one, no task named"),
@@ -59,7 +59,7 @@ def card_text(
         "Quickstart": quickstart(knowledge, config, facts),
         "What it learned": learned(knowledge, matrix),
         "How well it keeps it": scores(knowledge, facts, matrix),
-        "Which group answered": confusion(knowledge, matrix),
+        "Which group answered": confusion(knowledge, facts, matrix),
         "Size": sizes(knowledge, facts),
         "Adapter": adapter(knowledge, config),
         "Training": training(knowledge, facts),
@@ -244,13 +244,12 @@ def _matrix(matrix: AccuracyMatrix) -> str:
     return table(head, cells, numbers=len(names))
 
 
-def confusion(knowledge: KnowledgeBase, matrix: AccuracyMatrix | None) -> str:
+def confusion(knowledge: KnowledgeBase, facts: CardFacts, matrix: AccuracyMatrix | None) -> str:
     """Which groups answered the inputs of which task."""
-    found = matrix.confusion if matrix is not None else {}
-    seen = {group for shares in found.values() for group in shares}
-    groups = list(dict.fromkeys(name for name in (*knowledge.groups, *sorted(seen)) if name in seen))
-    if len(groups) < 2 or len(groups) > MOST:
+    groups = matrix.answering_groups() if matrix is not None else []
+    if matrix is None or len(groups) < 2 or len(groups) > MOST:
         return ""
+    found = matrix.confusion
     own = {task.name: task.group for task in knowledge.tasks}
     head = ["inputs of", *(escape(name, 80) for name in distinct(groups))]
     rows = [
@@ -259,7 +258,10 @@ def confusion(knowledge: KnowledgeBase, matrix: AccuracyMatrix | None) -> str:
     ]
     body = table(head, rows, numbers=len(groups))
     line = "Share of each task's inputs that each group answered. **Bold**: the task's own group ↑; all others ↓."
-    return f"{line}\n\n{fold(f'Confusion between {len(groups)} groups', body, when=len(rows) > MANY)}"
+    lines = [line, fold(f"Confusion between {len(groups)} groups", body, when=len(rows) > MANY)]
+    if facts.picture:
+        lines.append(f"![Confusion: the share of each task's inputs that each group answered]({CONFUSION})")
+    return "\n\n".join(lines)
 
 
 def _share(share: float, is_own: bool) -> str:

@@ -22,12 +22,13 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelet
 from huggingface_hub.errors import HTTPError as TransportError
 from huggingface_hub.errors import OfflineModeIsEnabled
 
-from ..evaluation import AccuracyMatrix, plot_matrix
+from ..evaluation import AccuracyMatrix, plot_confusion, plot_matrix
 from ..files import read_json, write_json
 from ..knowledge import KnowledgeBase
 from .continuing import check_continues, head_of, loaded_commit
 from .errors import PushConflictError, PushError, reason_of
-from .saved import CARD, CONFIG, MATRIX, PICTURE, TENSORS, TOKENIZER, hub_id, manifest_of
+from .saved import CARD, CONFIG, CONFUSION, MATRIX, PICTURE, TENSORS, TOKENIZER, hub_id, manifest_of
+from .sections import MOST
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ def push_to_hub(
     parent_commit: str | None = None,
 ) -> CommitInfo:
     """Pushes a lifelong adapter to the Hub, in one commit: adapter with its manifest, accuracy matrix (JSON and
-    picture), tokenizer and card.
+    pictures), tokenizer and card.
 
     What is on the Hub is only replaced by a push that continues it. That is so when the branch still points to the
     commit that this model was last pushed as, or that it was loaded from; or, where neither is known (transformers'
@@ -223,12 +224,26 @@ def public_base(saved: str | None) -> str | None:
 
 
 def write_matrix(matrix: AccuracyMatrix, folder: Path) -> None:
-    """Writes the accuracy matrix beside an adapter, for people: as JSON and, with matplotlib, as a picture."""
+    """Writes the accuracy matrix beside an adapter, for people: as JSON and, with matplotlib, as pictures."""
     write_json(folder / MATRIX[0], matrix.to_dict())
     try:
-        plot_matrix(matrix, folder / PICTURE)
+        draw_matrix(matrix, folder)
     except ImportError as error:
         logger.warning(f"The picture of the accuracy matrix was not drawn. {error}")
+
+
+def draw_matrix(matrix: AccuracyMatrix, folder: Path) -> None:
+    """Draws the accuracy matrix, and which groups answered where the card tells it: where there are several, but not
+    so many that nobody could read them.
+
+    Raises:
+        ImportError: when matplotlib is not installed.
+    """
+    plot_matrix(matrix, folder / PICTURE)
+    if 1 < len(matrix.answering_groups()) <= MOST:
+        plot_confusion(matrix, folder / CONFUSION)
+    else:
+        (folder / CONFUSION).unlink(missing_ok=True)
 
 
 def _operations(folder: Path, info: ModelInfo) -> list[CommitOperationAdd | CommitOperationDelete]:

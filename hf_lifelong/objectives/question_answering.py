@@ -99,15 +99,16 @@ class QuestionAnswering(HeadObjective):
 
     def references(
         self, examples: Dataset, columns: Mapping[str, str], labels: Sequence[str]
-    ) -> list[dict[str, list[str]]]:
-        """`{"text": all gold answers}` per example."""
+    ) -> list[dict[str, list[Any]]]:
+        """`{"text": all gold answers, "answer_start": their first characters}` per example, SQuAD's layout."""
         column = self.resolve_columns(examples, columns).get("answers")
         if column is None:
             raise ValueError(
                 f"columns['answers']: a tokenised data set needs its gold answers to be scored, but it has only "
                 f"{examples.column_names}; keep the column or give the data set before it was tokenised."
             )
-        return [{"text": _gold(v, row, column)[0]} for row, v in enumerate(column_values(examples, column))]
+        golds = [_gold(value, row, column) for row, value in enumerate(column_values(examples, column))]
+        return [{"text": texts, "answer_start": starts} for texts, starts in golds]
 
     def score(self, answers: Sequence[Any], references: Sequence[Mapping[str, list[str]]]) -> dict[str, float]:
         check_comparable(answers, references)

@@ -22,6 +22,7 @@ from ..adapter.generation import answer_prompts, likeliest_labels
 from ..knowledge import KnowledgeBase
 from ..objectives import head_objective
 from ..objectives.base import MODEL_INPUTS
+from .modules import with_module
 from .tasks import PreparedTask, Split
 
 
@@ -30,7 +31,7 @@ class Scored:
     """Scores of one data set.
 
     Args:
-        metrics (`dict[str, float]`): The kind's metrics.
+        metrics (`dict[str, float]`): The kind's metrics, and those of the task's module.
         retrieval (`float`): Share of the rows that went to the task's own group.
         groups (`list[str]`): Group that answered each row.
     """
@@ -99,7 +100,7 @@ class Scorer:
             answers = self._answers_of(prepared, split, wanted)
         else:
             chosen, answers = self._run(prepared, split, policy)
-        metrics = self._metrics(prepared, split, chosen, answers)
+        metrics = self._metrics(prepared, split, chosen, answers, module=True)
         group_of = {task.name: task.group for task in self.knowledge.tasks}
         groups = [group_of[task] for task in chosen]
         own = group_of.get(prepared.name)
@@ -191,16 +192,27 @@ class Scorer:
             yield (place if by_place else int(index[place])), result
 
     def _metrics(
-        self, prepared: PreparedTask, split: Split, chosen: list[str], answers: dict[tuple[int, str], Any]
+        self,
+        prepared: PreparedTask,
+        split: Split,
+        chosen: list[str],
+        answers: dict[tuple[int, str], Any],
+        module: bool = False,
     ) -> dict[str, float]:
         results = [answers[row, task] for row, task in enumerate(chosen)]
         references = prepared.objective.references(split.examples, prepared.columns, prepared.labels)
         if prepared.generates:
-            metrics = prepared.objective.score([result["answer"] for result in results], references)
-            if prepared.labels:
-                right = [result["label"] in gold["text"] for result, gold in zip(results, references, strict=True)]
-                metrics["accuracy"] = float(np.mean(right))
-            return metrics
+            given = [result["answer"] for result in results]
+        else:
+            given = self._decoded(prepared, split, chosen, results)
+        metrics = prepared.objective.score(given, references)
+        if prepared.generates and prepared.labels:
+            right = [result["label"] in gold["text"] for result, gold in zip(results, references, strict=True)]
+            metrics["accuracy"] = float(np.mean(right))
+        return with_module(metrics, prepared, given, references) if module else metrics
+
+    def _decoded(self, prepared: PreparedTask, split: Split, chosen: list[str], results: list[Any]) -> list[Any]:
+        """What the heads' scores say, row by row."""
         objective = head_objective(prepared.kind)
         knowledge = self.knowledge
         place = {name: i for i, name in enumerate(knowledge.names)}
@@ -214,5 +226,4 @@ class Scorer:
         )
         # An answer of another kind cannot be right, even where its words are those of a right one.
         same = [knowledge.tasks[answer["task"]].kind == prepared.kind for answer in found]
-        given = [answer["answer"] if ok else None for answer, ok in zip(found, same, strict=True)]
-        return objective.score(given, references)
+        return [answer["answer"] if ok else None for answer, ok in zip(found, same, strict=True)]

@@ -101,7 +101,7 @@ def tidy(trainer: DriftTrainer, resume: bool, committed: Path | None) -> None:
 
 def learn_task(trainer: DriftTrainer, prepared: PreparedTask, resume: bool, **options: Any) -> TrainOutput:
     """Trains a task and keeps what it gave, in memory; the model is as before when that fails."""
-    before = trainer.knowledge
+    before, forward = trainer.knowledge, score_before(trainer, prepared)
     try:
         started_from = begin(trainer, prepared)
         checkpoint = newest_checkpoint(Path(trainer.task_dir), prepared.name, before.names) if resume else None
@@ -109,7 +109,7 @@ def learn_task(trainer: DriftTrainer, prepared: PreparedTask, resume: bool, **op
         output = trainer.train_task(str(checkpoint.folder) if checkpoint else None, **options)
         learned = keep(trainer, prepared, started_from)
         close_task(trainer.model)
-        scores = measure(trainer, prepared)
+        scores = measure(trainer, prepared, forward)
     except BaseException:
         if trainer.knowledge.names != before.names:
             forget(trainer.model, prepared.name)
@@ -154,6 +154,16 @@ def restore(model: torch.nn.Module, folder: Path) -> None:
     model.load_adapter(str(folder), adapter, is_trainable=True)  # type: ignore[operator]
     # The run that was killed may have pushed since it was loaded.
     root.config[adapter].loaded_from = None
+
+
+def score_before(trainer: DriftTrainer, prepared: PreparedTask) -> float | None:
+    """The score on a task that is not learned yet, for FWT: of the model as it stands, which is not told the task.
+    `None` where no learned task is of the same kind with the same label names, so that no answer could be right, and
+    of a sharded model, which is whole only after training."""
+    alike = [(task.kind, task.labels) == (prepared.kind, prepared.labels) for task in trainer.knowledge.tasks]
+    if not any(alike) or not prepared.labels or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        return None
+    return trainer.scorer.score(prepared, prepared.test).metrics[prepared.objective.metric]
 
 
 def begin(trainer: DriftTrainer, prepared: PreparedTask) -> str | None:
@@ -233,12 +243,15 @@ def keep(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None
     return learned
 
 
-def measure(trainer: DriftTrainer, newest: PreparedTask | None = None) -> dict[str, float]:
+def measure(
+    trainer: DriftTrainer, newest: PreparedTask | None = None, forward: float | None = None
+) -> dict[str, float]:
     """Scores every learned task of the trainer, writes the accuracy matrix into the manifest, and logs it.
 
     Args:
         newest (`PreparedTask`, *optional*): The task that was just learned, which adds a row and a column; without it
             the last row is measured again.
+        forward (`float`, *optional*): Score on it just before it was learned.
     """
     knowledge, scorer = trainer.knowledge, trainer.scorer
     matrix = trainer.matrix or AccuracyMatrix()
@@ -268,9 +281,7 @@ def measure(trainer: DriftTrainer, newest: PreparedTask | None = None) -> dict[s
         if learned.name not in matrix.tasks and (newest is None or learned.name != newest.name):
             matrix.add(learned.name, get_objective(learned.kind).metric, None, {})
     if newest is not None:
-        matrix.add(
-            newest.name, newest.objective.metric, majority(newest), free, oracle, retrieval, confusion=confusion
-        )
+        matrix.add(newest.name, newest.objective.metric, majority(newest), free, oracle, retrieval, forward, confusion)
     else:
         matrix.replace_last(free, oracle, retrieval, confusion)
     known = knowledge.with_scored_on(parts)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from evaluate import EvaluationModule
 from transformers import (
     DataCollatorForSeq2Seq,
     DataCollatorForTokenClassification,
@@ -25,6 +26,7 @@ from ..adapter.checks import check_kind
 from ..knowledge import LONGEST_NOTE, TaskData
 from ..objectives import KINDS, TEXT_KINDS, Objective, get_objective, head_objective
 from ..objectives.prompts import ensure_padding, with_prompts
+from .modules import MODULES, with_module
 
 
 @dataclass
@@ -42,7 +44,11 @@ class Task:
             on its validation part.
         columns (`dict[str, str]`, *optional*): Role → column, where a column has another name than the kind expects
             (`text`, `text_pair`, `label`; `question`, `context`, `answers`; `tokens`, `tags`; `prompt`, `answer`).
-        compute_metrics (`Callable`, *optional*): As in `Trainer`, for evaluations while this task is trained.
+        compute_metrics (`Callable` or `evaluate.EvaluationModule`, *optional*): A function as in `Trainer`, for
+            evaluations while this task is trained. Or a module of the `evaluate` library, also of `evaluate.combine`:
+            its numbers stand beside the kind's own, while the task is trained (not of text generation, which would
+            have to generate) and whenever the stream is scored. It gets answers as the field writes them: label ids,
+            or names where it takes texts; SQuAD's layout; lists of tags; texts.
         template (`str`, *optional*): For text generation: what makes a prompt of a row's columns, in the spelling of
             `str.format`, such as `"{title}: {body}"`. Where the tokenizer has a chat template, prompts go through it
             in any case, and must not contain it.
@@ -54,7 +60,7 @@ class Task:
     validation: Dataset | None = None
     test: Dataset | None = None
     columns: dict[str, str] = field(default_factory=dict)
-    compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = None
+    compute_metrics: Callable[[EvalPrediction], dict[str, float]] | EvaluationModule | None = None
     template: str | None = None
 
     def __post_init__(self) -> None:
@@ -64,6 +70,12 @@ class Task:
             raise ValueError(f"`kind` of task `{self.name}` is {self.kind!r}; choose one of {list(KINDS)}.")
         if self.template is not None and self.kind not in TEXT_KINDS:
             raise ValueError(f"`template` of task `{self.name}`: only a text-generation task has prompts to write.")
+        given = self.compute_metrics
+        if given is not None and not callable(given) and not isinstance(given, MODULES):
+            raise ValueError(
+                f"`compute_metrics` of task `{self.name}` is {given!r:.60}; give a function as `Trainer` takes it, or "
+                "what `evaluate.load` or `evaluate.combine` returned."
+            )
         for split in ("train", "validation", "test"):
             data = getattr(self, split)
             if data is None and split != "train":
@@ -120,6 +132,7 @@ class PreparedTask:
             self.test = self.validation if test is None else Split(test, self._encode(test, training=False))
         except ValueError as error:
             raise ValueError(f"Task `{task.name}`: {error}") from error
+        self._try_module()
 
     @functools.cached_property
     def asked(self) -> Dataset:
@@ -188,14 +201,25 @@ class PreparedTask:
         side = "left" if self.generates else None
         return dict(self.tokenizer.pad(batch, return_tensors="pt", padding_side=side))
 
+    def _try_module(self) -> None:
+        """Runs the task's module once on right answers: one that cannot be used is refused before training."""
+        if isinstance(self.task.compute_metrics, MODULES):
+            references = self.objective.references(self.test.examples, self.columns, self.labels)
+            answers = [(gold["text"] or [""])[0] if isinstance(gold, dict) else gold for gold in references]
+            with_module({}, self, answers, references)
+
     @property
     def compute_metrics(self) -> Callable[[EvalPrediction], dict[str, float]] | None:
-        """The kind's metrics, for evaluations while the task is trained; none beside the loss for text generation,
-        where they would need the logits of all tokens."""
+        """What is computed while the task is trained: the function it was given, or the kind's metrics. None beside
+        the loss for text generation, where they would need the logits of all tokens."""
+        given = self.task.compute_metrics
+        if given is not None and not isinstance(given, MODULES):
+            return given
         return None if self.generates else self._metrics
 
     def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        """The kind's metrics of the working adapter on the validation part, from logits padded with -100."""
+        """The kind's metrics, and the task's module's, of the working adapter on the validation part, from logits
+        padded with -100."""
         objective = head_objective(self.kind)
         logits = torch.as_tensor(np.asarray(prediction.predictions), dtype=torch.float32)
         mask = logits[..., 0] != -100 if logits.dim() == 3 else torch.ones(len(logits), 1, dtype=torch.bool)
@@ -203,7 +227,8 @@ class PreparedTask:
         split = self.validation
         found = objective.decode(scores, split.features, split.examples, self.columns, self.labels)
         references = objective.references(split.examples, self.columns, self.labels)
-        return objective.score([answer["answer"] for answer in found], references)
+        answers = [answer["answer"] for answer in found]
+        return with_module(objective.score(answers, references), self, answers, references)
 
 
 def check_names(tasks: list[Task], known: list[str]) -> None:

@@ -190,7 +190,8 @@ class DriftTrainer(Trainer):
         collator = self._user_collator or prepared.collator()
         self.data_collator = collator if collator is not None else self.data_collator
         self.label_names = list(prepared.objective.targets)
-        self.compute_metrics = prepared.task.compute_metrics or self._user_metrics or prepared.compute_metrics
+        is_given = prepared.task.compute_metrics is not None or self._user_metrics is None
+        self.compute_metrics = prepared.compute_metrics if is_given else self._user_metrics
         renew(self)
 
     def evaluate(
@@ -202,7 +203,8 @@ class DriftTrainer(Trainer):
 
         Returns:
             Per task its metrics, oracle score and retrieval accuracy, and over all tasks average accuracy, learning
-            accuracy, BWT, forgetting, retrieval and oracle accuracy, all prefixed.
+            accuracy, BWT, forgetting, FWT (where an earlier task had the same labels), retrieval and oracle accuracy,
+            all prefixed.
         """
         if lifelong_of(self.model).task is not None:
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)

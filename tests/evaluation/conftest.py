@@ -33,7 +33,7 @@ def make_stream(count):
     matrix = AccuracyMatrix()
     for i in range(count):
         tasks = [f"a-task-called-{j}" for j in range(i + 1)]
-        scores = {task: 0.95 - 0.04 * j - 0.01 * (i - j) for j, task in enumerate(tasks)}
+        scores = {task: max(0.95 - 0.04 * j - 0.01 * (i - j), 0.0) for j, task in enumerate(tasks)}
         retrieval = dict.fromkeys(tasks, 0.97)
         matrix.add(tasks[-1], "accuracy", 0.5 if i % 2 else 0.25, scores, scores, retrieval)
     return matrix

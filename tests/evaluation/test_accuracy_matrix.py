@@ -84,6 +84,46 @@ def test_forward_transfer_needs_an_entry_above_the_diagonal(three, stream):
     assert three.fwt() == pytest.approx(0.2)
 
 
+SIGNS = [  # R of two tasks with baseline 0.5; BWT, forgetting, FWT
+    ([[0.9, 0.5], [0.6, 0.8]], -0.3, 0.3, 0.0),
+    ([[0.6, 0.7], [0.9, 0.8]], 0.3, -0.3, 0.2),
+    ([[0.9, 0.3], [0.9, 0.8]], 0.0, 0.0, -0.2),
+]
+
+
+@pytest.mark.parametrize(("scores", "bwt", "forgetting", "fwt"), SIGNS)
+def test_signs_negative_transfer_is_forgetting_and_positive_forward_transfer_helped(scores, bwt, forgetting, fwt):
+    matrix = AccuracyMatrix()
+    matrix.add("a", "accuracy", 0.5, {"a": scores[0][0]})
+    matrix.add("b", "accuracy", 0.5, {"a": scores[1][0], "b": scores[1][1]}, forward=scores[0][1])
+    assert matrix.scores == scores
+    assert matrix.summary() == pytest.approx(
+        {
+            "average_accuracy": (scores[1][0] + scores[1][1]) / 2,
+            "learning_accuracy": (scores[0][0] + scores[1][1]) / 2,
+            "bwt": bwt,
+            "forgetting": forgetting,
+            "fwt": fwt,
+        },
+        abs=1e-12,
+    )
+
+
+def test_forgetting_is_from_the_best_score_along_the_stream():
+    matrix = AccuracyMatrix()
+    matrix.add("a", "accuracy", None, {"a": 0.6})
+    matrix.add("b", "accuracy", None, {"a": 0.9, "b": 0.5})
+    matrix.add("c", "accuracy", None, {"a": 0.7, "b": 0.8, "c": 1.0})
+    assert matrix.forgetting() == pytest.approx((0.2 - 0.3) / 2)
+    assert matrix.bwt() == pytest.approx((0.1 + 0.3) / 2)
+
+
+def test_a_newer_measurement_of_the_last_row_keeps_forward_transfer(three):
+    before = three.fwt()
+    three.replace_last({"sst2": 0.1})
+    assert three.fwt() == before == pytest.approx(((0.3 - 0.1) + (0.2 - 0.25)) / 2)
+
+
 def test_numpy_scores_become_floats():
     matrix = AccuracyMatrix()
     matrix.add("a", "accuracy", np.float32(0.5), {"a": np.float64(1.0)})
@@ -105,10 +145,12 @@ CONFUSION = {"squad": {"squad": 0.75, "sst2": 0.25}, "sst2": {"sst2": 1}}
 def test_confusion_is_that_of_the_last_measurement(three):
     three.replace_last({"sst2": 0.9}, confusion=CONFUSION)
     assert three.confusion == CONFUSION and list(three.confusion) == ["sst2", "squad"]
+    assert three.answering_groups() == ["sst2", "squad"]
     again = AccuracyMatrix.from_dict(json.loads(json.dumps(three.to_dict(), sort_keys=True)))
     assert again == three and list(again.confusion) == ["sst2", "squad"]
     three.add("new", "accuracy", None, {"new": 0.5}, confusion={"new": {"a group of no task here": 1.0}})
     assert three.confusion == {"new": {"a group of no task here": 1.0}}
+    assert three.answering_groups() == ["a group of no task here"]
     three.replace_last({"new": 0.6})
     assert three.confusion == {}
 

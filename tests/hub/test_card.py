@@ -75,6 +75,8 @@ Shares in [0, 1]; no input came with the name of its task. All are of the test d
 | sst2 | **0.940** | 0.060 |
 | squad | 0.020 | **0.980** |
 
+![…](confusion.png)
+
 ## Size
 
 | weights | size |

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from hf_lifelong import AccuracyMatrix, DriftAdapterConfig, forget, generate, knowledge_of
-from hf_lifelong.hub import continuing, transfer
+from hf_lifelong.adapter.bank import set_knowledge
+from hf_lifelong.hub import continuing, pull, transfer
 from hf_lifelong.hub.transfer import PushConflictError, PushError, push_to_hub
 
 CARD = "---\nlibrary_name: peft\ntags: [hf_lifelong]\n---\n# A learner\n"
@@ -177,6 +179,33 @@ def test_forgetting_a_task_takes_its_scores_off_the_hub(hub, make):  # noqa: F81
     push_to_hub(model, REPO)
     assert not SCORES & set(hub.repos[REPO].files())
     assert knowledge_of(auto(REPO)).names == ["films"]
+
+
+def test_the_picture_of_the_confusion_goes_along_where_several_groups_answered(hub, make, tmp_path):  # noqa: F811
+    model = make("films", "news")
+    knowledge = knowledge_of(model)
+    shares = {"films": {"films": 0.75, "news": 0.25}, "news": {"news": 1.0}}
+    set_knowledge(model, replace(knowledge, scores={**knowledge.scores, "confusion": shares}))
+    push_to_hub(model, REPO)
+    assert set(hub.repos[REPO].files()) == {*ADAPTER, *SCORES, "confusion.png", ".gitattributes"}
+    assert "confusion.png" in pull(REPO).sizes
+    set_knowledge(model, replace(knowledge, scores={**knowledge.scores, "confusion": {"films": {"films": 1.0}}}))
+    push_to_hub(model, REPO)
+    assert set(hub.repos[REPO].files()) == {*ADAPTER, *SCORES, ".gitattributes"}
+
+
+def test_one_group_and_more_than_the_card_shows_have_no_picture_of_the_confusion(hub, make, tmp_path):  # noqa: F811
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    matrix = AccuracyMatrix.from_dict(knowledge_of(make("films", "news")).scores)
+    matrix.confusion = {"films": {"films": 0.75, "news": 0.25}}
+    transfer.write_matrix(matrix, folder)
+    assert {path.name for path in folder.iterdir()} == {*SCORES, "confusion.png"}
+    for shares in ({"films": 1.0}, {f"group {i}": 1 / 41 for i in range(41)}):
+        (folder / "confusion.png").touch()
+        matrix.confusion = {"films": shares}
+        transfer.write_matrix(matrix, folder)
+        assert {path.name for path in folder.iterdir()} == SCORES
 
 
 def test_a_push_of_nothing_new_makes_no_commit(hub, make):  # noqa: F811

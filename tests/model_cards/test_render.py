@@ -57,11 +57,12 @@ def files(folder):
 def test_a_record_gives_card_and_picture_the_same_bytes_every_time(render, results, tmp_path):
     assert render.render(results, tmp_path / "first") == render.render(results, tmp_path / "second") == ["stream"]
     found = files(tmp_path / "first")
-    assert list(found) == ["stream/README.md", "stream/accuracy_matrix.png"]
+    assert list(found) == ["stream/README.md", "stream/accuracy_matrix.png", "stream/confusion.png"]
     assert found == files(tmp_path / "second")
     card = ModelCard(found["stream/README.md"].decode())
     assert card.data.base_model == "ada/bert" and "| **films** |" in card.text and "14 min 40 s" in card.text
-    assert "![" in card.text and "| films | **0.750** | 0.250 |" in card.text
+    assert "](accuracy_matrix.png)" in card.text and "](confusion.png)" in card.text
+    assert "| films | **0.750** | 0.250 |" in card.text
 
 
 def test_check_names_what_is_out_of_date(render, results, record, tmp_path):
@@ -69,6 +70,7 @@ def test_check_names_what_is_out_of_date(render, results, record, tmp_path):
     assert render.check(results, cards) == [
         "stream/README.md is not what its record gives",
         "stream/accuracy_matrix.png is missing",
+        "stream/confusion.png is missing",
     ]
     render.render(results, cards)
     assert render.check(results, cards) == []

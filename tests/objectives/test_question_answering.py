@@ -47,7 +47,10 @@ def test_answer_in_a_later_window_comes_back_to_the_character(tokenizer):
     start = CONTEXTS[0].index("Grace Hopper")
     assert answers[0] == {"answer": "Grace Hopper", "score": 1.0, "start": start, "end": start + 12}
     references = objective.references(data, {}, LABELS)
-    assert references == [{"text": ["Grace Hopper"]}, {"text": ["1815"]}]
+    assert references == [
+        {"text": ["Grace Hopper"], "answer_start": [start]},
+        {"text": ["1815"], "answer_start": [CONTEXTS[1].index("1815")]},
+    ]
     assert objective.score([a["answer"] for a in answers], references) == {"exact_match": 1.0, "f1": 1.0}
 
 
@@ -66,7 +69,7 @@ def test_answers_as_a_list_of_dicts(tokenizer):
     data = Dataset.from_dict(
         {"question": QUESTIONS[1:], "context": CONTEXTS[1:], "answers": [[{"text": "1815", "answer_start": 25}]]}
     )
-    assert objective.references(data, {}, LABELS) == [{"text": ["1815"]}]
+    assert objective.references(data, {}, LABELS) == [{"text": ["1815"], "answer_start": [25]}]
     features = encode(data, tokenizer)
     assert objective.decode(one_hot(features), features, data, {}, LABELS)[0]["answer"] == "1815"
 
@@ -148,7 +151,7 @@ def test_tokenised_data_needs_offsets_to_be_answered(tokenizer):
     whole = tokenised.add_column("context", CONTEXTS[1:]).add_column("answers", data.select([1])["answers"][:])
     answers = objective.decode(one_hot(kept), kept, whole, {}, LABELS)
     assert answers[0]["answer"] == "1815"
-    assert objective.references(whole, {}, LABELS) == [{"text": ["1815"]}]
+    assert objective.references(whole, {}, LABELS) == [{"text": ["1815"], "answer_start": [25]}]
 
 
 def test_token_span_by_hand():

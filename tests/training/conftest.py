@@ -1,5 +1,7 @@
 import gc
+import textwrap
 
+import evaluate
 import pytest
 import torch
 from training_helpers import make_model, make_trainer
@@ -38,3 +40,28 @@ def train(prepare):
         return trainer
 
     return run
+
+
+@pytest.fixture
+def module(tmp_path):
+    """`module(name, predictions, references, body)`: a metric of the `evaluate` library, from a script of its own."""
+
+    def make(name, predictions, references, body):
+        script = f"""
+            import evaluate
+            from datasets import Features, Sequence, Value
+            from sklearn import metrics
+
+            class {name.title()}(evaluate.Metric):
+                def _info(self):
+                    features = Features({{"predictions": {predictions}, "references": {references}}})
+                    return evaluate.MetricInfo(description="", citation="", inputs_description="", features=features)
+
+                def _compute(self, predictions, references):
+                    {body}
+        """
+        path = tmp_path / f"{name}.py"
+        path.write_text(textwrap.dedent(script))
+        return evaluate.load(str(path), cache_dir=str(tmp_path))
+
+    return make

@@ -20,6 +20,7 @@ from training_helpers import answers, digest, make_model, make_trainer, sentimen
 from transformers import AutoModel, AutoTokenizer, EarlyStoppingCallback, Trainer, TrainerCallback
 
 from hf_lifelong import knowledge_of
+from hf_lifelong.hub import transfer
 from hf_lifelong.training import checkpoints, stream
 
 # Each variant: arguments of the trainer, on top of 6 steps a task with a checkpoint every second one.
@@ -51,6 +52,7 @@ POINTS = {
         "rename/answers",
         "publish/answers",
         "discard/answers",
+        "step/topics/3",
     ],
     "stopping": ["step/answers/5", "keep/answers"],
 }
@@ -146,7 +148,8 @@ class Stage:
     def __init__(self, base: str, work: Path) -> None:
         self.base = base
         self.tokenizer = AutoTokenizer.from_pretrained(base)
-        self.tasks = [sentiment(), answers(), topics()]
+        # The last has the labels of the first, so that forward transfer is measured.
+        self.tasks = [sentiment(), answers(), topics(labels=("negative", "positive"))]
         trainer = make_trainer(make_model(base), work / "stage", self.tasks, self.tokenizer)
         for task in self.tasks:
             trainer.prepared(task)
@@ -216,7 +219,7 @@ def killed_and_resumed(stage: Stage, work: Path, variant: str, point: str) -> di
 def main(base: str, work: Path, result: Path) -> None:
     torch.set_num_threads(1)
     stage = Stage(base, work)
-    stream.plot_matrix = lambda *_: None
+    transfer.draw_matrix = lambda *_: None
     gc.freeze()  # the children's collections then pass over what the parent made
     found: dict = {}
     for variant, points in POINTS.items():

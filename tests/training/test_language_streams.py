@@ -60,6 +60,21 @@ def learn(tiny_language_folder, language_tokenizer, tmp_path):
     return run
 
 
+def test_forward_transfer_needs_labels(learn):
+    trainer = learn([opinions(), opinions("more", 48, 72), lengths(), lengths("longer", 24)], max_steps=2)
+    scores = trainer.matrix.scores
+    assert scores[0][1] is not None and scores[1][2] is None and scores[2][3] is None
+
+
+def test_a_module_of_evaluate_is_given_the_texts(learn, module):
+    body = "return {'right': sum(p in r for p, r in zip(predictions, references)), 'first': references[0][0]}"
+    right = module("right", "Value('string')", "Sequence(Value('string'))", body)
+    trainer = learn([opinions(compute_metrics=right)], max_steps=2, eval_strategy="steps", eval_steps=2)
+    found = trainer.evaluate()
+    assert 0 <= found["eval_opinions_right"] <= 12 and "eval_opinions_first" not in found
+    assert any("eval_loss" in entry for entry in trainer.state.log_history)
+
+
 @pytest.mark.parametrize("model_type", ["llama", "gpt2"])
 @pytest.mark.feature("generate", "one process")
 def test_learns_keeps_and_loads(model_type, learn, tmp_path, tiny_language_folder):
