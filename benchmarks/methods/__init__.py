@@ -45,10 +45,16 @@ class Method:
         return {**{key: values[0] for key, values in self.grid.items()}, **chosen, **self.fixed}
 
 
+def changed(**settings: dict[str, Any]) -> Method:
+    """Ours with some settings of the adapter or of the training changed."""
+    return Method(ours.ours, fixed={**settings, "variants": False}, main=False, like="ours")
+
+
 # A row's label competes among those of its own task, or among those of all tasks so far.
 LABELS = ["own", "seen"]
 # What was chosen for sequential training, for the methods that are the same without their term in the loss.
 SEQUENTIAL = {"learning_rate": 2e-3, "labels": "own"}
+OFF = {"gradient_noise": 0.0, "input_noise": 0.0, "drift_dropout": False, "cyclic_learning_rate": False}
 LAYERS = ["all", "last"]
 
 METHODS = {
@@ -65,4 +71,9 @@ METHODS = {
     "replay_1": Method(sequential.replay, fixed={"labels": "seen", "share": 0.01}, main=False, like="replay_2"),
     "lwf": Method(regularised.lwf, {"strength": [1.0, 4.0]}, SEQUENTIAL, main=False),
     "arrow": Method(arrow.arrow, {"top_k": [1, 3]}, SEQUENTIAL, main=False),
+    "ours_no_drift": changed(training=OFF),
+    **{f"ours_{source}_alone": changed(training={k: v for k, v in OFF.items() if k != source}) for source in OFF},
+    **{f"ours_from_{start}": changed(training={"start_from": start}) for start in ("previous", "nearest")},
+    **{f"ours_members_{count}": changed(adapter={"members": count}) for count in (1, 2, 10)},
+    **{f"ours_trunk_{depth}": changed(adapter={"trunk_depth": depth}) for depth in (0.0, 0.25, 0.75)},
 }

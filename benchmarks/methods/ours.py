@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ from peft import get_peft_model
 from transformers import AutoModel, set_seed
 
 from hf_lifelong import DriftAdapterConfig, DriftTrainer, DriftTrainingArguments
+from hf_lifelong.adapter.bank import drift_modules, set_knowledge
+from hf_lifelong.adapter.heads import Lifelong, active_config, lifelong_of
 from hf_lifelong.training.cards import adapter_record
 from hf_lifelong.training.tasks import PreparedTask, Split
 
 from .shared import Result, Setting, training_arguments
 
-# Test rows a task that a policy is scored on; all members on all rows of a long stream take hours on a CPU.
-OTHER_POLICIES = {"cascade": None, "uncertainty": 100}
+# Test rows, of all tasks together, that `uncertainty` is scored on: with all members, a long stream would take hours.
+UNCERTAINTY_ROWS = 600
 
 
 class Timed(DriftTrainer):
@@ -57,27 +60,60 @@ def learn(tasks: Sequence[PreparedTask], setting: Setting, folder: str) -> Timed
 
 
 def ours(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
-    """The lifelong learner with its default retrieval; `beside["policies"]` has the others, from the same training."""
+    """The lifelong learner with its default retrieval and answer; `beside["variants"]` has others, from the same
+    training."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = learn(tasks, setting, folder)
         size = Path(folder, "adapter_model.safetensors").stat().st_size
         record = adapter_record(trainer, seconds=round(trainer.seconds))
-    matrix = trainer.matrix
+    matrix, config, knowledge = trainer.matrix, active_config(trainer.model), trainer.knowledge
     if matrix is None:
         raise RuntimeError("The stream was learned, but its accuracy matrix is missing.")
+    trunk = knowledge.trunk / knowledge.base["layers"]
     beside = {
         "oracle_accuracy": matrix.oracle_accuracy(),
         "retrieval_accuracy": matrix.retrieval_accuracy(),
-        "groups": [task.group for task in trainer.knowledge.tasks],
-        "policies": {
-            policy: {"rows": rows, **under(trainer, policy, rows)} for policy, rows in OTHER_POLICIES.items()
-        },
+        "validation_accuracy": float(np.mean([task.score for task in knowledge.tasks])),
+        "groups": [task.group for task in knowledge.tasks],
+        "trunk": trunk,
+        "members": config.members,
+        "variants": variants(trainer) if setting.chosen.get("variants", True) else {},
         "adapter": record,
     }
     return Result(matrix, [size // len(tasks)] * len(tasks), trainer.seconds, beside=beside)
 
 
-def under(trainer: DriftTrainer, policy: str, most: int | None) -> dict[str, float]:
+def variants(trainer: DriftTrainer) -> dict[str, dict[str, float]]:
+    """Final scores of the same training under the other retrieval policies and ways to answer."""
+    config = active_config(trainer.model)
+    found = {
+        "cascade": under(trainer, "cascade"),
+        "uncertainty": under(trainer, "uncertainty", UNCERTAINTY_ROWS // len(trainer.tasks)),
+    }
+    config.answer = "ensemble"
+    found["ensemble"] = under(trainer, "signature")
+    config.answer = "merged"
+    keep_last_members(trainer)
+    found["last member"] = under(trainer, "signature")
+    return found
+
+
+def keep_last_members(trainer: DriftTrainer) -> None:
+    """Puts the last member of each task in the place of all of its members: the weights as plain training ends."""
+    knowledge, adapter = trainer.knowledge, lifelong_of(trainer.model).active_adapters[0]
+    for start, end in pairwise(knowledge.member_offsets):
+        rows = knowledge.head_offsets[start : end + 1]
+        for _, module in drift_modules(trainer.model):
+            head = isinstance(module, Lifelong)
+            width, first, last = (rows[1] - rows[0], rows[0], rows[-1]) if head else (1, start, end)
+            names = ("drift_bank_head_weight", "drift_bank_head_bias") if head else ("drift_bank_A", "drift_bank_B")
+            for bank in (getattr(module, name)[adapter].data for name in names):
+                bank[first:last] = bank[last - width : last].repeat(end - start, *[1] * (bank.dim() - 1))
+    set_knowledge(trainer.model, knowledge)
+    trainer.scorer.clear()
+
+
+def under(trainer: DriftTrainer, policy: str, most: int | None = None) -> dict[str, float]:
     """Final scores under a retrieval policy, on the first `most` test rows of each task (`None`: all)."""
     accuracies, retrieved = [], []
     for task in trainer.tasks:
@@ -85,7 +121,8 @@ def under(trainer: DriftTrainer, policy: str, most: int | None) -> dict[str, flo
         scored = trainer.scorer.score(prepared, first_rows(prepared.test, most), policy)
         accuracies.append(scored.metrics[prepared.objective.metric])
         retrieved.append(scored.retrieval)
-    return {"average_accuracy": float(np.mean(accuracies)), "retrieval_accuracy": float(np.mean(retrieved))}
+    found = {"average_accuracy": float(np.mean(accuracies)), "retrieval_accuracy": float(np.mean(retrieved))}
+    return {**found, **({} if most is None else {"rows_per_task": most})}
 
 
 def first_rows(split: Split, most: int | None) -> Split:
