@@ -36,18 +36,14 @@ BUDGETS = {"mixed": {"max_length": 128, "stride": 32}, "long": {"test_texts": 10
 CHOICE = {"streams": ["domains"], "tasks": 3, "train_texts": 300, "seed": 100}
 # Two small streams of the shipped data with the embedded model, for a run of a minute or two.
 QUICK = {"train_texts": 200, "test_texts": 100}
-QUICK_RUN = {
-    "streams": ["shipped", "shipped_reversed"],
-    "methods": ["ours", "sequential"],
-    "seeds": [0],
-    "orders": [0],
-}
+QUICK_RUN = {"streams": ["shipped", "shipped_reversed"], "methods": ["ours", "sequential"]}
 MAIN = ["domains", "lookalikes", "classes", "classes20", "mixed", "return", "long"]
 
 
 def budget_of(name: str, args: Any) -> dict[str, Any]:
     """What every method is given on a stream."""
-    most = {"train_texts": args.train_texts} if args.train_texts else {}
+    given = {"train_texts": args.train_texts, "test_texts": args.test_texts}
+    most = {key: value for key, value in given.items() if value is not None}
     return {**BUDGET, **BUDGETS.get(name, {}), **most, **(QUICK if args.quick else {})}
 
 
@@ -100,7 +96,7 @@ def summarise(name: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         **header("lifelong"),
         "command": f"python benchmarks/lifelong.py --data_dir DATA --model {rows[0]['model']} --streams {name} "
-        f"--train_texts {rows[0]['budget']['train_texts']}",
+        f"--train_texts {rows[0]['budget']['train_texts']} --test_texts {rows[0]['budget']['test_texts']}",
         "stream": name,
         "tasks": stream(name, 0),
         "model": rows[0]["model"],
@@ -210,15 +206,14 @@ def main() -> None:
     )
     parser.add_argument("--orders", nargs="+", type=int, default=[0])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument(
-        "--train_texts", type=int, help="training texts a task, where that is less than the full budget"
-    )
+    parser.add_argument("--train_texts", type=int, help="most training texts a task, instead of the full budget's")
+    parser.add_argument("--test_texts", type=int, help="most test texts a task, likewise")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--choose", action="store_true", help="choose hyperparameters on validation data")
     parser.add_argument("--quick", action="store_true", help="two small streams of the shipped data, one seed")
     args = parser.parse_args()
     if args.quick:
-        vars(args).update(QUICK_RUN, data_dir=None, model=str(embedded_model()))
+        vars(args).update(QUICK_RUN, seeds=[0], orders=[0], data_dir=None, model=str(embedded_model()))
     datasets.disable_progress_bars()
     logging.set_verbosity_error()
     (choose if args.choose else fill)(args)
