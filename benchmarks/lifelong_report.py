@@ -8,39 +8,58 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lifelong import MAIN
-from methods import METHODS
 from record import RESULTS
 
-from hf_lifelong.evaluation import AccuracyMatrix, plot_accuracy, plot_costs, plot_matrix
+from hf_lifelong.evaluation import AccuracyMatrix, plot_accuracy, plot_confusion, plot_costs, plot_matrix
 from hf_lifelong.files import read_json
 
 README = RESULTS.parents[1] / "README.md"
 BEGIN, END = "<!-- lifelong: begin -->", "<!-- lifelong: end -->"
 NAMES = {
-    "ours": "**hf_lifelong**, `signature` (default)",
+    "ours": "**hf_lifelong**, `signature` (the default)",
     "ours, cascade": "hf_lifelong, `cascade`",
     "ours, uncertainty": "hf_lifelong, `uncertainty` (DriftNet as published)",
-    "ours, oracle": "hf_lifelong, told the task",
     "sequential": "one LoRA, task after task",
-    "replay_2": "the same, 2 % of old examples replayed",
-    "replay_1": "the same, 1 % of old examples replayed",
     "ewc": "EWC",
-    "lwf": "LwF",
     "olora": "O-LoRA",
     "osf": "OSF (PEFT)",
-    "arrow": "Arrow (PEFT) over one LoRA per task",
+    "lwf": "LwF",
+    "arrow": "Arrow (PEFT) over one LoRA a task",
     "ncm": "nearest class mean, frozen",
     "lda": "LDA, frozen",
+    "replay_1": "replay of 1 % (stores examples)",
+    "replay_2": "replay of 2 % (stores examples)",
     "joint": "one LoRA, all tasks at once",
-    "separate": "one LoRA per task, told the task",
+    "separate": "one LoRA a task, told the task",
+    "ours, oracle": "hf_lifelong, told the task",
 }
 # What sees more than a stream allows stands apart.
 BOUNDS = ("joint", "separate", "ours, oracle")
+# The same training of ours with another retrieval or answer, and trainings with one setting changed.
+ABLATIONS = {
+    "ours": "the default",
+    "ours, ensemble": "mean of the members' probabilities",
+    "ours, last member": "last weights only",
+    "ours_members_1": "1 member",
+    "ours_members_2": "2 members",
+    "ours_members_10": "10 members",
+    "ours_no_drift": "no drift",
+    "ours_gradient_noise_alone": "gradient noise alone",
+    "ours_input_noise_alone": "input noise alone",
+    "ours_drift_dropout_alone": "dropout alone",
+    "ours_cyclic_learning_rate_alone": "cyclic learning rate alone",
+    "ours_from_previous": "start from the previous task",
+    "ours_from_nearest": "start from the nearest task",
+    "ours_trunk_0.0": "no trunk",
+    "ours_trunk_0.25": "trunk of a quarter",
+    "ours_trunk_0.75": "trunk of three quarters",
+}
 
 
 def results(folder: Path) -> dict[str, dict[str, Any]]:
@@ -50,23 +69,25 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def accuracies(result: dict[str, Any]) -> dict[str, float]:
-    """Average accuracy by row of the table."""
-    found: dict[str, float] = {}
-    for method, summary in result["summary"].items():
-        found[method] = summary["average_accuracy"]
-        if method == "ours":
-            found["ours, oracle"] = summary["oracle_accuracy"]
-            for policy in ("cascade", "uncertainty"):
-                found[f"ours, {policy}"] = summary[f"accuracy_{policy}"]
+    """Average accuracy by row of a table: of every method, and of what was scored from our own training."""
+    found = {method: summary["average_accuracy"] for method, summary in result["summary"].items()}
+    ours = [row for row in result["rows"] if row["method"] == "ours"]
+    if ours:
+        found["ours, oracle"] = mean(row["summary"]["oracle_accuracy"] for row in ours)
+        for name in ours[0]["beside"]["variants"]:
+            found[f"ours, {name}"] = mean(row["beside"]["variants"][name]["average_accuracy"] for row in ours)
     return found
 
 
-def table(found: dict[str, dict[str, Any]]) -> str:
-    """The README's table: average accuracy of every method on every stream, the best of a stream in bold."""
+def mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
+def table(found: dict[str, dict[str, Any]], names: dict[str, str], head: str) -> list[str]:
+    """Lines of a table: average accuracy by row and stream, the best of a stream in bold."""
     scores = {stream: accuracies(result) for stream, result in found.items()}
-    rows = [name for name in NAMES if any(name in column for column in scores.values())]
     best = {
-        stream: max(round(value, 3) for name, value in column.items() if name not in BOUNDS)
+        stream: max((round(v, 3) for name, v in column.items() if name in names and name not in BOUNDS), default=None)
         for stream, column in scores.items()
     }
 
@@ -74,31 +95,25 @@ def table(found: dict[str, dict[str, Any]]) -> str:
         value = scores[stream].get(name)
         if value is None:
             return "·"
-        text = f"{value:.3f}".removeprefix("0")
-        return f"**{text}**" if name not in BOUNDS and round(value, 3) == best[stream] else text
+        return f"**{short(value)}**" if name not in BOUNDS and round(value, 3) == best[stream] else short(value)
 
-    def line(name: str) -> str:
-        return f"| {NAMES[name]} | " + " | ".join(cell(name, stream) for stream in scores) + " |"
+    rows = [name for name in names if any(name in column for column in scores.values())]
+    lines = [line(names[name], [cell(name, stream) for stream in scores]) for name in rows]
+    return [line(head, [f"*{stream}*" for stream in scores]), "|---" * (len(scores) + 1) + "|", *lines]
 
-    head = "| average accuracy ↑ | " + " | ".join(f"*{stream}*" for stream in scores) + " |"
-    kept = [name for name in rows if name not in BOUNDS]
-    bounds = [name for name in BOUNDS if name in rows]
-    return "\n".join(
-        [
-            head,
-            "|---" * (len(scores) + 1) + "|",
-            *map(line, kept),
-            *map(line, bounds),
-            figures(found, "forgetting of hf_lifelong ↓", "forgetting"),
-            figures(found, "right group chosen ↑", "retrieval_accuracy"),
-        ]
-    )
+
+def line(first: str, cells: Iterable[str]) -> str:
+    return "| " + " | ".join([first, *cells]) + " |"
+
+
+def short(value: float) -> str:
+    return f"{value:.3f}".removeprefix("0")
 
 
 def figures(found: dict[str, dict[str, Any]], label: str, key: str) -> str:
     """A line of the table with one of our own figures."""
     values = [result["summary"].get("ours", {}).get(key) for result in found.values()]
-    return f"| *{label}* | " + " | ".join("·" if v is None else f"{v:.3f}" for v in values) + " |"
+    return line(f"*{label}*", ["·" if value is None else short(value) for value in values])
 
 
 def seeds_of(found: dict[str, dict[str, Any]]) -> str:
@@ -110,33 +125,63 @@ def seeds_of(found: dict[str, dict[str, Any]]) -> str:
     return f"{low} seed{'s' * (low > 1)}" if low == high else f"{low} to {high} seeds"
 
 
+def budgets_of(found: dict[str, dict[str, Any]]) -> str:
+    """How much each stream's tasks were trained on and tested with, in words."""
+    sizes = {stream: (r["budget"]["train_texts"], r["budget"]["test_texts"]) for stream, r in found.items()}
+    alike = {size: [stream for stream in sizes if sizes[stream] == size] for size in dict.fromkeys(sizes.values())}
+    return "; ".join(
+        f"{', '.join(streams)}: up to {train} training and {test} test texts a task"
+        for (train, test), streams in alike.items()
+    )
+
+
 def render(found: dict[str, dict[str, Any]]) -> str:
     """What stands between the README's marks."""
     models = ", ".join(sorted({result["model"] for result in found.values()}))
-    return f"{BEGIN}\n{table(found)}\n\nMeans of {seeds_of(found)}; {models}.\n{END}"
+    main = [
+        *table(found, NAMES, "average accuracy ↑"),
+        figures(found, "hf_lifelong: forgetting ↓", "forgetting"),
+        figures(found, "hf_lifelong: right group chosen ↑", "retrieval_accuracy"),
+    ]
+    notes = f"Means of {seeds_of(found)}; {models}; 3 epochs; {budgets_of(found)}."
+    ablated = set(ABLATIONS) - {"ours"}
+    changed = {stream: result for stream, result in found.items() if ablated & set(result["summary"])}
+    ablations = ["", *table(changed, ABLATIONS, "one thing changed, average accuracy ↑")] if changed else []
+    return "\n".join([BEGIN, *main, "", notes, *ablations, END])
 
 
 def draw(found: dict[str, dict[str, Any]], folder: Path) -> None:
-    """Pictures of every stream: our matrix beside sequential training, our scores over the stream, all costs."""
+    """Pictures of every stream: our matrix beside sequential training, our scores over the stream, where our answers
+    came from, all costs."""
     for stream, result in found.items():
         first = {row["method"]: row for row in reversed(result["rows"])}
         if "ours" not in first:
             continue
         matrix = AccuracyMatrix.from_dict(first["ours"]["matrix"])
         beside = first.get("sequential")
-        rows = None if beside is None else ("one LoRA, task after task", beside["matrix"]["scores"])
-        plot_matrix(matrix, folder / f"lifelong_{stream}_matrix.png", rows)
-        plot_accuracy(matrix, folder / f"lifelong_{stream}_accuracy.png")
-        plot_costs(costs(first), folder / f"lifelong_{stream}_costs.png")
+        rows = None if beside is None else (NAMES["sequential"], beside["matrix"]["scores"])
+        pictures = folder / "lifelong" / stream
+        plot_matrix(matrix, pictures / "matrix.png", rows)
+        plot_accuracy(matrix, pictures / "accuracy.png")
+        plot_confusion(matrix, pictures / "confusion.png")
+        plot_costs(costs(first), pictures / "costs.png")
 
 
-def costs(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Sequence[float]]]:
-    """What each method stores and what an answer costs, by number of tasks learned."""
-    return {
-        method: {"bytes": row["bytes_stored"], "forwards": row["forwards"]}
+def costs(rows: dict[str, dict[str, Any]]) -> dict[str, list[tuple[int, float, float]]]:
+    """Per method its points: tasks learned, bytes stored, forwards of an answer."""
+    found = {
+        NAMES[method].replace("*", "").replace("`", ""): [
+            (i + 1, size, row["summary"]["forwards"]) for i, size in enumerate(row["bytes_stored"])
+        ]
         for method, row in rows.items()
-        if method in METHODS
+        if method in NAMES and method not in BOUNDS
     }
+    ours = rows["ours"]
+    trunk, members = (ours["beside"][key] for key in ("trunk", "members"))
+    found["hf_lifelong, uncertainty"] = [
+        (i + 1, size, trunk + (1 - trunk) * members * (i + 1)) for i, size in enumerate(ours["bytes_stored"])
+    ]
+    return found
 
 
 def main() -> None:

@@ -17,7 +17,6 @@ from transformers import AutoModel, set_seed
 from hf_lifelong import DriftAdapterConfig, DriftTrainer, DriftTrainingArguments
 from hf_lifelong.adapter.bank import drift_modules, set_knowledge
 from hf_lifelong.adapter.heads import Lifelong, active_config, lifelong_of
-from hf_lifelong.training.cards import adapter_record
 from hf_lifelong.training.tasks import PreparedTask, Split
 
 from .shared import Result, Setting, training_arguments
@@ -65,7 +64,6 @@ def ours(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         trainer = learn(tasks, setting, folder)
         size = Path(folder, "adapter_model.safetensors").stat().st_size
-        record = adapter_record(trainer, seconds=round(trainer.seconds))
     matrix, config, knowledge = trainer.matrix, active_config(trainer.model), trainer.knowledge
     if matrix is None:
         raise RuntimeError("The stream was learned, but its accuracy matrix is missing.")
@@ -78,7 +76,6 @@ def ours(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
         "trunk": trunk,
         "members": config.members,
         "variants": variants(trainer) if setting.chosen.get("variants", True) else {},
-        "adapter": record,
     }
     return Result(matrix, [size // len(tasks)] * len(tasks), trainer.seconds, beside=beside)
 

@@ -1,0 +1,92 @@
+"""The README's table of the evidence benchmark is that of the records."""
+
+import json
+
+import lifelong_report
+import pytest
+
+from hf_lifelong.evaluation import AccuracyMatrix
+
+
+def row(method, accuracy, seed=0, **beside):
+    matrix = AccuracyMatrix()
+    matrix.add("a", "accuracy", 0.5, {"a": 0.9})
+    matrix.add("b", "accuracy", 0.5, {"a": accuracy, "b": accuracy}, confusion={"a": {"a": 0.5, "b": 0.5}})
+    summary = {
+        "average_accuracy": accuracy,
+        "forgetting": 0.9 - accuracy,
+        "forwards": 1.0,
+        **beside.pop("summary", {}),
+    }
+    return {
+        "method": method,
+        "order": 0,
+        "seed": seed,
+        "summary": summary,
+        "bytes_stored": [10, 20],
+        "matrix": matrix.to_dict(),
+        "beside": beside,
+    }
+
+
+@pytest.fixture
+def result():
+    """A stream with ours from two seeds and two rivals from one."""
+    import lifelong
+
+    variants = {"cascade": {"average_accuracy": 0.85}, "last member": {"average_accuracy": 0.7}}
+    ours = {"summary": {"oracle_accuracy": 0.9}, "variants": variants, "trunk": 0.5, "members": 5}
+    rows = [row("ours", 0.8, **ours), row("ours", 0.84, seed=1, **ours), row("sequential", 0.4), row("separate", 0.95)]
+    methods = dict.fromkeys(r["method"] for r in rows)
+    summary = {name: lifelong.mean_of([r for r in rows if r["method"] == name]) for name in methods}
+    budget = {"train_texts": 500, "test_texts": 250}
+    return {"model": "tiny", "budget": budget, "summary": summary, "rows": rows}
+
+
+def test_the_table_has_means_and_marks_the_best_of_what_a_stream_allows(result):
+    lines = lifelong_report.render({"domains": result}).split("\n")
+    assert "| average accuracy ↑ | *domains* |" in lines
+    assert "| **hf_lifelong**, `signature` (the default) | .820 |" in lines
+    assert "| hf_lifelong, `cascade` | **.850** |" in lines
+    assert "| one LoRA, task after task | .400 |" in lines
+    assert "| one LoRA a task, told the task | .950 |" in lines  # better, but told the task: not marked
+    assert "| *hf_lifelong: forgetting ↓* | .080 |" in lines
+    assert any(
+        "1 to 2 seeds; tiny; 3 epochs; domains: up to 500 training and 250 test texts" in line for line in lines
+    )
+    assert not any("one thing changed" in line for line in lines)
+
+
+def test_ablations_have_a_table_where_they_were_run(result):
+    no_drift = {"cells": [[0, 0]], "average_accuracy": 0.81}
+    changed = {**result, "summary": {**result["summary"], "ours_no_drift": no_drift}}
+    text = lifelong_report.render({"domains": changed, "return": result})
+    table = text.split("one thing changed")[1]
+    assert "| the default | **.820** |" in table and "| no drift | .810 |" in table
+    assert "| last weights only | .700 |" in table and "return" not in table
+
+
+def test_pictures_are_drawn_and_uncertainty_costs_all_members(result, tmp_path):
+    (tmp_path / "lifelong" / "domains").mkdir(parents=True)
+    lifelong_report.draw({"domains": result}, tmp_path)
+    names = {path.name for path in (tmp_path / "lifelong" / "domains").iterdir()}
+    assert names == {"matrix.png", "accuracy.png", "confusion.png", "costs.png"}
+    costs = lifelong_report.costs({r["method"]: r for r in result["rows"]})
+    assert costs["hf_lifelong, uncertainty"] == [(1, 10, 3.0), (2, 20, 5.5)]
+
+
+def test_the_readme_has_the_table_of_the_committed_records():
+    found = lifelong_report.results(lifelong_report.RESULTS)
+    text = lifelong_report.README.read_text()
+    begin, end = (text.index(mark) for mark in (lifelong_report.BEGIN, lifelong_report.END))
+    assert text[begin : end + len(lifelong_report.END)] == lifelong_report.render(found)
+
+
+def test_every_cell_of_a_table_is_in_its_folder():
+    for name, result in lifelong_report.results(lifelong_report.RESULTS).items():
+        folder = lifelong_report.RESULTS / "lifelong" / name
+        for found in result["rows"]:
+            cell = json.loads(
+                (folder / f"{found['method']}-order{found['order']}-seed{found['seed']}.json").read_text()
+            )
+            assert cell["summary"] == found["summary"] and cell["matrix"] == found["matrix"]
