@@ -1,5 +1,6 @@
 """What a task must not inherit from the one before, and what learning must leave alone."""
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftModel
@@ -176,3 +177,18 @@ def test_a_learned_name_is_refused_and_nothing_is_lost(train, prepare, tmp_path)
     assert digest(tmp_path / "out" / "adapter_model.safetensors") == before
     with pytest.raises(ValueError, match="learned already"):
         trainer.train()
+
+
+def test_a_signature_keeps_the_mean_of_each_class_and_one_of_a_task_without_classes(train):
+    trainer = train([sentiment(), answers()], signature_samples=20)
+    root = lifelong_of(trainer.model)
+    kept = root.drift_signature_classes["default"]
+    assert trainer.knowledge.class_offsets == [0, 2, 3] and len(kept) == 3
+    prepared = trainer.prepared(trainer.tasks[0])
+    features = trainer.scorer.features(prepared, prepared.train, 20)
+    labels = torch.tensor(prepared.train["labels"])[np.linspace(0, len(prepared.train) - 1, 20).astype(int)]
+    means = torch.stack([features[labels == k].mean(0) for k in (0, 1)])
+    torch.testing.assert_close(kept[:2], means, rtol=1e-4, atol=1e-5)
+    assert torch.equal(kept[2], root.drift_signature_mean["default"][1])
+    forget(trainer.model, "sentiment")
+    assert torch.equal(root.drift_signature_classes["default"], kept[2:])
