@@ -1,10 +1,10 @@
 """Signatures: where a task's inputs lie in the trunk's hidden states, as statistics, never as examples.
 
 A task is remembered by the mean of its pooled hidden states, the means of its classes, and the scatter around these,
-as a low-rank factor plus a diagonal. An input goes to the task under which it is most likely by two models in equal
-parts: one Gaussian a task, and one a class, all Gaussians of a model sharing one covariance (linear discriminant
-analysis; Hastie, Tibshirani, Friedman, *The Elements of Statistical Learning*, 4.3). The shared covariances are
-computed from the tasks present, in their order, so that leaving a task out leaves no trace of it.
+as a low-rank factor plus a diagonal. An input goes to the task with the class that it is most likely of, all classes
+being Gaussians with one covariance (linear discriminant analysis; Hastie, Tibshirani, Friedman, *The Elements of
+Statistical Learning*, 4.3). The shared covariance is computed from the tasks present, in their order, so that leaving
+a task out leaves no trace of it.
 """
 
 from __future__ import annotations
@@ -36,32 +36,26 @@ class Signature:
 
 @dataclass(frozen=True)
 class Router:
-    """Linear discriminants `features @ weight.T + bias` of tasks and of classes: log-likelihoods up to a constant.
+    """Linear discriminants `features @ weight.T + bias`, one per class: log-likelihoods up to a shared constant.
 
     Args:
-        weight (`Tensor`): `[tasks + ΣC, D]`, float32.
-        bias (`Tensor`): `[tasks + ΣC]`, float32.
+        weight (`Tensor`): `[ΣC, D]`, float32.
+        bias (`Tensor`): `[ΣC]`, float32.
         owner (`Tensor`): `[ΣC]`, int64, the task of each class.
-        between (`Tensor`): `[ΣC, D]`, float32; the covariance of a task's class means is the product of its rows,
-            transposed, with themselves.
+        tasks (`int`): How many there are.
     """
 
     weight: Tensor
     bias: Tensor
     owner: Tensor
-    between: Tensor
-
-    @property
-    def tasks(self) -> int:
-        return len(self.weight) - len(self.owner)
+    tasks: int
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Features `[rows, D]` → log-likelihoods `[rows, tasks]` up to a constant per row: the mean of the task's own
-        and of that of its likeliest class."""
-        found = features @ self.weight.T + self.bias
-        of_task, of_class = found[:, : self.tasks], found[:, self.tasks :]
-        owner = self.owner.expand_as(of_class)
-        return (of_task + torch.full_like(of_task, float("-inf")).scatter_reduce(1, owner, of_class, "amax")) / 2
+        """Features `[rows, D]` → log-likelihoods `[rows, tasks]` up to a constant per row, each that of the task's
+        likeliest class."""
+        of_class = features @ self.weight.T + self.bias
+        least = of_class.new_full((len(of_class), self.tasks), float("-inf"))
+        return least.scatter_reduce(1, self.owner.expand_as(of_class), of_class, "amax")
 
 
 def fit_signature(features: Tensor, rank: int, labels: Tensor | None = None, classes: int = 1) -> Signature:
@@ -101,31 +95,25 @@ TASKS_AT_ONCE = 64
 
 
 def shared_router(signature: Signature, counts: Tensor, classes: Tensor, shrinkage: float) -> Router:
-    """Linear discriminants under the covariances that the present tasks, and their classes, share.
+    """Linear discriminants under the covariance that the classes of the present tasks share.
 
     Args:
         signature (`Signature`): `[tasks, …]`.
         counts (`Tensor`): `[tasks]`, texts that each signature was fitted on.
-        classes (`Tensor`): `[tasks]`, classes of each; they count alike, whatever their numbers of texts.
-        shrinkage (`float`): Share of a covariance that is replaced by its mean variance on the diagonal; keeps the
+        classes (`Tensor`): `[tasks]`, classes of each.
+        shrinkage (`float`): Share of the covariance that is replaced by its mean variance on the diagonal; keeps the
             inverse stable when there are fewer texts than dimensions.
     """
-    device = signature.mean.device
     share = (counts.double() - 1).clamp_min(1)
-    share = (share / share.sum()).to(device)
-    within = torch.diag(share @ signature.diagonal.double())
+    share = (share / share.sum()).to(signature.mean.device)
+    covariance = torch.diag(share @ signature.diagonal.double())
     # In parts: in float64 the factors of a thousand tasks would be eight times their file and minutes of work.
     for factor, part in zip(signature.factor.split(TASKS_AT_ONCE), share.split(TASKS_AT_ONCE), strict=True):
         rows = (factor * part.sqrt().float()[:, None, None]).flatten(0, 1)
-        within += (rows.T @ rows).double()
-    classes = classes.to(device)
-    owner = torch.repeat_interleave(torch.arange(len(classes), device=device), classes)
-    between = (signature.classes - signature.mean[owner]) / classes[owner].sqrt().unsqueeze(1)
-    rows = (between * share[owner].sqrt().unsqueeze(1)).double()
-    of_tasks = _discriminants(signature.mean.double(), within + rows.T @ rows, shrinkage)
-    of_classes = _discriminants(signature.classes.double(), within, shrinkage)
-    weight, bias = (torch.cat(both).float() for both in zip(of_tasks, of_classes, strict=True))
-    return Router(weight, bias, owner, between)
+        covariance += (rows.T @ rows).double()
+    weight, bias = _discriminants(signature.classes.double(), covariance, shrinkage)
+    owner = torch.repeat_interleave(torch.arange(len(classes)), classes).to(weight.device)
+    return Router(weight.float(), bias.float(), owner, len(classes))
 
 
 def _discriminants(mean: Tensor, covariance: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
@@ -168,7 +156,11 @@ def familiarity(signature: Signature, router: Router) -> Familiarity | None:
     Inputs of a task that was never learned lie between the learned ones: not far out in the hidden states as a whole,
     where long and short texts differ more than tasks do, but along the directions that tell tasks apart.
     """
-    of_tasks = router.weight[: router.tasks].double()
+    owner = router.owner
+    count = torch.bincount(owner, minlength=router.tasks).double().unsqueeze(1)
+    of_tasks = (
+        torch.zeros_like(signature.mean, dtype=torch.float64).index_add_(0, owner, router.weight.double()) / count
+    )
     apart = of_tasks - of_tasks.mean(0)
     values, vectors = torch.linalg.eigh(apart @ apart.T)
     keep = values > values.max() * 1e-6
@@ -178,8 +170,9 @@ def familiarity(signature: Signature, router: Router) -> Familiarity | None:
     basis = vectors[:, keep].T @ apart
     factor = signature.factor.double() @ basis.T
     own = factor.mT @ factor + (basis * signature.diagonal.double().unsqueeze(1)) @ basis.T
-    spread = router.between.double() @ basis.T
-    own.index_add_(0, router.owner, spread.unsqueeze(2) * spread.unsqueeze(1))
+    # Around its mean, a task scatters as its classes do around theirs, and as these do.
+    spread = ((signature.classes - signature.mean[owner]).double() / count[owner].sqrt()) @ basis.T
+    own.index_add_(0, owner, spread.unsqueeze(2) * spread.unsqueeze(1))
     covariance = (own + own.mean(0)) / 2
     m = len(basis)
     limit = (EXTRA * m + ADDED) / m * float(chi2.ppf(1 - FALSE_ALARMS, m))

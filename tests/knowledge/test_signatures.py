@@ -152,25 +152,35 @@ def test_with_classes_the_signature_keeps_their_means_and_the_scatter_around_the
     np.testing.assert_allclose(covariance_of(signature), within, rtol=1e-3, atol=1e-3)
 
 
-def test_the_router_is_in_equal_parts_a_gaussian_a_task_and_one_a_class():
+def test_a_task_is_as_likely_as_its_likeliest_class():
     shrinkage, data = 0.1, [labelled(0), labelled(1, classes=2), (draw(2, n=60), torch.zeros(60, dtype=torch.long))]
     signatures = [fit_signature(x, D, y, int(y.max()) + 1) for x, y in data]
-    means = [[x[y == k].mean(0).numpy() for k in range(int(y.max()) + 1)] for x, y in data]
     within = sum(covariance_of(s) for s in signatures) / 3
-    spread = [
-        np.mean([np.outer(m - x.mean(0).numpy(), m - x.mean(0).numpy()) for m in own], 0)
-        for (x, _), own in zip(data, means, strict=True)
-    ]
-
-    def shrunk(covariance):
-        return (1 - shrinkage) * covariance + shrinkage * np.trace(covariance) / D * np.eye(D)
-
+    within = (1 - shrinkage) * within + shrinkage * np.trace(within) / D * np.eye(D)
     new = draw(9, n=50).numpy()
-    of_task = [multivariate_normal(x.mean(0).numpy(), shrunk(within + sum(spread) / 3)).logpdf(new) for x, _ in data]
-    of_class = [np.max([multivariate_normal(m, shrunk(within)).logpdf(new) for m in own], 0) for own in means]
-    expected = (np.stack(of_task, 1) + np.stack(of_class, 1)) / 2
+    expected = np.stack(
+        [
+            np.max([multivariate_normal(x[y == k].mean(0).numpy(), within).logpdf(new) for k in y.unique()], 0)
+            for x, y in data
+        ],
+        1,
+    )
     found = router_of(signatures, [60] * 3, shrinkage)(torch.from_numpy(new)).numpy()
     np.testing.assert_allclose(found - found[:, :1], expected - expected[:, :1], rtol=2e-3, atol=2e-3)
+
+
+def test_novelty_of_a_task_with_classes_measures_its_whole_scatter():
+    data = [labelled(0), labelled(1, classes=2), (draw(2, n=60), torch.zeros(60, dtype=torch.long))]
+    signatures = [fit_signature(x, D, y, int(y.max()) + 1) for x, y in data]
+    known = familiarity(together(signatures), router_of(signatures, [60] * 3))
+    whole = [
+        covariance_of(s) + np.mean([np.outer(d, d) for d in (s.classes - s.mean).double().numpy()], 0)
+        for s in signatures
+    ]
+    basis = known.basis.double().numpy()
+    own = [basis @ c @ basis.T for c in whole]
+    expected = [np.linalg.inv((o + np.mean(own, 0)) / 2) for o in own]
+    np.testing.assert_allclose(known.precision, expected, rtol=1e-3)
 
 
 def test_a_task_of_two_far_classes_does_not_take_what_lies_between_them():
