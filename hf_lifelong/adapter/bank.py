@@ -118,7 +118,19 @@ def add_task(model: nn.Module, task: LearnedTask, snapshots: list[Snapshot], sig
         rows = getattr(signature, part)
         rows = rows if part == "classes" else rows.unsqueeze(0)
         _replace(root, f"drift_signature_{part}", adapter, partial(_with, new=rows))
+    nothing = torch.zeros_like(signature.classes)
+    _replace(root, "drift_closed_weight", adapter, partial(_with, new=nothing))
+    _replace(root, "drift_closed_bias", adapter, partial(_with, new=nothing[:, 0]))
     set_knowledge(model, knowledge)
+
+
+def set_closed_form(model: nn.Module, task: str, weight: Tensor, bias: Tensor) -> None:
+    """Gives a learned task its closed-form head, `[C, D]` and `[C]`."""
+    root = lifelong_of(model)
+    adapter = root.active_adapters[0]
+    start, end = root.knowledge[adapter].class_offsets[(t := root.knowledge[adapter].index(task)) : t + 2]
+    root.drift_closed_weight[adapter].data[start:end] = weight.to(root.where())
+    root.drift_closed_bias[adapter].data[start:end] = bias.to(root.where())
 
 
 def forget(model: nn.Module, task: str) -> None:
@@ -139,9 +151,11 @@ def forget(model: nn.Module, task: str) -> None:
     rows = slice(knowledge.head_offsets[members.start], knowledge.head_offsets[members.stop])
     for _, module in drift_modules(model):
         if isinstance(module, Lifelong):
-            for part in ("mean", "factor", "diagonal", "classes"):
-                of_task = slice(*knowledge.class_offsets[t : t + 2]) if part == "classes" else slice(t, t + 1)
-                _replace(module, f"drift_signature_{part}", adapter, partial(_without, gone=of_task))
+            for part in ("mean", "factor", "diagonal"):
+                _replace(module, f"drift_signature_{part}", adapter, partial(_without, gone=slice(t, t + 1)))
+            classes = slice(*knowledge.class_offsets[t : t + 2])
+            for container in ("drift_signature_classes", "drift_closed_weight", "drift_closed_bias"):
+                _replace(module, container, adapter, partial(_without, gone=classes))
         for working in module.adapter_layer_names:
             gone = rows if isinstance(module, Lifelong) else members
             _replace(module, _STACKS[working], adapter, partial(_without, gone=gone))

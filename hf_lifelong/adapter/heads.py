@@ -79,7 +79,8 @@ class Lifelong(DriftTunerLayer):
     Tensors per adapter, all float32: the working head `drift_head_weight [W, H]`, `drift_head_bias [W]`; the heads of
     all members, `drift_bank_head_weight [ΣW, H]`, `drift_bank_head_bias [ΣW]`; the signatures of all tasks,
     `drift_signature_mean [tasks, D]`, `drift_signature_factor [tasks, rank, D]`,
-    `drift_signature_diagonal [tasks, D]`, `drift_signature_classes [Σclasses, D]`.
+    `drift_signature_diagonal [tasks, D]`, `drift_signature_classes [Σclasses, D]`; the closed-form
+    heads of all tasks, `drift_closed_weight [Σclasses, D]`, `drift_closed_bias [Σclasses]`, zero where a task has none.
     """
 
     adapter_layer_names = ("drift_head_weight", "drift_head_bias")
@@ -90,10 +91,12 @@ class Lifelong(DriftTunerLayer):
         "drift_signature_factor",
         "drift_signature_diagonal",
         "drift_signature_classes",
+        "drift_closed_weight",
+        "drift_closed_bias",
         "knowledge",
         "config",
     )
-    tensors = (*adapter_layer_names, *other_param_names[:6])
+    tensors = (*adapter_layer_names, *other_param_names[:8])
     drift_head_weight: Bank
     drift_head_bias: Bank
     drift_bank_head_weight: Bank
@@ -102,6 +105,8 @@ class Lifelong(DriftTunerLayer):
     drift_signature_factor: Bank
     drift_signature_diagonal: Bank
     drift_signature_classes: Bank
+    drift_closed_weight: Bank
+    drift_closed_bias: Bank
     conductor: Any  # the base's hooks (`hooks.Conductor`)
 
     def __init__(self, route: Route, hidden_size: int, features: int) -> None:
@@ -131,6 +136,7 @@ class Lifelong(DriftTunerLayer):
     ) -> None:
         """Adds the tensors of one adapter; what will be loaded starts without memory."""
         tasks, rows, d = len(knowledge.tasks), knowledge.head_rows, self.features
+        classes = knowledge.class_offsets[-1]
         self.drift_head_weight[adapter_name] = nn.Parameter(torch.zeros(0, self.hidden_size, device=device))
         self.drift_head_bias[adapter_name] = nn.Parameter(torch.zeros(0, device=device))
         self.drift_bank_head_weight[adapter_name] = empty_bank((rows, self.hidden_size), device)
@@ -138,7 +144,9 @@ class Lifelong(DriftTunerLayer):
         self.drift_signature_mean[adapter_name] = empty_bank((tasks, d), device)
         self.drift_signature_factor[adapter_name] = empty_bank((tasks, config.signature_rank, d), device)
         self.drift_signature_diagonal[adapter_name] = empty_bank((tasks, d), device)
-        self.drift_signature_classes[adapter_name] = empty_bank((knowledge.class_offsets[-1], d), device)
+        self.drift_signature_classes[adapter_name] = empty_bank((classes, d), device)
+        self.drift_closed_weight[adapter_name] = empty_bank((classes, d), device)
+        self.drift_closed_bias[adapter_name] = empty_bank((classes,), device)
         self.knowledge[adapter_name] = knowledge
         self.config[adapter_name] = config
         self.checked_files.discard(adapter_name)
@@ -276,6 +284,27 @@ class Lifelong(DriftTunerLayer):
         mean_bias = (bias[rows] * share).sum(1)
         blocks = hidden.to(weight.dtype).reshape(len(mean_weight), -1, hidden.shape[-1])
         return (blocks @ mean_weight.mT + mean_bias.unsqueeze(1)).view(*hidden.shape[:-1], -1)
+
+    def closed_logits(self, features: Tensor, plan: Plan) -> Tensor:
+        """What the closed-form head of each row's task says.
+
+        Args:
+            features (`Tensor`): `[B, D]`, of the input rows.
+
+        Returns:
+            `[N, 1, W]`, `W` the widest head of the adapter; 0 where a task has fewer classes, or none.
+        """
+        name, tables = self.active_adapters[0], self.tables(features.device)
+        weight, bias = self.drift_closed_weight[name], self.drift_closed_bias[name]
+        features = features if plan.row is None else features[plan.row]
+        task = plan.pair_task[plan.pair]
+        task = task if plan.key is None else task[:1]
+        columns = torch.arange(tables.widest, device=features.device)
+        known = columns < tables.classes[task][:, None]
+        rows = (tables.class_start[task][:, None] + columns).clamp_max(len(weight) - 1)
+        blocks = features.to(weight.dtype).reshape(len(task), -1, features.shape[-1])
+        found = blocks @ (weight[rows] * known[..., None]).mT + (bias[rows] * known).unsqueeze(1)
+        return found.view(len(features), 1, -1)
 
     def train(self, mode: bool = True) -> Lifelong:
         super().train(mode)

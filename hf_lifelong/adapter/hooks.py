@@ -91,7 +91,7 @@ class Pass:
 
     @property
     def needs_features(self) -> bool:
-        return self.choice is None or self.choice.asks_signature or self.request.novelty
+        return self.choice is None or self.choice.policy != "uncertainty" or self.request.novelty
 
 
 class Conductor(ABC):
@@ -268,6 +268,10 @@ class HeadConductor(Conductor):
         mask = mask_for(current.mask, hidden, plan.row)
         seen = hidden if tables.per_token else masked_mean(hidden, mask).unsqueeze(1)
         logits = self.root.plan_logits(seen, plan)
+        # Least uncertainty as published is that of the members alone.
+        if fork.features is not None and fork.choice.policy != "uncertainty":
+            with torch.autocast(hidden.device.type, enabled=False):
+                logits = logits.float() + self.root.closed_logits(fork.features, plan)
         spread = row_distributions(logits, mask, plan, tables)
         scores, group, uncertainty, margin = settle(fork.choice, plan, spread, fork.rows, tables.groups)
         if len(tables.objectives) > 1 and not torch.compiler.is_compiling():

@@ -68,6 +68,7 @@ class Tables:
         even, even_merged (`bool`): Whether nothing in `members` and in `merged` is padding.
         every_member, group_of_member (`Tensor`): `[members]`, all members, one group after another, and their groups.
         head_start, head_width (`Tensor`): `[members]`, first row and number of rows of each member's head.
+        class_start, classes (`Tensor`): `[tasks]`, first class mean of each task and their number.
         widest (`int`), widest_of (`list[int]`): Rows of the widest head, of all and of each kind.
     """
 
@@ -98,6 +99,8 @@ class Tables:
         self.members = tensor(_padded(members))
         self.every_member = tensor([member for own in members for member in own])
         self.group_of_member = tensor([group for group, count in enumerate(counts) for _ in range(count)])
+        self.class_start = tensor(knowledge.class_offsets[:-1])
+        self.classes = tensor([task.classes for task in knowledge.tasks])
         self.head_start = tensor(head[:-1])
         self.head_width = tensor([end - start for start, end in pairwise(head)])
 

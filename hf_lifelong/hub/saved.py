@@ -290,7 +290,7 @@ def task_sizes(tensors: Path, knowledge: KnowledgeBase) -> dict[str, int]:
             row += taken
         elif part.startswith("drift_bank"):
             member += taken
-        elif part == "drift_signature_classes":
+        elif part == "drift_signature_classes" or part.startswith("drift_closed"):
             place += taken
         elif part.startswith("drift_signature"):
             signature += taken

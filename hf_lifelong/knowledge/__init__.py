@@ -1,5 +1,6 @@
 """What has been learned: tasks, members and groups (manifest), signatures, grouping and retrieval. No model code."""
 
+from .closed_form import best_weight, fit_closed_form
 from .grouping import candidate_groups, joins
 from .manifest import FORMAT, LONGEST_NOTE, KnowledgeBase, LearnedTask, ManifestError, TaskData
 from .retrieval import (
@@ -30,8 +31,10 @@ __all__ = [
     "Router",
     "Signature",
     "TaskData",
+    "best_weight",
     "candidate_groups",
     "familiarity",
+    "fit_closed_form",
     "fit_signature",
     "group_posterior",
     "joins",

@@ -24,6 +24,8 @@ _ROOT = {
     "drift_signature_factor": ("tasks", "rank", "features"),
     "drift_signature_diagonal": ("tasks", "features"),
     "drift_signature_classes": ("classes", "features"),
+    "drift_closed_weight": ("classes", "features"),
+    "drift_closed_bias": ("classes",),
 }
 SIZES = _LAYER | _ROOT
 

@@ -70,6 +70,11 @@ class Scorer:
         self._answers.clear()
         self._splits.clear()
 
+    def forget(self, task: str) -> None:
+        """Forgets the answers of a task's members."""
+        for key in [key for key in self._answers if key[1] == task]:
+            del self._answers[key]
+
     @property
     def knowledge(self) -> KnowledgeBase:
         return knowledge_of(self.model)
@@ -88,6 +93,13 @@ class Scorer:
         rows = range(len(split.features))
         answers = self._answers_of(prepared, split, {task: list(rows)})
         return self._metrics(prepared, split, [task] * len(rows), answers)
+
+    def probabilities(self, prepared: PreparedTask, split: Split, task: str) -> torch.Tensor:
+        """Probabilities of the labels when the newest members of `task` answer every row, `[rows, C]`, of a task of
+        text classification."""
+        rows = range(len(split.features))
+        answers = self._answers_of(prepared, split, {task: list(rows)})
+        return torch.tensor(np.stack([answers[row, task][0, : len(prepared.labels)] for row in rows]))
 
     def score(self, prepared: PreparedTask, split: Split, policy: str | None = None) -> Scored:
         """Metrics without being told the task, under a policy (the configuration's where it is `None`)."""
