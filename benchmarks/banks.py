@@ -70,6 +70,8 @@ def fill(model: Any, means: Tensor, diagonal: Tensor) -> None:
     put(root, "drift_signature_factor", torch.randn(groups, config.signature_rank, features) * diagonal.sqrt() * 0.01)
     put(root, "drift_signature_diagonal", diagonal.expand(groups, -1).clone())
     put(root, "drift_signature_classes", means.repeat_interleave(len(LABELS), 0))
+    put(root, "drift_closed_weight", torch.randn(groups * len(LABELS), features) * 0.01)
+    put(root, "drift_closed_bias", torch.zeros(groups * len(LABELS)))
     tasks = [
         LearnedTask(
             f"task-{g}", "text-classification", LABELS, len(LABELS), config.members, f"task-{g}", 1000, len(LABELS)

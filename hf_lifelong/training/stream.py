@@ -14,12 +14,20 @@ from transformers import set_seed
 from transformers.trainer_utils import HubStrategy, TrainOutput
 
 from ..adapter import lifelong_of
-from ..adapter.bank import add_task, close_task, forget, open_task, set_knowledge
+from ..adapter.bank import add_task, close_task, forget, open_task, set_closed_form, set_knowledge
 from ..adapter.checks import check_tensors
 from ..evaluation import AccuracyMatrix
 from ..files import read_json, read_tensors
 from ..hub.transfer import PushError, write_matrix
-from ..knowledge import KnowledgeBase, LearnedTask, candidate_groups, fit_signature, joins
+from ..knowledge import (
+    KnowledgeBase,
+    LearnedTask,
+    best_weight,
+    candidate_groups,
+    fit_closed_form,
+    fit_signature,
+    joins,
+)
 from ..objectives import get_objective
 from .cards import write_card
 from .checkpoints import newest_checkpoint, newest_commit, publish, stream_folder, task_folder, write_commit
@@ -208,8 +216,8 @@ def keep(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None
     config = lifelong_of(model).config[lifelong_of(model).active_adapters[0]]
     before, router = trainer.knowledge, lifelong_of(model).router
     classes = len(prepared.labels) if prepared.objective.one_label else 1
-    found = train_features(trainer, prepared)
-    signature = fit_signature(found, config.signature_rank, train_classes(trainer, prepared), classes)
+    features, of_class = train_features(trainer, prepared), train_classes(trainer, prepared)
+    signature = fit_signature(features, config.signature_rank, of_class, classes)
     near = []
     if trainer.args.grouping == "performance":
         held_out = scorer.features(prepared, prepared.validation.features, trainer.args.signature_samples)
@@ -229,6 +237,8 @@ def keep(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None
         data=prepared.source,
     )
     add_task(model, learned, trainer.snapshots.snapshots, signature)
+    if of_class is not None:
+        add_closed_form(trainer, prepared, features, of_class)
     objective = prepared.objective
     own = scorer.oracle(prepared, prepared.validation, prepared.name)
     group = prepared.name
@@ -241,6 +251,27 @@ def keep(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None
     learned = replace(learned, score=own[objective.metric], group=group)
     set_knowledge(model, replace(trainer.knowledge, tasks=[*before.tasks, learned]))
     return learned
+
+
+def add_closed_form(
+    trainer: DriftTrainer, prepared: PreparedTask, features: torch.Tensor, labels: torch.Tensor
+) -> None:
+    """Gives a task that was just added its closed-form head, weighed on its validation part.
+
+    Args:
+        features (`Tensor`): `[n, D]`, trunk features of training texts.
+        labels (`Tensor`): `[n]`, their classes.
+    """
+    found = fit_closed_form(features, labels, len(prepared.labels))
+    if found is None:
+        return
+    scorer, split = trainer.scorer, prepared.validation
+    members = scorer.probabilities(prepared, split, prepared.name)
+    closed = scorer.features(prepared, split.features) @ found[0].T + found[1]
+    tiny = torch.finfo(members.dtype).tiny
+    weight = best_weight(members.clamp_min(tiny).log(), closed, torch.tensor(split.features["labels"]))
+    set_closed_form(trainer.model, prepared.name, *(weight * part for part in found))
+    scorer.forget(prepared.name)
 
 
 def measure(
