@@ -64,12 +64,8 @@ def main() -> None:
     ]
     stacks = (torch.stack([getattr(one, part) for one in fitted]) for part in ("mean", "factor", "diagonal"))
     signature = Signature(*stacks, torch.cat([one.classes for one in fitted]))
-    counts, classes = (
-        torch.tensor(values)
-        for values in zip(
-            *((len(found[n]["train"]), len(one.classes)) for n, one in zip(known, fitted, strict=True)), strict=True
-        )
-    )
+    counts = torch.tensor([len(found[name]["train"]) for name in known])
+    classes = [len(one.classes) for one in fitted]
     router = shared_router(signature, counts, classes, DriftAdapterConfig().signature_shrinkage)
     familiar = familiarity(signature, router)
 

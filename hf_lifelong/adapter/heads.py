@@ -79,8 +79,8 @@ class Lifelong(DriftTunerLayer):
     Tensors per adapter, all float32: the working head `drift_head_weight [W, H]`, `drift_head_bias [W]`; the heads of
     all members, `drift_bank_head_weight [ΣW, H]`, `drift_bank_head_bias [ΣW]`; the signatures of all tasks,
     `drift_signature_mean [tasks, D]`, `drift_signature_factor [tasks, rank, D]`,
-    `drift_signature_diagonal [tasks, D]`, `drift_signature_classes [Σclasses, D]`; the closed-form
-    heads of all tasks, `drift_closed_weight [Σclasses, D]`, `drift_closed_bias [Σclasses]`, zero where a task has none.
+    `drift_signature_diagonal [tasks, D]`, `drift_signature_classes [Σclasses, D]`; the closed-form heads of all tasks,
+    `drift_closed_weight [Σclasses, D]`, `drift_closed_bias [Σclasses]`, zero where a task has none.
     """
 
     adapter_layer_names = ("drift_head_weight", "drift_head_bias")
@@ -175,9 +175,8 @@ class Lifelong(DriftTunerLayer):
         """Discriminants of the tasks present; computed on first use and again after any change."""
         knowledge, config = self.knowledge[self.active_adapters[0]], self.config[self.active_adapters[0]]
         if self._router is None and knowledge.tasks:
-            counts, classes = (
-                torch.tensor([getattr(task, key) for task in knowledge.tasks]) for key in ("examples", "classes")
-            )
+            counts = torch.tensor([task.examples for task in knowledge.tasks])
+            classes = [task.classes for task in knowledge.tasks]
             with torch.no_grad():
                 self._router = shared_router(self.signature, counts, classes, config.signature_shrinkage)
         return self._router

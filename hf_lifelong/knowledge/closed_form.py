@@ -15,16 +15,16 @@ WEIGHTS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
 def fit_closed_form(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, Tensor] | None:
-    """Linear discriminants of the classes, all equally likely, under a shrunk shared covariance (Ledoit and Wolf, 2004;
-    scikit-learn's `LinearDiscriminantAnalysis`).
+    """Linear discriminants of the classes, all equally likely, under a shrunk shared covariance (Ledoit and Wolf,
+    2004; scikit-learn's `LinearDiscriminantAnalysis`).
 
     Args:
         features (`Tensor`): `[n, D]`.
         labels (`Tensor`): `[n]`, int64, less than `classes`.
 
     Returns:
-        Weight `[classes, D]` and bias `[classes]`, float32; `None` where there is nothing to tell apart: a class has no
-        text, or none has more than one.
+        Weight `[classes, D]` and bias `[classes]`, float32; `None` where there is nothing to tell apart: a class has
+        no text, or none has more than one.
     """
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis  # takes a second to import
 

@@ -9,6 +9,7 @@ a task out leaves no trace of it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -94,13 +95,13 @@ def fit_signature(features: Tensor, rank: int, labels: Tensor | None = None, cla
 TASKS_AT_ONCE = 64
 
 
-def shared_router(signature: Signature, counts: Tensor, classes: Tensor, shrinkage: float) -> Router:
+def shared_router(signature: Signature, counts: Tensor, classes: Sequence[int], shrinkage: float) -> Router:
     """Linear discriminants under the covariance that the classes of the present tasks share.
 
     Args:
         signature (`Signature`): `[tasks, …]`.
         counts (`Tensor`): `[tasks]`, texts that each signature was fitted on.
-        classes (`Tensor`): `[tasks]`, classes of each.
+        classes (`list[int]`): Classes of each task.
         shrinkage (`float`): Share of the covariance that is replaced by its mean variance on the diagonal; keeps the
             inverse stable when there are fewer texts than dimensions.
     """
@@ -112,7 +113,7 @@ def shared_router(signature: Signature, counts: Tensor, classes: Tensor, shrinka
         rows = (factor * part.sqrt().float()[:, None, None]).flatten(0, 1)
         covariance += (rows.T @ rows).double()
     weight, bias = _discriminants(signature.classes.double(), covariance, shrinkage)
-    owner = torch.repeat_interleave(torch.arange(len(classes)), classes).to(weight.device)
+    owner = torch.tensor([task for task, count in enumerate(classes) for _ in range(count)], device=weight.device)
     return Router(weight.float(), bias.float(), owner, len(classes))
 
 

@@ -8,7 +8,9 @@ from training_helpers import answers, digest, members_of, saved, sentiment, topi
 from transformers import AutoModel, EarlyStoppingCallback, TrainerCallback
 
 from hf_lifelong import forget
-from hf_lifelong.adapter import lifelong_of
+from hf_lifelong.adapter import lifelong_of, predict, trunk_features
+from hf_lifelong.knowledge import fit_closed_form
+from hf_lifelong.knowledge.closed_form import WEIGHTS
 
 
 class Spy(TrainerCallback):
@@ -192,3 +194,37 @@ def test_a_signature_keeps_the_mean_of_each_class_and_one_of_a_task_without_clas
     assert torch.equal(kept[2], root.drift_signature_mean["default"][1])
     forget(trainer.model, "sentiment")
     assert torch.equal(root.drift_signature_classes["default"], kept[2:])
+
+
+def test_a_closed_form_head_is_fitted_once_and_is_part_of_every_answer_but_least_uncertainty(train):
+    trainer = train([sentiment(), answers()])
+    root = lifelong_of(trainer.model)
+    weight, bias = (part["default"] for part in (root.drift_closed_weight, root.drift_closed_bias))
+    prepared = trainer.prepared(trainer.tasks[0])
+    features = trainer.scorer.features(prepared, prepared.train, trainer.args.signature_samples)
+    fitted = fit_closed_form(features, torch.tensor(prepared.train["labels"]), 2)
+    share = weight[0, 0] / fitted[0][0, 0]
+    assert round(float(share), 4) in WEIGHTS and not weight[2].any()
+    for own, found in zip((weight, bias), fitted, strict=True):
+        torch.testing.assert_close(own[:2], share * found, rtol=1e-3, atol=1e-5)
+    with torch.no_grad():  # heads that count for sure
+        weight[:2], bias[:2] = fitted
+    rows = prepared.test.features.select(range(6))
+    batch = prepared.pad({key: rows[key] for key in ("input_ids", "attention_mask")})
+    ask = {"policy": "oracle", "group": "sentiment"}
+    both = predict(trainer.model, batch, **ask).scores.squeeze(1)[:, :2].log()
+    lone = predict(trainer.model, batch, policy="uncertainty").scores
+    closed = trunk_features(trainer.model, batch) @ fitted[0].T + fitted[1]
+    with torch.no_grad():
+        weight.zero_(), bias.zero_()
+    members = predict(trainer.model, batch, **ask).scores.squeeze(1)[:, :2].log()
+    torch.testing.assert_close(both, (members + closed).log_softmax(1), rtol=1e-3, atol=1e-4)
+    assert torch.equal(lone, predict(trainer.model, batch, policy="uncertainty").scores)
+
+
+def test_later_tasks_leave_a_closed_form_head_alone(train):
+    first = train([sentiment()], folder="one")
+    second = train([sentiment(), topics()], folder="two")
+    for part in ("drift_closed_weight", "drift_closed_bias"):
+        alone, kept = (getattr(lifelong_of(t.model), part)["default"] for t in (first, second))
+        assert torch.equal(alone, kept[: len(alone)])

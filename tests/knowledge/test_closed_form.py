@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from hf_lifelong.knowledge import best_weight, fit_closed_form
+
+
+def draw(classes, n=90, d=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % classes
+    places = 2 * torch.randn(classes, d, generator=generator)
+    return torch.randn(n, d, generator=generator) + places[labels], labels
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_closed_form_head_decides_and_is_as_sure_as_scikit_learn(classes):
+    features, labels = draw(classes)
+    weight, bias = fit_closed_form(features, labels, classes)
+    assert weight.shape == (classes, 5) and bias.shape == (classes,) and weight.dtype == bias.dtype == torch.float32
+    known = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=[1 / classes] * classes)
+    known.fit(features.double().numpy(), labels.numpy())
+    new, _ = draw(classes, seed=1)
+    found = (new @ weight.T + bias).softmax(1)
+    np.testing.assert_allclose(found, known.predict_proba(new.double().numpy()), atol=1e-4)
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0, 0], [0, 1, 0, 1], [0, 1, 2, 3]])
+def test_there_is_none_where_a_class_has_no_text_or_none_has_two(labels):
+    classes = 1 if not any(labels) else 3 if max(labels) == 1 else 4
+    assert fit_closed_form(torch.randn(4, 3), torch.tensor(labels), classes) is None
+
+
+def test_constant_features_give_no_head_that_is_not_finite():
+    found = fit_closed_form(torch.ones(6, 3), torch.tensor([0, 1] * 3), 2)
+    assert found is None or all(torch.isfinite(part).all() for part in found)
+
+
+def test_the_weight_is_the_one_that_makes_right_answers_likeliest():
+    labels = torch.tensor([0, 1, 0, 1])
+    right = torch.nn.functional.one_hot(labels, 2) * 4.0
+    unsure = torch.full((4, 2), 0.5).log()
+    assert best_weight(unsure, right, labels) == 1.0
+    assert best_weight(unsure, -right, labels) == 0.0
+    # Members that are right already, and a head that is sure and wrong once: a little of it is best.
+    mixed = right.clone()
+    mixed[3] = 2 * mixed[3].flip(0)
+    assert 0 < best_weight(unsure, mixed, labels) < 1
