@@ -283,7 +283,16 @@ def _with_tasks(base: Any, config: DriftAdapterConfig, tasks: int, labels: int) 
     config = copy.deepcopy(config)
     trunk = settle_trunk(config, base)
     learned = [
-        LearnedTask(f"task-{i}", kind, names, len(names), config.members, f"task-{i}", examples=1000)
+        LearnedTask(
+            f"task-{i}",
+            kind,
+            names,
+            len(names),
+            config.members,
+            f"task-{i}",
+            examples=1000,
+            classes=max(1, len(names)),
+        )
         for i in range(tasks)
     ]
     knowledge = KnowledgeBase(describe_base(base), trunk, signature_depths(trunk), learned)
