@@ -74,7 +74,14 @@ def fill(model: Any, means: Tensor, diagonal: Tensor) -> None:
     put(root, "drift_closed_bias", torch.zeros(groups * len(LABELS)))
     tasks = [
         LearnedTask(
-            f"task-{g}", "text-classification", LABELS, len(LABELS), config.members, f"task-{g}", 1000, len(LABELS)
+            f"task-{g}",
+            "text-classification",
+            LABELS,
+            len(LABELS),
+            config.members,
+            f"task-{g}",
+            1000,
+            classes=len(LABELS),
         )
         for g in range(groups)
     ]

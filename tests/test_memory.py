@@ -213,7 +213,7 @@ def test_an_answer_takes_what_a_real_one_does(model_type, base):
     model, batch, _ = learner(folder, config)
     kind, labels = ("text-generation", ()) if model_type == "llama" else ("text-classification", ("no", "yes"))
     classes = max(1, len(labels))
-    task = LearnedTask("task", kind, labels, len(labels), 2, "task", 8, classes)
+    task = LearnedTask("task", kind, labels, len(labels), 2, "task", 8, classes=classes)
     features = torch.randn(8, lifelong_of(model).features)
     add_task(model, task, [take_snapshot(model)] * 2, fit_signature(features, 4, torch.arange(8) % classes, classes))
     close_task(model)

@@ -53,12 +53,13 @@ class LearnedTask:
         members (`int`): Snapshots that were kept.
         group (`str`): Name of the earliest task of the same group; a task that opened a group names itself.
         examples (`int`): Texts that the signature was fitted on.
-        classes (`int`): Classes whose means the signature holds; 1 where inputs have no class.
         score (`float`, *optional*): The task's metric on its own validation part when it was committed.
         started_from (`str`, *optional*): The task whose newest member training started from; `None` for a fresh start.
         template (`str`, *optional*): What made prompts of columns, where the user gave one (text generation).
         data ([`TaskData`]): Where the task was learned from. Does not count when tasks are compared: it tells nothing
             of what was learned.
+        classes (`int`): Classes whose means the signature holds, and that the closed-form head tells apart; 1 where
+            inputs have no class.
     """
 
     name: str
@@ -68,11 +69,11 @@ class LearnedTask:
     members: int
     group: str
     examples: int
-    classes: int = 1
     score: float | None = None
     started_from: str | None = None
     template: str | None = None
     data: TaskData = field(default=TaskData(), compare=False)
+    classes: int = 1
 
 
 @dataclass
