@@ -109,6 +109,7 @@ def export(
     """Writes what one group knows as an ordinary PEFT LoRA folder, which needs no `hf_lifelong` to be loaded.
 
     The members of the group's newest task become one LoRA of rank `members * r`: exactly the mean of their updates.
+    The closed-form head, which counts beside them in a text's class, is no part of a LoRA and stays behind.
     The folder's `README.md` has the code that loads it and answers:
 
     - language models: `AutoModelForCausalLM`.
