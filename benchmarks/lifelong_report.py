@@ -107,7 +107,7 @@ def line(first: str, cells: Iterable[str]) -> str:
 
 
 def short(value: float) -> str:
-    return f"{value:.3f}".removeprefix("0")
+    return f"{value + 0.0:.3f}".replace("0.", ".", 1)
 
 
 def figures(found: dict[str, dict[str, Any]], label: str, key: str) -> str:
