@@ -35,7 +35,7 @@ BUDGETS = {"mixed": {"max_length": 128, "stride": 32}, "long": {"test_texts": 10
 # What the hyperparameters are chosen on: the first tasks of a stream, fewer texts, validation parts.
 CHOICE = {"streams": ["domains"], "tasks": 3, "train_texts": 300, "seed": 100}
 # Two small streams of the shipped data with the embedded model, for a run of a minute or two.
-QUICK = {"train_texts": 200, "test_texts": 100}
+QUICK = {"train_texts": 150, "test_texts": 60, "epochs": 2, "variants": False}
 QUICK_RUN = {"streams": ["shipped", "shipped_reversed"], "methods": ["ours", "sequential"]}
 MAIN = ["domains", "lookalikes", "classes", "classes20", "mixed", "return", "long"]
 

@@ -203,7 +203,9 @@ def _splits(cut: Cut, source: Source, data_dir: str | None) -> tuple[Dataset, Da
     """Training and test rows of a task, with the labels it has."""
     if cut.column:
         # Its test split is of other articles.
-        parts = load_dataset(str(SHIPPED / cut.data))["train"].train_test_split(test_size=0.3, seed=0)
+        data = load_dataset(str(SHIPPED / cut.data))["train"]
+        first = {text: i for i, text in reversed(list(enumerate(data["question"])))}
+        parts = data.select(sorted(first.values())).train_test_split(test_size=0.3, seed=0)
         parts = parts.rename_columns({"question": "text", cut.column: "label"}).select_columns(["text", "label"])
         train, test = parts["train"], parts["test"]
     else:

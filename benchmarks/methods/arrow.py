@@ -48,6 +48,7 @@ def arrow(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
     """
     learner = SharedLearner(tasks, setting)
     model = learner.model
+    model.half_precision = False  # PEFT's routing mixes the dtypes of autocast
     sizes: list[int] = []
     with tempfile.TemporaryDirectory() as folder:
 

@@ -75,7 +75,7 @@ def ours(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
         "groups": [task.group for task in knowledge.tasks],
         "trunk": trunk,
         "members": config.members,
-        "variants": variants(trainer) if setting.chosen.get("variants", True) else {},
+        "variants": variants(trainer) if setting.budget.get("variants", setting.chosen.get("variants", True)) else {},
     }
     return Result(matrix, [size // len(tasks)] * len(tasks), trainer.seconds, beside=beside)
 

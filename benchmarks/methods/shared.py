@@ -104,6 +104,7 @@ class SharedModel(nn.Module):
         names (`list[str]`): All label names, in the order of the stream.
         own (`Tensor`): `[tasks, names]` bool, the labels of each task.
         allowed (`Tensor`): `[tasks, names]` bool, the labels that a training row of each task competes among.
+        half_precision (`bool`): Whether it is scored under autocast to bfloat16, as it is trained.
         penalty (`Callable`): Added to the loss in training: of the batch and the two logits.
     """
 
@@ -121,6 +122,7 @@ class SharedModel(nn.Module):
         hidden = backbone.config.hidden_size
         self.label_head = nn.Linear(hidden, max(len(self.names), 1))
         self.span_head = nn.Linear(hidden, 2)
+        self.half_precision = True
         self.dropout = nn.Dropout(0.1)
         self.penalty: Callable[[dict[str, Tensor], Tensor, Tensor], Tensor] | None = None
 
@@ -262,7 +264,7 @@ def answers_of(
     """Logits of encoded rows, in their order: labels `[rows, names]`; per row spans `[T, 2]` and mask `[T]`."""
 
     def run(batch: dict[str, Tensor]) -> list[tuple[Tensor, ...]]:
-        with torch.autocast(model.own.device.type, torch.bfloat16):
+        with torch.autocast(model.own.device.type, torch.bfloat16, enabled=model.half_precision):
             labels, spans = model.logits(**batch)
         return list(zip(labels.cpu(), spans.cpu(), batch["attention_mask"].cpu(), strict=True))
 

@@ -62,8 +62,8 @@ print(tokenizer.batch_decode(model.generate(**batch, max_new_tokens=32), skip_sp
 def reading_note(form: StockForm, kind: str) -> str:
     """How the logits of the stock model are read."""
     mean = (
-        " Averaged over the attention mask they are the logits that the members give the text; the closed-form head, "
-        "which counts beside them in `hf_lifelong`, is no part of a LoRA."
+        " Averaged over the attention mask they are the logits of the text, as the members see it; the closed-form "
+        "head, which counts beside them in `hf_lifelong`, is no part of a LoRA."
         if kind == "text-classification"
         else ""
     )

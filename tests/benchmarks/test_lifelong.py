@@ -1,6 +1,7 @@
 """The evidence benchmark: cells, tables, and a small version of the claim."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ def quick(tmp_path_factory):
     """The results of `lifelong.py --quick`."""
     folder = tmp_path_factory.mktemp("results")
     command = [sys.executable, str(BENCHMARKS / "lifelong.py"), "--quick", "--results", str(folder)]
-    subprocess.run(command, check=True, timeout=300)
+    subprocess.run(command, check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
     return folder
 
 
