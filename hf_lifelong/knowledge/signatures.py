@@ -43,19 +43,20 @@ class Router:
         weight (`Tensor`): `[ΣC, D]`, float32.
         bias (`Tensor`): `[ΣC]`, float32.
         owner (`Tensor`): `[ΣC]`, int64, the task of each class.
-        tasks (`int`): How many there are.
+        apart (`Tensor`): `[tasks, D]`, float32: discriminants of whole tasks, one Gaussian each, which say along which
+            directions tasks differ.
     """
 
     weight: Tensor
     bias: Tensor
     owner: Tensor
-    tasks: int
+    apart: Tensor
 
     def __call__(self, features: Tensor) -> Tensor:
         """Features `[rows, D]` → log-likelihoods `[rows, tasks]` up to a constant per row, each that of the task's
         likeliest class."""
         of_class = features @ self.weight.T + self.bias
-        least = of_class.new_full((len(of_class), self.tasks), float("-inf"))
+        least = of_class.new_full((len(of_class), len(self.apart)), float("-inf"))
         return least.scatter_reduce(1, self.owner.expand_as(of_class), of_class, "amax")
 
 
@@ -114,7 +115,17 @@ def shared_router(signature: Signature, counts: Tensor, classes: Sequence[int], 
         covariance += (rows.T @ rows).double()
     weight, bias = _discriminants(signature.classes.double(), covariance, shrinkage)
     owner = torch.tensor([task for task, count in enumerate(classes) for _ in range(count)], device=weight.device)
-    return Router(weight.float(), bias.float(), owner, len(classes))
+    spread = _spread(signature, owner) * share[owner].sqrt().unsqueeze(1)
+    apart, _ = _discriminants(signature.mean.double(), covariance + spread.T @ spread, shrinkage)
+    return Router(weight.float(), bias.float(), owner, apart.float())
+
+
+def _spread(signature: Signature, owner: Tensor) -> Tensor:
+    """`[ΣC, D]`, float64: the covariance of a task's class means, all counting alike, is the product of its rows,
+    transposed, with themselves."""
+    away = (signature.classes - signature.mean[owner]).double()
+    count = torch.zeros(len(signature.mean), dtype=away.dtype, device=away.device)
+    return away / count.index_add_(0, owner, torch.ones_like(away[:, 0]))[owner].sqrt().unsqueeze(1)
 
 
 def _discriminants(mean: Tensor, covariance: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
@@ -157,12 +168,7 @@ def familiarity(signature: Signature, router: Router) -> Familiarity | None:
     Inputs of a task that was never learned lie between the learned ones: not far out in the hidden states as a whole,
     where long and short texts differ more than tasks do, but along the directions that tell tasks apart.
     """
-    owner = router.owner
-    count = torch.bincount(owner, minlength=router.tasks).double().unsqueeze(1)
-    of_tasks = (
-        torch.zeros_like(signature.mean, dtype=torch.float64).index_add_(0, owner, router.weight.double()) / count
-    )
-    apart = of_tasks - of_tasks.mean(0)
+    apart = (router.apart - router.apart.mean(0)).double()
     values, vectors = torch.linalg.eigh(apart @ apart.T)
     keep = values > values.max() * 1e-6
     keep[: max(len(values) - MOST_DIRECTIONS, 1)] = False
@@ -172,8 +178,8 @@ def familiarity(signature: Signature, router: Router) -> Familiarity | None:
     factor = signature.factor.double() @ basis.T
     own = factor.mT @ factor + (basis * signature.diagonal.double().unsqueeze(1)) @ basis.T
     # Around its mean, a task scatters as its classes do around theirs, and as these do.
-    spread = ((signature.classes - signature.mean[owner]).double() / count[owner].sqrt()) @ basis.T
-    own.index_add_(0, owner, spread.unsqueeze(2) * spread.unsqueeze(1))
+    spread = _spread(signature, router.owner) @ basis.T
+    own.index_add_(0, router.owner, spread.unsqueeze(2) * spread.unsqueeze(1))
     covariance = (own + own.mean(0)) / 2
     m = len(basis)
     limit = (EXTRA * m + ADDED) / m * float(chi2.ppf(1 - FALSE_ALARMS, m))

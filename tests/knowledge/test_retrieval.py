@@ -94,7 +94,7 @@ def test_candidate_groups_are_the_nearest_of_the_same_form():
     ]
     knowledge = KnowledgeBase(tasks=tasks)
     bias = torch.tensor([1.0, 5.0, 9.0, 9.0, 2.0, 3.0, 0.0])
-    router = Router(torch.zeros(7, 2), bias, torch.arange(7), 7)
+    router = Router(torch.zeros(7, 2), bias, torch.arange(7), torch.zeros(7, 2))
     ask = {"features": torch.zeros(4, 2), "kind": "text-classification", "labels": ("a", "b")}
     found = candidate_groups(knowledge, router, **ask)
     assert [knowledge.groups[g] for g in found] == ["near", "middle", "far"]
