@@ -155,7 +155,8 @@ def chosen_of(method: str, folder: Path) -> dict[str, Any]:
 
 def choose(args: Any) -> None:
     """Tries every method's grid on validation data and writes what did best, with all that was tried."""
-    budget = {**BUDGET, "train_texts": CHOICE["train_texts"]}
+    choice = {**CHOICE, **({} if args.train_texts is None else {"train_texts": args.train_texts})}
+    budget = {**BUDGET, "train_texts": choice["train_texts"]}
     for method in args.methods:
         path = args.results / "lifelong" / "chosen" / f"{method}.json"
         tried = read_json(path)["tried"] if path.exists() else []
@@ -168,7 +169,7 @@ def choose(args: Any) -> None:
             best = max(tried, key=lambda one: one["mean"])["setting"]
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(
-                path, {**header("lifelong"), "choice": CHOICE, "budget": budget, "chosen": best, "tried": tried}
+                path, {**header("lifelong"), "choice": choice, "budget": budget, "chosen": best, "tried": tried}
             )
 
 
