@@ -15,6 +15,7 @@ from .adapter.decoding import decode_answers
 from .adapter.generation import answer_prompts
 from .adapter.heads import active_config
 from .knowledge import KnowledgeBase
+from .objectives import SPAN_KINDS
 from .objectives.base import MODEL_INPUTS
 from .objectives.inputs import encode_inputs
 from .objectives.prompts import encode_prompts, ensure_padding, prompt_of
@@ -95,16 +96,29 @@ class LifelongPipeline(Pipeline):
         return encode_inputs(items, self.tokenizer, config.max_length, config.stride)[0]
 
     def _forward(self, features: dict[str, Any], batch_size: int = 32, **options: Any) -> list[dict[str, Any]]:  # type: ignore[override]
-        order = np.argsort([-len(ids) for ids in features["input_ids"]], kind="stable").tolist()
         columns = [name for name in MODEL_INPUTS if name in features]
-        found: list[dict[str, Any]] = [{} for _ in order]
-        starts = range(0, len(order), batch_size)
-        for start in tqdm(starts, desc="Answering", disable=len(starts) < 4, leave=False):
-            rows = order[start : start + batch_size]
+        found: list[dict[str, Any]] = [{} for _ in features["input_ids"]]
+        batches = [
+            (kinds, rows[i : i + batch_size])
+            for kinds, rows in self._rows_by_form(features)
+            for i in range(0, len(rows), batch_size)
+        ]
+        for kinds, rows in tqdm(batches, desc="Answering", disable=len(batches) < 4, leave=False):
             batch = {name: [features[name][row] for row in rows] for name in columns}
-            for row, answer in zip(rows, self._answer_batch(batch, options), strict=True):
+            for row, answer in zip(rows, self._answer_batch(batch, {**kinds, **options}), strict=True):
                 found[row] = answer
         return found
+
+    def _rows_by_form(self, features: dict[str, Any]) -> list[tuple[dict[str, Any], list[int]]]:
+        """The rows of each form of input, longest first, and which kinds of tasks it leaves in question."""
+        order = np.argsort([-len(ids) for ids in features["input_ids"]], kind="stable").tolist()
+        known = {task.kind for task in knowledge_of(self.model).tasks}
+        if self.generates or not known - set(SPAN_KINDS) or not known & set(SPAN_KINDS):
+            return [({}, order)]
+        spans = [row for row in order if features["offsets"][row]]
+        texts = [row for row in order if not features["offsets"][row]]
+        kinds = ([kind for kind in known if (kind in SPAN_KINDS) == asked] for asked in (True, False))
+        return [({"kinds": sorted(some)}, rows) for some, rows in zip(kinds, (spans, texts), strict=True)]
 
     def _answer_batch(self, batch: dict[str, Any], options: dict[str, Any]) -> list[dict[str, Any]]:
         if self.generates:

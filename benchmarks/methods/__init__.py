@@ -73,7 +73,7 @@ METHODS = {
     "arrow": Method(arrow.arrow, {"top_k": [1, 3]}, SEQUENTIAL, main=False),
     "ours_no_drift": changed(training=OFF),
     **{f"ours_{source}_alone": changed(training={k: v for k, v in OFF.items() if k != source}) for source in OFF},
-    **{f"ours_from_{start}": changed(training={"start_from": start}) for start in ("previous", "nearest")},
+    **{f"ours_from_{start}": changed(training={"start_from": start}) for start in ("fresh", "previous")},
     **{f"ours_members_{count}": changed(adapter={"members": count}) for count in (1, 2, 10)},
     **{f"ours_trunk_{depth}": changed(adapter={"trunk_depth": depth}) for depth in (0.0, 0.25, 0.75)},
 }

@@ -74,11 +74,11 @@ class DriftAdapterConfig(PeftConfig):
             (the mean of its members' probabilities; not for language models).
         per_batch (`bool`, *optional*, defaults to `False`):
             Choose one group for a whole batch, whose inputs are then taken to be of one task.
-        signature_rank (`int`, *optional*, defaults to `64`):
+        signature_rank (`int`, *optional*, defaults to `128`):
             Directions of the scatter that a signature keeps.
-        signature_size (`int`, *optional*, defaults to `1536`):
+        signature_size (`int`, *optional*, defaults to `2048`):
             Largest number of features of a signature; wider hidden states go through a fixed random projection.
-        signature_shrinkage (`float`, *optional*, defaults to `0.1`):
+        signature_shrinkage (`float`, *optional*, defaults to `0.05`):
             Share of a covariance that is replaced by its mean variance, in (0, 1].
         max_length (`int`, *optional*, defaults to `128`):
             Longest input in tokens; longer texts are cut, longer contexts are read in windows. For a language model
@@ -117,10 +117,10 @@ class DriftAdapterConfig(PeftConfig):
     uncertainty: str = field(default="entropy", metadata={"help": "What uncertainty is.", "choices": UNCERTAINTIES})
     answer: str = field(default="merged", metadata={"help": "How a chosen group answers.", "choices": ANSWERS})
     per_batch: bool = field(default=False, metadata={"help": "Choose one group for a whole batch."})
-    signature_rank: int = field(default=64, metadata={"help": "Directions of the scatter that a signature keeps."})
-    signature_size: int = field(default=1536, metadata={"help": "Largest number of features of a signature."})
+    signature_rank: int = field(default=128, metadata={"help": "Directions of the scatter that a signature keeps."})
+    signature_size: int = field(default=2048, metadata={"help": "Largest number of features of a signature."})
     signature_shrinkage: float = field(
-        default=0.1, metadata={"help": "Share of a covariance that is replaced by its mean variance, in (0, 1]."}
+        default=0.05, metadata={"help": "Share of a covariance that is replaced by its mean variance, in (0, 1]."}
     )
     max_length: int = field(default=128, metadata={"help": "Longest input in tokens."})
     stride: int = field(default=32, metadata={"help": "Overlap of two windows of a long context, in tokens."})

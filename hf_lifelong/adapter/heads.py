@@ -57,6 +57,7 @@ class Request:
         uncertainty (`str`, *optional*): `"entropy"` or `"variance"`.
         per_batch (`bool`, *optional*): One group for the whole batch.
         novelty (`bool`): Also measure how far each input lies from the task that answers.
+        kinds (`tuple[str, ...]`, *optional*): Only groups of these kinds may answer.
         vote (`bool`): Of a language model, only ask its members which group is least uncertain.
         features (`Tensor`, *optional*): `[B, D]`, set by the pass.
         found ([`Found`], *optional*): Set by the pass of a language model, whose own output has no place for it.
@@ -68,6 +69,7 @@ class Request:
     uncertainty: str | None = None
     per_batch: bool | None = None
     novelty: bool = False
+    kinds: tuple[str, ...] | None = None
     vote: bool = False
     features: Tensor | None = None
     found: Found | None = None
@@ -181,15 +183,17 @@ class Lifelong(DriftTunerLayer):
                 self._router = shared_router(self.signature, counts, classes, config.signature_shrinkage)
         return self._router
 
-    def likelihood(self, features: Tensor) -> Tensor:
-        """Log-likelihoods by signature, up to a constant per row: `[B, D]` → `[B, tasks]`."""
+    def likelihood(self, features: Tensor, kinds: tuple[str, ...] | None = None) -> Tensor:
+        """Log-likelihoods by signature, up to a constant per row: `[B, D]` → `[B, tasks]`; of other kinds -inf."""
         if self.router is None:
             raise ValueError("The adapter knows no task yet, so it has no signature to compare inputs with.")
-        return self.router(features)
+        tables = self.tables(features.device)
+        allowed = tables.allowed(kinds)
+        return self.router(features, None if allowed is None else allowed[tables.group_of_task])
 
-    def posterior(self, features: Tensor) -> Tensor:
+    def posterior(self, features: Tensor, kinds: tuple[str, ...] | None = None) -> Tensor:
         """Probabilities of the groups by signature, on the root's device: `[B, D]` → `[B, groups]`."""
-        likelihood = self.likelihood(features.to(self.where()))
+        likelihood = self.likelihood(features.to(self.where()), kinds)
         tables = self.tables(likelihood.device)
         return group_posterior(likelihood, tables.group_of_task, tables.groups)
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -86,6 +87,7 @@ class Pass:
     choice: Choice | None = None
     group: Tensor | None = None
     pooled: list[Tensor] = field(default_factory=list)
+    peak: Tensor | None = None
     fork: Fork | None = None
     routed: bool = False  # groups were chosen in an earlier pass: a language model goes on with its answer
 
@@ -166,6 +168,8 @@ class Conductor(ABC):
             given[names[0]] = self._with_noise(hidden).requires_grad_(getattr(layer, "gradient_checkpointing", False))
             return _as_passed(names, args, given)
         if i in self.depths and current.needs_features:
+            if not current.pooled:
+                current.peak = masked_max(hidden, current.mask)
             current.pooled.append(self.pool(hidden, current.mask))
         if i == self.trunk:
             # In float32, also where a trainer runs its passes under autocast: a rounded distance is another group.
@@ -190,15 +194,15 @@ class Conductor(ABC):
 
     def _fork(self, current: Pass, rows: int, device: torch.device) -> Fork:
         root, features = self.root, None
-        if current.pooled:
-            features = self._project(torch.cat(current.pooled, dim=1))
+        if current.pooled and current.peak is not None:
+            features = self._project(signature_features(current.pooled, current.peak))
         if current.choice is None:
             current.request.features = features
             raise TrunkDone
         tables = root.tables(device)
         likelihood = None
         if current.choice.asks_signature and features is not None:
-            likelihood = root.likelihood(features)
+            likelihood = root.likelihood(features, current.request.kinds)
         plan = self.plan(current.choice, tables, rows, likelihood, current.group)
         return Fork(current.choice, plan, tables, rows, features)
 
@@ -273,7 +277,8 @@ class HeadConductor(Conductor):
             with torch.autocast(hidden.device.type, enabled=False):
                 logits = logits.float() + self.root.closed_logits(fork.features, plan)
         spread = row_distributions(logits, mask, plan, tables)
-        scores, group, uncertainty, margin = settle(fork.choice, plan, spread, fork.rows, tables.groups)
+        allowed = tables.allowed(current.request.kinds)
+        scores, group, uncertainty, margin = settle(fork.choice, plan, spread, fork.rows, tables.groups, allowed)
         if len(tables.objectives) > 1 and not torch.compiler.is_compiling():
             scores = without_padding(scores, group, tables, hidden.shape[1])
         distance = None
@@ -331,6 +336,24 @@ def masked_mean(hidden: Tensor, mask: Tensor | None) -> Tensor:
         return hidden.mean(1)
     weight = mask.to(hidden.dtype).unsqueeze(-1)
     return (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
+
+
+def masked_max(hidden: Tensor, mask: Tensor | None) -> Tensor:
+    """Largest value over tokens, float32: `[B, T, H]` and `[B, T]` → `[B, H]`; 0 where there is no token."""
+    hidden = hidden.float()
+    if mask is not None:
+        hidden = hidden.masked_fill((mask == 0).unsqueeze(-1), float("-inf"))
+    return hidden.amax(1).nan_to_num(neginf=0.0)
+
+
+def signature_features(means: Sequence[Tensor], peak: Tensor) -> Tensor:
+    """What a signature is of: `[B, (depths + 1) · H]`, from the means of the hidden states at each depth and the
+    largest values at the first, `[B, H]` each.
+
+    The first mean, then what the layers up to each further depth add: these are nearly uncorrelated, so that few
+    directions and a diagonal describe how they scatter. The largest values say which words stand in a text.
+    """
+    return torch.cat([means[0], *(after - before for before, after in pairwise(means)), peak - means[0]], dim=1)
 
 
 def _attention_mask(kwargs: dict[str, Any]) -> Tensor | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -49,6 +49,7 @@ def predict(
     uncertainty: str | None = None,
     per_batch: bool | None = None,
     novelty: bool = False,
+    kinds: Sequence[str] | None = None,
 ) -> LifelongOutput:
     """Answers a batch of tokenised inputs without being told their tasks.
 
@@ -63,6 +64,8 @@ def predict(
         uncertainty (`str`, *optional*): `"entropy"` or `"variance"`; by default the configuration's.
         per_batch (`bool`, *optional*): Whether to choose one group for the whole batch.
         novelty (`bool`, *optional*, defaults to `False`): Also measure how new each input is; above 1 it is unknown.
+        kinds (`list[str]`, *optional*): Kinds of tasks that may answer, where the form of the inputs tells, such as
+            `["question-answering"]`; all by default.
 
     Returns:
         [`LifelongOutput`] with `scores [B, D, C]`, `group [B]`, `task [B]`, `uncertainty [B]`, `margin [B]` and, if
@@ -72,7 +75,7 @@ def predict(
     Raises:
         ValueError: when the model knows no task yet, or an argument is none of the choices.
     """
-    root, request = request_of(model, batch, policy, group, answer, uncertainty, per_batch, novelty)
+    root, request = request_of(model, batch, policy, group, answer, uncertainty, per_batch, novelty, kinds)
     inputs = model_inputs(model, batch)
     rows, step = len(next(iter(inputs.values()))), rows_at_once(root, request, inputs)
     with asking(model, root, request):
@@ -135,6 +138,7 @@ def request_of(
     uncertainty: str | None = None,
     per_batch: bool | None = None,
     novelty: bool = False,
+    kinds: Sequence[str] | None = None,
 ) -> tuple[Lifelong, Request]:
     """The root of a model and what is asked of it.
 
@@ -155,8 +159,11 @@ def request_of(
             raise ValueError(f"`{key}` is {value!r}; choose one of {list(choices)}.")
     if (policy == "oracle") != (group is not None):
         raise ValueError('`group` and `policy="oracle"` go together: give both or neither.')
+    known = {task.kind for task in root.knowledge[name].tasks}
+    if kinds is not None and (isinstance(kinds, str) or not known & set(kinds)):
+        raise ValueError(f"`kinds` is {kinds!r}; give a list with kinds of learned tasks, which are {sorted(known)}.")
     given = _group_of_rows(root.knowledge[name], group, next(iter(model_inputs(model, batch).values())))
-    return root, Request(policy, given, answer, uncertainty, per_batch, novelty)
+    return root, Request(policy, given, answer, uncertainty, per_batch, novelty, tuple(kinds) if kinds else None)
 
 
 def model_inputs(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -61,6 +61,7 @@ class Tables:
         group_of_task (`Tensor`): `[tasks]`.
         task, kind, width (`Tensor`): `[groups]`: the newest task of each group, which answers for it, the position of
             its kind in `objectives`, and the rows of its head.
+        kinds (`list[str]`): The kinds of these tasks.
         objectives (`list[HeadObjective]`): One for each kind of task; none on a language model.
         per_token (`bool`): Whether any of these answers for each token.
         merged (`Tensor`): `[groups, K]`, the members of that task.
@@ -80,7 +81,7 @@ class Tables:
         merged = [list(range(first[task], first[task + 1])) for task in newest]
         counts = [len(own) for own in members]
         self.groups = len(newest)
-        kinds = sorted({task.kind for task in knowledge.tasks})
+        self.kinds = kinds = sorted({task.kind for task in knowledge.tasks})
         self.objectives = [head_objective(kind) for kind in kinds if kind in HEAD_KINDS]
         self.per_token = any(objective.per_token for objective in self.objectives)
         self.even, self.even_merged = (len(set(map(len, lists))) == 1 for lists in (members, merged))
@@ -103,6 +104,12 @@ class Tables:
         self.classes = tensor([task.classes for task in knowledge.tasks])
         self.head_start = tensor(head[:-1])
         self.head_width = tensor([end - start for start, end in pairwise(head)])
+
+    def allowed(self, kinds: tuple[str, ...] | None) -> Tensor | None:
+        """`[groups]` bool, the groups of these kinds; `None` where they are all."""
+        if kinds is None or set(self.kinds) <= set(kinds):
+            return None
+        return torch.tensor([kind in kinds for kind in self.kinds], device=self.kind.device)[self.kind]
 
 
 def _padded(lists: list[list[int]]) -> list[list[int]]:
@@ -227,9 +234,17 @@ def _masked_mean(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 def settle(
-    choice: Choice, plan: Plan, distributions: tuple[Tensor, Tensor, Tensor], rows: int, groups: int
+    choice: Choice,
+    plan: Plan,
+    distributions: tuple[Tensor, Tensor, Tensor],
+    rows: int,
+    groups: int,
+    allowed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Takes one answer per input from the outputs of all members that ran.
+
+    Args:
+        allowed (`Tensor`, *optional*): `[groups]` bool, the groups that may answer; all by default.
 
     Returns:
         `scores [rows, D, C]`, `group [rows]`, `uncertainty [rows]`, `margin [rows]`.
@@ -250,6 +265,8 @@ def settle(
         return mean, plan.pair_group, uncertainty, margin
     certainty = uncertainty.new_full((rows, groups), float("-inf"))
     certainty[plan.pair_row, plan.pair_group] = -uncertainty
+    if allowed is not None:
+        certainty = certainty.masked_fill(~allowed, float("-inf"))
     if choice.per_batch:
         certainty = certainty.mean(0, keepdim=True).expand(rows, -1)
     group = certainty.argmax(1)

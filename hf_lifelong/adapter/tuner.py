@@ -146,4 +146,4 @@ class DriftModel(BaseTuner):
 
 
 def _features(knowledge: KnowledgeBase, hidden: int, config: Any) -> int:
-    return min(len(knowledge.depths) * hidden, config.signature_size)
+    return min(knowledge.pooled_width(hidden), config.signature_size)

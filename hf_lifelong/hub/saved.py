@@ -248,7 +248,7 @@ def check_header(
     hidden = knowledge.base.get("hidden_size")
     known = {"r": config["r"], "rank": config["signature_rank"], **sizes_of(knowledge)}
     if hidden is not None:
-        known |= {"hidden": hidden, "features": min(len(knowledge.depths) * hidden, config["signature_size"])}
+        known |= {"hidden": hidden, "features": min(knowledge.pooled_width(hidden), config["signature_size"])}
     for module, parts in modules.items():
         sizes = _check_shapes(where, module, parts, known)
         if hidden is not None and max(sizes.get("in", 0), sizes.get("out", 0)) > WIDEST * hidden:

@@ -27,7 +27,7 @@ def candidate_groups(
     if router is None:
         return []
     of_task = knowledge.group_of_task
-    likelihood = router(features)
+    likelihood = router(features.to(router.weight.device))
     index = torch.tensor(of_task, device=likelihood.device)
     near = group_posterior(likelihood, index, len(knowledge.groups)).mean(0)
     order = torch.argsort(near, descending=True).tolist()

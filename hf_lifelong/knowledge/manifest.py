@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import accumulate
 from typing import Any
 
-FORMAT = 1
+FORMAT = 2
 LONGEST_NOTE = 200  # characters of a text that is noted of a task's data
 
 
@@ -83,7 +83,7 @@ class KnowledgeBase:
     Args:
         base (`dict`): What the adapter was trained on: `model_type`, `hidden_size`, `layers`, `fingerprint`, `dtype`.
         trunk (`int`): Layers of the trunk.
-        depths (`list[int]`): Hidden states (0 = embeddings) whose means make the signature, all inside the trunk.
+        depths (`list[int]`): Hidden states (0 = embeddings) that the signature is of, all inside the trunk.
         tasks (`list[LearnedTask]`): What was learned, oldest first.
         scores (`dict`, *optional*): The accuracy matrix (`AccuracyMatrix.to_dict`), as last measured.
     """
@@ -93,6 +93,10 @@ class KnowledgeBase:
     depths: list[int] = field(default_factory=list)
     tasks: list[LearnedTask] = field(default_factory=list)
     scores: dict[str, Any] | None = None
+
+    def pooled_width(self, hidden_size: int) -> int:
+        """Numbers that the trunk gives for one input: the mean at each depth, and the largest values at the first."""
+        return (len(self.depths) + 1) * hidden_size
 
     @property
     def names(self) -> list[str]:
@@ -201,6 +205,11 @@ class KnowledgeBase:
             raise ManifestError(
                 f"`knowledge.format` is {version}, this package reads up to {FORMAT}; "
                 "upgrade with `pip install -U hf_lifelong`"
+            )
+        if version < FORMAT:
+            raise ManifestError(
+                f"`knowledge.format` is {version}, from before signatures were of what each layer adds; this package "
+                f"reads {FORMAT}: learn the tasks again"
             )
         expected = {f.name for f in fields(cls)} | {"format"}
         _same_keys("knowledge", data, expected)

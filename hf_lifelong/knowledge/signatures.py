@@ -3,18 +3,28 @@
 A task is remembered by the mean of its pooled hidden states, the means of its classes, and the scatter around these,
 as a low-rank factor plus a diagonal. An input goes to the task with the class that it is most likely of, all classes
 being Gaussians with one covariance (linear discriminant analysis; Hastie, Tibshirani, Friedman, *The Elements of
-Statistical Learning*, 4.3). The shared covariance is computed from the tasks present, in their order, so that leaving
-a task out leaves no trace of it.
+Statistical Learning*, 4.3). Where that leaves several tasks in question, how differently they scatter decides
+(regularised discriminant analysis; Friedman, 1989). What tasks share is computed from the tasks present, in their
+order, so that leaving a task out leaves no trace of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from scipy.stats import chi2
 from torch import Tensor
+
+# A discriminant in many dimensions is sure of most inputs. Of the others the CANDIDATES nearest tasks are compared
+# under covariances that are to OWN_SHARE their own, along the OWN_RANK leading directions of each. Set on validation
+# parts of the streams of `benchmarks/streams.py` with paraphrase-minilm-l3.
+SURE, CANDIDATES, OWN_SHARE, OWN_RANK = 0.999, 3, 0.1, 64
+# Inputs that are compared at a time, and tasks whose factors are summed at a time; the order of summation must not
+# depend on anything but the tasks present.
+ROWS_AT_ONCE, TASKS_AT_ONCE = 64, 64
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,41 @@ class Signature:
 
 
 @dataclass(frozen=True)
+class OwnScatter:
+    """Gaussians of tasks whose covariances are partly their own: `shared + factorᵀ factor`, by Woodbury's identity in
+    coordinates in which the shared part is the identity.
+
+    Args:
+        whitener (`Tensor`): `[D, D]`, float32, of features to these coordinates.
+        places (`Tensor`): `[ΣC, D]`, float32, the classes' means there.
+        factor (`Tensor`): `[tasks, R, D]`, float32: how much of a squared distance a task's own scatter explains.
+        volume (`Tensor`): `[tasks]`, float32, half the log-determinant that the own scatter adds.
+        classes (`Tensor`): `[tasks, C]`, int64, the classes of each task, padded with -1.
+    """
+
+    whitener: Tensor
+    places: Tensor
+    factor: Tensor
+    volume: Tensor
+    classes: Tensor
+
+    def __call__(self, features: Tensor, of_class: Tensor, of_task: Tensor) -> Tensor:
+        """Log-likelihoods `[rows, tasks]` up to a constant per row, from those under the shared covariance, per class
+        `[rows, ΣC]` and per task `[rows, tasks]`. Tasks that are not compared stay as far behind the first as they
+        were, and behind all that are."""
+        shared, task = of_task.topk(min(CANDIDATES, of_task.shape[1]), dim=1)
+        classes = self.classes[task]
+        likelihood = of_class.gather(1, classes.clamp_min(0).flatten(1)).view_as(classes)
+        likeliest = likelihood.masked_fill(classes < 0, float("-inf")).argmax(2, keepdim=True)
+        away = (features @ self.whitener.T).unsqueeze(1) - self.places[classes.gather(2, likeliest).squeeze(2)]
+        explained = (self.factor[task] @ away.unsqueeze(3)).squeeze(3)
+        own = 0.5 * (explained.square().sum(2) - away.square().sum(2)) - self.volume[task]
+        rest = torch.minimum(of_task - shared[:, :1] + own[:, :1], own.amin(1, keepdim=True))
+        # A task that is out of question stays so.
+        return rest.scatter(1, task, own.masked_fill(shared.isinf(), float("-inf")))
+
+
+@dataclass(frozen=True)
 class Router:
     """Linear discriminants `features @ weight.T + bias`, one per class: log-likelihoods up to a shared constant.
 
@@ -45,19 +90,32 @@ class Router:
         owner (`Tensor`): `[ΣC]`, int64, the task of each class.
         apart (`Tensor`): `[tasks, D]`, float32: discriminants of whole tasks, one Gaussian each, which say along which
             directions tasks differ.
+        own ([`OwnScatter`], *optional*): Decides between tasks that the discriminants leave in question.
     """
 
     weight: Tensor
     bias: Tensor
     owner: Tensor
     apart: Tensor
+    own: OwnScatter | None = None
 
-    def __call__(self, features: Tensor) -> Tensor:
+    def __call__(self, features: Tensor, allowed: Tensor | None = None) -> Tensor:
         """Features `[rows, D]` → log-likelihoods `[rows, tasks]` up to a constant per row, each that of the task's
-        likeliest class."""
+        likeliest class; -inf for tasks that are not `allowed`, `[tasks]` bool."""
         of_class = features @ self.weight.T + self.bias
         least = of_class.new_full((len(of_class), len(self.apart)), float("-inf"))
-        return least.scatter_reduce(1, self.owner.expand_as(of_class), of_class, "amax")
+        of_task = least.scatter_reduce(1, self.owner.expand_as(of_class), of_class, "amax")
+        if allowed is not None:
+            of_task = of_task.masked_fill(~allowed, float("-inf"))
+        if self.own is None:
+            return of_task
+        sure = of_task.softmax(1).amax(1) >= SURE
+        if features.device.type != "cpu" or torch.compiler.is_compiling():
+            return torch.where(sure.unsqueeze(1), of_task, self.own(features, of_class, of_task))
+        # Where it costs nothing to know, only the rows in question are compared.
+        for rows in (~sure).nonzero().squeeze(1).split(ROWS_AT_ONCE):
+            of_task[rows] = self.own(features[rows], of_class[rows], of_task[rows])
+        return of_task
 
 
 def fit_signature(features: Tensor, rank: int, labels: Tensor | None = None, classes: int = 1) -> Signature:
@@ -83,17 +141,16 @@ def fit_signature(features: Tensor, rank: int, labels: Tensor | None = None, cla
     places = torch.zeros(classes, x.shape[1], dtype=x.dtype, device=x.device).index_add_(0, labels, x)
     places = torch.where(count > 0, places / count.clamp_min(1), mean)
     x = (x - places[labels]) / (len(x) - 1) ** 0.5
-    # Eigenvectors of the n × n Gram matrix give the leading directions of the D × D scatter without forming it.
-    leading = torch.linalg.eigh(x @ x.T).eigenvectors[:, -rank:].flip(1)
-    factor = leading.T @ x
+    if len(x) > x.shape[1]:
+        values, vectors = torch.linalg.eigh(x.T @ x)
+        factor = (vectors * values.clamp_min(0).sqrt())[:, -rank:].flip(1).T
+    else:
+        # Eigenvectors of the n × n Gram matrix give the leading directions of the D × D scatter without forming it.
+        factor = torch.linalg.eigh(x @ x.T).eigenvectors[:, -rank:].flip(1).T @ x
     if len(factor) < rank:
         factor = torch.cat([factor, factor.new_zeros(rank - len(factor), x.shape[1])])
     diagonal = (x.square().sum(0) - factor.square().sum(0)).clamp_min(0)
     return Signature(mean.float(), factor.float(), diagonal.float(), places.float())
-
-
-# Tasks whose factors are summed at a time; the order of summation must not depend on anything but the tasks present.
-TASKS_AT_ONCE = 64
 
 
 def shared_router(signature: Signature, counts: Tensor, classes: Sequence[int], shrinkage: float) -> Router:
@@ -108,16 +165,54 @@ def shared_router(signature: Signature, counts: Tensor, classes: Sequence[int], 
     """
     share = (counts.double() - 1).clamp_min(1)
     share = (share / share.sum()).to(signature.mean.device)
-    covariance = torch.diag(share @ signature.diagonal.double())
+    rest = torch.diag(share @ signature.diagonal.double())
+    leading = torch.zeros_like(rest)
     # In parts: in float64 the factors of a thousand tasks would be eight times their file and minutes of work.
     for factor, part in zip(signature.factor.split(TASKS_AT_ONCE), share.split(TASKS_AT_ONCE), strict=True):
-        rows = (factor * part.sqrt().float()[:, None, None]).flatten(0, 1)
-        covariance += (rows.T @ rows).double()
-    weight, bias = _discriminants(signature.classes.double(), covariance, shrinkage)
+        rows = factor * part.sqrt().float()[:, None, None]
+        for total, some in ((leading, rows[:, :OWN_RANK]), (rest, rows[:, OWN_RANK:])):
+            some = some.flatten(0, 1)
+            total += (some.T @ some).double()
+    covariance = rest + leading
+    places = signature.classes.double()
+    weight, bias = _discriminants(places, _shrunk(covariance, covariance, shrinkage))
     owner = torch.tensor([task for task, count in enumerate(classes) for _ in range(count)], device=weight.device)
     spread = _spread(signature, owner) * share[owner].sqrt().unsqueeze(1)
-    apart, _ = _discriminants(signature.mean.double(), covariance + spread.T @ spread, shrinkage)
-    return Router(weight.float(), bias.float(), owner, apart.float())
+    spread = covariance + spread.T @ spread
+    apart, _ = _discriminants(signature.mean.double(), _shrunk(spread, spread, shrinkage))
+    if len(classes) < 2:
+        return Router(weight.float(), bias.float(), owner, apart.float())
+    common = _shrunk(covariance - OWN_SHARE * leading, covariance, shrinkage)
+    own = _own_scatter(signature.factor[:, :OWN_RANK], places, common, (1 - shrinkage) * OWN_SHARE, classes)
+    return Router(weight.float(), bias.float(), owner, apart.float(), own)
+
+
+def _own_scatter(factor: Tensor, places: Tensor, common: Tensor, share: float, classes: Sequence[int]) -> OwnScatter:
+    """Gaussians with the covariances `common + share · factorᵀ factor`, factor `[tasks, R, D]`, common `[D, D]`."""
+    lower = torch.linalg.cholesky(common)
+    whitener = torch.linalg.solve_triangular(
+        lower, torch.eye(len(lower), dtype=lower.dtype, device=lower.device), upper=False
+    )
+    own, volume = [], []
+    for part in factor.split(TASKS_AT_ONCE):
+        white = part @ whitener.T.float()
+        inner = white @ white.mT * share
+        inner.diagonal(dim1=1, dim2=2).add_(1)
+        root = torch.linalg.cholesky(inner)
+        own.append(torch.linalg.solve_triangular(root, white, upper=False) * share**0.5)
+        volume.append(root.diagonal(dim1=1, dim2=2).log().sum(1))
+    offsets = [0, *accumulate(classes)]
+    table = [
+        [start + c if c < count else -1 for c in range(max(classes))]
+        for start, count in zip(offsets, classes, strict=False)
+    ]
+    return OwnScatter(
+        whitener.float(),
+        (places @ whitener.T).float(),
+        torch.cat(own),
+        torch.cat(volume),
+        torch.tensor(table, device=factor.device),
+    )
 
 
 def _spread(signature: Signature, owner: Tensor) -> Tensor:
@@ -128,12 +223,15 @@ def _spread(signature: Signature, owner: Tensor) -> Tensor:
     return away / count.index_add_(0, owner, torch.ones_like(away[:, 0]))[owner].sqrt().unsqueeze(1)
 
 
-def _discriminants(mean: Tensor, covariance: Tensor, shrinkage: float) -> tuple[Tensor, Tensor]:
-    """Weights `[n, D]` and biases `[n]` of Gaussians with means `[n, D]` and one covariance `[D, D]`."""
-    variance = covariance.diagonal().mean()
-    covariance = (1 - shrinkage) * covariance
+def _shrunk(covariance: Tensor, of: Tensor, shrinkage: float) -> Tensor:
+    """A covariance `[D, D]` of which a share is replaced by the mean variance of `of` on the diagonal."""
     # A floor far below any real variance, so that constant features (a task of one repeated text) can be inverted.
-    covariance.diagonal().add_(shrinkage * variance + 1e-12)
+    floor = shrinkage * of.diagonal().mean() + 1e-12
+    return (1 - shrinkage) * covariance + floor * torch.eye(len(of), dtype=of.dtype, device=of.device)
+
+
+def _discriminants(mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights `[n, D]` and biases `[n]` of Gaussians with means `[n, D]` and one covariance `[D, D]`."""
     centre = mean.mean(0)
     weight = torch.cholesky_solve((mean - centre).T, torch.linalg.cholesky(covariance)).T
     return weight, -0.5 * ((mean + centre) * weight).sum(1)

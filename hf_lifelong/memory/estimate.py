@@ -232,7 +232,7 @@ def _trained(
     open_task(model, known.kind, known.labels, known.width)
     root, working = lifelong_of(model), [p for p in model.parameters() if p.requires_grad]
     gradients, states = size_of(working), sum(map(optimizer, working))
-    pooled = len(root.conductor.depths) * root.hidden_size
+    pooled = knowledge_of(model).pooled_width(root.hidden_size)
     projection = 4 * pooled * root.features if pooled > root.features else 0
     resident = size_of(resident_tensors(model)) - round(resting * _banks(model)) + projection + states
     activations, peak = training_pass(model, steps)

@@ -35,9 +35,9 @@ class DriftTrainingArguments(TrainingArguments):
             state's root mean square; falls to zero in each cycle.
         drift_dropout (`bool`, *optional*, defaults to `True`):
             Whether dropout is on above the trunk, with the probabilities of the base model and of `lora_dropout`.
-        start_from (`str`, *optional*, defaults to `"fresh"`):
-            What a task starts from: `"fresh"`, `"previous"` (the task learned last) or `"nearest"` (the newest task of
-            the group whose signature lies closest).
+        start_from (`str`, *optional*, defaults to `"nearest"`):
+            What a task starts from: `"nearest"` (the newest task of the nearest group of the same kind with the same
+            label names, fresh where there is none), `"fresh"` or `"previous"` (the task learned last).
         grouping (`str`, *optional*, defaults to `"performance"`):
             `"performance"`: a task whose data an old group answers as well as the new members joins that group.
             `"boundary"`: every task opens a group.
@@ -45,7 +45,7 @@ class DriftTrainingArguments(TrainingArguments):
             How much worse (in the task's metric, on its validation part) an old group may be for a task to join it.
         validation_share (`float`, *optional*, defaults to `0.1`):
             Share of a task's training data that is split off for validation where none is given. In (0, 1).
-        signature_samples (`int`, *optional*, defaults to `1000`):
+        signature_samples (`int`, *optional*, defaults to `4000`):
             Training texts that a signature is fitted on.
         hub_base_model (`str`, *optional*):
             Name of the base model on the Hub, for a base that was loaded from a folder: what is pushed names it.
@@ -68,7 +68,7 @@ class DriftTrainingArguments(TrainingArguments):
         default=0.05, metadata={"help": "Noise at the trunk's end as a share of the hidden states' root mean square."}
     )
     drift_dropout: bool = field(default=True, metadata={"help": "Dropout above the trunk."})
-    start_from: str = field(default="fresh", metadata={"help": "What a task starts from.", "choices": STARTS})
+    start_from: str = field(default="nearest", metadata={"help": "What a task starts from.", "choices": STARTS})
     grouping: str = field(
         default="performance", metadata={"help": "When a task joins an old group.", "choices": GROUPINGS}
     )
@@ -78,7 +78,7 @@ class DriftTrainingArguments(TrainingArguments):
     validation_share: float = field(
         default=0.1, metadata={"help": "Share of the training data split off for validation where none is given."}
     )
-    signature_samples: int = field(default=1000, metadata={"help": "Training texts that a signature is fitted on."})
+    signature_samples: int = field(default=4000, metadata={"help": "Training texts that a signature is fitted on."})
     hub_base_model: str | None = field(
         default=None, metadata={"help": "Name of the base model on the Hub, for a base from a folder."}
     )

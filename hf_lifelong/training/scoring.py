@@ -20,7 +20,7 @@ from ..adapter import knowledge_of, lifelong_of, predict, trunk_features
 from ..adapter.decoding import decode_answers
 from ..adapter.generation import answer_prompts, likeliest_labels
 from ..knowledge import KnowledgeBase
-from ..objectives import head_objective
+from ..objectives import head_objective, kinds_like
 from ..objectives.base import MODEL_INPUTS
 from .modules import with_module
 from .tasks import PreparedTask, Split
@@ -39,6 +39,12 @@ class Scored:
     metrics: dict[str, float]
     retrieval: float
     groups: list[str]
+
+
+def kinds_in_question(knowledge: KnowledgeBase, kind: str) -> tuple[str, ...] | None:
+    """The kinds that inputs of the form of those of `kind` may be of; `None` where no such task is known."""
+    kinds = kinds_like(kind)
+    return kinds if any(task.kind in kinds for task in knowledge.tasks) else None
 
 
 def spread_over(count: int, limit: int | None) -> list[int]:
@@ -102,7 +108,8 @@ class Scorer:
         return torch.tensor(np.stack([answers[row, task][0, : len(prepared.labels)] for row in rows]))
 
     def score(self, prepared: PreparedTask, split: Split, policy: str | None = None) -> Scored:
-        """Metrics without being told the task, under a policy (the configuration's where it is `None`)."""
+        """Metrics without being told the task, under a policy (the configuration's where it is `None`). What the form
+        of the inputs shows is known: whether they are questions on a context."""
         config = lifelong_of(self.model).config[lifelong_of(self.model).active_adapters[0]]
         if (policy or config.retrieval) == "signature" and config.answer == "merged" and not config.per_batch:
             chosen = self._route(prepared, split)
@@ -125,7 +132,8 @@ class Scorer:
             self._splits.append(split)
         root, knowledge = lifelong_of(self.model), self.knowledge
         newest = [knowledge.tasks[task].name for task in knowledge.newest]
-        return [newest[g] for g in root.posterior(self._features[id(split)]).argmax(1).tolist()]
+        posterior = root.posterior(self._features[id(split)], kinds_in_question(self.knowledge, prepared.kind))
+        return [newest[g] for g in posterior.argmax(1).tolist()]
 
     def _answers_of(
         self, prepared: PreparedTask, split: Split, wanted: dict[str, list[int]]
@@ -175,7 +183,8 @@ class Scorer:
         """Per row the position of the task that answered, and its scores `[D, C]`, or the text that it gave and, where
         it has labels, the likeliest of them."""
         if not prepared.generates:
-            out = predict(self.model, batch, policy, group, answer)
+            kinds = kinds_in_question(self.knowledge, prepared.kind) if group is None else None
+            out = predict(self.model, batch, policy, group, answer, kinds=kinds)
             return list(zip(out.task.tolist(), out.scores.cpu().numpy(), strict=True))  # type: ignore[union-attr]
         texts = answer_prompts(self.model, batch, prepared.tokenizer, policy=policy, group=group)
         group_of = torch.tensor(self.knowledge.group_of_task)

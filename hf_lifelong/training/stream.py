@@ -193,8 +193,9 @@ def starting_point(trainer: DriftTrainer, prepared: PreparedTask) -> LearnedTask
         return None
     if how == "previous":
         return knowledge.tasks[-1]
-    near = lifelong_of(trainer.model).posterior(train_features(trainer, prepared)).mean(0)
-    return knowledge.tasks[knowledge.newest[int(near.argmax())]]
+    router, features = lifelong_of(trainer.model).router, train_features(trainer, prepared)
+    near = candidate_groups(knowledge, router, features, prepared.kind, prepared.labels)
+    return knowledge.tasks[knowledge.newest[near[0]]] if near else None
 
 
 def train_features(trainer: DriftTrainer, prepared: PreparedTask) -> torch.Tensor:
@@ -221,8 +222,7 @@ def keep(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None
     near = []
     if trainer.args.grouping == "performance":
         held_out = scorer.features(prepared, prepared.validation.features, trainer.args.signature_samples)
-        where = router.weight.device if router is not None else held_out.device
-        near = candidate_groups(before, router, held_out.to(where), prepared.kind, prepared.labels)
+        near = candidate_groups(before, router, held_out, prepared.kind, prepared.labels)
     learned = LearnedTask(
         name=prepared.name,
         kind=prepared.kind,

@@ -90,7 +90,8 @@ def put(path, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put(["format"], FORMAT + 1), r"`knowledge.format` is 2, this package reads up to 1; upgrade"),
+        (put(["format"], FORMAT + 1), r"`knowledge.format` is 3, this package reads up to 2; upgrade"),
+        (put(["format"], FORMAT - 1), r"`knowledge.format` is 1, from before .* reads 2: learn the tasks again"),
         (put(["format"], "1"), "`knowledge.format` must be a positive integer, not '1'"),
         (put(["format"], True), "`knowledge.format` must be a positive integer, not True"),
         (put(["base"], []), "`knowledge.base` must be a dict, not list"),

@@ -4,7 +4,9 @@ import torch
 from scipy.stats import multivariate_normal
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from hf_lifelong.knowledge import Signature, familiarity, fit_signature, novelty, shared_router
+from hf_lifelong.knowledge import Signature, familiarity, fit_signature, novelty, shared_router, signatures
+
+OWN = signatures.OWN_SHARE
 
 D = 6
 
@@ -114,7 +116,19 @@ def test_one_task_cannot_be_told_from_others():
     assert familiarity(together(only), router_of(only, [50])) is None
 
 
-def test_the_router_is_a_shared_covariance_gaussian():
+@pytest.fixture
+def surely(monkeypatch):
+    """Discriminants alone decide."""
+    monkeypatch.setattr(signatures, "SURE", 0.0)
+
+
+@pytest.fixture
+def never_sure(monkeypatch):
+    """All inputs are compared under covariances of the tasks' own."""
+    monkeypatch.setattr(signatures, "SURE", 2.0)
+
+
+def test_the_router_is_a_shared_covariance_gaussian(surely):
     sets, shrinkage = [draw(i, n=20 + 10 * i) for i in range(3)], 0.1
     signatures = [fit_signature(x, D) for x in sets]
     counts = torch.tensor([len(x) for x in sets])
@@ -126,7 +140,7 @@ def test_the_router_is_a_shared_covariance_gaussian():
     np.testing.assert_allclose(found - found[:, :1], expected - expected[:, :1], rtol=1e-3, atol=1e-3)
 
 
-def test_the_router_decides_as_scikit_learns_discriminant_analysis():
+def test_the_router_decides_as_scikit_learns_discriminant_analysis(surely):
     sets = [draw(i, n=60) for i in range(4)]
     router = router_of([fit_signature(x, D) for x in sets], [60] * 4, 1e-9)
     lda = LinearDiscriminantAnalysis(solver="lsqr", priors=[0.25] * 4)
@@ -152,7 +166,7 @@ def test_with_classes_the_signature_keeps_their_means_and_the_scatter_around_the
     np.testing.assert_allclose(covariance_of(signature), within, rtol=1e-3, atol=1e-3)
 
 
-def test_a_task_is_as_likely_as_its_likeliest_class():
+def test_a_task_is_as_likely_as_its_likeliest_class(surely):
     shrinkage, data = 0.1, [labelled(0), labelled(1, classes=2), (draw(2, n=60), torch.zeros(60, dtype=torch.long))]
     signatures = [fit_signature(x, D, y, int(y.max()) + 1) for x, y in data]
     within = sum(covariance_of(s) for s in signatures) / 3
@@ -203,6 +217,70 @@ def test_leaving_tasks_out_and_joining_them_is_exact():
     never = together([signatures[i] for i in (0, 2, 3)])
     a, b = (shared_router(s, counts, ones, 0.05) for s in (kept, never))
     assert torch.equal(a.weight, b.weight) and torch.equal(a.bias, b.bias)
+    assert all(torch.equal(getattr(a.own, k), getattr(b.own, k)) for k in vars(a.own))
+
+
+def test_tasks_in_question_are_gaussians_with_covariances_partly_their_own(never_sure):
+    sets, shrinkage = [draw(i, n=20 + 10 * i) for i in range(3)], 0.1
+    fitted = [fit_signature(x, D) for x in sets]
+    share = np.array([len(x) - 1 for x in sets]) / sum(len(x) - 1 for x in sets)
+    pooled = sum(s * covariance_of(signature) for s, signature in zip(share, fitted, strict=True))
+    floor = shrinkage * np.trace(pooled) / D * np.eye(D)
+    x = draw(9, n=50)
+    expected = np.stack(
+        [
+            multivariate_normal(
+                signature.mean.numpy(),
+                (1 - shrinkage) * ((1 - OWN) * pooled + OWN * covariance_of(signature)) + floor,
+            ).logpdf(x.numpy())
+            for signature in fitted
+        ],
+        1,
+    )
+    found = router_of(fitted, [len(y) for y in sets], shrinkage)(x).numpy()
+    np.testing.assert_allclose(found - found[:, :1], expected - expected[:, :1], rtol=1e-3, atol=1e-3)
+
+
+def test_the_narrower_of_two_tasks_at_one_place_gets_what_lies_close():
+    noise = torch.randn(3, 400, D, generator=torch.Generator().manual_seed(0))
+    router = router_of([fit_signature(noise[0], D), fit_signature(4 * noise[1], D)], [400, 400])
+    close, far = router(0.5 * noise[2]).argmax(1), router(6 * noise[2]).argmax(1)
+    assert (close == 0).float().mean() > 0.95 and (far == 1).float().mean() > 0.95
+
+
+def test_only_the_nearest_tasks_are_compared_and_the_rest_stays_behind(never_sure):
+    fitted = [fit_signature(draw(i) + i, D) for i in range(6)]
+    router = router_of(fitted, [40] * 6)
+    x = draw(9, n=50)
+    found = router(x)
+    nearest = (x @ router.weight.T + router.bias).topk(signatures.CANDIDATES, 1).indices
+    compared = torch.zeros(50, 6, dtype=torch.bool).scatter(1, nearest, True)
+    behind = found.masked_fill(compared, float("-inf")).amax(1)
+    assert (behind <= found.masked_fill(~compared, float("inf")).amin(1)).all()
+    assert torch.isfinite(found).all()
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_tasks_that_may_not_answer_are_out_of_question(count, never_sure):
+    fitted = [fit_signature(draw(i), D) for i in range(6)]
+    router, allowed = router_of(fitted, [40] * 6), torch.arange(6) < count
+    found = router(draw(9, n=50), allowed)
+    assert torch.isfinite(found[:, allowed]).all() and found[:, ~allowed].isneginf().all()
+
+
+def test_rows_alone_are_answered_as_rows_together(monkeypatch):
+    monkeypatch.setattr(signatures, "ROWS_AT_ONCE", 7)
+    fitted = [fit_signature(draw(i), 3) for i in range(5)]
+    router, x = router_of(fitted, [40] * 5), draw(9, n=50)
+    alone = torch.cat([router(row.unsqueeze(0)) for row in x])
+    np.testing.assert_allclose(router(x), alone, rtol=1e-4, atol=1e-4)
+
+
+def test_many_texts_give_the_same_scatter_as_few_do():
+    x = draw(0, n=D)  # as many texts as dimensions, then twice these
+    few, many = fit_signature(x, 3), fit_signature(torch.cat([x, x]), 3)
+    shrunk = covariance_of(few) * (len(x) - 1) / len(x)
+    np.testing.assert_allclose(covariance_of(many) * (2 * len(x) - 1) / (2 * len(x)), shrunk, rtol=1e-3, atol=1e-3)
 
 
 def test_fitting_twice_gives_the_same_bytes():
