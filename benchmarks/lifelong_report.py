@@ -33,6 +33,7 @@ NAMES = {
     "arrow": "Arrow (PEFT) over one LoRA a task",
     "ncm": "nearest class mean, frozen",
     "lda": "LDA, frozen",
+    "lda_trunk": "LDA on the trunk's layers alone",
     "replay_1": "replay of 1 % (stores examples)",
     "replay_2": "replay of 2 % (stores examples)",
     "joint": "one LoRA, all tasks at once",
@@ -54,8 +55,8 @@ ABLATIONS = {
     "ours_input_noise_alone": "input noise alone",
     "ours_drift_dropout_alone": "dropout alone",
     "ours_cyclic_learning_rate_alone": "cyclic learning rate alone",
+    "ours_from_fresh": "start afresh, also with labels that are known",
     "ours_from_previous": "start from the previous task",
-    "ours_from_nearest": "start from the nearest task",
     "ours_trunk_0.0": "no trunk",
     "ours_trunk_0.25": "trunk of a quarter",
     "ours_trunk_0.75": "trunk of three quarters",
@@ -74,8 +75,9 @@ def accuracies(result: dict[str, Any]) -> dict[str, float]:
     ours = [row for row in result["rows"] if row["method"] == "ours"]
     if ours:
         found["ours, oracle"] = mean(row["summary"]["oracle_accuracy"] for row in ours)
-        for name in ours[0]["beside"]["variants"]:
-            found[f"ours, {name}"] = mean(row["beside"]["variants"][name]["average_accuracy"] for row in ours)
+        varied = [row["beside"]["variants"] for row in ours if row["beside"]["variants"]]
+        for name in varied[0] if varied else ():
+            found[f"ours, {name}"] = mean(variants[name]["average_accuracy"] for variants in varied)
     return found
 
 

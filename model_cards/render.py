@@ -36,7 +36,7 @@ def cards(results: Path) -> Iterator[tuple[str, str, AccuracyMatrix]]:
         if record is None:
             continue
         try:
-            knowledge = KnowledgeBase.from_dict(record["config"]["knowledge"])
+            knowledge = KnowledgeBase.from_dict(record["config"]["knowledge"], oldest=1)
             facts = replace(CardFacts.from_dict(record["facts"]), picture=True)
             matrix = AccuracyMatrix.from_dict(knowledge.scores or {})
             text = str(model_card(knowledge, record["config"], facts))

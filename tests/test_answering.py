@@ -69,6 +69,16 @@ def test_every_form_gets_an_answer_of_its_kind(answer):
         assert 0 <= f["score"] <= 1 and 0 <= f["uncertainty"] <= 1.0001 and 0 <= f["margin"] <= 1
 
 
+@pytest.mark.parametrize("policy", ["signature", "uncertainty", "cascade"])
+def test_only_a_question_on_a_context_is_answered_by_a_span(answer, policy):
+    # Texts of each other's forms: where they lie alone would send them to the wrong kind.
+    as_text = {"text": QUESTION["question"], "text_pair": QUESTION["context"]}
+    as_question = {"question": TEXTS[0], "context": TEXTS[2]}
+    found = answer([as_text, as_question, TEXTS[1], QUESTION], policy=policy)
+    spans = [f["kind"] == "question-answering" for f in found]
+    assert spans == [False, True, False, True]
+
+
 def test_order_and_batch_size_change_nothing(answer):
     inputs = [WORDS, *TEXTS, QUESTION]
     together, one_by_one = answer(inputs, batch_size=64), [answer(item) for item in inputs]

@@ -18,6 +18,8 @@ from scipy import linalg
 from sklearn.covariance import empirical_covariance, shrunk_covariance
 from transformers import AutoModel
 
+from hf_lifelong import DriftAdapterConfig
+from hf_lifelong.adapter.architectures import settle_trunk
 from hf_lifelong.adapter.hooks import masked_mean
 from hf_lifelong.evaluation import AccuracyMatrix
 from hf_lifelong.training.stream import majority
@@ -41,7 +43,8 @@ def lda(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
 
     The same as scikit-learn's `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=…, priors=<uniform>)` on the
     features of all tasks at once, from statistics that are summed task by task. `chosen["shrinkage"]` lies in (0, 1],
-    `chosen["layers"]` is `"all"` or `"last"`. It cannot answer questions: such a task scores what empty answers score.
+    `chosen["layers"]` is `"all"`, `"last"`, or `"trunk"`: those that our default reads to choose a group. It cannot
+    answer questions: such a task scores what empty answers score.
     """
     return learn_statistics(tasks, setting, Classes(setting.chosen["shrinkage"]))
 
@@ -139,13 +142,15 @@ def score(
 @torch.no_grad()
 def features_of(backbone: Any, task: PreparedTask, rows: Dataset, layers: str) -> np.ndarray:
     """Mean hidden states of encoded rows: `[N, H]` of the last layer, or `[N, layers * H]` of the embeddings and all
-    layers side by side."""
+    layers, or those of our trunk, side by side."""
     if not labelled(task):
         return np.zeros((len(rows), 0))
 
+    trunk = settle_trunk(DriftAdapterConfig(), backbone)
+
     def pooled(batch: dict[str, torch.Tensor]) -> torch.Tensor:
         states = backbone(**batch, output_hidden_states=True).hidden_states
-        chosen = states if layers == "all" else states[-1:]
+        chosen = {"all": states, "last": states[-1:], "trunk": states[: trunk + 1]}[layers]
         return torch.cat([masked_mean(state, batch["attention_mask"]) for state in chosen], 1).cpu()
 
     return torch.stack(in_order(batches(task.tokenizer, rows, 64, pooled, backbone.device))).double().numpy()

@@ -35,16 +35,23 @@ def replay(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
 
 
 def joint(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
-    """One LoRA, trained on all tasks at once: no stream, but what one adapter can hold."""
+    """One LoRA, trained on all tasks at once: no stream, but what one adapter can hold.
+
+    Row i of its matrix is this one model asked among the labels of the first i tasks. It has nothing to forget, so its
+    forgetting is what a stream costs because there is more to choose from.
+    """
     learner = SharedLearner(tasks, setting)
     numbers = range(len(tasks))
     start = time.perf_counter()
     learner.train(*(learner.rows(i) for i in numbers), seen=numbers)
     seconds = time.perf_counter() - start
-    final = [learner.score(j, numbers) for j in numbers]
+    matrix = AccuracyMatrix()
+    for i, task in enumerate(tasks):
+        scores = {tasks[j].name: learner.score(j, range(i + 1)) for j in range(i + 1)}
+        matrix.add(task.name, task.objective.metric, majority(task), scores)
     given = float(np.mean([learner.score(j, [j]) for j in numbers]))
     stores = [trainable_bytes(learner.model), *[0] * (len(tasks) - 1)]
-    return Result(last_row_only(tasks, final), stores, seconds, beside={"accuracy_task_given": given})
+    return Result(matrix, stores, seconds, beside={"accuracy_task_given": given})
 
 
 def separate(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
@@ -62,16 +69,6 @@ def separate(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
         scores = {tasks[j].name: final[j] for j in range(i + 1)}
         matrix.add(task.name, task.objective.metric, majority(task), scores)
     return Result(matrix, stores, seconds)
-
-
-def last_row_only(tasks: Sequence[PreparedTask], final: Sequence[float]) -> AccuracyMatrix:
-    """The matrix of a method that has no stages: scores after the last task only."""
-    matrix = AccuracyMatrix()
-    for task in tasks[:-1]:
-        matrix.add(task.name, task.objective.metric, majority(task), {})
-    names = [task.name for task in tasks]
-    matrix.add(names[-1], tasks[-1].objective.metric, majority(tasks[-1]), dict(zip(names, final, strict=True)))
-    return matrix
 
 
 def sample(rows: Dataset, share: float, seed: int) -> Dataset:

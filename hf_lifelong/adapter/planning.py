@@ -274,6 +274,7 @@ def settle(
     pair_of[plan.pair_row, plan.pair_group] = torch.arange(pairs, device=group.device)
     pair = pair_of.gather(1, group[:, None]).squeeze(1)
     margin = margin_of(certainty)
-    if plan.preference is not None:
-        margin = torch.where(margin.isinf(), margin_of(plan.preference), margin)
+    # Where there was one candidate only.
+    alone = margin_of(plan.preference) if plan.preference is not None else torch.ones_like(margin)
+    margin = torch.where(margin.isinf(), alone, margin)
     return mean[pair], group, uncertainty[pair], margin

@@ -189,12 +189,16 @@ class KnowledgeBase:
         return data
 
     @classmethod
-    def from_dict(cls, data: Any) -> KnowledgeBase:
+    def from_dict(cls, data: Any, oldest: int = FORMAT) -> KnowledgeBase:
         """Reads `to_dict`'s form.
+
+        Args:
+            oldest (`int`): Oldest format that is read. That of a record without tensors may be older than that of an
+                adapter: formats differ in what the tensors of signatures are of.
 
         Raises:
             ManifestError: when a field is missing, surplus, of the wrong type or out of range, or when the format is
-                newer than this package reads.
+                newer than this package reads, or too old.
         """
         if not isinstance(data, dict):
             raise ManifestError(f"`knowledge` must be an object, not {type(data).__name__}")
@@ -206,7 +210,7 @@ class KnowledgeBase:
                 f"`knowledge.format` is {version}, this package reads up to {FORMAT}; "
                 "upgrade with `pip install -U hf_lifelong`"
             )
-        if version < FORMAT:
+        if version < oldest:
             raise ManifestError(
                 f"`knowledge.format` is {version}, from before signatures were of what each layer adds; this package "
                 f"reads {FORMAT}: learn the tasks again"

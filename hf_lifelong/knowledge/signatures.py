@@ -24,7 +24,7 @@ from torch import Tensor
 SURE, CANDIDATES, OWN_SHARE, OWN_RANK = 0.999, 3, 0.1, 64
 # Inputs that are compared at a time, and tasks whose factors are summed at a time; the order of summation must not
 # depend on anything but the tasks present.
-ROWS_AT_ONCE, TASKS_AT_ONCE = 64, 64
+ROWS_AT_ONCE, TASKS_AT_ONCE = 16, 64
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from ..adapter.heads import Request, active_config, knowledge_of, lifelong_of
 from ..adapter.passes import asking
 from ..adapter.planning import MOST_CANDIDATES, Choice, Tables
+from ..knowledge.signatures import ROWS_AT_ONCE
 
 
 def size_of(tensors: Iterable[Tensor]) -> int:
@@ -176,10 +178,13 @@ def answering_pass(model: Any, steps: Steps) -> tuple[int, int]:
         mode = stack.enter_context(without_memory(model))
         root.ready = True  # there are no numbers to check
         root.conductor.plan = _without_numbers(root.conductor.plan, knowledge_of(model), mode)
+        at_once = None if steps.cuda else ROWS_AT_ONCE
+        root.likelihood = partial(_all_in_question, root, at_once)  # type: ignore[method-assign]
         live = stack.enter_context(LiveBytes(resident_tensors(model)))
         if steps.cuda:
             stack.enter_context(LikeCuda(False))
         stack.enter_context(asking(model, root, Request()))
+        _ = root.router  # computed before the first answer begins
         if not generates(model):
             model(**steps.rows(steps.length))
             return 0, live.peak
@@ -212,6 +217,15 @@ def _fill(cache: Any, tokens: int) -> None:
             layer.values.new_empty(*layer.values.shape[:2], tokens, layer.values.shape[3]),
             i,
         )
+
+
+def _all_in_question(root: Any, most: int | None, features: Tensor, kinds: Any = None) -> Tensor:
+    """`Lifelong.likelihood` for fake tensors: as if all inputs were in question, `most` of them at a time."""
+    router = root.router
+    of_task = features.new_empty(len(features), len(router.apart))
+    if router.own is not None:
+        router.own(features[:most], features.new_empty(len(features[:most]), len(router.weight)), of_task[:most])
+    return of_task
 
 
 def _without_numbers(plan: Callable[..., Any], knowledge: Any, mode: FakeTensorMode) -> Callable[..., Any]:

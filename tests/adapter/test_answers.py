@@ -1,5 +1,7 @@
 """Answers of a batch that mixes groups, against each row alone and against members run one by one."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from adapter_helpers import TASKS, answers_equal, tensors_of
@@ -220,6 +222,39 @@ def test_a_missing_mask_means_no_padding(make_model, batch):
     answers_equal(predict(model, full), predict(model, {**full, "attention_mask": batch["attention_mask"][3:]}))
 
 
+def test_trunk_features_are_what_each_layer_adds_and_the_peak_of_the_first(make_model, tiny_folder, batch):
+    model = make_model(tasks=())
+    base = AutoModel.from_pretrained(tiny_folder("bert"), dtype=torch.float32).eval()
+    knowledge, lengths = knowledge_of(model), batch["attention_mask"].sum(1).tolist()
+    with torch.no_grad():
+        states = base(**batch, output_hidden_states=True).hidden_states
+    found = trunk_features(model, batch)
+    for row, length in enumerate(lengths):
+        means = [states[depth][row, :length].mean(0) for depth in knowledge.depths]
+        peak = states[0][row, :length].amax(0)
+        expected = [means[0], *(b - a for a, b in pairwise(means)), peak - means[0]]
+        torch.testing.assert_close(found[row], torch.cat(expected), rtol=0, atol=1e-5)
+    assert found.shape == (4, knowledge.pooled_width(base.config.hidden_size))
+
+
+def test_a_row_without_tokens_has_finite_features(make_model, batch):
+    nothing = {**batch, "attention_mask": batch["attention_mask"].clone()}
+    nothing["attention_mask"][0] = 0
+    assert torch.isfinite(trunk_features(make_model(tasks=()), nothing)).all()
+
+
+@pytest.mark.parametrize("policy", ["signature", "uncertainty", "cascade"])
+def test_only_groups_of_the_given_kinds_answer(make_model, batch, policy):
+    model = make_model()  # two tasks of text classification, then answers, then names
+    for kinds, groups in ((["question-answering"], {2}), (["text-classification", "token-classification"], {0, 1, 3})):
+        set_router(model, batch, [2, 0, 1, 3])
+        found = predict(model, batch, policy=policy, kinds=kinds)
+        assert set(found.group.tolist()) <= groups
+        assert torch.isfinite(found.margin).all()
+    everything = [kind for kind, _ in TASKS.values()]
+    answers_equal(predict(model, batch, policy=policy, kinds=everything), predict(model, batch, policy=policy))
+
+
 def test_wide_hidden_states_go_through_one_fixed_projection(make_model, batch):
     one, two = (make_model(tasks=(), signature_size=16) for _ in range(2))
     features = trunk_features(one, batch)
@@ -233,6 +268,8 @@ def test_wide_hidden_states_go_through_one_fixed_projection(make_model, batch):
         ({"policy": "best"}, "`policy` is 'best'; choose one of"),
         ({"answer": "all"}, "`answer` is 'all'; choose one of"),
         ({"uncertainty": "x"}, "`uncertainty` is 'x'; choose one of"),
+        ({"kinds": ["text-generation"]}, r"`kinds` is \['text-generation'\]; give a list with kinds of learned tasks"),
+        ({"kinds": "question-answering"}, "`kinds` is 'question-answering'; give a list"),
         ({"policy": "oracle"}, '`group` and `policy="oracle"` go together'),
         ({"group": 0}, '`group` and `policy="oracle"` go together'),
         ({"policy": "oracle", "group": torch.tensor([0, 1, 2, 9])}, "one group from 0 to 3 for each of the 4 rows"),

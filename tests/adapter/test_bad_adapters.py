@@ -75,7 +75,7 @@ DAMAGES = {
     "NaN": (change_tensors, put_nan, "drift_signature_mean` holds NaN"),
     "fewer members stated": (change_manifest, drop_last_member, r"shape \(4, .*the manifest asks for \(3, "),
     "more members stated": (change_manifest, claim_many_members, r"the manifest asks for \(1000000002, "),
-    "newer format": (change_manifest, lambda m: m.update(format=2), "`knowledge.format` is 2, this package reads up"),
+    "newer format": (change_manifest, lambda m: m.update(format=3), "`knowledge.format` is 3, this package reads up"),
     "unknown field": (change_manifest, lambda m: m.update(colour="red"), r"unknown fields \['colour'\]"),
     "missing field": (change_manifest, lambda m: m.pop("tasks"), r"lacks \['tasks'\]"),
     "unknown kind": (change_manifest, lambda m: m["tasks"][0].update(kind="juggling"), "juggling"),

@@ -116,7 +116,8 @@ def test_full_rank_is_exact(encoders):
     for exact, full in (((), ("rank", 4)), (("member", 1), (("member", 1), ("rank", 2)))):
         exact = ("bert", "names", exact) if exact else ("bert", "names")
         full = ("bert", "names", full) if full[0] == "rank" else ("bert", "names", *full)
-        torch.testing.assert_close(encoders[full][1][1], encoders[exact][1][1], rtol=0, atol=SAME)
+        # Other factors of the same product round otherwise, by how much depends on the processor.
+        torch.testing.assert_close(encoders[full][1][1], encoders[exact][1][1], rtol=0, atol=3 * SAME)
         assert encoders[full][2].error < 1e-7
 
 

@@ -151,7 +151,7 @@ def test_a_second_adapter_must_share_the_trunk(make_model):
     with pytest.raises(ValueError, match=r"trunk_depth.*trunk of 1 layers.*with 2"):
         model.add_adapter("other", DriftAdapterConfig(trunk_depth=0.25))
     model = make_model(tasks=())
-    with pytest.raises(ValueError, match=r"signature_size.*16 signature features.*96"):
+    with pytest.raises(ValueError, match=r"signature_size.*16 signature features.*128"):
         model.add_adapter("other", DriftAdapterConfig(signature_size=16))
 
 

@@ -251,7 +251,7 @@ HOSTILE = {
     "no targets": (config(target_modules=[]), "`target_modules` must be a list of the layers' names"),
     "text as trunk depth": (config(trunk_depth="deep"), "`trunk_depth` is 'deep'; it must be a share"),
     "manifest of a list": (config(knowledge=[]), "`knowledge` must be an object, not list"),
-    "newer format": (manifest(format=2), "adapter_config.json`: `knowledge.format` is 2.*upgrade with"),
+    "newer format": (manifest(format=3), "adapter_config.json`: `knowledge.format` is 3.*upgrade with"),
     "format that is true": (manifest(format=True), "`knowledge.format` must be a positive integer"),
     "field of elsewhere": (manifest(code="x"), r"unknown fields \['code'\]"),
     # Tensors

@@ -4,6 +4,7 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from hf_lifelong.knowledge import best_weight, fit_closed_form
+from hf_lifelong.knowledge.closed_form import USUAL, WEIGHTS
 
 
 def draw(classes, n=90, d=5, seed=0):
@@ -34,6 +35,13 @@ def test_there_is_none_where_a_class_has_no_text_or_none_has_two(labels):
 def test_constant_features_give_no_head_that_is_not_finite():
     found = fit_closed_form(torch.ones(6, 3), torch.tensor([0, 1] * 3), 2)
     assert found is None or all(torch.isfinite(part).all() for part in found)
+
+
+def test_few_texts_that_tell_little_leave_the_usual_weight():
+    labels = torch.tensor([0, 1, 0, 1])
+    right = torch.nn.functional.one_hot(labels, 2) * 4.0
+    as_often_wrong = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]]) * right
+    assert best_weight(right.log_softmax(1), as_often_wrong, labels) == WEIGHTS[USUAL] == 0.1
 
 
 def test_the_weight_is_the_one_that_makes_right_answers_likeliest():

@@ -104,8 +104,8 @@ def test_after_forgetting_all_that_is_left_is_scored_again(train, prepare):
 
 def test_forgetting_a_task_that_came_back(train, tmp_path):
     tasks = [sentiment(), sentiment("again", 60, 120)]
-    both = train(tasks, folder="both", grouping_tolerance=1.0)
-    alone = train(tasks[1:], folder="alone", grouping_tolerance=1.0)
+    both = train(tasks, folder="both", grouping_tolerance=1.0, start_from="fresh")
+    alone = train(tasks[1:], folder="alone", grouping_tolerance=1.0, start_from="fresh")
     assert both.knowledge.groups == ["sentiment"]
     forget(both.model, "sentiment")
     assert both.knowledge.tasks == alone.knowledge.tasks
