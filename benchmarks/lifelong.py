@@ -160,7 +160,10 @@ def choose(args: Any) -> None:
     budget = {**BUDGET, "train_texts": choice["train_texts"]}
     for method in args.methods:
         path = args.results / "lifelong" / "chosen" / f"{method}.json"
-        tried = read_json(path)["tried"] if path.exists() else []
+        known = read_json(path) if path.exists() else {}
+        if known and (known["choice"], known["budget"]) != (choice, budget):
+            raise SystemExit(f"{path} was chosen on {known['choice']}, not on {choice}: give another `--results`.")
+        tried = known.get("tried", [])
         for candidate in METHODS[method].candidates():
             if any(one["setting"] == candidate for one in tried):
                 continue

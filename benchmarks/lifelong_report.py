@@ -42,6 +42,12 @@ NAMES = {
 }
 # What sees more than a stream allows stands apart.
 BOUNDS = ("joint", "separate", "ours, oracle")
+# Other figures below a table: label, method, key.
+FIGURES = (
+    ("hf_lifelong: forgetting ↓", "ours", "forgetting"),
+    ("LDA: forgetting ↓", "lda", "forgetting"),
+    ("hf_lifelong: right group chosen ↑", "ours", "retrieval_accuracy"),
+)
 # The same training of ours with another retrieval or answer, and trainings with one setting changed.
 ABLATIONS = {
     "ours": "the default",
@@ -112,16 +118,17 @@ def short(value: float) -> str:
     return f"{value + 0.0:.3f}".replace("0.", ".", 1)
 
 
-def figures(found: dict[str, dict[str, Any]], label: str, key: str) -> str:
-    """A line of the table with one of our own figures."""
-    values = [result["summary"].get("ours", {}).get(key) for result in found.values()]
+def figures(found: dict[str, dict[str, Any]], label: str, method: str, key: str) -> str:
+    """A line of the table with another figure of a method."""
+    values = [result["summary"].get(method, {}).get(key) for result in found.values()]
     return line(f"*{label}*", ["·" if value is None else short(value) for value in values])
 
 
 def seeds_of(found: dict[str, dict[str, Any]]) -> str:
     """How many seeds each stream's figures are means of, in words."""
     counts = {
-        stream: {len(summary["cells"]) for summary in result["summary"].values()} for stream, result in found.items()
+        stream: {len({seed for _, seed in summary["cells"]}) for summary in result["summary"].values()}
+        for stream, result in found.items()
     }
     low, high = min(min(c) for c in counts.values()), max(max(c) for c in counts.values())
     return f"{low} seed{'s' * (low > 1)}" if low == high else f"{low} to {high} seeds"
@@ -137,19 +144,25 @@ def budgets_of(found: dict[str, dict[str, Any]]) -> str:
     )
 
 
-def render(found: dict[str, dict[str, Any]]) -> str:
-    """What stands between the README's marks."""
+def comparison(found: dict[str, dict[str, Any]], head: str) -> list[str]:
+    """Lines of the table of all methods, and how it was measured."""
     models = ", ".join(sorted({result["model"] for result in found.values()}))
-    main = [
-        *table(found, NAMES, "average accuracy ↑"),
-        figures(found, "hf_lifelong: forgetting ↓", "forgetting"),
-        figures(found, "hf_lifelong: right group chosen ↑", "retrieval_accuracy"),
-    ]
-    notes = f"Means of {seeds_of(found)}; {models}; 3 epochs; {budgets_of(found)}."
+    lines = table(found, NAMES, head)
+    for label, method, key in FIGURES:
+        if any(key in result["summary"].get(method, {}) for result in found.values()):
+            lines.append(figures(found, label, method, key))
+    return [*lines, "", f"Means of {seeds_of(found)}; {models}; 3 epochs; {budgets_of(found)}."]
+
+
+def render(found: dict[str, dict[str, Any]], full: dict[str, dict[str, Any]]) -> str:
+    """What stands between the README's marks: the results of the small budget, and those of the full one."""
+    parts = [comparison(full, "average accuracy ↑, full budget")] if full else []
+    parts.append(comparison(found, "average accuracy ↑, small budget" if full else "average accuracy ↑"))
     ablated = set(ABLATIONS) - {"ours"}
     changed = {stream: result for stream, result in found.items() if ablated & set(result["summary"])}
-    ablations = ["", *table(changed, ABLATIONS, "one thing changed, average accuracy ↑")] if changed else []
-    return "\n".join([BEGIN, *main, "", notes, *ablations, END])
+    if changed:
+        parts.append(table(changed, ABLATIONS, "one thing changed, average accuracy ↑"))
+    return "\n".join([BEGIN, "\n\n".join("\n".join(lines) for lines in parts), END])
 
 
 def draw(found: dict[str, dict[str, Any]], folder: Path) -> None:
@@ -191,13 +204,14 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--check", action="store_true", help="change nothing; fail where the README has other figures")
     args = parser.parse_args()
-    found = results(args.results)
+    found, full = results(args.results), results(args.results / "full")
     text = README.read_text()
-    new = re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: render(found), text, flags=re.DOTALL)
+    new = re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: render(found, full), text, flags=re.DOTALL)
     if args.check:
         raise SystemExit(None if new == text else "README.md: the table is not that of the records; run this again.")
     README.write_text(new)
     draw(found, args.results)
+    draw(full, args.results / "full")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ UNCERTAINTY_ROWS = 600
 
 
 class Timed(DriftTrainer):
-    """Counts the seconds that learning takes: steps, snapshots, signature and grouping, without the scoring."""
+    """Counts the seconds of training steps and snapshots; those of the signature and of grouping are in
+    `benchmarks/training.py`."""
 
     seconds = 0.0
 

@@ -178,9 +178,9 @@ class Lifelong(DriftTunerLayer):
         knowledge, config = self.knowledge[self.active_adapters[0]], self.config[self.active_adapters[0]]
         if self._router is None and knowledge.tasks:
             counts = torch.tensor([task.examples for task in knowledge.tasks])
-            classes = [task.classes for task in knowledge.tasks]
+            classes, groups = [task.classes for task in knowledge.tasks], knowledge.group_of_task
             with torch.no_grad():
-                self._router = shared_router(self.signature, counts, classes, config.signature_shrinkage)
+                self._router = shared_router(self.signature, counts, classes, groups, config.signature_shrinkage)
         return self._router
 
     def likelihood(self, features: Tensor, kinds: tuple[str, ...] | None = None) -> Tensor:

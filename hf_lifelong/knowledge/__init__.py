@@ -1,7 +1,7 @@
 """What has been learned: tasks, members and groups (manifest), signatures, grouping and retrieval. No model code."""
 
 from .closed_form import best_weight, fit_closed_form
-from .grouping import candidate_groups, joins
+from .grouping import candidate_groups, joins, told_apart
 from .manifest import FORMAT, LONGEST_NOTE, KnowledgeBase, LearnedTask, ManifestError, TaskData
 from .retrieval import (
     group_posterior,
@@ -45,4 +45,5 @@ __all__ = [
     "novelty",
     "shared_router",
     "summed_variance",
+    "told_apart",
 ]

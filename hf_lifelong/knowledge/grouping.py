@@ -36,6 +36,23 @@ def candidate_groups(
     return [group for group in order if group in same][:most]
 
 
+# Share of a task's inputs that lie nearer to it than to another task, above which its data is not that of the other
+# come back (of which it is a half).
+APART = 0.8
+
+
+def told_apart(likelihood: Tensor, new: int, old: list[int]) -> bool:
+    """Whether inputs of a new task lie elsewhere than those of the tasks of an old group.
+
+    Args:
+        likelihood (`Tensor`): `[n, tasks]`, by signature, of inputs of the new task that its signature was not fitted
+            on.
+        new (`int`), old (`list[int]`): Positions of the tasks.
+    """
+    nearer = likelihood[:, new] > likelihood[:, old].amax(1)
+    return float(nearer.float().mean()) > APART
+
+
 def joins(old_score: float, new_score: float, tolerance: float) -> bool:
     """Whether a group that scores `old_score` on the new task's validation data does as well as the new members, and
     these have learned anything at all."""

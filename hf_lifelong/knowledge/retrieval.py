@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .signatures import best_of
+
 
 def group_posterior(log_likelihood: Tensor, group_of_task: Tensor, groups: int) -> Tensor:
     """Log-likelihoods per task `[rows, tasks]` → probabilities per group `[rows, groups]`, all groups equally likely.
@@ -18,9 +20,7 @@ def group_posterior(log_likelihood: Tensor, group_of_task: Tensor, groups: int) 
         group_of_task (`Tensor`): `[tasks]`, index of the group of each task.
         groups (`int`): How many groups there are.
     """
-    index = group_of_task.expand_as(log_likelihood)
-    best = log_likelihood.new_full((len(log_likelihood), groups), float("-inf"))
-    return best.scatter_reduce(1, index, log_likelihood, "amax").softmax(1)
+    return best_of(log_likelihood, group_of_task, groups).softmax(1)
 
 
 def margin_of(preference: Tensor) -> Tensor:

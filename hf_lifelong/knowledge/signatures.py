@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import torch
 from scipy.stats import chi2
@@ -22,9 +23,10 @@ from torch import Tensor
 # under covariances that are to OWN_SHARE their own, along the OWN_RANK leading directions of each. Set on validation
 # parts of the streams of `benchmarks/streams.py` with paraphrase-minilm-l3.
 SURE, CANDIDATES, OWN_SHARE, OWN_RANK = 0.999, 3, 0.1, 64
-# Inputs that are compared at a time, and tasks whose factors are summed at a time; the order of summation must not
-# depend on anything but the tasks present.
-ROWS_AT_ONCE, TASKS_AT_ONCE = 16, 64
+# Inputs that are compared at a time, each with the factors of its candidates (1.5 MB at 2,048 features).
+ROWS_AT_ONCE, ROWS_AT_ONCE_GPU = 16, 256
+# Tasks whose factors are summed at a time; the order of summation must not depend on anything but the tasks present.
+TASKS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,17 @@ class OwnScatter:
     volume: Tensor
     classes: Tensor
 
-    def __call__(self, features: Tensor, of_class: Tensor, of_task: Tensor) -> Tensor:
+    def __call__(self, features: Tensor, of_class: Tensor, of_task: Tensor, of_group: Tensor, group: Tensor) -> Tensor:
         """Log-likelihoods `[rows, tasks]` up to a constant per row, from those under the shared covariance, per class
-        `[rows, ΣC]` and per task `[rows, tasks]`. Tasks that are not compared stay as far behind the first as they
-        were, and behind all that are."""
-        shared, task = of_task.topk(min(CANDIDATES, of_task.shape[1]), dim=1)
+        `[rows, ΣC]`, task `[rows, tasks]` and group `[rows, groups]`; `group` `[tasks]` is the one of each task.
+
+        Of each of the nearest groups the nearest task is compared. The others stay as far behind the first as they
+        were, and behind all that are.
+        """
+        least = torch.finfo(of_task.dtype).min  # of tasks that are out of question, but not of other groups
+        near = of_group.topk(min(CANDIDATES, of_group.shape[1]), dim=1).indices
+        elsewhere = group != near.unsqueeze(2)
+        shared, task = of_task.clamp_min(least).unsqueeze(1).masked_fill(elsewhere, float("-inf")).max(2)
         classes = self.classes[task]
         likelihood = of_class.gather(1, classes.clamp_min(0).flatten(1)).view_as(classes)
         likeliest = likelihood.masked_fill(classes < 0, float("-inf")).argmax(2, keepdim=True)
@@ -76,8 +84,7 @@ class OwnScatter:
         explained = (self.factor[task] @ away.unsqueeze(3)).squeeze(3)
         own = 0.5 * (explained.square().sum(2) - away.square().sum(2)) - self.volume[task]
         rest = torch.minimum(of_task - shared[:, :1] + own[:, :1], own.amin(1, keepdim=True))
-        # A task that is out of question stays so.
-        return rest.scatter(1, task, own.masked_fill(shared.isinf(), float("-inf")))
+        return rest.scatter(1, task, own.masked_fill(shared == least, float("-inf")))
 
 
 @dataclass(frozen=True)
@@ -90,32 +97,50 @@ class Router:
         owner (`Tensor`): `[ΣC]`, int64, the task of each class.
         apart (`Tensor`): `[tasks, D]`, float32: discriminants of whole tasks, one Gaussian each, which say along which
             directions tasks differ.
-        own ([`OwnScatter`], *optional*): Decides between tasks that the discriminants leave in question.
+        group (`Tensor`): `[tasks]`, int64, the group of each task. What tasks of one group are in question among
+            themselves does not matter.
+        groups (`int`): How many there are.
+        own ([`OwnScatter`], *optional*): Decides between groups that the discriminants leave in question.
     """
 
     weight: Tensor
     bias: Tensor
     owner: Tensor
     apart: Tensor
+    group: Tensor
+    groups: int
     own: OwnScatter | None = None
 
     def __call__(self, features: Tensor, allowed: Tensor | None = None) -> Tensor:
         """Features `[rows, D]` → log-likelihoods `[rows, tasks]` up to a constant per row, each that of the task's
         likeliest class; -inf for tasks that are not `allowed`, `[tasks]` bool."""
         of_class = features @ self.weight.T + self.bias
-        least = of_class.new_full((len(of_class), len(self.apart)), float("-inf"))
-        of_task = least.scatter_reduce(1, self.owner.expand_as(of_class), of_class, "amax")
+        of_task = best_of(of_class, self.owner, len(self.apart))
         if allowed is not None:
             of_task = of_task.masked_fill(~allowed, float("-inf"))
         if self.own is None:
             return of_task
-        sure = of_task.softmax(1).amax(1) >= SURE
+        of_group = best_of(of_task, self.group, self.groups)
+        sure = of_group.softmax(1).amax(1) >= SURE
+        own, group = self.own, self.group
+
+        def compared(rows: Any) -> Tensor:
+            return own(features[rows], of_class[rows], of_task[rows], of_group[rows], group)
+
         if features.device.type != "cpu" or torch.compiler.is_compiling():
-            return torch.where(sure.unsqueeze(1), of_task, self.own(features, of_class, of_task))
+            starts = range(0, max(len(features), 1), ROWS_AT_ONCE_GPU)
+            every = torch.cat([compared(slice(i, i + ROWS_AT_ONCE_GPU)) for i in starts])
+            return torch.where(sure.unsqueeze(1), of_task, every)
         # Where it costs nothing to know, only the rows in question are compared.
         for rows in (~sure).nonzero().squeeze(1).split(ROWS_AT_ONCE):
-            of_task[rows] = self.own(features[rows], of_class[rows], of_task[rows])
+            of_task[rows] = compared(rows)
         return of_task
+
+
+def best_of(values: Tensor, owner: Tensor, owners: int) -> Tensor:
+    """The largest value of each owner, `[rows, n]` and `[n]` → `[rows, owners]`; -inf where it has none."""
+    least = values.new_full((len(values), owners), float("-inf"))
+    return least.scatter_reduce(1, owner.expand_as(values), values, "amax")
 
 
 def fit_signature(features: Tensor, rank: int, labels: Tensor | None = None, classes: int = 1) -> Signature:
@@ -125,7 +150,7 @@ def fit_signature(features: Tensor, rank: int, labels: Tensor | None = None, cla
         features (`Tensor`): `[n, D]`, pooled hidden states, n ≥ 2.
         rank (`int`): Rows of the factor; missing directions (n - 1 < rank) are zero.
         labels (`Tensor`, *optional*): `[n]`, int64, class of each row, less than `classes`.
-        classes (`int`): How many there are. One without rows is put at the task's mean.
+        classes (`int`): How many there are. One without rows is put where another is, so that it draws no inputs.
 
     Raises:
         ValueError: with fewer than 2 rows or values that are not finite.
@@ -136,10 +161,11 @@ def fit_signature(features: Tensor, rank: int, labels: Tensor | None = None, cla
         raise ValueError("`features` holds NaN or infinite values; the base model does not give finite hidden states.")
     x = features.double()
     mean = x.mean(0)
-    labels = torch.zeros(len(x), dtype=torch.long) if labels is None else labels.to(x.device)
+    labels = torch.zeros(len(x), dtype=torch.long) if labels is None else labels
+    labels = labels.to(x.device)
     count = torch.bincount(labels, minlength=classes).unsqueeze(1)
     places = torch.zeros(classes, x.shape[1], dtype=x.dtype, device=x.device).index_add_(0, labels, x)
-    places = torch.where(count > 0, places / count.clamp_min(1), mean)
+    places = torch.where(count > 0, places / count.clamp_min(1), places[labels[0]] / count[labels[0]])
     x = (x - places[labels]) / (len(x) - 1) ** 0.5
     if len(x) > x.shape[1]:
         values, vectors = torch.linalg.eigh(x.T @ x)
@@ -153,13 +179,16 @@ def fit_signature(features: Tensor, rank: int, labels: Tensor | None = None, cla
     return Signature(mean.float(), factor.float(), diagonal.float(), places.float())
 
 
-def shared_router(signature: Signature, counts: Tensor, classes: Sequence[int], shrinkage: float) -> Router:
+def shared_router(
+    signature: Signature, counts: Tensor, classes: Sequence[int], groups: Sequence[int], shrinkage: float
+) -> Router:
     """Linear discriminants under the covariance that the classes of the present tasks share.
 
     Args:
         signature (`Signature`): `[tasks, …]`.
         counts (`Tensor`): `[tasks]`, texts that each signature was fitted on.
         classes (`list[int]`): Classes of each task.
+        groups (`list[int]`): Group of each task, numbered from 0.
         shrinkage (`float`): Share of the covariance that is replaced by its mean variance on the diagonal; keeps the
             inverse stable when there are fewer texts than dimensions.
     """
@@ -180,11 +209,12 @@ def shared_router(signature: Signature, counts: Tensor, classes: Sequence[int], 
     spread = _spread(signature, owner) * share[owner].sqrt().unsqueeze(1)
     spread = covariance + spread.T @ spread
     apart, _ = _discriminants(signature.mean.double(), _shrunk(spread, spread, shrinkage))
-    if len(classes) < 2:
-        return Router(weight.float(), bias.float(), owner, apart.float())
+    group, count = torch.tensor(groups, device=weight.device), max(groups) + 1
+    if count < 2:
+        return Router(weight.float(), bias.float(), owner, apart.float(), group, count)
     common = _shrunk(covariance - OWN_SHARE * leading, covariance, shrinkage)
     own = _own_scatter(signature.factor[:, :OWN_RANK], places, common, (1 - shrinkage) * OWN_SHARE, classes)
-    return Router(weight.float(), bias.float(), owner, apart.float(), own)
+    return Router(weight.float(), bias.float(), owner, apart.float(), group, count, own)
 
 
 def _own_scatter(factor: Tensor, places: Tensor, common: Tensor, share: float, classes: Sequence[int]) -> OwnScatter:
@@ -273,7 +303,7 @@ def familiarity(signature: Signature, router: Router) -> Familiarity | None:
     if not keep.any():
         return None
     basis = vectors[:, keep].T @ apart
-    factor = signature.factor.double() @ basis.T
+    factor = torch.cat([part.double() @ basis.T for part in signature.factor.split(TASKS_AT_ONCE)])
     own = factor.mT @ factor + (basis * signature.diagonal.double().unsqueeze(1)) @ basis.T
     # Around its mean, a task scatters as its classes do around theirs, and as these do.
     spread = _spread(signature, router.owner) @ basis.T

@@ -31,7 +31,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from ..adapter.heads import Request, active_config, knowledge_of, lifelong_of
 from ..adapter.passes import asking
 from ..adapter.planning import MOST_CANDIDATES, Choice, Tables
-from ..knowledge.signatures import ROWS_AT_ONCE
+from ..knowledge.signatures import ROWS_AT_ONCE, ROWS_AT_ONCE_GPU
 
 
 def size_of(tensors: Iterable[Tensor]) -> int:
@@ -178,7 +178,7 @@ def answering_pass(model: Any, steps: Steps) -> tuple[int, int]:
         mode = stack.enter_context(without_memory(model))
         root.ready = True  # there are no numbers to check
         root.conductor.plan = _without_numbers(root.conductor.plan, knowledge_of(model), mode)
-        at_once = None if steps.cuda else ROWS_AT_ONCE
+        at_once = ROWS_AT_ONCE_GPU if steps.cuda else ROWS_AT_ONCE
         root.likelihood = partial(_all_in_question, root, at_once)  # type: ignore[method-assign]
         live = stack.enter_context(LiveBytes(resident_tensors(model)))
         if steps.cuda:
@@ -219,12 +219,14 @@ def _fill(cache: Any, tokens: int) -> None:
         )
 
 
-def _all_in_question(root: Any, most: int | None, features: Tensor, kinds: Any = None) -> Tensor:
+def _all_in_question(root: Any, most: int, features: Tensor, kinds: Any = None) -> Tensor:
     """`Lifelong.likelihood` for fake tensors: as if all inputs were in question, `most` of them at a time."""
     router = root.router
     of_task = features.new_empty(len(features), len(router.apart))
     if router.own is not None:
-        router.own(features[:most], features.new_empty(len(features[:most]), len(router.weight)), of_task[:most])
+        some = features[:most]
+        of_class, of_group = (some.new_empty(len(some), n) for n in (len(router.weight), router.groups))
+        router.own(some, of_class, of_task[:most], of_group, router.group)
     return of_task
 
 

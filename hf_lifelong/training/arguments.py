@@ -37,9 +37,11 @@ class DriftTrainingArguments(TrainingArguments):
             Whether dropout is on above the trunk, with the probabilities of the base model and of `lora_dropout`.
         start_from (`str`, *optional*, defaults to `"nearest"`):
             What a task starts from: `"nearest"` (the newest task of the nearest group of the same kind with the same
-            label names, fresh where there is none), `"fresh"` or `"previous"` (the task learned last).
+            label names, which all question answering has; fresh where there is none), `"fresh"` or `"previous"` (the
+            task learned last).
         grouping (`str`, *optional*, defaults to `"performance"`):
-            `"performance"`: a task whose data an old group answers as well as the new members joins that group.
+            `"performance"`: a task whose data lies where that of an old group does, and which that group answers as
+            well as the new members, joins it.
             `"boundary"`: every task opens a group.
         grouping_tolerance (`float`, *optional*, defaults to `0.01`):
             How much worse (in the task's metric, on its validation part) an old group may be for a task to join it.

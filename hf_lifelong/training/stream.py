@@ -27,6 +27,7 @@ from ..knowledge import (
     fit_closed_form,
     fit_signature,
     joins,
+    told_apart,
 )
 from ..objectives import get_objective
 from .cards import write_card
@@ -193,9 +194,15 @@ def starting_point(trainer: DriftTrainer, prepared: PreparedTask) -> LearnedTask
         return None
     if how == "previous":
         return knowledge.tasks[-1]
+    form = (prepared.kind, prepared.labels)
+    alike = [task for task in knowledge.newest if (knowledge.tasks[task].kind, knowledge.tasks[task].labels) == form]
+    if not alike or not prepared.labels:  # answers that are texts of their own have no form in common
+        return None
+    if len(alike) == 1 or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        return knowledge.tasks[alike[-1]]  # a sharded model is whole, and can be asked, only after training
     router, features = lifelong_of(trainer.model).router, train_features(trainer, prepared)
-    near = candidate_groups(knowledge, router, features, prepared.kind, prepared.labels)
-    return knowledge.tasks[knowledge.newest[near[0]]] if near else None
+    nearest = candidate_groups(knowledge, router, features, *form)[0]
+    return knowledge.tasks[knowledge.newest[nearest]]
 
 
 def train_features(trainer: DriftTrainer, prepared: PreparedTask) -> torch.Tensor:
@@ -219,7 +226,7 @@ def keep(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None
     classes = len(prepared.labels) if prepared.objective.one_label else 1
     features, of_class = train_features(trainer, prepared), train_classes(trainer, prepared)
     signature = fit_signature(features, config.signature_rank, of_class, classes)
-    near = []
+    near, held_out = [], features
     if trainer.args.grouping == "performance":
         held_out = scorer.features(prepared, prepared.validation.features, trainer.args.signature_samples)
         near = candidate_groups(before, router, held_out, prepared.kind, prepared.labels)
@@ -242,7 +249,11 @@ def keep(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None
     objective = prepared.objective
     own = scorer.oracle(prepared, prepared.validation, prepared.name)
     group = prepared.name
+    likelihood = lifelong_of(model).likelihood(held_out.to(lifelong_of(model).where())) if near else None
     for candidate in near:
+        members = [task for task, group in enumerate(before.group_of_task) if group == candidate]
+        if likelihood is None or told_apart(likelihood, len(before.tasks), members):
+            continue
         newest = before.tasks[before.newest[candidate]].name
         old = scorer.oracle(prepared, prepared.validation, newest)
         if joins(old[objective.likeness], own[objective.likeness], trainer.args.grouping_tolerance):

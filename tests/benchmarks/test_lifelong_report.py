@@ -7,6 +7,8 @@ import pytest
 
 from hf_lifelong.evaluation import AccuracyMatrix
 
+FOLDERS = (lifelong_report.RESULTS, lifelong_report.RESULTS / "full")
+
 
 def row(method, accuracy, seed=0, **beside):
     matrix = AccuracyMatrix()
@@ -44,7 +46,7 @@ def result():
 
 
 def test_the_table_has_means_and_marks_the_best_of_what_a_stream_allows(result):
-    lines = lifelong_report.render({"domains": result}).split("\n")
+    lines = lifelong_report.render({"domains": result}, {}).split("\n")
     assert "| average accuracy ↑ | *domains* |" in lines
     assert "| **hf_lifelong**, `signature` (the default) | .820 |" in lines
     assert "| hf_lifelong, `cascade` | **.850** |" in lines
@@ -57,10 +59,18 @@ def test_the_table_has_means_and_marks_the_best_of_what_a_stream_allows(result):
     assert not any("one thing changed" in line for line in lines)
 
 
+def test_the_full_budget_has_a_table_of_its_own(result):
+    larger = {**result, "budget": {"train_texts": 1500, "test_texts": 500}}
+    text = lifelong_report.render({"domains": result}, {"return": larger})
+    full, small = text.split("| average accuracy ↑, small budget | *domains* |")
+    assert "| average accuracy ↑, full budget | *return* |" in full and "return: up to 1500 training" in full
+    assert "domains: up to 500 training" in small and "return" not in small
+
+
 def test_ablations_have_a_table_where_they_were_run(result):
     no_drift = {"cells": [[0, 0]], "average_accuracy": 0.81}
     changed = {**result, "summary": {**result["summary"], "ours_no_drift": no_drift}}
-    text = lifelong_report.render({"domains": changed, "return": result})
+    text = lifelong_report.render({"domains": changed, "return": result}, {})
     table = text.split("one thing changed")[1]
     assert "| the default | **.820** |" in table and "| no drift | .810 |" in table
     assert "| last weights only | .700 |" in table and "return" not in table
@@ -76,17 +86,16 @@ def test_pictures_are_drawn_and_uncertainty_costs_all_members(result, tmp_path):
 
 
 def test_the_readme_has_the_table_of_the_committed_records():
-    found = lifelong_report.results(lifelong_report.RESULTS)
+    found, full = (lifelong_report.results(folder) for folder in FOLDERS)
     text = lifelong_report.README.read_text()
     begin, end = (text.index(mark) for mark in (lifelong_report.BEGIN, lifelong_report.END))
-    assert text[begin : end + len(lifelong_report.END)] == lifelong_report.render(found)
+    assert text[begin : end + len(lifelong_report.END)] == lifelong_report.render(found, full)
 
 
-def test_every_cell_of_a_table_is_in_its_folder():
-    for name, result in lifelong_report.results(lifelong_report.RESULTS).items():
-        folder = lifelong_report.RESULTS / "lifelong" / name
+@pytest.mark.parametrize("folder", FOLDERS, ids=["small budget", "full budget"])
+def test_every_cell_of_a_table_is_in_its_folder(folder):
+    for name, result in lifelong_report.results(folder).items():
         for found in result["rows"]:
-            cell = json.loads(
-                (folder / f"{found['method']}-order{found['order']}-seed{found['seed']}.json").read_text()
-            )
+            cell = f"{found['method']}-order{found['order']}-seed{found['seed']}.json"
+            cell = json.loads((folder / "lifelong" / name / cell).read_text())
             assert cell["summary"] == found["summary"] and cell["matrix"] == found["matrix"]

@@ -38,19 +38,19 @@ def test_constant_features_give_no_head_that_is_not_finite():
 
 
 def test_few_texts_that_tell_little_leave_the_usual_weight():
-    labels = torch.tensor([0, 1, 0, 1])
+    labels = torch.tensor([0, 1] * 10)
     right = torch.nn.functional.one_hot(labels, 2) * 4.0
-    as_often_wrong = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]]) * right
+    as_often_wrong = torch.tensor([[1.0], [-1.0], [-1.0], [1.0]] * 5) * right
     assert best_weight(right.log_softmax(1), as_often_wrong, labels) == WEIGHTS[USUAL] == 0.1
 
 
 def test_the_weight_is_the_one_that_makes_right_answers_likeliest():
-    labels = torch.tensor([0, 1, 0, 1])
+    labels = torch.tensor([0, 1] * 10)
     right = torch.nn.functional.one_hot(labels, 2) * 4.0
-    unsure = torch.full((4, 2), 0.5).log()
+    unsure = torch.full((20, 2), 0.5).log()
     assert best_weight(unsure, right, labels) == 1.0
     assert best_weight(unsure, -right, labels) == 0.0
     # Members that are right already, and a head that is sure and wrong once: a little of it is best.
     mixed = right.clone()
-    mixed[3] = 2 * mixed[3].flip(0)
+    mixed[::4] = 2 * mixed[::4].flip(1)
     assert 0 < best_weight(unsure, mixed, labels) < 1

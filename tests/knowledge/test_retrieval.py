@@ -15,6 +15,7 @@ from hf_lifelong.knowledge import (
     mean_by_pair,
     normalised_entropy,
     summed_variance,
+    told_apart,
 )
 
 
@@ -82,6 +83,14 @@ def learned(name, group, labels=("a", "b"), kind="text-classification"):
     return LearnedTask(name, kind, labels, len(labels), 2, group, 10)
 
 
+def test_data_that_came_back_lies_as_near_to_the_old_task_as_to_the_new():
+    near, far = torch.tensor([[0.0, 1.0, 2.0], [0.0, 2.0, 1.0]] * 5), torch.tensor([[0.0, 1.0, 2.0]] * 10)
+    assert not told_apart(near, new=2, old=[1])
+    assert told_apart(far, new=2, old=[1]) and told_apart(far, new=2, old=[0, 1])
+    mostly = torch.cat([far[:7], torch.tensor([[3.0, 1.0, 2.0]] * 3)])
+    assert not told_apart(mostly, new=2, old=[0]) and told_apart(mostly, new=2, old=[1])
+
+
 def test_candidate_groups_are_the_nearest_of_the_same_form():
     tasks = [
         learned("far", "far"),
@@ -94,7 +103,9 @@ def test_candidate_groups_are_the_nearest_of_the_same_form():
     ]
     knowledge = KnowledgeBase(tasks=tasks)
     bias = torch.tensor([1.0, 5.0, 9.0, 9.0, 2.0, 3.0, 0.0])
-    router = Router(torch.zeros(7, 2), bias, torch.arange(7), torch.zeros(7, 2))
+    router = Router(
+        torch.zeros(7, 2), bias, torch.arange(7), torch.zeros(7, 2), torch.tensor(knowledge.group_of_task), 6
+    )
     ask = {"features": torch.zeros(4, 2), "kind": "text-classification", "labels": ("a", "b")}
     found = candidate_groups(knowledge, router, **ask)
     assert [knowledge.groups[g] for g in found] == ["near", "middle", "far"]

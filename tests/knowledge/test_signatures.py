@@ -22,10 +22,10 @@ def together(signatures):
     return Signature(*stacks, torch.cat([s.classes for s in signatures]))
 
 
-def router_of(signatures, counts, shrinkage=0.05):
-    return shared_router(
-        together(signatures), torch.as_tensor(counts), [len(s.classes) for s in signatures], shrinkage
-    )
+def router_of(signatures, counts, shrinkage=0.05, groups=None):
+    classes = [len(s.classes) for s in signatures]
+    groups = list(range(len(classes))) if groups is None else groups
+    return shared_router(together(signatures), torch.as_tensor(counts), classes, groups, shrinkage)
 
 
 def covariance_of(signature):
@@ -161,7 +161,7 @@ def test_with_classes_the_signature_keeps_their_means_and_the_scatter_around_the
     signature = fit_signature(x, D, labels, 4)
     means = torch.stack([x[labels == k].mean(0) for k in range(3)])
     np.testing.assert_allclose(signature.classes[:3], means, atol=1e-4)
-    np.testing.assert_allclose(signature.classes[3], signature.mean)  # a class without texts
+    np.testing.assert_allclose(signature.classes[3], means[0], atol=1e-4)  # a class without texts draws no inputs
     within = np.cov((x - means[labels]).double().numpy(), rowvar=False)
     np.testing.assert_allclose(covariance_of(signature), within, rtol=1e-3, atol=1e-3)
 
@@ -215,7 +215,7 @@ def test_leaving_tasks_out_and_joining_them_is_exact():
     everything = together(signatures)
     kept = Signature(*(getattr(everything, k)[[0, 2, 3]] for k in vars(everything)))
     never = together([signatures[i] for i in (0, 2, 3)])
-    a, b = (shared_router(s, counts, ones, 0.05) for s in (kept, never))
+    a, b = (shared_router(s, counts, ones, [0, 1, 2], 0.05) for s in (kept, never))
     assert torch.equal(a.weight, b.weight) and torch.equal(a.bias, b.bias)
     assert all(torch.equal(getattr(a.own, k), getattr(b.own, k)) for k in vars(a.own))
 
@@ -268,12 +268,33 @@ def test_tasks_that_may_not_answer_are_out_of_question(count, never_sure):
     assert torch.isfinite(found[:, allowed]).all() and found[:, ~allowed].isneginf().all()
 
 
+def test_tasks_of_one_group_are_not_in_question_among_themselves():
+    noise = torch.randn(7, 400, D, generator=torch.Generator().manual_seed(0))
+    narrow, wide = [fit_signature(noise[i], D) for i in range(5)], fit_signature(4 * noise[5], D)
+    new = 4 * noise[6]
+    shares = []
+    for n in (1, 2, 3, 5):
+        router = router_of([*narrow[:n], wide], [400] * (n + 1), groups=[*[0] * n, 1])
+        shares.append((router(new).argmax(1) == n).float().mean())
+    assert shares == sorted(shares)  # more tasks of the narrow group take no places among the candidates
+
+
 def test_rows_alone_are_answered_as_rows_together(monkeypatch):
     monkeypatch.setattr(signatures, "ROWS_AT_ONCE", 7)
     fitted = [fit_signature(draw(i), 3) for i in range(5)]
     router, x = router_of(fitted, [40] * 5), draw(9, n=50)
     alone = torch.cat([router(row.unsqueeze(0)) for row in x])
     np.testing.assert_allclose(router(x), alone, rtol=1e-4, atol=1e-4)
+
+
+def test_all_rows_at_once_are_answered_as_the_ones_in_question(monkeypatch):
+    """What a GPU and a compiled graph do, which cannot choose rows for free."""
+    fitted = [fit_signature(draw(i), 3) for i in range(5)]
+    router, x = router_of(fitted, [40] * 5), draw(9, n=50)
+    expected = router(x)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.setattr(signatures, "ROWS_AT_ONCE_GPU", 7)
+    np.testing.assert_allclose(router(x), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_many_texts_give_the_same_scatter_as_few_do():

@@ -1,7 +1,7 @@
 """Which group a task joins when it is learned."""
 
 import pytest
-from datasets import Dataset
+from datasets import ClassLabel, Dataset
 from training_helpers import answers, sentiment, topics
 
 from hf_lifelong import Task
@@ -40,6 +40,15 @@ def test_other_labels_never_join(train):
 def test_another_kind_never_joins(train):
     trainer = train([answers(), sentiment()], grouping_tolerance=1.0)
     assert groups(trainer) == {"answers": "answers", "sentiment": "sentiment"}
+
+
+def test_the_same_labels_on_other_texts_never_join(train):
+    """Answered as well by the old members, but from elsewhere: joined, it would change the old task's answers."""
+    words, opposite = ("sun rain wind", "moon snow ice"), {"label": [0, 1] * 30}
+    rows = Dataset.from_dict({"text": [f"{words[i % 2]} {i}" for i in range(60)], **opposite})
+    rows = rows.cast_column("label", ClassLabel(names=["negative", "positive"]))
+    trainer = train([sentiment(), Task("weather", "text-classification", rows, test=rows)], grouping_tolerance=1.0)
+    assert groups(trainer) == {"sentiment": "sentiment", "weather": "weather"}
 
 
 @pytest.mark.parametrize(("old", "group"), [(0.79, "again"), (0.81, "sentiment")])
