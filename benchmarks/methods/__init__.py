@@ -71,7 +71,7 @@ METHODS = {
     "replay_1": Method(sequential.replay, fixed={"labels": "seen", "share": 0.01}, main=False, like="replay_2"),
     "lwf": Method(regularised.lwf, {"strength": [1.0, 4.0]}, SEQUENTIAL, main=False),
     "arrow": Method(arrow.arrow, {"top_k": [1, 3]}, SEQUENTIAL, main=False),
-    "lda_trunk": Method(frozen.lda, fixed={"layers": "trunk"}, main=False, like="lda"),
+    "lda_trunk": Method(frozen.lda, {"shrinkage": [0.01, 0.1]}, {"layers": "trunk"}, main=False, like="lda"),
     "ours_no_drift": changed(training=OFF),
     **{f"ours_{source}_alone": changed(training={k: v for k, v in OFF.items() if k != source}) for source in OFF},
     **{f"ours_from_{start}": changed(training={"start_from": start}) for start in ("fresh", "previous")},

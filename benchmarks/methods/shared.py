@@ -22,7 +22,7 @@ from transformers import AutoModel, AutoTokenizer, DataCollatorWithPadding, Trai
 
 from hf_lifelong import DriftAdapterConfig, Task
 from hf_lifelong.adapter.decoding import stack_padded
-from hf_lifelong.adapter.hooks import masked_mean
+from hf_lifelong.adapter.pooling import masked_mean
 from hf_lifelong.evaluation import AccuracyMatrix
 from hf_lifelong.objectives import head_objective
 from hf_lifelong.objectives.base import MODEL_INPUTS

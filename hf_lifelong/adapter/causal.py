@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from ..knowledge import KnowledgeBase, margin_of
 from ..objectives.numeric import LOG_2
 from .heads import Found, Lifelong, Request
-from .hooks import Conductor, Fork, LifelongOutput, Pass, mask_for, masked_mean
+from .hooks import Conductor, Fork, LifelongOutput, Pass, mask_for
 from .layers import Plan
 from .planning import Choice, Tables, settle
+from .pooling import masked_mean
 
 # Most numbers of next-token distributions that the members of a few rows may give at once (float32, 0.5 GB).
 MOST_LOGITS = 2**27

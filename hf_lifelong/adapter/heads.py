@@ -179,7 +179,8 @@ class Lifelong(DriftTunerLayer):
         if self._router is None and knowledge.tasks:
             counts = torch.tensor([task.examples for task in knowledge.tasks])
             classes, groups = [task.classes for task in knowledge.tasks], knowledge.group_of_task
-            with torch.no_grad():
+            # The first pass may run under a trainer's autocast, which would round a covariance beyond use.
+            with torch.no_grad(), torch.autocast(self.signature.mean.device.type, enabled=False):
                 self._router = shared_router(self.signature, counts, classes, groups, config.signature_shrinkage)
         return self._router
 
@@ -206,7 +207,7 @@ class Lifelong(DriftTunerLayer):
     def novelty(self, features: Tensor, group: Tensor) -> Tensor:
         """How new each row is to the nearest task of its group, `[B]`; 0 when one task is known, see `familiarity`."""
         if self._familiarity is None:
-            with torch.no_grad():
+            with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
                 self._familiarity = familiarity(self.signature, self.router)  # type: ignore[arg-type]
         if self._familiarity is None:
             return features.new_zeros(len(features))

@@ -237,6 +237,16 @@ def test_trunk_features_are_what_each_layer_adds_and_the_peak_of_the_first(make_
     assert found.shape == (4, knowledge.pooled_width(base.config.hidden_size))
 
 
+def test_what_chooses_groups_is_computed_in_float32_under_autocast(make_model, batch):
+    plain, rounded = make_model(), make_model()
+    predict(plain, batch, novelty=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        predict(rounded, batch, novelty=True)
+    one, two = (lifelong_of(model) for model in (plain, rounded))
+    for a, b in ((one.router, two.router), (one.router.own, two.router.own), (one._familiarity, two._familiarity)):
+        assert all(torch.equal(x, getattr(b, k)) for k, x in vars(a).items() if isinstance(x, torch.Tensor))
+
+
 def test_a_row_without_tokens_has_finite_features(make_model, batch):
     nothing = {**batch, "attention_mask": batch["attention_mask"].clone()}
     nothing["attention_mask"][0] = 0

@@ -1,0 +1,36 @@
+"""Hidden states of all tokens of a text as one vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+
+def masked_mean(hidden: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over tokens, float32: `[B, T, H]` and `[B, T]` → `[B, H]`."""
+    hidden = hidden.float()
+    if mask is None:
+        return hidden.mean(1)
+    weight = mask.to(hidden.dtype).unsqueeze(-1)
+    return (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
+
+
+def masked_max(hidden: Tensor, mask: Tensor | None) -> Tensor:
+    """Largest value over tokens, float32: `[B, T, H]` and `[B, T]` → `[B, H]`; 0 where there is no token."""
+    hidden = hidden.float()
+    if mask is not None:
+        hidden = hidden.masked_fill((mask == 0).unsqueeze(-1), float("-inf"))
+    return hidden.amax(1).nan_to_num(neginf=0.0)
+
+
+def signature_features(means: Sequence[Tensor], peak: Tensor) -> Tensor:
+    """What a signature is of: `[B, (depths + 1) · H]`, from the means of the hidden states at each depth and the
+    largest values at the first, `[B, H]` each.
+
+    The first mean, then what the layers up to each further depth add: these are nearly uncorrelated, so that few
+    directions and a diagonal describe how they scatter. The largest values say which words stand in a text.
+    """
+    return torch.cat([means[0], *(after - before for before, after in pairwise(means)), peak - means[0]], dim=1)
