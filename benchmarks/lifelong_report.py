@@ -70,9 +70,10 @@ ABLATIONS = {
 
 
 def results(folder: Path) -> dict[str, dict[str, Any]]:
-    """The result file of every stream that was run."""
+    """The result file of every stream that ours was run on."""
     paths = {name: folder / f"lifelong_{name}.json" for name in MAIN}
-    return {name: read_json(path) for name, path in paths.items() if path.exists()}
+    found = {name: read_json(path) for name, path in paths.items() if path.exists()}
+    return {name: result for name, result in found.items() if "ours" in result["summary"]}
 
 
 def accuracies(result: dict[str, Any]) -> dict[str, float]:
