@@ -112,7 +112,14 @@ def test_adapter_is_pruned_and_base_is_not(bert_folder, tokenizer, tmp_path):
 def test_working_adapter_of_each_task_of_a_stream(bert_folder, tokenizer, tmp_path):
     base = AutoModel.from_pretrained(bert_folder, dtype=torch.float32)
     model = get_peft_model(base, DriftAdapterConfig(r=4, members=2, max_length=24, stride=8, signature_rank=4))
-    settings = {"max_steps": 6, "save_strategy": "no", "report_to": "none", "disable_tqdm": True, "use_cpu": True}
+    settings = {
+        "start_from": "fresh",
+        "max_steps": 6,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": True,
+    }
     data = load_dataset(str(DATA / "sentiment_sentences"), split="train")
     tasks = [Task(f"t{i}", "text-classification", data.select(range(30 * i, 30 * i + 30))) for i in range(2)]
     trainer = DriftTrainer(
