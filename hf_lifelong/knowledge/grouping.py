@@ -36,8 +36,8 @@ def candidate_groups(
     return [group for group in order if group in same][:most]
 
 
-# Share of a task's inputs that lie nearer to it than to another task, above which its data is not that of the other
-# come back (of which it is a half).
+# Where an old task's data has come back, half of the new inputs lie nearer to the new signature than to the old one;
+# above this share it has not.
 APART = 0.8
 
 
