@@ -180,13 +180,11 @@ class DriftLayer(DriftTunerLayer):
         x = x.to(self.drift_A[name].dtype)
         if plan is not None:
             a, b = (factor.to(x.device) for factor in self._factors(name, plan))
-            rows = x if a.dim() == 2 else x.reshape(len(a), -1, x.shape[-1])
-            update = (rows @ a.mT @ b).view(*x.shape[:-1], -1)
             scale = self.scaling[name] / (plan.members.shape[1] if plan.weights is None else 1)
         else:
-            update = self.drift_dropout[name](x) @ self.drift_A[name].T @ self.drift_B[name].T
-            scale = self.scaling[name]
-        return torch.add(result, update, alpha=scale).to(result.dtype)
+            x = self.drift_dropout[name](x)
+            a, b, scale = self.drift_A[name], self.drift_B[name].T, self.scaling[name]
+        return with_update(result, x, a, b, scale)
 
     def _factors(self, name: str, plan: Plan) -> tuple[Tensor, Tensor]:
         if plan.factors is not None and self in plan.factors:
@@ -220,6 +218,25 @@ class DriftLayer(DriftTunerLayer):
 
     def where(self) -> Any:
         return self.base_layer.weight.device
+
+
+def with_update(result: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """`result + scale · x aᵀ b` in the dtype of `result`.
+
+    The sum is taken by the product itself: a tensor of updates would be as large as the layer's output.
+
+    Args:
+        result (`Tensor`): `[…, out]`.
+        x (`Tensor`): `[…, in]`.
+        a, b (`Tensor`): `[r, in]` and `[r, out]` for all rows, or `[N, r, in]` and `[N, r, out]` for N blocks of them.
+    """
+    if a.dim() == 2:
+        inner = x.flatten(0, -2) @ a.mT
+        found = torch.addmm(result.flatten(0, -2).to(inner.dtype), inner, b, alpha=scale)
+    else:
+        inner = x.reshape(len(a), -1, x.shape[-1]) @ a.mT
+        found = torch.baddbmm(result.reshape(len(a), -1, result.shape[-1]).to(inner.dtype), inner, b, alpha=scale)
+    return found.view(result.shape).to(result.dtype)
 
 
 def member_factors(bank_a: Tensor, bank_b: Tensor, members: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -132,8 +132,9 @@ class Router:
             every = torch.cat([compared(slice(i, i + ROWS_AT_ONCE_GPU)) for i in starts])
             return torch.where(sure.unsqueeze(1), of_task, every)
         # Where it costs nothing to know, only the rows in question are compared.
-        for rows in (~sure).nonzero().squeeze(1).split(ROWS_AT_ONCE):
-            of_task[rows] = compared(rows)
+        if not bool(sure.all()):
+            for rows in (~sure).nonzero().squeeze(1).split(ROWS_AT_ONCE):
+                of_task[rows] = compared(rows)
         return of_task
 
 
