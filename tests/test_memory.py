@@ -19,7 +19,7 @@ from hf_lifelong.adapter import lifelong_of
 from hf_lifelong.adapter.bank import add_task, close_task, open_task, take_snapshot
 from hf_lifelong.knowledge import LearnedTask, fit_signature
 from hf_lifelong.memory import estimate_memory
-from hf_lifelong.memory.tracing import LikeCuda, LiveBytes, resident_tensors, size_of
+from hf_lifelong.memory.tracing import LikeCpu, LikeCuda, LiveBytes, resident_tensors, size_of
 
 ADAPTER = {"r": 4, "members": 2, "max_length": 32, "stride": 8, "signature_rank": 4, "max_new_tokens": 8}
 LLAMA_8B = LlamaConfig(
@@ -252,6 +252,16 @@ def test_the_trunk_keeps_nothing_for_the_backward_pass(base):
 def test_cuda_keeps_one_byte_for_each_element_of_a_dropout(base):
     folder, config = base("bert")
     assert small(folder, config, device="cuda").activations < small(folder, config).activations
+
+
+@pytest.mark.parametrize(("dtype", "copies"), [(torch.bfloat16, 3), (torch.float32, 0)])
+def test_a_cpu_copies_the_head_for_each_last_token_in_half_precision(dtype, copies):
+    hidden, weight = torch.ones(3, 7, 4, dtype=dtype), torch.ones(1000, 4, dtype=dtype)
+    with LiveBytes([hidden, weight]) as live, LikeCpu():
+        scores = functional.linear(hidden[:, -1:], weight)
+        assert live.peak == size_of([scores]) + copies * size_of([weight])
+        live.peak = live.now
+        assert live.peak == size_of([scores])
 
 
 def test_autocast_keeps_norms_and_softmax_in_float32_on_cuda():

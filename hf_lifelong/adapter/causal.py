@@ -20,7 +20,7 @@ from .heads import Found, Lifelong, Request
 from .hooks import Conductor, Fork, LifelongOutput, Pass, mask_for
 from .layers import Plan
 from .planning import Choice, Tables, settle
-from .pooling import masked_mean
+from .pooling import token_shares
 
 # Most numbers of next-token distributions that the members of a few rows may give at once (float32, 0.5 GB).
 MOST_LOGITS = 2**27
@@ -76,11 +76,10 @@ class CausalConductor(Conductor):
             self._vote_first(base, kwargs, current)
         return passed
 
-    def pool(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """The mean over all tokens but the first, whose hidden state is the same large one in every text."""
-        mask = mask_for(mask, hidden)
+    def shares(self, mask: Tensor) -> Tensor:
+        """All tokens count alike but the first, whose hidden state is the same large one in every text."""
         later = mask * (mask.cumsum(1) > 1)
-        return masked_mean(hidden, torch.where(later.any(1, keepdim=True), later, mask))
+        return token_shares(torch.where(later.any(1, keepdim=True), later, mask))
 
     def finish(self, output: Any, current: Pass) -> Any:
         fork = current.fork

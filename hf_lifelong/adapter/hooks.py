@@ -25,7 +25,7 @@ from .config import DriftAdapterConfig
 from .heads import Lifelong, Request
 from .layers import Plan
 from .planning import Choice, Tables, make_plan, row_distributions, settle, without_padding
-from .pooling import masked_max, masked_mean, signature_features
+from .pooling import masked_max, masked_mean, shared_mean, signature_features, token_shares
 from .residence import Residence
 
 TARGETS = ("labels", "start_positions", "end_positions")
@@ -87,6 +87,7 @@ class Pass:
     choice: Choice | None = None
     group: Tensor | None = None
     pooled: list[Tensor] = field(default_factory=list)
+    shares: Tensor | None = None
     peak: Tensor | None = None
     fork: Fork | None = None
     routed: bool = False  # groups were chosen in an earlier pass: a language model goes on with its answer
@@ -168,9 +169,10 @@ class Conductor(ABC):
             given[names[0]] = self._with_noise(hidden).requires_grad_(getattr(layer, "gradient_checkpointing", False))
             return _as_passed(names, args, given)
         if i in self.depths and current.needs_features:
-            if not current.pooled:
-                current.peak = masked_max(hidden, current.mask)
-            current.pooled.append(self.pool(hidden, current.mask))
+            if current.shares is None:
+                mask = mask_for(current.mask, hidden)
+                current.shares, current.peak = self.shares(mask), masked_max(hidden, mask)
+            current.pooled.append(shared_mean(hidden, current.shares))
         if i == self.trunk:
             # In float32, also where a trainer runs its passes under autocast: a rounded distance is another group.
             with torch.autocast(hidden.device.type, enabled=False):
@@ -230,9 +232,9 @@ class Conductor(ABC):
         answer = self.finish(output, current)
         return answer if answer is output or isinstance(output, ModelOutput) else answer.to_tuple()
 
-    def pool(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """What a hidden state adds to the signature: `[B, T, H]` → `[B, H]`, float32."""
-        return masked_mean(hidden, mask)
+    def shares(self, mask: Tensor) -> Tensor:
+        """How much each token counts in what is pooled for the signature: `[B, T]` → `[B, T, 1]`, float32."""
+        return token_shares(mask)
 
     @abstractmethod
     def finish(self, output: Any, current: Pass) -> Any:

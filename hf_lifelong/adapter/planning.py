@@ -250,12 +250,13 @@ def settle(
         `scores [rows, D, C]`, `group [rows]`, `uncertainty [rows]`, `margin [rows]`.
     """
     probabilities, weights, log_classes = distributions
-    pairs = len(plan.pair_row)
-    first = torch.zeros(pairs, dtype=torch.long, device=plan.pair.device).scatter_reduce(
-        0, plan.pair, torch.arange(len(plan.pair), device=plan.pair.device), "amin", include_self=False
-    )
-    weights, log_classes = weights[first], log_classes[first]
-    mean = mean_by_pair(probabilities, plan.pair, pairs) if choice.each_member else probabilities
+    pairs, mean = len(plan.pair_row), probabilities
+    if choice.each_member:  # several rows are one pair's
+        mean = mean_by_pair(probabilities, plan.pair, pairs)
+        first = torch.zeros(pairs, dtype=torch.long, device=plan.pair.device).scatter_reduce(
+            0, plan.pair, torch.arange(len(plan.pair), device=plan.pair.device), "amin", include_self=False
+        )
+        weights, log_classes = weights[first], log_classes[first]
     if choice.uncertainty == "variance" and choice.each_member:
         uncertainty = summed_variance(probabilities, weights, plan.pair, pairs)
     else:

@@ -9,21 +9,25 @@ import torch
 from torch import Tensor
 
 
-def masked_mean(hidden: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean over tokens, float32: `[B, T, H]` and `[B, T]` → `[B, H]`."""
-    hidden = hidden.float()
-    if mask is None:
-        return hidden.mean(1)
-    weight = mask.to(hidden.dtype).unsqueeze(-1)
-    return (hidden * weight).sum(1) / weight.sum(1).clamp_min(1)
+def token_shares(mask: Tensor) -> Tensor:
+    """How much each token counts in the mean of its text, float32: `[B, T]` → `[B, T, 1]`."""
+    weight = mask.float().unsqueeze(-1)
+    return weight / weight.sum(1, keepdim=True).clamp_min(1)
 
 
-def masked_max(hidden: Tensor, mask: Tensor | None) -> Tensor:
+def shared_mean(hidden: Tensor, shares: Tensor) -> Tensor:
+    """Mean over tokens, float32: `[B, T, H]` and `[B, T, 1]` → `[B, H]`."""
+    return (hidden.float() * shares).sum(1)
+
+
+def masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the tokens that are no padding, float32: `[B, T, H]` and `[B, T]` → `[B, H]`."""
+    return shared_mean(hidden, token_shares(mask))
+
+
+def masked_max(hidden: Tensor, mask: Tensor) -> Tensor:
     """Largest value over tokens, float32: `[B, T, H]` and `[B, T]` → `[B, H]`; 0 where there is no token."""
-    hidden = hidden.float()
-    if mask is not None:
-        hidden = hidden.masked_fill((mask == 0).unsqueeze(-1), float("-inf"))
-    return hidden.amax(1).nan_to_num(neginf=0.0)
+    return hidden.float().masked_fill((mask == 0).unsqueeze(-1), float("-inf")).amax(1).nan_to_num(neginf=0.0)
 
 
 def signature_features(means: Sequence[Tensor], peak: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from itertools import accumulate
 from typing import Any
 
 import torch
+from scipy.linalg import eigh
 from scipy.stats import chi2
 from torch import Tensor
 
@@ -169,15 +170,24 @@ def fit_signature(features: Tensor, rank: int, labels: Tensor | None = None, cla
     places = torch.where(count > 0, places / count.clamp_min(1), places[labels[0]] / count[labels[0]])
     x = (x - places[labels]) / (len(x) - 1) ** 0.5
     if len(x) > x.shape[1]:
-        values, vectors = torch.linalg.eigh(x.T @ x)
-        factor = (vectors * values.clamp_min(0).sqrt())[:, -rank:].flip(1).T
+        values, directions = _leading(x.T @ x, rank)
+        factor = directions * values.clamp_min(0).sqrt().unsqueeze(1)
     else:
         # Eigenvectors of the n × n Gram matrix give the leading directions of the D × D scatter without forming it.
-        factor = torch.linalg.eigh(x @ x.T).eigenvectors[:, -rank:].flip(1).T @ x
+        factor = _leading(x @ x.T, rank)[1] @ x
     if len(factor) < rank:
         factor = torch.cat([factor, factor.new_zeros(rank - len(factor), x.shape[1])])
     diagonal = (x.square().sum(0) - factor.square().sum(0)).clamp_min(0)
     return Signature(mean.float(), factor.float(), diagonal.float(), places.float())
+
+
+def _leading(scatter: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The largest eigenvalues of a symmetric matrix `[n, n]`, `[k]`, and their eigenvectors as rows, `[k, n]`, largest
+    first; k is `count`, at most n. (The others, which torch would compute too, take most of the time.)"""
+    n = len(scatter)
+    values, vectors = eigh(scatter.cpu().numpy(), subset_by_index=[max(n - count, 0), n - 1], check_finite=False)
+    values, vectors = (torch.from_numpy(part).to(scatter.device) for part in (values, vectors))
+    return values.flip(0), vectors.T.flip(0)
 
 
 def shared_router(
@@ -195,35 +205,35 @@ def shared_router(
     """
     share = (counts.double() - 1).clamp_min(1)
     share = (share / share.sum()).to(signature.mean.device)
-    rest = torch.diag(share @ signature.diagonal.double())
-    leading = torch.zeros_like(rest)
+    covariance = torch.diag(share @ signature.diagonal.double())
+    leading = torch.zeros_like(covariance)
     # In parts: in float64 the factors of a thousand tasks would be eight times their file and minutes of work.
     for factor, part in zip(signature.factor.split(TASKS_AT_ONCE), share.split(TASKS_AT_ONCE), strict=True):
         rows = factor * part.sqrt().float()[:, None, None]
-        for total, some in ((leading, rows[:, :OWN_RANK]), (rest, rows[:, OWN_RANK:])):
+        for total, some in ((leading, rows[:, :OWN_RANK]), (covariance, rows[:, OWN_RANK:])):
             some = some.flatten(0, 1)
-            total += (some.T @ some).double()
-    covariance = rest + leading
+            total += some.T @ some
+    covariance += leading
     places = signature.classes.double()
-    weight, bias = _discriminants(places, _shrunk(covariance, covariance, shrinkage))
+    weight, bias = _discriminants(places, _root(covariance, covariance, shrinkage))
     owner = torch.tensor([task for task, count in enumerate(classes) for _ in range(count)], device=weight.device)
     spread = _spread(signature, owner) * share[owner].sqrt().unsqueeze(1)
-    spread = covariance + spread.T @ spread
-    apart, _ = _discriminants(signature.mean.double(), _shrunk(spread, spread, shrinkage))
+    spread = torch.addmm(covariance, spread.T, spread)
+    apart, _ = _discriminants(signature.mean.double(), _root(spread, spread, shrinkage))
+    del spread
     group, count = torch.tensor(groups, device=weight.device), max(groups) + 1
     if count < 2:
         return Router(weight.float(), bias.float(), owner, apart.float(), group, count)
-    common = _shrunk(covariance - OWN_SHARE * leading, covariance, shrinkage)
+    common = _root(leading.mul_(-OWN_SHARE).add_(covariance), covariance, shrinkage)
     own = _own_scatter(signature.factor[:, :OWN_RANK], places, common, (1 - shrinkage) * OWN_SHARE, classes)
     return Router(weight.float(), bias.float(), owner, apart.float(), group, count, own)
 
 
 def _own_scatter(factor: Tensor, places: Tensor, common: Tensor, share: float, classes: Sequence[int]) -> OwnScatter:
-    """Gaussians with the covariances `common + share · factorᵀ factor`, factor `[tasks, R, D]`, common `[D, D]`."""
-    lower = torch.linalg.cholesky(common)
-    whitener = torch.linalg.solve_triangular(
-        lower, torch.eye(len(lower), dtype=lower.dtype, device=lower.device), upper=False
-    )
+    """Gaussians with the covariances `common commonᵀ + share · factorᵀ factor`, factor `[tasks, R, D]`, common
+    `[D, D]` lower triangular."""
+    identity = torch.eye(len(common), dtype=common.dtype, device=common.device)
+    whitener = torch.linalg.solve_triangular(common, identity, upper=False)
     own, volume = [], []
     for part in factor.split(TASKS_AT_ONCE):
         white = part @ whitener.T.float()
@@ -254,17 +264,20 @@ def _spread(signature: Signature, owner: Tensor) -> Tensor:
     return away / count.index_add_(0, owner, torch.ones_like(away[:, 0]))[owner].sqrt().unsqueeze(1)
 
 
-def _shrunk(covariance: Tensor, of: Tensor, shrinkage: float) -> Tensor:
-    """A covariance `[D, D]` of which a share is replaced by the mean variance of `of` on the diagonal."""
+def _root(covariance: Tensor, of: Tensor, shrinkage: float) -> Tensor:
+    """The Cholesky factor of a covariance `[D, D]` of which a share is replaced by the mean variance of `of` on the
+    diagonal."""
+    shrunk = (1 - shrinkage) * covariance
     # A floor far below any real variance, so that constant features (a task of one repeated text) can be inverted.
-    floor = shrinkage * of.diagonal().mean() + 1e-12
-    return (1 - shrinkage) * covariance + floor * torch.eye(len(of), dtype=of.dtype, device=of.device)
+    shrunk.diagonal().add_(shrinkage * of.diagonal().mean() + 1e-12)
+    return torch.linalg.cholesky(shrunk)
 
 
-def _discriminants(mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights `[n, D]` and biases `[n]` of Gaussians with means `[n, D]` and one covariance `[D, D]`."""
+def _discriminants(mean: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights `[n, D]` and biases `[n]` of Gaussians with means `[n, D]` and one covariance, whose Cholesky factor is
+    `root` `[D, D]`."""
     centre = mean.mean(0)
-    weight = torch.cholesky_solve((mean - centre).T, torch.linalg.cholesky(covariance)).T
+    weight = torch.cholesky_solve((mean - centre).T, root).T
     return weight, -0.5 * ((mean + centre) * weight).sum(1)
 
 

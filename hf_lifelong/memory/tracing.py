@@ -2,7 +2,7 @@
 
 Everything runs under `FakeTensorMode`, where a tensor has a shape, a dtype and a storage of a known size, but no
 memory. Fake tensors are on the CPU, because autograd refuses a GPU that is not there; what CUDA does otherwise is put
-in its place ([`LikeCuda`]).
+in its place ([`LikeCuda`]), and what kernels of the CPU take inside is added ([`LikeCpu`]).
 """
 
 from __future__ import annotations
@@ -90,6 +90,21 @@ class LikeCuda(TorchFunctionMode):
         elif func in self.in_float32:
             args, kwargs = tree_map_only(Tensor, Tensor.float, (args, kwargs))
         return func(*args, **kwargs)
+
+
+class LikeCpu(TorchFunctionMode):
+    """What the CPU's kernels take beside tensors: in half precision, rows that do not lie side by side (the last
+    tokens of prompts, at a language model's head) are multiplied one by one, each with a copy of the weight."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        copies = None
+        if func is functional.linear:
+            rows, weight = args[:2]
+            if rows.dim() == 3 and rows.element_size() == 2 and not rows.is_contiguous():
+                copies = weight.new_empty(len(rows), *weight.shape)
+        out = func(*args, **(kwargs or {}))
+        del copies
+        return out
 
 
 @dataclass(frozen=True)
@@ -181,8 +196,7 @@ def answering_pass(model: Any, steps: Steps) -> tuple[int, int]:
         at_once = ROWS_AT_ONCE_GPU if steps.cuda else ROWS_AT_ONCE
         root.likelihood = partial(_all_in_question, root, at_once)  # type: ignore[method-assign]
         live = stack.enter_context(LiveBytes(resident_tensors(model)))
-        if steps.cuda:
-            stack.enter_context(LikeCuda(False))
+        stack.enter_context(LikeCuda(False) if steps.cuda else LikeCpu())
         stack.enter_context(asking(model, root, Request()))
         _ = root.router  # computed before the first answer begins
         if not generates(model):
