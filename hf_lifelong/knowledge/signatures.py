@@ -214,18 +214,21 @@ def shared_router(
             some = some.flatten(0, 1)
             total += some.T @ some
     covariance += leading
+    # As few of these matrices as can be at a time: they are what learning a task would else take most memory for.
+    common = _root(leading.mul_(-OWN_SHARE).add_(covariance), covariance, shrinkage)
+    del leading
     places = signature.classes.double()
     weight, bias = _discriminants(places, _root(covariance, covariance, shrinkage))
     owner = torch.tensor([task for task, count in enumerate(classes) for _ in range(count)], device=weight.device)
     spread = _spread(signature, owner) * share[owner].sqrt().unsqueeze(1)
-    spread = torch.addmm(covariance, spread.T, spread)
-    apart, _ = _discriminants(signature.mean.double(), _root(spread, spread, shrinkage))
-    del spread
+    covariance.addmm_(spread.T, spread)
+    apart, _ = _discriminants(signature.mean.double(), _root(covariance, covariance, shrinkage))
+    del covariance
     group, count = torch.tensor(groups, device=weight.device), max(groups) + 1
-    if count < 2:
-        return Router(weight.float(), bias.float(), owner, apart.float(), group, count)
-    common = _root(leading.mul_(-OWN_SHARE).add_(covariance), covariance, shrinkage)
-    own = _own_scatter(signature.factor[:, :OWN_RANK], places, common, (1 - shrinkage) * OWN_SHARE, classes)
+    own = None
+    if count > 1:
+        factor = signature.factor[:, :OWN_RANK]
+        own = _own_scatter(factor, places, common, (1 - shrinkage) * OWN_SHARE, classes)
     return Router(weight.float(), bias.float(), owner, apart.float(), group, count, own)
 
 
