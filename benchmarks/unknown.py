@@ -57,16 +57,18 @@ def main() -> None:
         parts = ("train", "test") if name in STREAMS["domains"] else ("test",)
         found[name] = {part: features_of(model, tokenizer, task[part], task["columns"]) for part in parts}
         found[name]["labels"] = torch.tensor([int(label) for label in task["train"]["label"]])
-    known = STREAMS["domains"]
+    known, config = STREAMS["domains"], DriftAdapterConfig()
     fitted = [
-        fit_signature(found[name]["train"], 64, found[name]["labels"], int(found[name]["labels"].max()) + 1)
+        fit_signature(
+            found[name]["train"], config.signature_rank, found[name]["labels"], int(found[name]["labels"].max()) + 1
+        )
         for name in known
     ]
     stacks = (torch.stack([getattr(one, part) for one in fitted]) for part in ("mean", "factor", "diagonal"))
     signature = Signature(*stacks, torch.cat([one.classes for one in fitted]))
     counts = torch.tensor([len(found[name]["train"]) for name in known])
     classes = [len(one.classes) for one in fitted]
-    router = shared_router(signature, counts, classes, DriftAdapterConfig().signature_shrinkage)
+    router = shared_router(signature, counts, classes, list(range(len(known))), config.signature_shrinkage)
     familiar = familiarity(signature, router)
 
     def new(name: str) -> np.ndarray:

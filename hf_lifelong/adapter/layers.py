@@ -223,20 +223,20 @@ class DriftLayer(DriftTunerLayer):
 def with_update(result: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
     """`result + scale · x aᵀ b` in the dtype of `result`.
 
-    The sum is taken by the product itself: a tensor of updates would be as large as the layer's output.
-
     Args:
         result (`Tensor`): `[…, out]`.
         x (`Tensor`): `[…, in]`.
         a, b (`Tensor`): `[r, in]` and `[r, out]` for all rows, or `[N, r, in]` and `[N, r, out]` for N blocks of them.
     """
-    if a.dim() == 2:
-        inner = x.flatten(0, -2) @ a.mT
-        found = torch.addmm(result.flatten(0, -2).to(inner.dtype), inner, b, alpha=scale)
-    else:
-        inner = x.reshape(len(a), -1, x.shape[-1]) @ a.mT
-        found = torch.baddbmm(result.reshape(len(a), -1, result.shape[-1]).to(inner.dtype), inner, b, alpha=scale)
-    return found.view(result.shape).to(result.dtype)
+    blocks = () if a.dim() == 2 else (len(a),)
+    inner = x.reshape(*blocks, -1, x.shape[-1]) @ a.mT
+    if torch.promote_types(result.dtype, inner.dtype) != inner.dtype:
+        # Autocast beside a base that answers in float32 (as in 4 bits): the sum must not round what the base gave.
+        return torch.add(result, (inner @ b).view(result.shape), alpha=scale).to(result.dtype)
+    # Elsewhere the product itself adds, which saves a tensor as large as the layer's output.
+    rows = result.reshape(*blocks, -1, result.shape[-1]).to(inner.dtype)
+    added = torch.baddbmm if blocks else torch.addmm
+    return added(rows, inner, b, alpha=scale).view(result.shape).to(result.dtype)
 
 
 def member_factors(bank_a: Tensor, bank_b: Tensor, members: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -214,19 +214,21 @@ def shared_router(
             some = some.flatten(0, 1)
             total += some.T @ some
     covariance += leading
+    group, count = torch.tensor(groups, device=covariance.device), max(groups) + 1
     # As few of these matrices as can be at a time: they are what learning a task would else take most memory for.
-    common = _root(leading.mul_(-OWN_SHARE).add_(covariance), covariance, shrinkage)
+    floor = shrinkage * covariance.diagonal().mean()
+    common = _root(leading.mul_(-OWN_SHARE).add_(covariance), floor, shrinkage) if count > 1 else None
     del leading
     places = signature.classes.double()
-    weight, bias = _discriminants(places, _root(covariance, covariance, shrinkage))
+    weight, bias = _discriminants(places, _root(covariance, floor, shrinkage))
     owner = torch.tensor([task for task, count in enumerate(classes) for _ in range(count)], device=weight.device)
     spread = _spread(signature, owner) * share[owner].sqrt().unsqueeze(1)
     covariance.addmm_(spread.T, spread)
-    apart, _ = _discriminants(signature.mean.double(), _root(covariance, covariance, shrinkage))
+    floor = shrinkage * covariance.diagonal().mean()
+    apart, _ = _discriminants(signature.mean.double(), _root(covariance, floor, shrinkage))
     del covariance
-    group, count = torch.tensor(groups, device=weight.device), max(groups) + 1
     own = None
-    if count > 1:
+    if common is not None:
         factor = signature.factor[:, :OWN_RANK]
         own = _own_scatter(factor, places, common, (1 - shrinkage) * OWN_SHARE, classes)
     return Router(weight.float(), bias.float(), owner, apart.float(), group, count, own)
@@ -267,12 +269,11 @@ def _spread(signature: Signature, owner: Tensor) -> Tensor:
     return away / count.index_add_(0, owner, torch.ones_like(away[:, 0]))[owner].sqrt().unsqueeze(1)
 
 
-def _root(covariance: Tensor, of: Tensor, shrinkage: float) -> Tensor:
-    """The Cholesky factor of a covariance `[D, D]` of which a share is replaced by the mean variance of `of` on the
-    diagonal."""
+def _root(covariance: Tensor, floor: Tensor, shrinkage: float) -> Tensor:
+    """The Cholesky factor of a covariance `[D, D]` of which a share is replaced by `floor` on the diagonal."""
     shrunk = (1 - shrinkage) * covariance
-    # A floor far below any real variance, so that constant features (a task of one repeated text) can be inverted.
-    shrunk.diagonal().add_(shrinkage * of.diagonal().mean() + 1e-12)
+    # And by far less than any real variance, so that constant features (a task of one repeated text) can be inverted.
+    shrunk.diagonal().add_(floor + 1e-12)
     return torch.linalg.cholesky(shrunk)
 
 

@@ -93,18 +93,24 @@ class LikeCuda(TorchFunctionMode):
 
 
 class LikeCpu(TorchFunctionMode):
-    """What the CPU's kernels take beside tensors: in half precision, rows that do not lie side by side (the last
-    tokens of prompts, at a language model's head) are multiplied one by one, each with a copy of the weight."""
+    """What the CPU's kernels take beside tensors: in half precision, texts whose tokens do not lie side by side (of
+    which a language model's head is given the last) are multiplied one by one, each with a copy of the weight."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         copies = None
         if func is functional.linear:
-            rows, weight = args[:2]
-            if rows.dim() == 3 and rows.element_size() == 2 and not rows.is_contiguous():
+            rows, weight, bias = _linear_arguments(*args, **(kwargs or {}))
+            apart = rows.dim() == 3 and rows.stride(0) != rows.stride(1) * rows.shape[1]
+            if apart and rows.element_size() == 2 and (bias is None or not rows.is_contiguous()):
                 copies = weight.new_empty(len(rows), *weight.shape)
         out = func(*args, **(kwargs or {}))
         del copies
         return out
+
+
+def _linear_arguments(input: Tensor, weight: Tensor, bias: Any = None) -> tuple[Tensor, Tensor, Any]:
+    """The arguments of `functional.linear`, however they are passed."""
+    return input, weight, bias
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Training texts that the nearest known task is found by.
+NEAREST_BY = 256
+
 
 def learn(trainer: DriftTrainer, resume: bool, **options: Any) -> TrainOutput:
     """Learns the tasks of a trainer that are not learned yet, one after another.
@@ -200,19 +203,14 @@ def starting_point(trainer: DriftTrainer, prepared: PreparedTask) -> LearnedTask
         return None
     if len(alike) == 1 or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         return knowledge.tasks[alike[-1]]  # a sharded model is whole, and can be asked, only after training
-    router, held_out = lifelong_of(trainer.model).router, held_out_features(trainer, prepared)
-    nearest = candidate_groups(knowledge, router, held_out, *form)[0]
+    some = trainer.scorer.features(prepared, prepared.asked, min(NEAREST_BY, trainer.args.signature_samples))
+    nearest = candidate_groups(knowledge, lifelong_of(trainer.model).router, some, *form)[0]
     return knowledge.tasks[knowledge.newest[nearest]]
 
 
 def train_features(trainer: DriftTrainer, prepared: PreparedTask) -> torch.Tensor:
     """Trunk features of the training texts that a signature is fitted on, `[n, D]`."""
     return trainer.scorer.features(prepared, prepared.asked, trainer.args.signature_samples)
-
-
-def held_out_features(trainer: DriftTrainer, prepared: PreparedTask) -> torch.Tensor:
-    """Those of the validation part, `[n, D]`: far fewer, and enough to see which learned tasks they lie near to."""
-    return trainer.scorer.features(prepared, prepared.validation.features, trainer.args.signature_samples)
 
 
 def train_classes(trainer: DriftTrainer, prepared: PreparedTask) -> torch.Tensor | None:
@@ -233,7 +231,7 @@ def keep(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None
     signature = fit_signature(features, config.signature_rank, of_class, classes)
     near, held_out = [], features
     if trainer.args.grouping == "performance":
-        held_out = held_out_features(trainer, prepared)
+        held_out = scorer.features(prepared, prepared.validation.features, trainer.args.signature_samples)
         near = candidate_groups(before, router, held_out, prepared.kind, prepared.labels)
     learned = LearnedTask(
         name=prepared.name,

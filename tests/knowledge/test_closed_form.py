@@ -26,10 +26,26 @@ def test_a_closed_form_head_decides_and_is_as_sure_as_scikit_learn(classes):
     np.testing.assert_allclose(found, known.predict_proba(new.double().numpy()), atol=1e-4)
 
 
-@pytest.mark.parametrize("labels", [[0, 0, 0, 0], [0, 1, 0, 1], [0, 1, 2, 3]])
-def test_there_is_none_where_a_class_has_no_text_or_none_has_two(labels):
-    classes = 1 if not any(labels) else 3 if max(labels) == 1 else 4
-    assert fit_closed_form(torch.randn(4, 3), torch.tensor(labels), classes) is None
+@pytest.mark.parametrize(
+    ("labels", "classes"), [([0, 0, 0, 0], 1), ([0, 1, 0, 0], 3), ([0, 1, 2, 3], 4), ([0, 1, 0, 1], 2), ([0, 1, 0], 2)]
+)
+@pytest.mark.parametrize("size", [3, 64])
+def test_there_is_none_where_a_class_has_no_text_or_none_has_three(labels, classes, size):
+    features = torch.randn(len(labels), size, generator=torch.Generator().manual_seed(0))
+    assert fit_closed_form(features, torch.tensor(labels), classes) is None
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0, 1], [0, 1, 1, 1, 2, 2], [0, 1] * 20])
+def test_few_texts_and_many_features_give_the_head_that_scikit_learn_gives(labels):
+    classes = max(labels) + 1
+    features = torch.randn(len(labels), 30, generator=torch.Generator().manual_seed(0))
+    features[:, 3] = 2.0  # constant
+    weight, bias = fit_closed_form(features, torch.tensor(labels), classes)
+    known = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto", priors=[1 / classes] * classes)
+    new = torch.randn(50, 30, generator=torch.Generator().manual_seed(1))
+    new[:, 3] = 2.0
+    expected = known.fit(features.double().numpy(), labels).predict_proba(new.double().numpy())
+    np.testing.assert_allclose((new @ weight.T + bias).softmax(1), expected, atol=1e-3)
 
 
 def test_constant_features_give_no_head_that_is_not_finite():

@@ -243,6 +243,15 @@ def test_start_from(prepare):
     assert all(torch.equal(starts[2][name], known[name]) for name in known)  # the same labels: its head too
 
 
+def test_of_several_tasks_with_the_same_labels_the_nearest_one_is_started_from(train):
+    labels = tuple(sentiment().train.features["label"].names)
+    questions = topics("questions", labels=labels), topics("more questions", 60, 120, labels=labels)
+    tasks = [questions[0], sentiment(), questions[1], sentiment("more sentences", 60, 120)]
+    trainer = train(tasks, start_from="nearest", grouping="boundary")
+    lineage = [task.started_from for task in trainer.knowledge.tasks]
+    assert lineage == [None, "questions", "questions", "sentiment"]
+
+
 def test_lineage_is_saved(train, tmp_path):
     train([sentiment(), topics()], start_from="previous")
     text = (tmp_path / "out" / "adapter_config.json").read_text()
