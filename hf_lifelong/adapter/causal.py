@@ -76,7 +76,7 @@ class CausalConductor(Conductor):
             self._vote_first(base, kwargs, current)
         return passed
 
-    def count_tokens(self, mask: Tensor) -> Tensor:
+    def weigh_tokens(self, mask: Tensor) -> Tensor:
         """All tokens count alike but the first, whose hidden state is the same large one in every text."""
         later = mask * (mask.cumsum(1) > 1)
         return token_shares(torch.where(later.any(1, keepdim=True), later, mask))

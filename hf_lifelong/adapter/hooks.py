@@ -171,7 +171,7 @@ class Conductor(ABC):
         if i in self.depths and current.needs_features:
             if current.shares is None:
                 mask = mask_for(current.mask, hidden)
-                current.shares, current.peak = self.count_tokens(mask), masked_max(hidden, mask)
+                current.shares, current.peak = self.weigh_tokens(mask), masked_max(hidden, mask)
             current.pooled.append(shared_mean(hidden, current.shares))
         if i == self.trunk:
             # In float32, also where a trainer runs its passes under autocast: a rounded distance is another group.
@@ -232,7 +232,7 @@ class Conductor(ABC):
         answer = self.finish(output, current)
         return answer if answer is output or isinstance(output, ModelOutput) else answer.to_tuple()
 
-    def count_tokens(self, mask: Tensor) -> Tensor:
+    def weigh_tokens(self, mask: Tensor) -> Tensor:
         """How much each token counts in what is pooled for the signature: `[B, T]` → `[B, T, 1]`, float32."""
         return token_shares(mask)
 

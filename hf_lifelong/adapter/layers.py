@@ -235,8 +235,8 @@ def with_update(result: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -
         return torch.add(result, (inner @ b).view(result.shape), alpha=scale).to(result.dtype)
     # Elsewhere the product itself adds, which saves a tensor as large as the layer's output.
     rows = result.reshape(*blocks, -1, result.shape[-1]).to(inner.dtype)
-    added = torch.baddbmm if blocks else torch.addmm
-    return added(rows, inner, b, alpha=scale).view(result.shape).to(result.dtype)
+    add_product = torch.baddbmm if blocks else torch.addmm
+    return add_product(rows, inner, b, alpha=scale).view(result.shape).to(result.dtype)
 
 
 def member_factors(bank_a: Tensor, bank_b: Tensor, members: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -34,11 +34,12 @@ def fit_closed_form(features: Tensor, labels: Tensor, classes: int) -> tuple[Ten
     counts = torch.bincount(labels, minlength=classes)
     if classes < 2 or counts.min() < 1 or counts.max() < 3:
         return None
-    covariance = sum(_shrunk_covariance(features[labels == c].double().cpu()) for c in range(classes)) / classes
+    parts = [features[labels == c].cpu() for c in range(classes)]
+    covariance = sum(_shrunk_covariance(part.double()) for part in parts) / classes
     lower, failed = torch.linalg.cholesky_ex(covariance)
     if failed:
         return None
-    means = torch.stack([features[labels == c].double().mean(0).cpu() for c in range(classes)])
+    means = torch.stack([part.double().mean(0) for part in parts])
     weight = torch.cholesky_solve((means - means.mean(0)).T, lower).T
     bias = -0.5 * ((means + means.mean(0)) * weight).sum(1)
     # Constant features have no variance to divide by.

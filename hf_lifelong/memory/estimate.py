@@ -154,9 +154,8 @@ def estimate_memory(
         attention (`str`, *optional*):
             `"sdpa"` or `"eager"`; `None` takes what transformers would.
         device (`str`, *optional*, defaults to `"cuda"`):
-            Whose kernels are assumed, `"cuda"` or `"cpu"`: those of the CPU keep more where there is dropout,
-            and take more at a language model's head in half precision. None
-            of it is needed.
+            Whose kernels are assumed, `"cuda"` or `"cpu"`: those of the CPU keep more where there is dropout, and
+            take more at a language model's head in half precision. None of it is needed.
 
     Raises:
         ValueError: names the argument that cannot be used.

@@ -97,20 +97,16 @@ class LikeCpu(TorchFunctionMode):
     which a language model's head is given the last) are multiplied one by one, each with a copy of the weight."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        copies = None
+        kwargs, copies = kwargs or {}, None
         if func is functional.linear:
-            rows, weight, bias = _linear_arguments(*args, **(kwargs or {}))
+            given = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
+            rows, weight = given["input"], given["weight"]
             apart = rows.dim() == 3 and rows.stride(0) != rows.stride(1) * rows.shape[1]
-            if apart and rows.element_size() == 2 and (bias is None or not rows.is_contiguous()):
+            if apart and rows.element_size() == 2 and (given.get("bias") is None or not rows.is_contiguous()):
                 copies = weight.new_empty(len(rows), *weight.shape)
-        out = func(*args, **(kwargs or {}))
-        del copies
+        out = func(*args, **kwargs)
+        del copies  # not before: they live while the product is computed
         return out
-
-
-def _linear_arguments(input: Tensor, weight: Tensor, bias: Any = None) -> tuple[Tensor, Tensor, Any]:
-    """The arguments of `functional.linear`, however they are passed."""
-    return input, weight, bias
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Training texts that the nearest known task is found by.
-NEAREST_BY = 256
+# Training texts by which the known task that lies nearest is found.
+COMPARED_TEXTS = 256
 
 
 def learn(trainer: DriftTrainer, resume: bool, **options: Any) -> TrainOutput:
@@ -203,7 +203,7 @@ def starting_point(trainer: DriftTrainer, prepared: PreparedTask) -> LearnedTask
         return None
     if len(alike) == 1 or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         return knowledge.tasks[alike[-1]]  # a sharded model is whole, and can be asked, only after training
-    some = trainer.scorer.features(prepared, prepared.asked, min(NEAREST_BY, trainer.args.signature_samples))
+    some = trainer.scorer.features(prepared, prepared.asked, min(COMPARED_TEXTS, trainer.args.signature_samples))
     nearest = candidate_groups(knowledge, lifelong_of(trainer.model).router, some, *form)[0]
     return knowledge.tasks[knowledge.newest[nearest]]
 
