@@ -96,7 +96,10 @@ def _configuration(model: Any) -> tuple[str, Any]:
     try:
         return str(model), AutoConfig.from_pretrained(model, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise ValueError(f"`model` is {str(model)!r}, whose configuration cannot be read: {error}") from error
+        raise ValueError(
+            f"`model` is {str(model)!r}, whose configuration cannot be read. Give a folder with a `config.json` of "
+            f"transformers, or the id of a model on the Hub. ({error})"
+        ) from error
 
 
 def _asked(bits: int | BitsAndBytesConfig) -> tuple[torch.dtype, BitsAndBytesConfig | None]:
