@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +21,12 @@ from ..knowledge import (
     shared_router,
 )
 from .config import DriftAdapterConfig
-from .layers import Bank, DriftTunerLayer, Plan, Route, empty_bank
+from .layers import MOST_MERGED, Bank, DriftTunerLayer, Plan, Route, empty_bank
 from .planning import Tables
 from .residence import Residence
+
+# As many groups' heads are kept as their members' factors are: of each the mean head and the closed-form one.
+MOST_GATHERED = 2 * MOST_MERGED
 
 
 @dataclass
@@ -127,6 +130,7 @@ class Lifelong(DriftTunerLayer):
         self._familiarity: Familiarity | None = None
         self._tables: Tables | None = None
         self.residence: Residence | None = None
+        self.gathered: dict[tuple[str, tuple[int, ...]], tuple[Tensor, Tensor]] = {}
         self.ready = False  # whether what all passes share is computed
         # Adapters whose tensors nobody has held against their manifests yet, and those whose file was.
         self.unchecked: set[str] = set()
@@ -219,6 +223,7 @@ class Lifelong(DriftTunerLayer):
     def refresh(self) -> None:
         """Drops what was computed from the tensors and the manifest."""
         self._router, self._familiarity, self._tables, self.residence = None, None, None, None
+        self.gathered = {}
         self.ready = False
 
     def _apply(self, fn: Any, recurse: bool = True) -> Lifelong:
@@ -278,16 +283,19 @@ class Lifelong(DriftTunerLayer):
         Returns:
             `[N, T, W]`, `W` the widest head of the adapter; narrower heads give logits of 0 in the rest.
         """
-        name, tables = self.active_adapters[0], self.tables(hidden.device)
+        weight, bias = self._of_plan(self._mean_heads, plan)
+        blocks = hidden.to(weight.dtype).reshape(len(weight), -1, hidden.shape[-1])
+        return torch.baddbmm(bias, blocks, weight.mT).view(*hidden.shape[:-1], -1)
+
+    def _mean_heads(self, plan: Plan) -> tuple[Tensor, Tensor]:
+        """The mean head of each entry of a plan's members, `[entries, W, H]` and `[entries, 1, W]`."""
+        name, tables = self.active_adapters[0], self.tables(plan.members.device)
         weight, bias = self.drift_bank_head_weight[name], self.drift_bank_head_bias[name]
-        columns = torch.arange(tables.widest, device=hidden.device)
+        columns = torch.arange(tables.widest, device=weight.device)
         weights = 1 / plan.members.shape[1] if plan.weights is None else plan.weights[..., None]
         share = (columns < tables.head_width[plan.members][..., None]) * weights
         rows = (tables.head_start[plan.members][..., None] + columns).clamp_max(len(weight) - 1)
-        mean_weight = (weight[rows] * share[..., None]).sum(1)
-        mean_bias = (bias[rows] * share).sum(1)
-        blocks = hidden.to(weight.dtype).reshape(len(mean_weight), -1, hidden.shape[-1])
-        return (blocks @ mean_weight.mT + mean_bias.unsqueeze(1)).view(*hidden.shape[:-1], -1)
+        return (weight[rows] * share[..., None]).sum(1), (bias[rows] * share).sum(1).unsqueeze(1)
 
     def closed_logits(self, features: Tensor, plan: Plan) -> Tensor:
         """What the closed-form head of each row's task says.
@@ -298,17 +306,31 @@ class Lifelong(DriftTunerLayer):
         Returns:
             `[N, 1, W]`, `W` the widest head of the adapter; 0 where a task has fewer classes, or none.
         """
-        name, tables = self.active_adapters[0], self.tables(features.device)
-        weight, bias = self.drift_closed_weight[name], self.drift_closed_bias[name]
         features = features if plan.row is None else features[plan.row]
-        task = plan.pair_task[plan.pair]
-        task = task if plan.key is None else task[:1]
-        columns = torch.arange(tables.widest, device=features.device)
+        weight, bias = self._of_plan(self._closed_heads, plan)
+        blocks = features.to(weight.dtype).reshape(len(weight), -1, features.shape[-1])
+        return torch.baddbmm(bias, blocks, weight.mT).view(len(features), 1, -1)
+
+    def _closed_heads(self, plan: Plan) -> tuple[Tensor, Tensor]:
+        """The closed-form head of each row's task, or of the one that answers all, `[N, W, D]` and `[N, 1, W]`."""
+        name, tables = self.active_adapters[0], self.tables(plan.members.device)
+        weight, bias = self.drift_closed_weight[name], self.drift_closed_bias[name]
+        task = plan.pair_task[plan.pair] if plan.key is None else plan.pair_task[:1]
+        columns = torch.arange(tables.widest, device=weight.device)
         known = columns < tables.classes[task][:, None]
         rows = (tables.class_start[task][:, None] + columns).clamp_max(len(weight) - 1)
-        blocks = features.to(weight.dtype).reshape(len(task), -1, features.shape[-1])
-        found = blocks @ (weight[rows] * known[..., None]).mT + (bias[rows] * known).unsqueeze(1)
-        return found.view(len(features), 1, -1)
+        return weight[rows] * known[..., None], (bias[rows] * known).unsqueeze(1)
+
+    def _of_plan(self, gather: Callable[[Plan], tuple[Tensor, Tensor]], plan: Plan) -> tuple[Tensor, Tensor]:
+        """The heads that a plan asks for; where one group answers all rows, they are kept until anything changes."""
+        if plan.key is None:
+            return gather(plan)
+        at = (gather.__name__, plan.key)
+        if at not in self.gathered:
+            while len(self.gathered) >= MOST_GATHERED:
+                del self.gathered[next(iter(self.gathered))]
+            self.gathered[at] = gather(plan)
+        return self.gathered[at]
 
     def train(self, mode: bool = True) -> Lifelong:
         super().train(mode)

@@ -180,10 +180,11 @@ class Conductor(ABC):
             route.plan = current.fork.plan
             if self.root.residence is not None:
                 self.root.residence.seat(route.plan)
-        if current.fork is not None and current.fork.plan.row is not None:
-            fresh = ROW_ARGUMENTS - {names[0]} if i > self.trunk else ROW_ARGUMENTS | {names[0]}
-            row, rows = current.fork.plan.row, current.fork.rows
-            given = {k: _expand(v, row, rows) if k in fresh else v for k, v in given.items()}
+        if current.fork is None or current.fork.plan.row is None:
+            return None
+        fresh = ROW_ARGUMENTS - {names[0]} if i > self.trunk else ROW_ARGUMENTS | {names[0]}
+        row, rows = current.fork.plan.row, current.fork.rows
+        given = {k: _expand(v, row, rows) if k in fresh else v for k, v in given.items()}
         return _as_passed(names, args, given)
 
     def _with_noise(self, hidden: Tensor) -> Tensor:
@@ -272,7 +273,10 @@ class HeadConductor(Conductor):
     def _answer(self, hidden: Tensor, current: Pass, fork: Fork) -> LifelongOutput:
         tables, plan = fork.tables, fork.plan
         mask = mask_for(current.mask, hidden, plan.row)
-        seen = hidden if tables.per_token else masked_mean(hidden, mask).unsqueeze(1)
+        shares = current.shares if plan.row is None else None
+        if shares is None:
+            shares = self.weigh_tokens(mask)
+        seen = hidden if tables.per_token else shared_mean(hidden, shares).unsqueeze(1)
         logits = self.root.plan_logits(seen, plan)
         # Least uncertainty as published is that of the members alone.
         if fork.features is not None and fork.choice.policy != "uncertainty":

@@ -167,13 +167,13 @@ def _each_member(tables: Tables, pair_row: Tensor, pair_group: Tensor, preferenc
 
 def _merged(tables: Tables, rows: int, pair_row: Tensor, pair_group: Tensor, preference: Tensor | None) -> Plan:
     """The mean of the members of each chosen group's newest task answers."""
-    members = tables.merged[pair_group]
-    present = members >= 0
-    weights = None if tables.even_merged else present / present.sum(1, keepdim=True)
+    members, weights = tables.merged[pair_group], None
+    if not tables.even_merged:
+        present = members >= 0
+        members, weights = members.clamp_min(0), present / present.sum(1, keepdim=True)
     row = pair_row if len(pair_row) != rows else None
     pair = torch.arange(len(pair_row), device=pair_row.device)
-    task = tables.task[pair_group]
-    return Plan(row, members.clamp_min(0), weights, pair, pair_row, pair_group, task, preference)
+    return Plan(row, members, weights, pair, pair_row, pair_group, tables.task[pair_group], preference)
 
 
 def row_distributions(logits: Tensor, mask: Tensor, plan: Plan, tables: Tables) -> tuple[Tensor, Tensor, Tensor]:

@@ -115,7 +115,7 @@ class Router:
     def __call__(self, features: Tensor, allowed: Tensor | None = None) -> Tensor:
         """Features `[rows, D]` → log-likelihoods `[rows, tasks]` up to a constant per row, each that of the task's
         likeliest class; -inf for tasks that are not `allowed`, `[tasks]` bool."""
-        of_class = features @ self.weight.T + self.bias
+        of_class = torch.addmm(self.bias, features, self.weight.T)
         of_task = best_of(of_class, self.owner, len(self.apart))
         if allowed is not None:
             of_task = of_task.masked_fill(~allowed, float("-inf"))
