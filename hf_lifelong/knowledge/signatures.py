@@ -231,7 +231,8 @@ def shared_router(
     if common is not None:
         factor = signature.factor[:, :OWN_RANK]
         own = _own_scatter(factor, places, common, (1 - shrinkage) * OWN_SHARE, classes)
-    return Router(weight.float(), bias.float(), owner, apart.float(), group, count, own)
+    weight = weight.float().T.contiguous().T  # the layout that a product with a single row reads fastest
+    return Router(weight, bias.float(), owner, apart.float(), group, count, own)
 
 
 def _own_scatter(factor: Tensor, places: Tensor, common: Tensor, share: float, classes: Sequence[int]) -> OwnScatter:

@@ -182,13 +182,18 @@ def test_a_task_is_added_whole_or_not_at_all(make_model):
 @pytest.mark.parametrize("gone", list(TASKS))
 def test_forgetting_leaves_what_would_be_there_without_the_task(make_model, batch, tmp_path, gone):
     model = make_model()
-    predict(model, batch)  # what was computed for all tasks must not survive
+    predict(model, batch)  # what was computed for all tasks must not survive, nor what is kept of each
+    for name in TASKS:
+        predict(model, batch, policy="oracle", group=name)
     forget(model, gone)
     without = make_model(tasks=[name for name in TASKS if name != gone])
     same_tensors(tensors_of(model), tensors_of(without))
     assert knowledge_of(model) == knowledge_of(without)
     for policy in ("signature", "uncertainty", "cascade"):
         answers_equal(predict(model, batch, policy=policy), predict(without, batch, policy=policy))
+    for name in knowledge_of(model).groups:
+        given = {"policy": "oracle", "group": name}
+        answers_equal(predict(model, batch, **given), predict(without, batch, **given))
     model.save_pretrained(tmp_path / "a")
     without.save_pretrained(tmp_path / "b")
     for name in ("adapter_model.safetensors", "adapter_config.json"):
