@@ -129,8 +129,9 @@ def set_closed_form(model: nn.Module, task: str, weight: Tensor, bias: Tensor) -
     root = lifelong_of(model)
     adapter = root.active_adapters[0]
     start, end = root.knowledge[adapter].class_offsets[(t := root.knowledge[adapter].index(task)) : t + 2]
-    root.drift_closed_weight[adapter].data[start:end] = weight.to(root.where())
-    root.drift_closed_bias[adapter].data[start:end] = bias.to(root.where())
+    with torch.no_grad():  # counted as a change, unlike one of `.data`: heads that are kept must follow
+        root.drift_closed_weight[adapter][start:end] = weight.to(root.where())
+        root.drift_closed_bias[adapter][start:end] = bias.to(root.where())
 
 
 def forget(model: nn.Module, task: str) -> None:

@@ -200,7 +200,7 @@ class DriftLayer(DriftTunerLayer):
         bank = self.drift_bank_A[name]
         if plan.key is None:
             return self._mean(name, plan)
-        version = 0 if bank.is_inference() else bank._version  # tensors made in inference mode count no versions
+        version = version_of(bank)
         known = self.kept.get((name, *plan.key))
         if known is None or known[0] is not bank or known[1] != version:
             known = (bank, version, *self._mean(name, plan))
@@ -218,6 +218,11 @@ class DriftLayer(DriftTunerLayer):
 
     def where(self) -> Any:
         return self.base_layer.weight.device
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often a tensor was changed in place; 0 of those made in inference mode, which do not count it."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def with_update(result: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:

@@ -222,6 +222,14 @@ def test_a_closed_form_head_is_fitted_once_and_is_part_of_every_answer_but_least
     assert torch.equal(lone, predict(trainer.model, batch, policy="uncertainty").scores)
 
 
+def test_a_tasks_score_counts_its_closed_form_head(train):
+    trainer = train([sentiment()])
+    prepared, noted = trainer.prepared(trainer.tasks[0]), trainer.knowledge.tasks[0].score
+    assert lifelong_of(trainer.model).drift_closed_weight["default"].any()
+    trainer.scorer.clear()
+    assert trainer.scorer.oracle(prepared, prepared.validation, prepared.name)["accuracy"] == noted
+
+
 def test_later_tasks_leave_a_closed_form_head_alone(train):
     first = train([sentiment()], folder="one")
     second = train([sentiment(), topics()], folder="two")
