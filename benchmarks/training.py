@@ -248,6 +248,7 @@ def learn(pipe: Connection, method: str, setting: Setting) -> None:
             trainer, prepared = make_lora(setting, out, turns, all_layers=method == "lora_all_layers")
         loaded = reset_peak()
         turns.hand_over()
+        highest = 0
         if method == "ours":
             started_from = stream.begin(trainer, prepared)
             trainer.snapshots.begin(prepared.name, trainer.knowledge.names, trainer.task_dir)
@@ -258,7 +259,6 @@ def learn(pipe: Connection, method: str, setting: Setting) -> None:
                 stream.keep(trainer, prepared, started_from)
         else:
             trainer.train()
-            highest = peak()
         after = turns.stop()
         found = {"steps": turns.steps, "seconds": turns.whole, "seconds_after_training": after}
         found |= {"peak_bytes": max(highest, peak()) - loaded, "loaded_bytes": loaded}

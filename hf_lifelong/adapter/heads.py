@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,12 +22,9 @@ from ..knowledge import (
     shared_router,
 )
 from .config import DriftAdapterConfig
-from .layers import MOST_MERGED, Bank, DriftTunerLayer, Plan, Route, empty_bank, version_of
+from .layers import Bank, DriftTunerLayer, Gathered, Plan, Route, empty_bank
 from .planning import Tables
 from .residence import Residence
-
-# As many groups' heads are kept as their members' factors are: of each the mean head and the closed-form one.
-MOST_GATHERED = 2 * MOST_MERGED
 
 
 @dataclass
@@ -130,7 +128,7 @@ class Lifelong(DriftTunerLayer):
         self._familiarity: Familiarity | None = None
         self._tables: Tables | None = None
         self.residence: Residence | None = None
-        self.gathered: dict[tuple[str, tuple[int, ...]], tuple[list[tuple[int, int]], tuple[Tensor, Tensor]]] = {}
+        self.kept_heads, self.kept_closed = Gathered(), Gathered()
         self.ready = False  # whether what all passes share is computed
         # Adapters whose tensors nobody has held against their manifests yet, and those whose file was.
         self.unchecked: set[str] = set()
@@ -223,7 +221,7 @@ class Lifelong(DriftTunerLayer):
     def refresh(self) -> None:
         """Drops what was computed from the tensors and the manifest."""
         self._router, self._familiarity, self._tables, self.residence = None, None, None, None
-        self.gathered = {}
+        self.kept_heads, self.kept_closed = Gathered(), Gathered()
         self.ready = False
 
     def _apply(self, fn: Any, recurse: bool = True) -> Lifelong:
@@ -285,13 +283,13 @@ class Lifelong(DriftTunerLayer):
         """
         name = self.active_adapters[0]
         heads = self.drift_bank_head_weight[name], self.drift_bank_head_bias[name]
-        weight, bias = self._of_plan(self._mean_heads, plan, heads)
+        weight, bias = self.kept_heads.of(plan, heads, partial(self._mean_heads, *heads))
         blocks = hidden.to(weight.dtype).reshape(len(weight), -1, hidden.shape[-1])
-        return torch.baddbmm(bias, blocks, weight.mT).view(*hidden.shape[:-1], -1)
+        return (blocks @ weight.mT + bias).view(*hidden.shape[:-1], -1)
 
-    def _mean_heads(self, plan: Plan, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    def _mean_heads(self, weight: Tensor, bias: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
         """The mean head of each entry of a plan's members, `[entries, W, H]` and `[entries, 1, W]`."""
-        tables = self.tables(plan.members.device)
+        tables = self.tables(weight.device)
         columns = torch.arange(tables.widest, device=weight.device)
         weights = 1 / plan.members.shape[1] if plan.weights is None else plan.weights[..., None]
         share = (columns < tables.head_width[plan.members][..., None]) * weights
@@ -310,32 +308,18 @@ class Lifelong(DriftTunerLayer):
         features = features if plan.row is None else features[plan.row]
         name = self.active_adapters[0]
         heads = self.drift_closed_weight[name], self.drift_closed_bias[name]
-        weight, bias = self._of_plan(self._closed_heads, plan, heads)
+        weight, bias = self.kept_closed.of(plan, heads, partial(self._closed_heads, *heads))
         blocks = features.to(weight.dtype).reshape(len(weight), -1, features.shape[-1])
-        return torch.baddbmm(bias, blocks, weight.mT).view(len(features), 1, -1)
+        return (blocks @ weight.mT + bias).view(len(features), 1, -1)
 
-    def _closed_heads(self, plan: Plan, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    def _closed_heads(self, weight: Tensor, bias: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
         """The closed-form head of each row's task, or of the one that answers all, `[N, W, D]` and `[N, 1, W]`."""
-        tables = self.tables(plan.members.device)
+        tables = self.tables(weight.device)
         task = plan.pair_task[plan.pair] if plan.key is None else plan.pair_task[:1]
         columns = torch.arange(tables.widest, device=weight.device)
         known = columns < tables.classes[task][:, None]
         rows = (tables.class_start[task][:, None] + columns).clamp_max(len(weight) - 1)
         return weight[rows] * known[..., None], (bias[rows] * known).unsqueeze(1)
-
-    def _of_plan(
-        self, gather: Callable[[Plan, Tensor, Tensor], tuple[Tensor, Tensor]], plan: Plan, heads: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """What a plan asks for of the weights and biases of all heads; where one group answers all rows, it is kept
-        until they change."""
-        if plan.key is None:
-            return gather(plan, *heads)
-        at, state = (gather.__name__, plan.key), [(id(part), version_of(part)) for part in heads]
-        if at not in self.gathered or self.gathered[at][0] != state:
-            while len(self.gathered) >= MOST_GATHERED:
-                del self.gathered[next(iter(self.gathered))]
-            self.gathered[at] = state, gather(plan, *heads)
-        return self.gathered[at][1]
 
     def train(self, mode: bool = True) -> Lifelong:
         super().train(mode)

@@ -273,10 +273,7 @@ class HeadConductor(Conductor):
     def _answer(self, hidden: Tensor, current: Pass, fork: Fork) -> LifelongOutput:
         tables, plan = fork.tables, fork.plan
         mask = mask_for(current.mask, hidden, plan.row)
-        shares = current.shares if plan.row is None else None
-        if shares is None:
-            shares = self.weigh_tokens(mask)
-        seen = hidden if tables.per_token else shared_mean(hidden, shares).unsqueeze(1)
+        seen = hidden if tables.per_token else masked_mean(hidden, mask).unsqueeze(1)
         logits = self.root.plan_logits(seen, plan)
         # Least uncertainty as published is that of the members alone.
         if fork.features is not None and fork.choice.policy != "uncertainty":

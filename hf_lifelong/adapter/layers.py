@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-# Mixtures of groups whose merged factors a layer keeps; beyond it the oldest goes.
+# Mixtures of groups whose merged factors and heads are kept; beyond it the oldest goes.
 MOST_MERGED = 4
 
 
@@ -49,6 +51,27 @@ class Plan:
     factors: dict[nn.Module, tuple[Tensor, Tensor]] | None = None
     stacks: dict[DriftLayer, tuple[Tensor, Tensor]] | None = None
     seats: Tensor | None = None
+
+
+class Gathered(dict[tuple[int, ...], tuple[tuple[Tensor, ...], list[int], tuple[Tensor, Tensor]]]):
+    """What plans took together out of the tensors of all members, by the plans' keys, as long as these tensors are the
+    same and unchanged."""
+
+    def of(
+        self, plan: Plan, tensors: tuple[Tensor, ...], gather: Callable[[Plan], tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """`gather(plan)`; kept where the plan has a key."""
+        if plan.key is None:
+            return gather(plan)
+        # Tensors made in inference mode count no versions.
+        versions = [0 if tensor.is_inference() else tensor._version for tensor in tensors]
+        known = self.get(plan.key)
+        if known is None or known[1] != versions or any(a is not b for a, b in zip(known[0], tensors, strict=True)):
+            self.pop(plan.key, None)
+            while len(self) >= MOST_MERGED:
+                del self[next(iter(self))]
+            known = self[plan.key] = (tensors, versions, gather(plan))
+        return known[2]
 
 
 class Route:
@@ -140,7 +163,7 @@ class DriftLayer(DriftTunerLayer):
         self.base_layer = base_layer
         self.drift_dropout = nn.ModuleDict()
         self.scaling: dict[str, float] = {}
-        self.kept: dict[tuple, tuple[Tensor, int, Tensor, Tensor]] = {}
+        self.kept = Gathered()
 
     def update_layer(self, adapter_name: str, config: Any, members: int, fan_in: int, fan_out: int) -> None:
         """Adds the tensors of one adapter; a bank that will be loaded starts without memory."""
@@ -197,20 +220,11 @@ class DriftLayer(DriftTunerLayer):
         return a, b
 
     def _merged(self, name: str, plan: Plan) -> tuple[Tensor, Tensor]:
-        bank = self.drift_bank_A[name]
-        if plan.key is None:
-            return self._mean(name, plan)
-        version = version_of(bank)
-        known = self.kept.get((name, *plan.key))
-        if known is None or known[0] is not bank or known[1] != version:
-            known = (bank, version, *self._mean(name, plan))
-            while len(self.kept) >= MOST_MERGED:
-                del self.kept[next(iter(self.kept))]
-            self.kept[name, *plan.key] = known
-        return known[2], known[3]
+        bank_a, bank_b = self.drift_bank_A[name], self.drift_bank_B[name]
+        return self.kept.of(plan, (bank_a, bank_b), partial(self._mean, bank_a, bank_b))
 
-    def _mean(self, name: str, plan: Plan) -> tuple[Tensor, Tensor]:
-        members, bank_a, bank_b = plan.members, self.drift_bank_A[name], self.drift_bank_B[name]
+    def _mean(self, bank_a: Tensor, bank_b: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
+        members = plan.members
         if plan.stacks is not None and plan.seats is not None:
             members, (bank_a, bank_b) = plan.seats, plan.stacks[self]
         weights = plan.weights if plan.weights is None else plan.weights.to(bank_a.device)
@@ -218,11 +232,6 @@ class DriftLayer(DriftTunerLayer):
 
     def where(self) -> Any:
         return self.base_layer.weight.device
-
-
-def version_of(tensor: Tensor) -> int:
-    """How often a tensor was changed in place; 0 of those made in inference mode, which do not count it."""
-    return 0 if tensor.is_inference() else tensor._version
 
 
 def with_update(result: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:

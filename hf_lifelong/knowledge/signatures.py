@@ -132,7 +132,7 @@ class Router:
             starts = range(0, max(len(features), 1), ROWS_AT_ONCE_GPU)
             every = torch.cat([compared(slice(i, i + ROWS_AT_ONCE_GPU)) for i in starts])
             return torch.where(sure.unsqueeze(1), of_task, every)
-        # Where it costs nothing to know, only the rows in question are compared; none still make one part.
+        # Where it costs nothing to know, only the rows in question are compared; `split` gives one part even of none.
         if not bool(sure.all()):
             for rows in (~sure).nonzero().squeeze(1).split(ROWS_AT_ONCE):
                 of_task[rows] = compared(rows)
