@@ -93,7 +93,10 @@ def cells(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def summarise(name: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The result file of a stream: per method the means over its cells, and every cell."""
+    """The result file of a stream: per method the means over its cells of the listed order, the same of each drawn
+    order, and every cell."""
+    numbers = sorted({row["order"] for row in rows})
+    orders = {number: [row for row in rows if row["order"] == number] for number in numbers}
     return {
         **header("lifelong"),
         "command": f"python benchmarks/lifelong.py --data_dir DATA --model {rows[0]['model']} --streams {name} "
@@ -102,13 +105,16 @@ def summarise(name: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "tasks": stream(name, 0),
         "model": rows[0]["model"],
         "budget": rows[0]["budget"],
-        "summary": {
-            method: mean_of([row for row in rows if row["method"] == method])
-            for method in METHODS
-            if any(row["method"] == method for row in rows)
-        },
+        "summary": means_of(orders.pop(0, [])),
+        "drawn_orders": {str(order): means_of(found) for order, found in orders.items()},
         "rows": [{key: row[key] for key in row if key not in ("name", "command", "model", "budget")} for row in rows],
     }
+
+
+def means_of(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Per method the means over its cells."""
+    found = {method: [row for row in rows if row["method"] == method] for method in METHODS}
+    return {method: mean_of(some) for method, some in found.items() if some}
 
 
 def mean_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
 def accuracies(result: dict[str, Any]) -> dict[str, float]:
     """Average accuracy by row of a table: of every method, and of what was scored from our own training."""
     found = {method: summary["average_accuracy"] for method, summary in result["summary"].items()}
-    ours = [row for row in result["rows"] if row["method"] == "ours"]
+    ours = [row for row in result["rows"] if (row["method"], row["order"]) == ("ours", 0)]
     if ours:
         found["ours, oracle"] = mean(row["summary"]["oracle_accuracy"] for row in ours)
         varied = [row["beside"]["variants"] for row in ours if row["beside"]["variants"]]
@@ -155,6 +155,22 @@ def comparison(found: dict[str, dict[str, Any]], head: str) -> list[str]:
     return [*lines, "", f"Means of {seeds_of(found)}; {models}; 3 epochs; {budgets_of(found)}."]
 
 
+def orders(found: dict[str, dict[str, Any]]) -> list[str]:
+    """Lines of a table: average accuracy of ours by the order of the tasks."""
+    by_order = {
+        stream: {"as listed": result["summary"], **{f"drawn, {k}": v for k, v in result["drawn_orders"].items()}}
+        for stream, result in found.items()
+    }
+    names = list(dict.fromkeys(name for summaries in by_order.values() for name in summaries))
+    scores = [
+        [summaries.get(name, {}).get("ours", {}).get("average_accuracy") for summaries in by_order.values()]
+        for name in names
+    ]
+    cells = [["·" if score is None else short(score) for score in row] for row in scores]
+    head = line("order of the tasks, average accuracy ↑", [f"*{stream}*" for stream in found])
+    return [head, "|---" * (len(found) + 1) + "|", *map(line, names, cells)]
+
+
 def render(found: dict[str, dict[str, Any]], full: dict[str, dict[str, Any]]) -> str:
     """What stands between the README's marks: the results of the small budget, and those of the full one."""
     parts = [comparison(full, "average accuracy ↑, full budget")] if full else []
@@ -163,6 +179,9 @@ def render(found: dict[str, dict[str, Any]], full: dict[str, dict[str, Any]]) ->
     changed = {stream: result for stream, result in found.items() if ablated & set(result["summary"])}
     if changed:
         parts.append(table(changed, ABLATIONS, "one thing changed, average accuracy ↑"))
+    drawn = {stream: result for stream, result in found.items() if result["drawn_orders"]}
+    if drawn:
+        parts.append(orders(drawn))
     return "\n".join([BEGIN, "\n\n".join("\n".join(lines) for lines in parts), END])
 
 

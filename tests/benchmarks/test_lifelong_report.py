@@ -39,10 +39,14 @@ def result():
     variants = {"cascade": {"average_accuracy": 0.85}, "last member": {"average_accuracy": 0.7}}
     ours = {"summary": {"oracle_accuracy": 0.9}, "variants": variants, "trunk": 0.5, "members": 5}
     rows = [row("ours", 0.8, **ours), row("ours", 0.84, seed=1, **ours), row("sequential", 0.4), row("separate", 0.95)]
-    methods = dict.fromkeys(r["method"] for r in rows)
-    summary = {name: lifelong.mean_of([r for r in rows if r["method"] == name]) for name in methods}
     budget = {"train_texts": 500, "test_texts": 250}
-    return {"model": "tiny", "budget": budget, "summary": summary, "rows": rows}
+    return {
+        "model": "tiny",
+        "budget": budget,
+        "summary": lifelong.means_of(rows),
+        "drawn_orders": {},
+        "rows": rows,
+    }
 
 
 def test_the_table_has_means_and_marks_the_best_of_what_a_stream_allows(result):
@@ -74,6 +78,21 @@ def test_ablations_have_a_table_where_they_were_run(result):
     table = text.split("one thing changed")[1]
     assert "| the default | **.820** |" in table and "| no drift | .810 |" in table
     assert "| last weights only | .700 |" in table and "return" not in table
+
+
+def test_other_orders_have_a_table_and_do_not_count_in_the_others(result):
+    import lifelong
+
+    variants = {"cascade": {"average_accuracy": 0.1}}
+    drawn = [{**row("ours", 0.7, summary={"oracle_accuracy": 0.1}, variants=variants), "order": 2}]
+    given = {key: result[key] for key in ("model", "budget")}
+    both = lifelong.summarise("domains", [{**one, **given} for one in [*result["rows"], *drawn]])
+    text = lifelong_report.render({"domains": both, "return": result}, {})
+    assert text.split("| order of the tasks")[0].strip() == (
+        lifelong_report.render({"domains": result, "return": result}, {}).replace(lifelong_report.END, "").strip()
+    )
+    table = text.split("| order of the tasks, average accuracy ↑ ")[1].split("\n")
+    assert table[0] == "| *domains* |" and table[2:4] == ["| as listed | .820 |", "| drawn, 2 | .700 |"]
 
 
 def test_pictures_are_drawn_and_uncertainty_costs_all_members(result, tmp_path):
