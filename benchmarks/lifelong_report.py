@@ -24,7 +24,7 @@ BEGIN, END = "<!-- lifelong: begin -->", "<!-- lifelong: end -->"
 NAMES = {
     "ours": "**hf_lifelong**, `signature` (the default)",
     "ours, cascade": "hf_lifelong, `cascade`",
-    "ours, uncertainty": "hf_lifelong, `uncertainty` (DriftNet as published)",
+    "ours, uncertainty": "hf_lifelong, `uncertainty` (our reading of DriftNet)",
     "sequential": "one LoRA, task after task",
     "ewc": "EWC",
     "olora": "O-LoRA",
@@ -42,10 +42,13 @@ NAMES = {
 }
 # What sees more than a stream allows stands apart.
 BOUNDS = ("joint", "separate", "ours, oracle")
+# Names of rows where the task of every input is given.
+TOLD = {**NAMES, "ours": "**hf_lifelong**", "separate": "one LoRA a task"}
 # Other figures below a table: label, method, key.
 FIGURES = (
     ("hf_lifelong: forgetting ↓", "ours", "forgetting"),
     ("LDA: forgetting ↓", "lda", "forgetting"),
+    ("hf_lifelong: forward transfer ↑", "ours", "fwt"),
     ("hf_lifelong: right group chosen ↑", "ours", "retrieval_accuracy"),
 )
 # The same training of ours with another retrieval or answer, and trainings with one setting changed.
@@ -53,6 +56,10 @@ ABLATIONS = {
     "ours": "the default",
     "ours, ensemble": "mean of the members' probabilities",
     "ours, last member": "last weights only",
+    "ours, members alone": "without the closed-form head",
+    "ours, closed form alone": "the closed-form head alone",
+    "ours, uncertainty": "`uncertainty`, of the mean probabilities (entropy)",
+    "ours, variance": "`uncertainty`, between the members (variance)",
     "ours_members_1": "1 member",
     "ours_members_2": "2 members",
     "ours_members_10": "10 members",
@@ -65,7 +72,7 @@ ABLATIONS = {
     "ours_from_previous": "start from the previous task",
     "ours_trunk_0.0": "no trunk",
     "ours_trunk_0.25": "trunk of a quarter",
-    "ours_trunk_0.75": "trunk of three quarters",
+    "ours_trunk_0.75": "trunk of three quarters (here the default's two layers)",
 }
 
 
@@ -76,35 +83,47 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
     return {name: result for name, result in found.items() if "ours" in result["summary"]}
 
 
-def accuracies(result: dict[str, Any]) -> dict[str, float]:
-    """Average accuracy by row of a table: of every method, and of what was scored from our own training."""
-    found = {method: summary["average_accuracy"] for method, summary in result["summary"].items()}
-    ours = [row for row in result["rows"] if (row["method"], row["order"]) == ("ours", 0)]
-    if ours:
-        found["ours, oracle"] = mean(row["summary"]["oracle_accuracy"] for row in ours)
-        varied = [row["beside"]["variants"] for row in ours if row["beside"]["variants"]]
-        for name in varied[0] if varied else ():
-            found[f"ours, {name}"] = mean(variants[name]["average_accuracy"] for variants in varied)
+def accuracies(result: dict[str, Any]) -> dict[str, list[float]]:
+    """Average accuracy by row of a table, seed by seed: of every method, and what was scored of our own training."""
+    found: dict[str, list[float]] = {}
+    for row in listed(result):
+        method = row["method"]
+        found.setdefault(method, []).append(row["summary"]["average_accuracy"])
+        if method == "ours":
+            found.setdefault("ours, oracle", []).append(row["summary"]["oracle_accuracy"])
+            for name, scored in row["beside"]["variants"].items():
+                found.setdefault(f"ours, {name}", []).append(scored["average_accuracy"])
     return found
 
 
-def mean(values: Iterable[float]) -> float:
-    return float(np.mean(list(values)))
+def told(result: dict[str, Any]) -> dict[str, list[float]]:
+    """The same where the task of every input is given."""
+    found: dict[str, list[float]] = {}
+    for row in listed(result):
+        key = {"ours": "oracle_accuracy", "separate": "average_accuracy"}.get(row["method"], "accuracy_task_given")
+        if key in row["summary"]:
+            found.setdefault(row["method"], []).append(row["summary"][key])
+    return found
 
 
-def table(found: dict[str, dict[str, Any]], names: dict[str, str], head: str) -> list[str]:
-    """Lines of a table: average accuracy by row and stream, the best of a stream in bold."""
-    scores = {stream: accuracies(result) for stream, result in found.items()}
-    best = {
-        stream: max((round(v, 3) for name, v in column.items() if name in names and name not in BOUNDS), default=None)
-        for stream, column in scores.items()
-    }
+def listed(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The cells of a stream whose tasks come in the order that it is listed in."""
+    return [row for row in result["rows"] if row["order"] == 0]
+
+
+def table(scores: dict[str, dict[str, list[float]]], names: dict[str, str], head: str) -> list[str]:
+    """Lines of a table: means by row and stream, the best of what a stream allows in bold."""
+    means = {stream: {n: round(float(np.mean(v)), 3) for n, v in column.items()} for stream, column in scores.items()}
+    marked = [name for name in names if name not in BOUNDS]
+    best = {stream: max((means[stream][n] for n in marked if n in means[stream]), default=None) for stream in scores}
+    most = {stream: max(map(len, column.values()), default=0) for stream, column in scores.items()}
 
     def cell(name: str, stream: str) -> str:
-        value = scores[stream].get(name)
-        if value is None:
+        if name not in scores[stream]:
             return "·"
-        return f"**{short(value)}**" if name not in BOUNDS and round(value, 3) == best[stream] else short(value)
+        value = means[stream][name]
+        shown = f"**{short(value)}**" if name in marked and value == best[stream] else short(value)
+        return f"{shown}¹" if len(scores[stream][name]) == 1 < most[stream] else shown
 
     rows = [name for name in names if any(name in column for column in scores.values())]
     lines = [line(names[name], [cell(name, stream) for stream in scores]) for name in rows]
@@ -126,13 +145,11 @@ def figures(found: dict[str, dict[str, Any]], label: str, method: str, key: str)
 
 
 def seeds_of(found: dict[str, dict[str, Any]]) -> str:
-    """How many seeds each stream's figures are means of, in words."""
-    counts = {
-        stream: {len({seed for _, seed in summary["cells"]}) for summary in result["summary"].values()}
-        for stream, result in found.items()
-    }
-    low, high = min(min(c) for c in counts.values()), max(max(c) for c in counts.values())
-    return f"{low} seed{'s' * (low > 1)}" if low == high else f"{low} to {high} seeds"
+    """How many seeds the figures are of, in words."""
+    most = {max(map(len, accuracies(result).values())) for result in found.values()}
+    if most == {1}:
+        return "Of one seed"
+    return f"Means of {' to '.join(map(str, sorted(most)))} seeds; ¹ of the first alone"
 
 
 def budgets_of(found: dict[str, dict[str, Any]]) -> str:
@@ -148,11 +165,11 @@ def budgets_of(found: dict[str, dict[str, Any]]) -> str:
 def comparison(found: dict[str, dict[str, Any]], head: str) -> list[str]:
     """Lines of the table of all methods, and how it was measured."""
     models = ", ".join(sorted({result["model"] for result in found.values()}))
-    lines = table(found, NAMES, head)
+    lines = table({stream: accuracies(result) for stream, result in found.items()}, NAMES, head)
     for label, method, key in FIGURES:
         if any(key in result["summary"].get(method, {}) for result in found.values()):
             lines.append(figures(found, label, method, key))
-    return [*lines, "", f"Means of {seeds_of(found)}; {models}; 3 epochs; {budgets_of(found)}."]
+    return [*lines, "", f"{seeds_of(found)}; {models}; 3 epochs; {budgets_of(found)}."]
 
 
 def orders(found: dict[str, dict[str, Any]]) -> list[str]:
@@ -173,12 +190,17 @@ def orders(found: dict[str, dict[str, Any]]) -> list[str]:
 
 def render(found: dict[str, dict[str, Any]], full: dict[str, dict[str, Any]]) -> str:
     """What stands between the README's marks: the results of the small budget, and those of the full one."""
-    parts = [comparison(full, "average accuracy ↑, full budget")] if full else []
+    parts = []
+    if full:
+        parts.append(comparison(full, "average accuracy ↑, full budget"))
+        scores = {stream: told(result) for stream, result in full.items()}
+        parts.append(table(scores, TOLD, "the same, told the task of every input ↑"))
     parts.append(comparison(found, "average accuracy ↑, small budget" if full else "average accuracy ↑"))
     ablated = set(ABLATIONS) - {"ours"}
     changed = {stream: result for stream, result in found.items() if ablated & set(result["summary"])}
     if changed:
-        parts.append(table(changed, ABLATIONS, "one thing changed, average accuracy ↑"))
+        scores = {stream: accuracies(result) for stream, result in changed.items()}
+        parts.append(table(scores, ABLATIONS, "one thing changed, average accuracy ↑"))
     drawn = {stream: result for stream, result in found.items() if result["drawn_orders"]}
     if drawn:
         parts.append(orders(drawn))

@@ -53,25 +53,26 @@ def changed(**settings: dict[str, Any]) -> Method:
 # A row's label competes among those of its own task, or among those of all tasks so far.
 LABELS = ["own", "seen"]
 # What was chosen for sequential training, for the methods that are the same without their term in the loss.
-SEQUENTIAL = {"learning_rate": 2e-3, "labels": "own"}
+SEQUENTIAL = {"learning_rate": 2e-3}
 OFF = {"gradient_noise": 0.0, "input_noise": 0.0, "drift_dropout": False, "cyclic_learning_rate": False}
 LAYERS = ["all", "last"]
+SHRINKAGES = [0.01, 0.1, 0.5]
 
 METHODS = {
     "ours": Method(ours.ours),
     "sequential": Method(sequential.sequential, {"learning_rate": LEARNING_RATES, "labels": LABELS}),
     "replay_2": Method(sequential.replay, fixed={"labels": "seen", "share": 0.02}),
-    "ewc": Method(regularised.ewc, {"strength": [1e3, 1e5]}, SEQUENTIAL),
-    "olora": Method(regularised.olora, {"strength": [0.5, 5.0]}, SEQUENTIAL),
-    "osf": Method(osf.osf, {"effective_rank": [0.5, 0.9]}, SEQUENTIAL),
+    "ewc": Method(regularised.ewc, {"strength": [1e1, 1e3, 1e5], "labels": LABELS}, SEQUENTIAL),
+    "olora": Method(regularised.olora, {"strength": [0.5, 5.0, 50.0], "labels": LABELS}, SEQUENTIAL),
+    "osf": Method(osf.osf, {"learning_rate": LEARNING_RATES, "effective_rank": [0.5, 0.9], "labels": LABELS}),
     "ncm": Method(frozen.ncm, {"layers": LAYERS}),
-    "lda": Method(frozen.lda, {"layers": LAYERS, "shrinkage": [0.01, 0.1]}),
+    "lda": Method(frozen.lda, {"layers": LAYERS, "shrinkage": SHRINKAGES}),
     "joint": Method(sequential.joint, fixed={"labels": "seen"}, like="replay_2"),
     "separate": Method(sequential.separate),
     "replay_1": Method(sequential.replay, fixed={"labels": "seen", "share": 0.01}, main=False, like="replay_2"),
-    "lwf": Method(regularised.lwf, {"strength": [1.0, 4.0]}, SEQUENTIAL, main=False),
-    "arrow": Method(arrow.arrow, {"top_k": [1, 3]}, SEQUENTIAL, main=False),
-    "lda_trunk": Method(frozen.lda, {"shrinkage": [0.01, 0.1]}, {"layers": "trunk"}, main=False, like="lda"),
+    "lwf": Method(regularised.lwf, {"strength": [1.0, 4.0], "labels": LABELS}, SEQUENTIAL, main=False),
+    "arrow": Method(arrow.arrow, {"top_k": [1, 3], "labels": LABELS}, SEQUENTIAL, main=False),
+    "lda_trunk": Method(frozen.lda, {"shrinkage": SHRINKAGES}, {"layers": "trunk"}, main=False, like="lda"),
     "ours_no_drift": changed(training=OFF),
     **{f"ours_{source}_alone": changed(training={k: v for k, v in OFF.items() if k != source}) for source in OFF},
     **{f"ours_from_{start}": changed(training={"start_from": start}) for start in ("fresh", "previous")},

@@ -23,6 +23,8 @@ from .shared import Result, Setting, training_arguments
 
 # Test rows, of all tasks together, that `uncertainty` is scored on: with all members, a long stream would take hours.
 UNCERTAINTY_ROWS = 600
+# A weight of the closed-form heads beside which members do not count (those of weight 0 stay what they are).
+FAR_MORE = 1e4
 
 
 class Timed(DriftTrainer):
@@ -88,11 +90,32 @@ def variants(trainer: DriftTrainer) -> dict[str, dict[str, float]]:
         "cascade": under(trainer, "cascade"),
         "uncertainty": under(trainer, "uncertainty", UNCERTAINTY_ROWS // len(trainer.tasks)),
     }
+    config.uncertainty = "variance"
+    found["variance"] = under(trainer, "uncertainty", UNCERTAINTY_ROWS // len(trainer.tasks))
+    config.uncertainty = "entropy"
     config.answer = "ensemble"
     found["ensemble"] = under(trainer, "signature")
     config.answer = "merged"
+    found["members alone"] = with_closed_form(trainer, 0.0)
+    found["closed form alone"] = with_closed_form(trainer, FAR_MORE)
     keep_last_members(trainer)
     found["last member"] = under(trainer, "signature")
+    return found
+
+
+@torch.no_grad()
+def with_closed_form(trainer: DriftTrainer, factor: float) -> dict[str, float]:
+    """Final scores where the closed-form head of every task counts `factor` times what its validation part gave it."""
+    root = lifelong_of(trainer.model)
+    banks = [bank[root.active_adapters[0]] for bank in (root.drift_closed_weight, root.drift_closed_bias)]
+    given = [bank.clone() for bank in banks]
+    for bank in banks:
+        bank.mul_(factor)
+    trainer.scorer.clear()
+    found = under(trainer, "signature")
+    for bank, values in zip(banks, given, strict=True):
+        bank.copy_(values)
+    trainer.scorer.clear()
     return found
 
 

@@ -44,9 +44,9 @@ def lwf(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
     """Learning without forgetting (Li and Hoiem, 2017): one LoRA, held to what the model said of the new task's inputs
     before it learned the task.
 
-    The loss gains `strength` times the divergence from those answers, at temperature 2: over the labels of all old
-    tasks, and over spans where an old task is one of questions. The old model is kept until the task is learned; it
-    stores nothing.
+    The loss gains `strength` times the sum of the divergences from those answers, at temperature 2, over the labels of
+    each old task, and over spans where an old task is one of questions. The old model is kept until the task is
+    learned; it stores nothing.
     """
     learner = SharedLearner(tasks, setting)
 
@@ -140,15 +140,15 @@ def distillation(model: SharedModel, old: Sequence[PreparedTask], strength: floa
     """
     model.penalty = None
     teacher = copy.deepcopy(model).eval().requires_grad_(False)
-    known = model.own[: len(old)].any(0)
+    known = [own for own in model.own[: len(old)] if own.any()]
     spanned = any(task.kind == "question-answering" for task in old)
 
     def penalty(inputs: dict[str, Tensor], labels: Tensor, spans: Tensor) -> Tensor:
         with torch.no_grad():
             old_labels, old_spans = teacher.logits(**inputs)
         total = labels.new_zeros(())
-        if known.any():
-            total = total + divergence(labels[:, known], old_labels[:, known])
+        for own in known:
+            total = total + divergence(labels[:, own], old_labels[:, own])
         if spanned:
             outside = (inputs["attention_mask"] == 0)[:, None]
             ends = [s.transpose(1, 2).masked_fill(outside, torch.finfo(s.dtype).min) for s in (spans, old_spans)]

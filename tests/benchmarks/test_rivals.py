@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset
-from methods import METHODS, arrow, frozen, osf, regularised
+from methods import METHODS, arrow, frozen, osf, ours, regularised
 from methods.sequential import joint, replay, separate, sequential
 from methods.shared import Setting, SharedLearner, answers_of, lora_backbone, prepare
 from peft import PeftModel
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.neighbors import NearestCentroid
 from transformers import AutoModel, DataCollatorWithPadding
+
+from hf_lifelong.adapter.heads import lifelong_of
 
 WORDS = {
     "films": {"bad": ["dull slow film", "a dull plot", "slow and dull"], "good": ["bright film", "a bright plot"]},
@@ -278,6 +280,19 @@ def test_lwf_asks_nothing_of_a_model_that_answers_as_before(learner):
     assert penalty(inputs, labels, further) > 0.01
 
 
+def test_lwf_holds_the_labels_of_each_old_task_by_themselves(learner):
+    shared = learner("films", "news", "shops")
+    penalty = regularised.distillation(shared.model, shared.tasks[:2], strength=1.0)
+    model = shared.model.eval()
+    inputs = model.inputs(dict(shared.tokenizer(["a bright film", "late"], padding=True, return_tensors="pt")))
+    labels, spans = model.logits(**inputs)
+    assert not (model.own[0] & model.own[1]).any()
+    assert penalty(inputs, labels + 3.0 * model.own[1].float(), spans).item() == pytest.approx(0.0, abs=1e-6)
+    one = labels.clone()
+    one[:, model.own[1].nonzero()[0]] += 3.0
+    assert penalty(inputs, one, spans) > 0.1
+
+
 def test_lwf_divergence_is_that_of_softened_answers():
     student, teacher = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 0.0]])
     p = torch.tensor([1.0, 0.0]).softmax(0)  # logits at temperature 2
@@ -459,3 +474,26 @@ def test_a_method_runs_with_the_first_values_of_its_grid(name, stream, setting):
     result = method.run(stream("films", "questions"), setting(**epochs, **method.settings({})))
     assert len(result.matrix.scores) == len(result.bytes_per_task) == 2
     assert result.seconds > 0 and None not in result.matrix.scores[-1]
+
+
+# Ours
+
+
+@pytest.mark.parametrize("factor", [0.0, ours.FAR_MORE])
+def test_ours_is_scored_with_its_closed_form_heads_weighed_otherwise_and_stays_what_it_was(
+    factor, stream, setting, tmp_path, monkeypatch
+):
+    trainer = ours.learn(stream("films", "news"), setting(epochs=3), str(tmp_path))
+    default, scored, score = ours.under(trainer, "signature"), [], ours.under
+    bank = lifelong_of(trainer.model).drift_closed_weight["default"]
+    before = bank.clone()
+    assert before.abs().sum() > 0
+
+    def note(*args):
+        scored.append(bank.clone())
+        return score(*args)
+
+    monkeypatch.setattr(ours, "under", note)
+    ours.with_closed_form(trainer, factor)
+    torch.testing.assert_close(scored[0], before * factor)
+    assert torch.equal(bank, before) and score(trainer, "signature") == default
