@@ -1,7 +1,7 @@
-"""From the records of `lifelong.py` to the README's table and the pictures.
+"""From the records of `lifelong.py` to the tables of the README and of `benchmarks/README.md`, and the pictures.
 
-python benchmarks/lifelong_report.py            # writes the pictures and the table in the README
-python benchmarks/lifelong_report.py --check    # only says whether the README has the table of the records
+python benchmarks/lifelong_report.py            # writes the pictures and the tables
+python benchmarks/lifelong_report.py --check    # only says whether the pages have the tables of the records
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from record import RESULTS
 from hf_lifelong.evaluation import AccuracyMatrix, plot_accuracy, plot_confusion, plot_costs, plot_matrix
 from hf_lifelong.files import read_json
 
-README = RESULTS.parents[1] / "README.md"
+README, DETAILS = RESULTS.parents[1] / "README.md", RESULTS.parent / "README.md"
 BEGIN, END = "<!-- lifelong: begin -->", "<!-- lifelong: end -->"
 NAMES = {
     "ours": "**hf_lifelong**, `signature` (the default)",
@@ -188,23 +188,30 @@ def orders(found: dict[str, dict[str, Any]]) -> list[str]:
     return [head, "|---" * (len(found) + 1) + "|", *map(line, names, cells)]
 
 
-def render(found: dict[str, dict[str, Any]], full: dict[str, dict[str, Any]]) -> str:
-    """What stands between the README's marks: the results of the small budget, and those of the full one."""
-    parts = []
-    if full:
-        parts.append(comparison(full, "average accuracy ↑, full budget"))
-        scores = {stream: told(result) for stream, result in full.items()}
-        parts.append(table(scores, TOLD, "the same, told the task of every input ↑"))
-    parts.append(comparison(found, "average accuracy ↑, small budget" if full else "average accuracy ↑"))
+def tables(found: dict[str, dict[str, Any]], full: dict[str, dict[str, Any]]) -> dict[Path, list[list[str]]]:
+    """The tables of each page: in the README the comparison with the full budget, all others beside the benchmarks."""
+    scores = {stream: told(result) for stream, result in full.items()}
+    others = [
+        table(scores, TOLD, "told the task of every input, average accuracy ↑"),
+        comparison(found, "average accuracy ↑, small budget"),
+    ]
     ablated = set(ABLATIONS) - {"ours"}
-    changed = {stream: result for stream, result in found.items() if ablated & set(result["summary"])}
+    changed = {stream: accuracies(r) for stream, r in found.items() if ablated & set(r["summary"])}
     if changed:
-        scores = {stream: accuracies(result) for stream, result in changed.items()}
-        parts.append(table(scores, ABLATIONS, "one thing changed, average accuracy ↑"))
+        others.append(table(changed, ABLATIONS, "one thing changed, average accuracy ↑"))
     drawn = {stream: result for stream, result in found.items() if result["drawn_orders"]}
     if drawn:
-        parts.append(orders(drawn))
-    return "\n".join([BEGIN, "\n\n".join("\n".join(lines) for lines in parts), END])
+        others.append(orders(drawn))
+    return {README: [comparison(full, "average accuracy ↑")], DETAILS: others}
+
+
+def filled(text: str, parts: list[list[str]]) -> str:
+    """A page with these tables, each between the next two marks."""
+    pieces = re.split(f"({re.escape(BEGIN)}.*?{re.escape(END)})", text, flags=re.DOTALL)
+    if len(pieces) != 2 * len(parts) + 1:
+        raise SystemExit(f"a page has {len(pieces) // 2} pairs of marks `{BEGIN}` for {len(parts)} tables.")
+    pieces[1::2] = ["\n".join([BEGIN, *lines, END]) for lines in parts]
+    return "".join(pieces)
 
 
 def draw(found: dict[str, dict[str, Any]], folder: Path) -> None:
@@ -244,14 +251,18 @@ def costs(rows: dict[str, dict[str, Any]]) -> dict[str, list[tuple[int, float, f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--check", action="store_true", help="change nothing; fail where the README has other figures")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail where a page has other figures")
     args = parser.parse_args()
     found, full = results(args.results), results(args.results / "full")
-    text = README.read_text()
-    new = re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: render(found, full), text, flags=re.DOTALL)
+    for page, parts in tables(found, full).items():
+        text = page.read_text()
+        new = filled(text, parts)
+        if not args.check:
+            page.write_text(new)
+        elif new != text:
+            raise SystemExit(f"{page.name}: a table is not that of the records; run this again.")
     if args.check:
-        raise SystemExit(None if new == text else "README.md: the table is not that of the records; run this again.")
-    README.write_text(new)
+        return
     draw(found, args.results)
     draw(full, args.results / "full")
 

@@ -63,7 +63,7 @@ class DriftAdapterConfig(PeftConfig):
             Snapshots that are kept of each task.
         retrieval (`str`, *optional*, defaults to `"signature"`):
             How the group of an input is chosen: `"signature"` (where the input lies in the trunk), `"uncertainty"`
-            (DriftNet as published: the least uncertain group, all members run) or `"cascade"` (signature, then
+            (DriftNet as we read it: the least uncertain group, all members run) or `"cascade"` (signature, then
             uncertainty among the groups that are still in question).
         uncertainty (`str`, *optional*, defaults to `"entropy"`):
             What uncertainty is: `"entropy"` (of the mean probabilities, as a share of the largest possible) or

@@ -1,4 +1,4 @@
-"""The README's table of the evidence benchmark is that of the records."""
+"""The tables of the evidence benchmark are those of the records."""
 
 import json
 
@@ -49,7 +49,7 @@ def result():
 
 
 def test_the_table_has_means_and_marks_the_best_of_what_a_stream_allows(result):
-    lines = lifelong_report.render({"domains": result}, {}).split("\n")
+    lines = lifelong_report.comparison({"domains": result}, "average accuracy ↑")
     assert "| average accuracy ↑ | *domains* |" in lines
     assert "| **hf_lifelong**, `signature` (the default) | .820 |" in lines
     assert "| hf_lifelong, `cascade` | **.850** |" in lines
@@ -61,23 +61,23 @@ def test_the_table_has_means_and_marks_the_best_of_what_a_stream_allows(result):
     assert not any("one thing changed" in line for line in lines)
 
 
-def test_the_full_budget_has_a_table_of_its_own(result):
+def test_the_full_budget_stands_in_the_readme_and_the_rest_beside_the_benchmarks(result):
     larger = {**result, "budget": {"train_texts": 1500, "test_texts": 500}}
-    text = lifelong_report.render({"domains": result}, {"return": larger})
-    assert "| the same, told the task of every input ↑ | *return* |" in text
-    assert "| **hf_lifelong** | **.900** |" in text and "| one LoRA a task | .950¹ |" in text
-    full, small = text.split("| average accuracy ↑, small budget | *domains* |")
-    assert "| average accuracy ↑, full budget | *return* |" in full and "return: up to 1500 training" in full
-    assert "domains: up to 500 training" in small and "return" not in small
+    pages = lifelong_report.tables({"domains": result}, {"return": larger})
+    (full,), (told, small) = pages[lifelong_report.README], pages[lifelong_report.DETAILS]
+    assert full[0] == "| average accuracy ↑ | *return* |" and "return: up to 1500 training" in full[-1]
+    assert small[0] == "| average accuracy ↑, small budget | *domains* |" and "domains: up to 500" in small[-1]
+    assert told[0] == "| told the task of every input, average accuracy ↑ | *return* |"
+    assert "| **hf_lifelong** | **.900** |" in told and "| one LoRA a task | .950¹ |" in told
 
 
 def test_ablations_have_a_table_where_they_were_run(result):
     rows = [*result["rows"], row("ours_no_drift", 0.81)]
     changed = {**result, "summary": lifelong.means_of(rows), "rows": rows}
-    text = lifelong_report.render({"domains": changed, "return": result}, {})
-    table = text.split("one thing changed")[1]
+    table = lifelong_report.tables({"domains": changed, "return": result}, {})[lifelong_report.DETAILS][2]
+    assert table[0] == "| one thing changed, average accuracy ↑ | *domains* |"
     assert "| the default | **.820** |" in table and "| no drift | .810¹ |" in table
-    assert "| last weights only | .700 |" in table and "return" not in table
+    assert "| last weights only | .700 |" in table
 
 
 def test_other_orders_have_a_table_and_do_not_count_in_the_others(result):
@@ -85,12 +85,20 @@ def test_other_orders_have_a_table_and_do_not_count_in_the_others(result):
     drawn = [{**row("ours", 0.7, summary={"oracle_accuracy": 0.1}, variants=variants), "order": 2}]
     given = {key: result[key] for key in ("model", "budget")}
     both = lifelong.summarise("domains", [{**one, **given} for one in [*result["rows"], *drawn]])
-    text = lifelong_report.render({"domains": both, "return": result}, {})
-    assert text.split("| order of the tasks")[0].strip() == (
-        lifelong_report.render({"domains": result, "return": result}, {}).replace(lifelong_report.END, "").strip()
+    *others, orders = lifelong_report.tables({"domains": both, "return": result}, {})[lifelong_report.DETAILS]
+    assert others == lifelong_report.tables({"domains": result, "return": result}, {})[lifelong_report.DETAILS]
+    assert orders[0] == "| order of the tasks, average accuracy ↑ | *domains* |"
+    assert orders[2:] == ["| as listed | .820 |", "| drawn, 2 | .700 |"]
+
+
+def test_tables_go_between_their_marks():
+    begin, end = lifelong_report.BEGIN, lifelong_report.END
+    text = f"a\n{begin}\nold\n{end}\nb\n{begin}\n{end}\n"
+    assert lifelong_report.filled(text, [["one"], ["two", "lines"]]) == (
+        f"a\n{begin}\none\n{end}\nb\n{begin}\ntwo\nlines\n{end}\n"
     )
-    table = text.split("| order of the tasks, average accuracy ↑ ")[1].split("\n")
-    assert table[0] == "| *domains* |" and table[2:4] == ["| as listed | .820 |", "| drawn, 2 | .700 |"]
+    with pytest.raises(SystemExit, match="2 pairs of marks"):
+        lifelong_report.filled(text, [["one"]])
 
 
 def test_pictures_are_drawn_and_uncertainty_costs_all_members(result, tmp_path):
@@ -102,11 +110,11 @@ def test_pictures_are_drawn_and_uncertainty_costs_all_members(result, tmp_path):
     assert costs["hf_lifelong, uncertainty"] == [(1, 10, 3.0), (2, 20, 5.5)]
 
 
-def test_the_readme_has_the_table_of_the_committed_records():
+def test_the_pages_have_the_tables_of_the_committed_records():
     found, full = (lifelong_report.results(folder) for folder in FOLDERS)
-    text = lifelong_report.README.read_text()
-    begin, end = (text.index(mark) for mark in (lifelong_report.BEGIN, lifelong_report.END))
-    assert text[begin : end + len(lifelong_report.END)] == lifelong_report.render(found, full)
+    for page, parts in lifelong_report.tables(found, full).items():
+        text = page.read_text()
+        assert text == lifelong_report.filled(text, parts)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=["small budget", "full budget"])
