@@ -59,7 +59,7 @@ def test_a_method_runs_with_what_was_chosen_and_with_the_first_of_its_grid_befor
 
 def test_a_grid_is_all_combinations():
     found = METHODS["lda"].candidates()
-    assert len(found) == 4 and {"layers": "last", "shrinkage": 0.1} in found
+    assert len(found) == 6 and {"layers": "last", "shrinkage": 0.1} in found
 
 
 def test_streams_are_made_of_known_tasks_and_orders_hold_the_same_tasks():
