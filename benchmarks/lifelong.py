@@ -25,9 +25,10 @@ from methods import METHODS
 from methods.shared import Result, Setting, prepare
 from record import RESULTS, header
 from streams import STREAMS, load_task, stream
+from transformers import AutoConfig
 from transformers.utils import logging
 
-from hf_lifelong.files import read_json, write_json
+from hf_lifelong.files import DamagedFileError, read_json, write_json
 
 BUDGET = {"train_texts": 1500, "test_texts": 500, "epochs": 3, "batch_size": 16, "max_length": 64, "stride": 16}
 # Contexts of questions are longer, and the scoring of thirty tasks after each of them is not to outlast the training.
@@ -89,7 +90,11 @@ def figures(result: Result) -> dict[str, Any]:
 
 def cells(folder: Path, name: str) -> list[dict[str, Any]]:
     """All cells of a stream that were run."""
-    return [read_json(path) for path in sorted((folder / "lifelong" / name).glob("*.json"))]
+    paths = sorted((folder / "lifelong" / name).glob("*.json"))
+    try:
+        return [read_json(path) for path in paths]
+    except DamagedFileError as error:
+        raise SystemExit(f"A cell is damaged; delete it, and it is run again. ({error})") from error
 
 
 def summarise(name: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -225,6 +230,13 @@ def main() -> None:
     args = parser.parse_args()
     if args.quick:
         vars(args).update(QUICK_RUN, seeds=[0], orders=[0], data_dir=None, model=str(embedded_model()))
+    for name in ("train_texts", "test_texts"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            parser.error(f"`--{name}` is {value}; give at least 1.")
+    try:
+        AutoConfig.from_pretrained(args.model)
+    except (OSError, ValueError) as error:
+        parser.error(f"`--model` is {args.model!r}; give the folder of an encoder or its id on the Hub. ({error})")
     datasets.disable_progress_bars()
     logging.set_verbosity_error()
     (choose if args.choose else fill)(args)

@@ -221,7 +221,10 @@ def _splits(cut: Cut, source: Source, data_dir: str | None) -> tuple[Dataset, Da
 
 def _read(name: str, source: Source, data_dir: str | None) -> Any:
     if data_dir is not None:
-        return load_dataset(str(Path(data_dir) / name))
+        folder = Path(data_dir) / name
+        if not folder.is_dir():
+            raise SystemExit(f"`{folder}` is no folder: `--data_dir` needs one of each data set, here of `{name}`.")
+        return load_dataset(str(folder))
     if (SHIPPED / name).exists():
         return load_dataset(str(SHIPPED / name))
     if source.hub_id is None:

@@ -52,7 +52,7 @@ def changed(**settings: dict[str, Any]) -> Method:
 
 # A row's label competes among those of its own task, or among those of all tasks so far.
 LABELS = ["own", "seen"]
-# What was chosen for sequential training, for the methods that are the same without their term in the loss.
+# The learning rate that was chosen for sequential training, for methods that are it but for a term in the loss.
 SEQUENTIAL = {"learning_rate": 2e-3}
 OFF = {"gradient_noise": 0.0, "input_noise": 0.0, "drift_dropout": False, "cyclic_learning_rate": False}
 LAYERS = ["all", "last"]

@@ -85,13 +85,10 @@ def ours(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
 
 def variants(trainer: DriftTrainer) -> dict[str, dict[str, float]]:
     """Final scores of the same training under the other retrieval policies and ways to answer."""
-    config = active_config(trainer.model)
-    found = {
-        "cascade": under(trainer, "cascade"),
-        "uncertainty": under(trainer, "uncertainty", UNCERTAINTY_ROWS // len(trainer.tasks)),
-    }
+    config, rows = active_config(trainer.model), UNCERTAINTY_ROWS // len(trainer.tasks)
+    found = {"cascade": under(trainer, "cascade"), "uncertainty": under(trainer, "uncertainty", rows)}
     config.uncertainty = "variance"
-    found["variance"] = under(trainer, "uncertainty", UNCERTAINTY_ROWS // len(trainer.tasks))
+    found["variance"] = under(trainer, "uncertainty", rows)
     config.uncertainty = "entropy"
     config.answer = "ensemble"
     found["ensemble"] = under(trainer, "signature")

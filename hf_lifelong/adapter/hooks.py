@@ -275,7 +275,7 @@ class HeadConductor(Conductor):
         mask = mask_for(current.mask, hidden, plan.row)
         seen = hidden if tables.per_token else masked_mean(hidden, mask).unsqueeze(1)
         logits = self.root.plan_logits(seen, plan)
-        # Least uncertainty as published is that of the members alone.
+        # DriftNet's least uncertainty is that of the members alone.
         if fork.features is not None and fork.choice.policy != "uncertainty":
             with torch.autocast(hidden.device.type, enabled=False):
                 logits = logits.float() + self.root.closed_logits(fork.features, plan)

@@ -51,6 +51,31 @@ def test_cells_of_another_budget_are_not_mixed_into_a_table(quick):
     lifelong.check_alike([row], row["model"], row["budget"], quick)
 
 
+def test_a_damaged_cell_is_named_with_what_to_do(tmp_path):
+    path = tmp_path / "lifelong" / "domains" / "ours-order0-seed0.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"method": ')
+    with pytest.raises(SystemExit, match=r"delete it, and it is run again.*ours-order0-seed0"):
+        lifelong.cells(tmp_path, "domains")
+
+
+def test_a_data_set_without_its_folder_is_named(tmp_path):
+    with pytest.raises(SystemExit, match="sst2` is no folder: `--data_dir` needs one of each data set"):
+        load_task("sst2", str(tmp_path), 0, 10)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [(["--train_texts", "0"], "`--train_texts` is 0; give at least 1"), ([], "give the folder of an encoder")],
+)
+def test_what_cannot_be_used_is_refused_before_anything_runs(given, said, tmp_path, monkeypatch, capsys):
+    command = ["lifelong.py", "--model", str(tmp_path / "nowhere"), "--results", str(tmp_path), *given]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit, match="2"):
+        lifelong.main()
+    assert said in capsys.readouterr().err
+
+
 def test_a_method_runs_with_what_was_chosen_and_with_the_first_of_its_grid_before_that():
     assert METHODS["sequential"].settings({}) == {"learning_rate": 2e-3, "labels": "own"}
     chosen = METHODS["replay_2"].settings({"learning_rate": 5e-4})
