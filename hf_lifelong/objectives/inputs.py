@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .base import MODEL_INPUTS
+from .rows import DataError
 
 if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedTokenizerBase
@@ -148,19 +149,17 @@ def check_fast(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def check_texts(values: Sequence[Any], rows: Sequence[int], column: str) -> None:
-    """Raises a `ValueError` that names the first row whose value is not a string."""
+    """Raises a `DataError` that names the first row whose value is not a string."""
     for value, row in zip(values, rows, strict=True):
         if not isinstance(value, str):
-            raise ValueError(f"column {column!r}, row {row}: {value!r} is not a string; correct it or drop the row.")
+            raise DataError(column, f"{value!r} is not a string; correct it or drop the row.", row)
 
 
 def check_words(values: Sequence[Any], rows: Sequence[int], column: str) -> None:
-    """Raises a `ValueError` that names the first row whose value is not a list of strings."""
+    """Raises a `DataError` that names the first row whose value is not a list of strings."""
     for value, row in zip(values, rows, strict=True):
         if not _are_words(value):
-            raise ValueError(
-                f"column {column!r}, row {row}: {value!r} is not a list of strings; correct it or drop the row."
-            )
+            raise DataError(column, f"{value!r} is not a list of strings; correct it or drop the row.", row)
 
 
 def _form_of(entry: Any, index: int) -> str:

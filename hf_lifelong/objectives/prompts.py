@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import TemplateError
 
 from .inputs import check_fast
+from .rows import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -98,7 +99,7 @@ def with_prompts(dataset: Dataset, columns: Mapping[str, str], template: str | N
     def write(row: dict[str, Any], index: int) -> dict[str, str]:
         empty = sorted(field for field in fields if row[field] is None)
         if empty:
-            raise ValueError(f"column {empty[0]!r}, row {index}: nothing stands there; correct it or drop the row.")
+            raise DataError(empty[0], "nothing stands there; correct it or drop the row.", index)
         return {"prompt": written.format_map(row)}
 
     return dataset.with_format(None).map(write, with_indices=True, desc="Writing prompts")

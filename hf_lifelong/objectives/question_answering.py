@@ -12,16 +12,13 @@ from torch import Tensor
 from .base import (
     HeadObjective,
     check_comparable,
-    check_dataset,
-    check_not_empty,
     check_references,
-    column_values,
-    is_string,
 )
 from .inputs import check_texts, tokenize_windows
 from .labels import IGNORED
 from .matching import match_scores
 from .numeric import LOG_2, fit, mask_padding, mean_cross_entropy, padded
+from .rows import DataError, check_dataset, check_not_empty, column_values, is_string
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -232,10 +229,8 @@ def _gold(value: Any, row: int, column: str) -> tuple[list[str], list[int]]:
         value = {key: [answer[key] for answer in value] for key in ("text", "answer_start")}
     texts, starts = (value.get(key) for key in ("text", "answer_start")) if value else (None, None)
     if texts is None or starts is None or len(texts) != len(starts) or None in (*texts, *starts):
-        raise ValueError(
-            f"column {column!r}, row {row}: {value!r} does not give as many texts as starts; give "
-            '{"text": [...], "answer_start": [...]}, with empty lists if there is no answer.'
-        )
+        problem = '{"text": [...], "answer_start": [...]}, with empty lists if there is no answer.'
+        raise DataError(column, f"{value!r} does not give as many texts as starts; give {problem}", row)
     return list(texts), list(starts)
 
 
@@ -248,10 +243,8 @@ def _first_answer(value: Any, context: str, row: int, column: str) -> tuple[int,
     found = context[start : start + len(text)] if start >= 0 else ""
     # Case may differ, because data sets lower-case one of the two; anything else would train on a wrong span.
     if found.casefold() != text.casefold():
-        raise ValueError(
-            f"column {column!r}, row {row}: the context has {found!r} at answer_start={start}, not the answer "
-            f"{text!r}; correct answer_start or drop the row."
-        )
+        problem = f"the context has {found!r} at answer_start={start}, not the answer {text!r}"
+        raise DataError(column, f"{problem}; correct answer_start or drop the row.", row)
     blanks = len(text) - len(text.lstrip())
     return start + blanks, start + blanks + len(text.strip())
 

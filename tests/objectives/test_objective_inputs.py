@@ -47,12 +47,12 @@ def test_alone_or_together_makes_no_difference(tokenizer):
 @pytest.mark.parametrize(
     ("kind", "rows", "columns", "targets"),
     [
-        ("text-classification", ["a joy", LONG], ["text"], {"label": [0, 1]}),
+        ("text-classification", ["a joy", LONG], ["text"], {"label": ["a", "b"]}),
         (
             "text-classification",
             [{"text": "a", "text_pair": LONG}, {"text": LONG, "text_pair": "b"}],
             ["text", "text_pair"],
-            {"label": [0, 1]},
+            {"label": ["a", "b"]},
         ),
         (
             "question-answering",
@@ -60,7 +60,12 @@ def test_alone_or_together_makes_no_difference(tokenizer):
             ["question", "context"],
             {"answers": [{"text": ["The"], "answer_start": [0]}, {"text": ["On"], "answer_start": [0]}]},
         ),
-        ("token-classification", [MIXED[2], {"tokens": ["a"] * 50}], ["tokens"], {"tags": [[0, 1, 0], [1] * 50]}),
+        (
+            "token-classification",
+            [MIXED[2], {"tokens": ["a"] * 50}],
+            ["tokens"],
+            {"tags": [["a", "b", "a"], ["b"] * 50]},
+        ),
     ],
 )
 def test_inputs_are_encoded_as_the_rows_of_a_task(kind, rows, columns, targets, tokenizer):

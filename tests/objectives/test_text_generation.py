@@ -80,6 +80,16 @@ def test_labels_squad_and_lists_as_answers(language_tokenizer):
     train, test = (objective.references(data.select(i), {}, ["neg", "pos"]) for i in ([0, 1, 2], [0, 1]))
     assert objective.majority(train, test) == 0.5
     assert objective.score(["Pos.", "pos", None], train) == {"exact_match": 1 / 3, "f1": 1 / 3}
+    turned = Dataset.from_dict(
+        {"text": ["a", "b"], "label": [0, 1]},
+        features=Features({"text": Value("string"), "label": ClassLabel(names=["pos", "neg"])}),
+    )
+    for labels in (["neg", "pos"], []):  # names of their own split, also where train has texts
+        assert objective.references(turned, {}, labels) == [{"text": ["pos"]}, {"text": ["neg"]}]
+    answer = encoded(turned, language_tokenizer, labels=["neg", "pos"])[0]["labels"]
+    assert language_tokenizer.decode([token for token in answer if token != -100]) == " pos<|end|>"
+    strings = Dataset.from_dict({"text": ["a", "b"], "answer": ["pos", "neg"]})
+    assert objective.references(strings, {}, ["neg", "pos"]) == [{"text": ["pos"]}, {"text": ["neg"]}]
     squad = Dataset.from_dict(
         {
             "question": ["who?"],
