@@ -172,7 +172,8 @@ class Objective(ABC):
     def check_names(self, dataset: Dataset, train: Dataset, columns: Mapping[str, str], labels: Sequence[str]) -> None:
         """Refuses bare integers where the training data has names: they may count in another order.
 
-        Targets of a tokenised data set are taken for positions in the training data's names.
+        Those that the training data has as texts are their own names, and targets of a tokenised data set are taken
+        for positions in the training data's names.
 
         Args:
             dataset (`datasets.Dataset`): Validation or test rows.
@@ -185,9 +186,12 @@ class Objective(ABC):
         """
         if self.label_role is None or list(labels) == [str(i) for i in range(len(labels))]:
             return
-        column = self.resolve_columns(dataset, columns)[self.label_role]
-        bare = self._are_bare(dataset, column) and not self._are_bare(train, columns[self.label_role])
-        if bare and not (self.is_tokenised(dataset) and not all(map(is_decimal, labels))):
+        column, own = self.resolve_columns(dataset, columns)[self.label_role], columns[self.label_role]
+        if not self._are_bare(dataset, column) or self._are_bare(train, own):
+            return
+        by_value = self._declared(train, own) is None and any(map(is_decimal, labels))  # numbers written as texts
+        by_position = self.is_tokenised(dataset) and not all(map(is_decimal, labels))
+        if not by_value and not by_position:
             raise DataError(
                 column,
                 f"it holds bare integers, but the labels of `train` have names ({shown(labels)}); give names, or the "

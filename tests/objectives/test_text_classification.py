@@ -111,6 +111,9 @@ def test_bare_integers_where_train_has_names():
     with pytest.raises(ValueError, match="bare integers"):
         objective.check_names(bare, stars, {"label": "label"}, ["1", "2"])
     objective.check_names(bare, with_class_labels(["a"], [0], ["0", "1"]), {"label": "label"}, ["0", "1"])
+    texts = Dataset.from_dict({"text": ["a", "b", "c"], "label": ["0", "1", "None"]})
+    objective.check_names(bare, texts, {"label": "label"}, ["0", "1", "None"])
+    assert objective.references(bare, {}, ["0", "1", "None"]) == ["1", "0"]
     with pytest.raises(ValueError, match="row 0: the label '1' is none of the 2 labels"):
         objective.references(bare, {}, ["neg", "pos"])
 
