@@ -18,7 +18,8 @@ from transformers.hf_argparser import string_to_bool
 from .adapter.config import TASK_TYPES, DriftAdapterConfig
 from .loading import load, load_base
 from .training import DriftTrainer, DriftTrainingArguments
-from .training.sources import TaskSource, check_samples, suggestion
+from .training.sources import TaskSource, suggestion
+from .training.tasks import check_samples
 
 # How `--help` calls the values of an argument.
 KINDS = {int: "INTEGER", float: "NUMBER", string_to_bool: "TRUE|FALSE"}
@@ -36,7 +37,8 @@ class LearnArguments:
             command line as YAML or JSON.
         load_in_4bit (`bool`, *optional*, defaults to `False`): Whether the base is quantised to 4 bits (NF4,
             bitsandbytes).
-        max_train_samples, max_test_samples (`int`, *optional*): Rows of each task at most, drawn at random.
+        max_train_samples, max_test_samples (`int`, *optional*): Rows of each task at most, drawn at random, of each
+            class its share.
 
     Raises:
         ValueError: when arguments exclude each other, or one cannot be used.
