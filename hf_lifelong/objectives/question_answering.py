@@ -9,11 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import (
-    HeadObjective,
-    check_comparable,
-    check_references,
-)
+from .base import HeadObjective, check_comparable, check_references
 from .inputs import check_texts, tokenize_windows
 from .labels import IGNORED
 from .matching import match_scores

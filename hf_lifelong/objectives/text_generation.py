@@ -6,11 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .base import (
-    Objective,
-    check_comparable,
-    check_references,
-)
+from .base import Objective, check_comparable, check_references
 from .labels import IGNORED, label_ids, label_index
 from .matching import match_scores, same_text
 from .prompts import encode_answers, encode_prompts
