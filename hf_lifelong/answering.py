@@ -14,13 +14,11 @@ from .adapter import knowledge_of, predict
 from .adapter.decoding import decode_answers
 from .adapter.generation import answer_prompts
 from .adapter.heads import active_config
-from .knowledge import KnowledgeBase
+from .knowledge import UNKNOWN, KnowledgeBase
 from .objectives import SPAN_KINDS
 from .objectives.base import MODEL_INPUTS
 from .objectives.inputs import encode_inputs
 from .objectives.prompts import encode_prompts, ensure_padding, prompt_of
-
-UNKNOWN = "unknown"
 
 
 class LifelongPipeline(Pipeline):
@@ -74,7 +72,12 @@ class LifelongPipeline(Pipeline):
             return []
         given = {**self._forward_params, **options}
         abstain = bool(given.pop("abstain", False) if abstain is None else abstain)
-        batch_size = batch_size or self._batch_size or 32
+        batch_size = self._batch_size if batch_size is None else batch_size
+        batch_size = 32 if batch_size is None else batch_size
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"`batch_size` is {batch_size!r:.60}; give an integer of at least 1.")
+        if self.tokenizer is None:
+            raise ValueError("`tokenizer` is missing; give that of the base to `pipeline`.")
         features = self.preprocess(items)
         found = self._forward(features, batch_size=batch_size, novelty=abstain, **given)
         answers = self.postprocess(found, items=items, features=features, abstain=abstain)

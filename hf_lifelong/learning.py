@@ -230,6 +230,8 @@ def read_yaml(text: str, where: str) -> Any:
     """Reads YAML, of which JSON is a part (`ValueError` where it is none)."""
     try:
         return yaml.safe_load(text)
+    except RecursionError as error:
+        raise ValueError(f"`{where}` is YAML that nests too deeply.") from error
     except yaml.YAMLError as error:
         raise ValueError(f"`{where}` is not YAML: {' '.join(str(error).split())}") from error
 

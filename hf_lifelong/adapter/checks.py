@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..knowledge import KnowledgeBase
+from ..knowledge import KnowledgeBase, LearnedTask
 from ..knowledge.layout import PREFIX, SIZES, sizes_of
 from ..objectives import HEAD_KINDS, TEXT_KINDS, get_objective
 from ..objectives.prompts import fields_of
+from ..texts import is_unicode
 from .architectures import is_causal, layers_of
 from .heads import lifelong_of
 from .layers import DriftTunerLayer
@@ -104,17 +105,27 @@ def check_tasks(knowledge: KnowledgeBase, config: Any) -> None:
         ValueError: names the task.
     """
     for task in knowledge.tasks:
-        where = f"`adapter_config.json`, task `{task.name}`: "
         try:
-            check_kind(task.kind, config.task_type)
+            check_task(task, config)
         except ValueError as error:
-            raise ValueError(where + str(error)) from error
-        if task.width != get_objective(task.kind).head_width(task.labels):
-            raise ValueError(f"{where}a head of {task.width} rows does not fit its kind; restore the file.")
-        if len(set(task.labels)) < len(task.labels) or "" in task.labels:
-            raise ValueError(f"{where}`labels` are {list(task.labels)}, empty or twice; restore the file.")
-        if task.template is not None:
-            fields_of(task.template)
+            raise ValueError(f"`knowledge`, task `{task.name}`: {error}") from error
+
+
+def check_task(task: LearnedTask, config: Any) -> None:
+    """Refuses a task that an adapter of a configuration could not answer (`ValueError`)."""
+    check_kind(task.kind, config.task_type)
+    if task.width != get_objective(task.kind).head_width(task.labels):
+        raise ValueError(f"a head of {task.width} rows does not fit its kind, {task.kind}.")
+    if len(set(task.labels)) < len(task.labels) or "" in task.labels:
+        raise ValueError(
+            f"`labels` are {list(task.labels)}, empty or twice; each label needs a name of its own, of one character "
+            "at least."
+        )
+    for text in (*task.labels, task.template or ""):
+        if not is_unicode(text):
+            raise ValueError(f"{text!r:.100} holds half a character (a lone surrogate), which no file can hold.")
+    if task.template is not None:
+        fields_of(task.template)
 
 
 def check_kind(kind: str, task_type: str) -> None:

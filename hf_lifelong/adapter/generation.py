@@ -259,8 +259,10 @@ def _prompts(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
     """The prompts of a batch, refused unless answers can follow them.
 
     Raises:
-        ValueError: when they are no token ids, or padded on the right.
+        ValueError: when they are no token ids, or padded on the right, or the model writes no text.
     """
+    if active_config(model).task_type != "CAUSAL_LM":
+        raise ValueError("`model` is no language model, so it writes no text; ask it with `predict`.")
     inputs = model_inputs(model, batch)
     if "input_ids" not in inputs:
         raise ValueError(f"`batch` has no `input_ids`, only {sorted(inputs)}; give what the tokenizer gives.")

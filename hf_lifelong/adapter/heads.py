@@ -346,6 +346,8 @@ def lifelong_of(model: nn.Module) -> Lifelong:
     Raises:
         ValueError: when the model has no lifelong adapter.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"`model` must be a model with a lifelong adapter, not {model!r:.60}.")
     for module in itertools.islice(model.modules(), 16):
         root = module._modules.get("lifelong")
         if isinstance(root, Lifelong):

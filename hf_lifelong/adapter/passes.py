@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..knowledge import KnowledgeBase
+from ..objectives.base import MODEL_INPUTS
 from .config import ANSWERS, POLICIES, UNCERTAINTIES
 from .heads import Lifelong, Request, lifelong_of
 from .hooks import TARGETS, LifelongOutput, TrunkDone
@@ -21,6 +22,8 @@ MOST_TOKENS, MOST_TOKENS_GPU = 2**12, 2**19
 
 # Not a lock of each model's own: models are copied and pickled, locks are not.
 _ONE_AT_A_TIME = threading.RLock()
+
+HOW_TO_TOKENISE = 'give what `tokenizer(texts, padding=True, return_tensors="pt")` gives'
 
 
 @contextmanager
@@ -159,16 +162,46 @@ def request_of(
             raise ValueError(f"`{key}` is {value!r}; choose one of {list(choices)}.")
     if (policy == "oracle") != (group is not None):
         raise ValueError('`group` and `policy="oracle"` go together: give both or neither.')
+    for key, given in (("per_batch", per_batch), ("novelty", novelty)):
+        if given is not None and not isinstance(given, bool):
+            raise ValueError(f"`{key}` is {given!r:.60}; give `True` or `False`.")
     known = {task.kind for task in root.knowledge[name].tasks}
-    if kinds is not None and (isinstance(kinds, str) or not known & set(kinds)):
+    if kinds is not None and (isinstance(kinds, str) or not isinstance(kinds, Iterable) or not known & set(kinds)):
         raise ValueError(f"`kinds` is {kinds!r}; give a list with kinds of learned tasks, which are {sorted(known)}.")
-    given = _group_of_rows(root.knowledge[name], group, next(iter(model_inputs(model, batch).values())))
-    return root, Request(policy, given, answer, uncertainty, per_batch, novelty, tuple(kinds) if kinds else None)
+    groups = _group_of_rows(root.knowledge[name], group, next(iter(model_inputs(model, batch).values())))
+    return root, Request(policy, groups, answer, uncertainty, per_batch, novelty, tuple(kinds) if kinds else None)
 
 
 def model_inputs(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The inputs in a batch, on the model's device.
+
+    Raises:
+        ValueError: when these are no tensors, or not of one shape.
+    """
+    if not isinstance(batch, Mapping):
+        raise ValueError(f"`batch` is {batch!r:.60}; {HOW_TO_TOKENISE}.")
+    lists = [name for name in MODEL_INPUTS if name in batch and not isinstance(batch[name], Tensor)]
+    if lists:
+        kind = type(batch[lists[0]]).__name__
+        raise ValueError(f"`{lists[0]}` of `batch` is a {kind}, no tensor; {HOW_TO_TOKENISE}.")
     device = next(model.parameters()).device
-    return {k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor) and k not in TARGETS}
+    inputs = {k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor) and k not in TARGETS}
+    ids = inputs.get("input_ids")
+    if ids is None and "inputs_embeds" not in inputs:
+        raise ValueError(f"`batch` has no `input_ids`, only {sorted(map(str, batch))}; {HOW_TO_TOKENISE}.")
+    if ids is not None:
+        if ids.dim() != 2 or ids.is_floating_point() or not len(ids):
+            raise ValueError(
+                f"`input_ids` of `batch` are {ids.dtype} of shape {tuple(ids.shape)}; give integers, a row for each "
+                f"input: {HOW_TO_TOKENISE}."
+            )
+        other = [k for k in MODEL_INPUTS if k in inputs and inputs[k].dim() == 2 and inputs[k].shape != ids.shape]
+        if other:
+            raise ValueError(
+                f"`{other[0]}` of `batch` has shape {tuple(inputs[other[0]].shape)}, but `input_ids` have "
+                f"{tuple(ids.shape)}; give both as one call of the tokenizer gives them."
+            )
+    return inputs
 
 
 def _group_of_rows(knowledge: KnowledgeBase, group: int | str | Tensor | None, rows: Tensor) -> Tensor | None:
@@ -177,6 +210,7 @@ def _group_of_rows(knowledge: KnowledgeBase, group: int | str | Tensor | None, r
     if not isinstance(group, Tensor):
         return torch.full((len(rows),), knowledge.group_index(group), device=rows.device)
     known = len(knowledge.groups)
-    if group.shape != (len(rows),) or not bool(((group >= 0) & (group < known)).all()):
+    whole = not group.is_floating_point() and group.shape == (len(rows),)
+    if not whole or not bool(((group >= 0) & (group < known)).all()):
         raise ValueError(f"`group` must hold one group from 0 to {known - 1} for each of the {len(rows)} rows.")
     return group.to(rows.device)

@@ -2,7 +2,7 @@
 
 from .closed_form import best_weight, fit_closed_form
 from .grouping import candidate_groups, joins, told_apart
-from .manifest import FORMAT, LONGEST_NOTE, KnowledgeBase, LearnedTask, ManifestError, TaskData
+from .manifest import FORMAT, LONGEST_NOTE, UNKNOWN, KnowledgeBase, LearnedTask, ManifestError, TaskData
 from .retrieval import (
     group_posterior,
     leading_candidates,
@@ -24,6 +24,7 @@ from .signatures import (
 __all__ = [
     "FORMAT",
     "LONGEST_NOTE",
+    "UNKNOWN",
     "Familiarity",
     "KnowledgeBase",
     "LearnedTask",

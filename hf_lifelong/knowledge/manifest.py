@@ -12,6 +12,7 @@ from itertools import accumulate
 from typing import Any
 
 FORMAT = 2
+UNKNOWN = "unknown"  # what answers where no task is known, so that no task can be called so
 LONGEST_NOTE = 200  # characters of a text that is noted of a task's data
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..texts import without_panics
 from .labels import bare_integers, declared_names, is_decimal, name_of, shown
 from .rows import DataError, MissingColumnError, check_dataset, check_not_empty, column_values
 
@@ -312,7 +313,8 @@ class Objective(ABC):
     def _encode_batch_for(
         self, batch: Mapping[str, list[Any]], rows: Sequence[int], training: bool, **options: Any
     ) -> dict[str, list[Any]]:
-        encoded = self._encode_batch(batch, rows, **options)
+        with without_panics():
+            encoded = self._encode_batch(batch, rows, **options)
         return {name: values for name, values in encoded.items() if not training or name not in self.extras}
 
     def _keep_tokenised(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from ..texts import is_unicode, without_panics
 from .base import MODEL_INPUTS
 from .rows import DataError
 
@@ -21,6 +23,7 @@ NO_OFFSET = [-1, -1]
 """Offset of a token that is not part of the context."""
 
 
+@without_panics()
 def encode_inputs(
     inputs: Sequence[str | Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, max_length: int, stride: int
 ) -> tuple[dict[str, list[Any]], list[int]]:
@@ -162,7 +165,19 @@ def check_words(values: Sequence[Any], rows: Sequence[int], column: str) -> None
             raise DataError(column, f"{value!r} is not a list of strings; correct it or drop the row.", row)
 
 
+def check_unicode(entry: Any, index: int) -> None:
+    """Raises a `ValueError` for an input with a text that no tokenizer takes."""
+    texts = entry.values() if isinstance(entry, Mapping) else [entry]
+    for text in chain.from_iterable(text if isinstance(text, list | tuple) else [text] for text in texts):
+        if isinstance(text, str) and not is_unicode(text):
+            raise ValueError(
+                f"inputs[{index}] holds half a character (a lone surrogate) in {text!r:.100}; decode the text with "
+                "the encoding that it is in."
+            )
+
+
 def _form_of(entry: Any, index: int) -> str:
+    check_unicode(entry, index)
     if isinstance(entry, str):
         return "text"
     if isinstance(entry, Mapping):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
-from .inputs import check_fast
+from ..texts import without_panics
+from .inputs import check_fast, check_unicode
 from .rows import DataError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def prompt_of(entry: Any, index: int, templates: Iterable[str] = ()) -> str:
     Raises:
         ValueError: If an input has none of the forms, or is empty; the message names its index.
     """
+    check_unicode(entry, index)
     text = entry
     if isinstance(entry, Mapping) and all(isinstance(value, str) for value in entry.values()):
         every = (*templates, *TEMPLATES.values())
@@ -105,6 +107,7 @@ def with_prompts(dataset: Dataset, columns: Mapping[str, str], template: str | N
     return dataset.with_format(None).map(write, with_indices=True, desc="Writing prompts")
 
 
+@without_panics()
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_length: int) -> list[list[int]]:
     """Tokenises prompts; as the turn of a user, where the tokenizer has a chat template.
 

@@ -32,6 +32,7 @@ from ..knowledge import (
 from ..objectives import get_objective
 from .cards import write_card
 from .checkpoints import newest_checkpoint, newest_commit, publish, stream_folder, task_folder, write_commit
+from .checks import check_stream
 from .scoring import spread_over
 from .tasks import PreparedTask, check_names
 
@@ -72,6 +73,7 @@ def learn(trainer: DriftTrainer, resume: bool, **options: Any) -> TrainOutput:
             f"`tasks` holds {len(todo)} tasks to learn, but under FSDP and DeepSpeed a launch learns one, because a "
             "sharded model cannot grow. Give one task a launch, each time with the adapter of the last one."
         )
+    check_stream(trainer, [trainer.prepared(task) for task in todo])
     trainer.scorer.clear()
     if trainer.args.should_save:
         tidy(trainer, resume, committed)
@@ -226,26 +228,14 @@ def keep(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None
     model, scorer = trainer.model, trainer.scorer
     config = lifelong_of(model).config[lifelong_of(model).active_adapters[0]]
     before, router = trainer.knowledge, lifelong_of(model).router
-    classes = len(prepared.labels) if prepared.objective.one_label else 1
     features, of_class = train_features(trainer, prepared), train_classes(trainer, prepared)
-    signature = fit_signature(features, config.signature_rank, of_class, classes)
+    examples = min(len(prepared.asked), trainer.args.signature_samples)
+    learned = prepared.learned(len(trainer.snapshots.snapshots), examples, started_from)
+    signature = fit_signature(features, config.signature_rank, of_class, learned.classes)
     near, held_out = [], features
     if trainer.args.grouping == "performance":
         held_out = scorer.features(prepared, prepared.validation.features, trainer.args.signature_samples)
         near = candidate_groups(before, router, held_out, prepared.kind, prepared.labels)
-    learned = LearnedTask(
-        name=prepared.name,
-        kind=prepared.kind,
-        labels=prepared.labels,
-        width=prepared.width,
-        members=len(trainer.snapshots.snapshots),
-        group=prepared.name,
-        examples=min(len(prepared.asked), trainer.args.signature_samples),
-        classes=classes,
-        started_from=started_from,
-        template=prepared.task.template,
-        data=prepared.source,
-    )
     add_task(model, learned, trainer.snapshots.snapshots, signature)
     if of_class is not None:
         add_closed_form(trainer, prepared, features, of_class)

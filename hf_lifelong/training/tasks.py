@@ -23,7 +23,8 @@ from transformers import (
 
 from ..adapter import DriftAdapterConfig
 from ..adapter.checks import check_kind
-from ..knowledge import LONGEST_NOTE, TaskData
+from ..evaluation.checks import is_name
+from ..knowledge import LONGEST_NOTE, UNKNOWN, LearnedTask, TaskData
 from ..objectives import HEAD_KINDS, KINDS, TEXT_KINDS, Objective, get_objective, head_objective
 from ..objectives.prompts import ensure_padding, with_prompts
 from ..objectives.rows import MissingColumnError
@@ -71,10 +72,18 @@ class Task:
     max_test_samples: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.strip():
-            raise ValueError(f"`name` of a task must be a text that is not empty, not {self.name!r}.")
+        if not is_name(self.name):
+            raise ValueError(f"`name` of a task is {self.name!r:.100}; give printable characters, one at least.")
+        if self.name == UNKNOWN:
+            raise ValueError(f"`name` of a task is {UNKNOWN!r}, which is what inputs of no task are answered with.")
         if self.kind not in KINDS:
             raise ValueError(f"`kind` of task `{self.name}` is {self.kind!r}; choose one of {list(KINDS)}.")
+        if not isinstance(self.columns, dict) or not all(
+            isinstance(part, str) for pair in self.columns.items() for part in pair
+        ):
+            raise ValueError(f"`columns` of task `{self.name}` is {self.columns!r:.100}; give columns' names by role.")
+        if not isinstance(self.template, str | None):
+            raise ValueError(f"`template` of task `{self.name}` is {self.template!r:.100}; give a text.")
         if self.template is not None and self.kind not in TEXT_KINDS:
             raise ValueError(f"`template` of task `{self.name}`: only a text-generation task has prompts to write.")
         for key in ("max_train_samples", "max_test_samples"):
@@ -143,7 +152,8 @@ class PreparedTask:
             self.test = self.validation if test is None else self._scored(test.map(self._with_prompts))
         except ValueError as error:
             raise ValueError(f"Task `{task.name}`: {error}") from error
-        self._try_module()
+        if isinstance(task.compute_metrics, MODULES):
+            self.scores_of_references()  # one that cannot be used is refused before training
 
     @functools.cached_property
     def asked(self) -> Dataset:
@@ -235,12 +245,33 @@ class PreparedTask:
         side = "left" if self.generates else None
         return dict(self.tokenizer.pad(batch, return_tensors="pt", padding_side=side))
 
-    def _try_module(self) -> None:
-        """Runs the task's module once on right answers: one that cannot be used is refused before training."""
-        if isinstance(self.task.compute_metrics, MODULES):
-            references = self.objective.references(self.test.examples, self.columns, self.labels)
-            answers = [(gold["text"] or [""])[0] if isinstance(gold, dict) else gold for gold in references]
-            with_module({}, self, answers, references)
+    def scores_of_references(self) -> dict[str, float]:
+        """The kind's metrics, and the task's module's, of the right answers to the test part."""
+        references = self.objective.references(self.test.examples, self.columns, self.labels)
+        answers = [(gold["text"] or [""])[0] if isinstance(gold, dict) else gold for gold in references]
+        return with_module(self.objective.score(answers, references), self, answers, references)
+
+    def learned(self, members: int, examples: int, started_from: str | None = None) -> LearnedTask:
+        """What the manifest says of the task once it is learned, before it has a score or joins a group.
+
+        Args:
+            members (`int`): Snapshots that were kept.
+            examples (`int`): Texts that the signature was fitted on.
+            started_from (`str`, *optional*): The task that training started from.
+        """
+        return LearnedTask(
+            name=self.name,
+            kind=self.kind,
+            labels=self.labels,
+            width=self.width,
+            members=members,
+            group=self.name,
+            examples=examples,
+            classes=len(self.labels) if self.objective.one_label else 1,
+            started_from=started_from,
+            template=self.task.template,
+            data=self.source,
+        )
 
     @property
     def compute_metrics(self) -> Callable[[EvalPrediction], dict[str, float]] | None:
@@ -249,9 +280,9 @@ class PreparedTask:
         given = self.task.compute_metrics
         if given is not None and not isinstance(given, MODULES):
             return given
-        return None if self.generates else self._metrics
+        return None if self.generates else self.own_metrics
 
-    def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+    def own_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         """The kind's metrics, and the task's module's, of the working adapter on the validation part, from logits
         padded with -100."""
         objective = head_objective(self.kind)

@@ -7,13 +7,14 @@ import os
 import shutil
 import tempfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from huggingface_hub import HfApi
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import Trainer, TrainingArguments
+from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
 from ..adapter import knowledge_of, lifelong_of
@@ -84,9 +85,14 @@ class DriftTrainer(Trainer):
         if tasks is None:
             generates = active_config(model).task_type == "CAUSAL_LM"
             tasks = [single_task(train_dataset, eval_dataset, knowledge_of(model).names, generates)]
-        self.tasks = list(tasks)
+        self.tasks = list(tasks) if isinstance(tasks, Iterable) else [tasks]
         if not self.tasks:
             raise ValueError("`tasks` is empty; give at least one `Task`.")
+        others = [task for task in self.tasks if not isinstance(task, Task)]
+        if isinstance(tasks, Task) or others:
+            raise ValueError(f"`tasks` is {tasks!r:.60}; give a list of `Task`.")
+        if not isinstance(processing_class, PreTrainedTokenizerBase | None):
+            raise ValueError(f"`processing_class` is {processing_class!r:.60}; give the tokenizer of the base.")
         check_names(self.tasks, [])
         # A resumed task must end as one that was not killed, so the counters of callbacks go on too.
         args.restore_callback_states_from_checkpoint = True
@@ -172,6 +178,11 @@ class DriftTrainer(Trainer):
             raise ValueError("`trial`: hyperparameter search is not supported for a stream of tasks.")
         return stream.learn(self, bool(resume_from_checkpoint), ignore_keys_for_eval=ignore_keys_for_eval)
 
+    def metrics_of(self, prepared: PreparedTask) -> Any:
+        """What computes metrics while a task is trained: what it was given, or the trainer, or the kind's own."""
+        is_given = prepared.task.compute_metrics is not None or self._user_metrics is None
+        return prepared.compute_metrics if is_given else self._user_metrics
+
     def train_task(self, checkpoint: str | None, **options: Any) -> TrainOutput:
         """One run of `Trainer.train`, on the task that was started."""
         try:
@@ -190,8 +201,7 @@ class DriftTrainer(Trainer):
         collator = self._user_collator or prepared.collator()
         self.data_collator = collator if collator is not None else self.data_collator
         self.label_names = list(prepared.objective.targets)
-        is_given = prepared.task.compute_metrics is not None or self._user_metrics is None
-        self.compute_metrics = prepared.compute_metrics if is_given else self._user_metrics
+        self.compute_metrics = self.metrics_of(prepared)
         renew(self)
 
     def evaluate(
