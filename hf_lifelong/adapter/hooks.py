@@ -226,6 +226,27 @@ class HeadConductor(Conductor):
 
     targets = TARGETS
 
+    def begin(self, base: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+        passed = super().begin(base, args, kwargs)
+        current = self.route.current
+        if current is not None and current.mask is not None and not torch.compiler.is_compiling():
+            self.check_mask(current.mask)
+        return passed
+
+    def check_mask(self, mask: Tensor) -> None:
+        """Refuses a batch that is padded on the left.
+
+        Raises:
+            ValueError: says where to pad.
+        """
+        shifted = (mask[:, 0] == 0) & (mask != 0).any(1)
+        if bool(shifted.any()):
+            raise ValueError(
+                f"`attention_mask`: {int(shifted.sum())} of {len(mask)} rows are padded on the left, but an encoder "
+                "counts positions from there. Pad on the right, as it was trained: "
+                '`tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")`.'
+            )
+
     def plan(self, choice: Choice, tables: Tables, rows: int, likelihood: Tensor | None, group: Tensor | None) -> Plan:
         plan = super().plan(choice, tables, rows, likelihood, group)
         free = plan.members.device.type == "cpu" and not torch.compiler.is_compiling()

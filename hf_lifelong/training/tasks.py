@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import re
@@ -188,17 +189,19 @@ class PreparedTask:
         return zlib.crc32(self.name.encode()) % 2**20
 
     def collator(self) -> Any:
-        """Pads a batch of this kind's features."""
+        """Pads a batch of this kind's features; those of heads on the right, whatever the tokenizer prefers."""
         if self.tokenizer is None:
             return None
         if self.generates:
             return DataCollatorForSeq2Seq(self.tokenizer)
+        tokenizer = copy.copy(self.tokenizer)  # the user's own goes on as it is
+        tokenizer.padding_side = "right"
         per_token = self.kind == "token-classification"
-        return (DataCollatorForTokenClassification if per_token else DataCollatorWithPadding)(self.tokenizer)
+        return (DataCollatorForTokenClassification if per_token else DataCollatorWithPadding)(tokenizer)
 
     def pad(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """Tensors of some rows: prompts are padded on the left, because answers follow them."""
-        side = "left" if self.generates else None
+        """Tensors of some rows: prompts are padded on the left, because answers follow them, all else on the right."""
+        side = "left" if self.generates else "right"
         return dict(self.tokenizer.pad(batch, return_tensors="pt", padding_side=side))
 
     def _try_module(self) -> None:
