@@ -117,6 +117,8 @@ def score(model: OneLora, index: int, task: PreparedTask, args: TrainingArgument
     padded = np.zeros((len(scores), *np.max([s.shape for s in scores], axis=0)), dtype=np.float32)
     for row, found in enumerate(scores):
         padded[row, : found.shape[0], : found.shape[1]] = found
-    decoded = objective.decode(padded, features, task.test.examples, task.columns, task.labels)
+    decoded = objective.decode(
+        padded, features, task.test.examples, task.columns, task.labels, unanswered=task.unanswered
+    )
     references = objective.references(task.test.examples, task.columns, task.labels)
     return objective.score([answer["answer"] for answer in decoded], references)[objective.metric]

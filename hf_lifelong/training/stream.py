@@ -245,6 +245,7 @@ def keep(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None
         started_from=started_from,
         template=prepared.task.template,
         data=prepared.source,
+        unanswered=prepared.unanswered,
     )
     add_task(model, learned, trainer.snapshots.snapshots, signature)
     if of_class is not None:

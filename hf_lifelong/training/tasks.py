@@ -125,6 +125,7 @@ class PreparedTask:
             self.columns = self.objective.resolve_columns(train, task.columns)
             self.labels = tuple(self.objective.label_names(train, self.columns))
             self.width = self.objective.head_width(self.labels)
+            self.unanswered = self.objective.unanswered(task.train, self.columns)
             self.train_examples = train
             self.train = self._encode(train, training=True)
             self.validation = Split(validation, self._encode(validation, training=False))
@@ -228,7 +229,9 @@ class PreparedTask:
         mask = logits[..., 0] != -100 if logits.dim() == 3 else torch.ones(len(logits), 1, dtype=torch.bool)
         scores = objective.distributions(logits, mask)[0].numpy()
         split = self.validation
-        found = objective.decode(scores, split.features, split.examples, self.columns, self.labels)
+        found = objective.decode(
+            scores, split.features, split.examples, self.columns, self.labels, unanswered=self.unanswered
+        )
         references = objective.references(split.examples, self.columns, self.labels)
         answers = [answer["answer"] for answer in found]
         return with_module(objective.score(answers, references), self, answers, references)
