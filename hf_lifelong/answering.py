@@ -127,7 +127,9 @@ class LifelongPipeline(Pipeline):
         if self.generates:
             padded = self.tokenizer.pad(batch, return_tensors="pt", padding_side="left")
             return answer_prompts(self.model, padded, self.tokenizer, **options)
-        out = predict(self.model, dict(self.tokenizer.pad(batch, return_tensors="pt")), **options)
+        out = predict(
+            self.model, dict(self.tokenizer.pad(batch, return_tensors="pt", padding_side="right")), **options
+        )
         given = {key: value.cpu().numpy() for key, value in out.items() if value is not None}
         return [{key: value[i] for key, value in given.items()} for i in range(len(batch["input_ids"]))]
 

@@ -111,12 +111,14 @@ def score(model: OneLora, index: int, task: PreparedTask, args: TrainingArgument
     scores: list[np.ndarray] = []
     for start in tqdm(range(0, len(features), args.eval_batch_size), disable=args.disable_tqdm, leave=False):
         rows = {name: values[start : start + args.eval_batch_size] for name, values in inputs.items()}
-        batch = task.tokenizer.pad(rows, return_tensors="pt").to(args.device)
+        batch = {name: tensor.to(args.device) for name, tensor in task.pad(rows).items()}
         found = objective.distributions(model(**batch)["logits"], batch["attention_mask"])[0]
         scores.extend(found.cpu().numpy())
     padded = np.zeros((len(scores), *np.max([s.shape for s in scores], axis=0)), dtype=np.float32)
     for row, found in enumerate(scores):
         padded[row, : found.shape[0], : found.shape[1]] = found
-    decoded = objective.decode(padded, features, task.test.examples, task.columns, task.labels)
+    decoded = objective.decode(
+        padded, features, task.test.examples, task.columns, task.labels, unanswered=task.unanswered
+    )
     references = objective.references(task.test.examples, task.columns, task.labels)
     return objective.score([answer["answer"] for answer in decoded], references)[objective.metric]

@@ -21,8 +21,9 @@ from ..knowledge import (
     novelty,
     shared_router,
 )
+from .calls import Route
 from .config import DriftAdapterConfig
-from .layers import Bank, DriftTunerLayer, Gathered, Plan, Route, empty_bank
+from .layers import Bank, DriftTunerLayer, Gathered, Plan, empty_bank
 from .planning import Tables
 from .residence import Residence
 
@@ -33,47 +34,6 @@ class OpenTask:
 
     kind: str
     labels: tuple[str, ...]
-
-
-@dataclass
-class Found:
-    """Which groups a pass chose for its B inputs, all `[B]`: see `LifelongOutput`."""
-
-    group: Tensor
-    task: Tensor
-    margin: Tensor
-    uncertainty: Tensor | None = None
-    novelty: Tensor | None = None
-
-
-@dataclass
-class Request:
-    """What a caller asks of one forward pass; fields that are `None` follow the adapter's configuration.
-
-    Args:
-        policy (`str`, *optional*): A retrieval policy, `"oracle"` (then `group` is used), or `"features"` (stop at the
-            trunk's end).
-        group (`Tensor`, *optional*): `[B]`, the group of each row.
-        answer (`str`, *optional*): `"merged"` or `"ensemble"`.
-        uncertainty (`str`, *optional*): `"entropy"` or `"variance"`.
-        per_batch (`bool`, *optional*): One group for the whole batch.
-        novelty (`bool`): Also measure how far each input lies from the task that answers.
-        kinds (`tuple[str, ...]`, *optional*): Only groups of these kinds may answer.
-        vote (`bool`): Of a language model, only ask its members which group is least uncertain.
-        features (`Tensor`, *optional*): `[B, D]`, set by the pass.
-        found ([`Found`], *optional*): Set by the pass of a language model, whose own output has no place for it.
-    """
-
-    policy: str | None = None
-    group: Tensor | None = None
-    answer: str | None = None
-    uncertainty: str | None = None
-    per_batch: bool | None = None
-    novelty: bool = False
-    kinds: tuple[str, ...] | None = None
-    vote: bool = False
-    features: Tensor | None = None
-    found: Found | None = None
 
 
 class Lifelong(DriftTunerLayer):
@@ -119,7 +79,6 @@ class Lifelong(DriftTunerLayer):
         self.knowledge: dict[str, KnowledgeBase] = {}
         self.config: dict[str, DriftAdapterConfig] = {}
         self.task: OpenTask | None = None
-        self.request: Request | None = None
         self.input_noise = 0.0
         self.frozen_below: tuple[nn.Module, ...] = ()
         self.above: tuple[nn.Module, ...] = ()
@@ -178,13 +137,15 @@ class Lifelong(DriftTunerLayer):
     def router(self) -> Router | None:
         """Discriminants of the tasks present; computed on first use and again after any change."""
         knowledge, config = self.knowledge[self.active_adapters[0]], self.config[self.active_adapters[0]]
-        if self._router is None and knowledge.tasks:
+        router = self._router
+        if router is None and knowledge.tasks:
             counts = torch.tensor([task.examples for task in knowledge.tasks])
             classes, groups = [task.classes for task in knowledge.tasks], knowledge.group_of_task
             # The first pass may run under a trainer's autocast, which would round a covariance beyond use.
             with torch.no_grad(), torch.autocast(self.signature.mean.device.type, enabled=False):
-                self._router = shared_router(self.signature, counts, classes, groups, config.signature_shrinkage)
-        return self._router
+                router = shared_router(self.signature, counts, classes, groups, config.signature_shrinkage)
+            self._router = router
+        return router
 
     def likelihood(self, features: Tensor, kinds: tuple[str, ...] | None = None) -> Tensor:
         """Log-likelihoods by signature, up to a constant per row: `[B, D]` → `[B, tasks]`; of other kinds -inf."""
@@ -202,21 +163,23 @@ class Lifelong(DriftTunerLayer):
 
     def tables(self, device: torch.device) -> Tables:
         """What the manifest says of each group, as tensors."""
-        if self._tables is None or self._tables.task.device != device:
-            self._tables = Tables(self.knowledge[self.active_adapters[0]], device)
-        return self._tables
+        tables = self._tables
+        if tables is None or tables.task.device != device:
+            tables = self._tables = Tables(self.knowledge[self.active_adapters[0]], device)
+        return tables
 
     def novelty(self, features: Tensor, group: Tensor) -> Tensor:
         """How new each row is to the nearest task of its group, `[B]`; 0 when one task is known, see `familiarity`."""
-        if self._familiarity is None:
+        known = self._familiarity
+        if known is None:
             with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
-                self._familiarity = familiarity(self.signature, self.router)  # type: ignore[arg-type]
-        if self._familiarity is None:
+                known = self._familiarity = familiarity(self.signature, self.router)  # type: ignore[arg-type]
+        if known is None:
             return features.new_zeros(len(features))
         in_group = self.tables(group.device).group_of_task == group[:, None]
         with torch.autocast(features.device.type, enabled=False):
             nearest = self.likelihood(features).masked_fill(~in_group, float("-inf")).argmax(1)
-            return novelty(features, nearest, self._familiarity)
+            return novelty(features, nearest, known)
 
     def refresh(self) -> None:
         """Drops what was computed from the tensors and the manifest."""
@@ -253,7 +216,6 @@ class Lifelong(DriftTunerLayer):
         self.drift_head_bias[name] = nn.Parameter(bias)
         self.task = OpenTask(kind, labels)
         self.route.resting = "working"
-        self.route.clear()
 
     def close(self) -> None:
         """Ends training of a task: the working head is emptied, so that a saved adapter bears no trace of it."""
@@ -262,7 +224,6 @@ class Lifelong(DriftTunerLayer):
             container[name] = nn.Parameter(container[name].detach()[:0].clone())
         self.task = None
         self.route.resting = "base"
-        self.route.clear()
 
     def working_logits(self, hidden: Tensor) -> Tensor:
         """`[…, H]` → `[…, W]` through the working head."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -12,35 +11,23 @@ from torch import Tensor, nn
 
 from ..knowledge import KnowledgeBase
 from ..objectives.base import MODEL_INPUTS
+from .calls import Request, in_eval_mode
 from .config import ANSWERS, POLICIES, UNCERTAINTIES
-from .heads import Lifelong, Request, lifelong_of
+from .heads import Lifelong, lifelong_of
 from .hooks import TARGETS, LifelongOutput, TrunkDone
 
 # Most tokens that members answer in one pass where all of them do: with more, hidden states leave the processor's
 # cache and are slower, or fill a GPU.
 MOST_TOKENS, MOST_TOKENS_GPU = 2**12, 2**19
 
-# Not a lock of each model's own: models are copied and pickled, locks are not.
-_ONE_AT_A_TIME = threading.RLock()
-
 HOW_TO_TOKENISE = 'give what `tokenizer(texts, padding=True, return_tensors="pt")` gives'
 
 
 @contextmanager
 def asking(model: nn.Module, root: Lifelong, request: Request) -> Iterator[None]:
-    """Makes the passes inside of it follow a request, in eval mode and without gradients; one thread at a time,
-    because what a pass has chosen lies in the model."""
-    with _ONE_AT_A_TIME:
-        was_training = model.training
-        model.eval()
-        root.request = request
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            root.request = None
-            root.route.clear()  # a pass that stopped at the trunk's end had no end of its own
-            model.train(was_training)
+    """Makes the passes of this thread inside of it follow a request, in eval mode and without gradients."""
+    with in_eval_mode(model, root.route), root.route.asking(request), torch.no_grad():
+        yield
 
 
 def predict(

@@ -12,12 +12,13 @@ from transformers.pytorch_utils import Conv1D
 from ..knowledge import KnowledgeBase
 from .architectures import is_causal, settle_trunk, signature_depths, target_names
 from .bank import forget
+from .calls import Route
 from .causal import CausalConductor
 from .checks import check_base, check_quantised, check_task_type, check_tasks, check_tensors, describe_base
 from .export import ExportReport, export
 from .heads import Lifelong, knowledge_of, lifelong_of
 from .hooks import HeadConductor, LifelongOutput
-from .layers import DriftLayer, DriftTunerLayer, Route
+from .layers import DriftLayer, DriftTunerLayer
 from .passes import predict
 
 

@@ -61,6 +61,7 @@ class LearnedTask:
             of what was learned.
         classes (`int`): Classes whose means the signature holds, and that the closed-form head tells apart; 1 where
             inputs have no class.
+        unanswered (`bool`): Whether some of its questions have no answer, so that it may give none.
     """
 
     name: str
@@ -75,6 +76,7 @@ class LearnedTask:
     template: str | None = None
     data: TaskData = field(default=TaskData(), compare=False)
     classes: int = 1
+    unanswered: bool = False
 
 
 @dataclass
@@ -271,8 +273,8 @@ def _check_groups(tasks: list[LearnedTask]) -> None:
 def _read_task(i: int, data: Any) -> LearnedTask:
     where = f"knowledge.tasks[{i}]"
     _check_type(where, data, dict)
-    # Manifests from before data was noted and classes were counted lack them.
-    data = {"data": asdict(TaskData()), "classes": 1, **data}
+    # Manifests from before data was noted, classes were counted and questions could have no answer lack them.
+    data = {"data": asdict(TaskData()), "classes": 1, "unanswered": False, **data}
     _same_keys(where, data, {f.name for f in fields(LearnedTask)})
     for key in ("name", "kind", "group"):
         _check_type(f"{where}.{key}", data[key], str)
@@ -286,6 +288,7 @@ def _read_task(i: int, data: Any) -> LearnedTask:
     score = data["score"]
     if score is not None and (not isinstance(score, int | float) or isinstance(score, bool) or not 0 <= score <= 1):
         raise ManifestError(f"`{where}.score` must be a share in [0, 1], not {score!r}")
+    _check_type(f"{where}.unanswered", data["unanswered"], bool)
     for key in ("started_from", "template"):
         if data[key] is not None:
             _check_type(f"{where}.{key}", data[key], str)

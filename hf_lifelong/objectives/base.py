@@ -199,6 +199,10 @@ class Objective(ABC):
                 "same `ClassLabel` with `Dataset.cast_column`.",
             )
 
+    def unanswered(self, dataset: Dataset, columns: Mapping[str, str]) -> bool:
+        """Whether some examples have no answer, so that none may be the right one; by default never."""
+        return False
+
     @abstractmethod
     def head_width(self, labels: Sequence[str]) -> int:
         """Returns W, the number of outputs of the head."""
@@ -358,6 +362,7 @@ class HeadObjective(Objective):
         examples: Dataset,
         columns: Mapping[str, str],
         labels: Sequence[str],
+        unanswered: bool = False,
     ) -> list[dict[str, Any]]:
         """Turns the probabilities of all features into one answer per example.
 
@@ -368,6 +373,7 @@ class HeadObjective(Objective):
             examples (`datasets.Dataset` of E rows): The data set that `features` was made of.
             columns (`dict[str, str]`): Role to column name.
             labels (`list[str]`): The task's label names.
+            unanswered (`bool`): Whether an example may have no answer (what the method of that name found).
 
         Returns:
             `list[dict]`: E answers in the order of `examples`, each with at least `answer` and `score`.
@@ -380,7 +386,9 @@ class HeadObjective(Objective):
             raise ValueError(f"features has no column {missing[0]!r}; make it with encode(..., training=False).")
         table = features.select_columns(list(self.extras)).with_format("arrow")[:]
         sources = self.sources_of(examples, self.resolve_columns(examples, columns))
-        return self.decode_rows(scores, {name: table.column(name) for name in self.extras}, sources, labels)
+        return self.decode_rows(
+            scores, {name: table.column(name) for name in self.extras}, sources, labels, unanswered
+        )
 
     @abstractmethod
     def loss(self, logits: Tensor, batch: Mapping[str, Tensor], mask: Tensor) -> Tensor:
@@ -415,7 +423,12 @@ class HeadObjective(Objective):
 
     @abstractmethod
     def decode_rows(
-        self, scores: np.ndarray, features: Mapping[str, Any], sources: Sequence[Any], labels: Sequence[str]
+        self,
+        scores: np.ndarray,
+        features: Mapping[str, Any],
+        sources: Sequence[Any],
+        labels: Sequence[str],
+        unanswered: bool = False,
     ) -> list[dict[str, Any]]:
         """`decode` for features that are not in a data set, such as those of `inputs.encode_inputs`.
 
@@ -426,6 +439,7 @@ class HeadObjective(Objective):
                 classification), anything (text classification). An input of another form has no such source:
                 give `""` or `None`, and the answer is empty.
             labels (`list[str]`): The task's label names.
+            unanswered (`bool`): As in `decode`.
         """
 
     @abstractmethod

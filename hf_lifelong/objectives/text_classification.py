@@ -69,7 +69,12 @@ class TextClassification(HeadObjective):
         return 1, labels
 
     def decode_rows(
-        self, scores: np.ndarray, features: Mapping[str, Any], sources: Sequence[Any], labels: Sequence[str]
+        self,
+        scores: np.ndarray,
+        features: Mapping[str, Any],
+        sources: Sequence[Any],
+        labels: Sequence[str],
+        unanswered: bool = False,
     ) -> list[dict[str, Any]]:
         """`{"answer": label name, "score": probability}`, the mean over an example's features if it has several."""
         example = np.asarray(features["example"], dtype=np.int64)

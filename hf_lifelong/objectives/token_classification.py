@@ -86,7 +86,12 @@ class TokenClassification(HeadObjective):
         return tokens, labels
 
     def decode_rows(
-        self, scores: np.ndarray, features: Mapping[str, Any], sources: Sequence[Any], labels: Sequence[str]
+        self,
+        scores: np.ndarray,
+        features: Mapping[str, Any],
+        sources: Sequence[Any],
+        labels: Sequence[str],
+        unanswered: bool = False,
     ) -> list[dict[str, Any]]:
         """`{"answer": one label per word, "score": mean probability of the labels of the words that were read}`."""
         words = padded(features["words"])

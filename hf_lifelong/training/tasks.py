@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import re
@@ -145,6 +146,7 @@ class PreparedTask:
             self.width = self.objective.head_width(self.labels)
             self.train_examples = train.data
             self.columns = self.objective.resolve_columns(train.data, task.columns)
+            self.unanswered = self.objective.unanswered(train.data, self.columns)
             self.train = self._encode(train, training=True)
             self.validation = self._scored(validation)
             # What scores are measured on; encoded now, so that bad data is refused before anything is trained.
@@ -232,17 +234,19 @@ class PreparedTask:
         return zlib.crc32(self.name.encode()) % 2**20
 
     def collator(self) -> Any:
-        """Pads a batch of this kind's features."""
+        """Pads a batch of this kind's features; those of heads on the right, whatever the tokenizer prefers."""
         if self.tokenizer is None:
             return None
         if self.generates:
             return DataCollatorForSeq2Seq(self.tokenizer)
+        tokenizer = copy.copy(self.tokenizer)  # the user's own goes on as it is
+        tokenizer.padding_side = "right"
         per_token = self.kind == "token-classification"
-        return (DataCollatorForTokenClassification if per_token else DataCollatorWithPadding)(self.tokenizer)
+        return (DataCollatorForTokenClassification if per_token else DataCollatorWithPadding)(tokenizer)
 
     def pad(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """Tensors of some rows: prompts are padded on the left, because answers follow them."""
-        side = "left" if self.generates else None
+        """Tensors of some rows: prompts are padded on the left, because answers follow them, all else on the right."""
+        side = "left" if self.generates else "right"
         return dict(self.tokenizer.pad(batch, return_tensors="pt", padding_side=side))
 
     def scores_of_references(self) -> dict[str, float]:
@@ -271,6 +275,7 @@ class PreparedTask:
             started_from=started_from,
             template=self.task.template,
             data=self.source,
+            unanswered=self.unanswered,
         )
 
     @property
@@ -290,7 +295,9 @@ class PreparedTask:
         mask = logits[..., 0] != -100 if logits.dim() == 3 else torch.ones(len(logits), 1, dtype=torch.bool)
         scores = objective.distributions(logits, mask)[0].numpy()
         split = self.validation
-        found = objective.decode(scores, split.features, split.examples, self.columns, self.labels)
+        found = objective.decode(
+            scores, split.features, split.examples, self.columns, self.labels, unanswered=self.unanswered
+        )
         references = objective.references(split.examples, self.columns, self.labels)
         answers = [answer["answer"] for answer in found]
         return with_module(objective.score(answers, references), self, answers, references)

@@ -203,7 +203,7 @@ def test_uncertainty_is_that_of_the_prompts_next_tokens(
     assert torch.equal(answer.group, found.group)
     given = generate(model, batch, "oracle", found.group, max_new_tokens=4, do_sample=False, pad_token_id=0)
     assert torch.equal(answer.tokens, given.tokens)
-    assert members.conductor.current.fork is None
+    assert members.route.current is None
 
 
 def test_cascade_and_batches_of_one_task(spread, language_tokenizer):

@@ -72,9 +72,19 @@ def test_parts_that_tasks_were_scored_on_are_noted(three):
 def test_manifests_from_before_data_was_noted_are_read(three):
     data = three.to_dict()
     for learned in data["tasks"]:
-        del learned["data"]
+        del learned["data"], learned["unanswered"]
     found = KnowledgeBase.from_dict(data)
     assert found == three and {task.data for task in found.tasks} == {TaskData()}
+
+
+def test_whether_a_task_may_give_no_answer_is_kept(three):
+    knowledge = three.with_task(task("open", unanswered=True))
+    found = KnowledgeBase.from_dict(knowledge.to_dict())
+    assert [learned.unanswered for learned in found.tasks] == [False, False, False, True]
+    data = knowledge.to_dict()
+    data["tasks"][3]["unanswered"] = "no"
+    with pytest.raises(ManifestError, match=r"tasks\[3\].unanswered` must be a bool, not str"):
+        KnowledgeBase.from_dict(data)
 
 
 def put(path, value):
