@@ -9,7 +9,7 @@ import yaml
 from datasets import Dataset, DatasetDict
 
 from hf_lifelong import DriftAdapterConfig
-from hf_lifelong.learning import defaults, learn, parse
+from hf_lifelong.learning import defaults, learn, parse, read_yaml
 from hf_lifelong.memory import estimate_memory
 from hf_lifelong.training.sources import TaskSource
 
@@ -124,7 +124,7 @@ def test_a_recipe_adds_arguments_and_other_defaults():
         (["--revision", "main"], "`revision` is that of `adapter`"),
         (["--adapter", "a", "--r", "4", "--members", "2"], "`r`, `members` cannot be given with `adapter`"),
         (["--r", "4"], "Give `model_name_or_path` for a new adapter"),
-        (["--model_name_or_path", "a", "--r", "0"], "`r` is 0; it must be an integer of at least 1."),
+        (["--model_name_or_path", "a", "--r", "0"], "`r` is 0; it must be an integer from 1 to 65536."),
         (
             ["--model_name_or_path", "a"],
             "`dataset` of task `films` is 'films.csv', which cannot be loaded: there is no",
@@ -262,3 +262,18 @@ def test_code_that_comes_with_a_base_is_never_run(ask, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="custom code"):
         learn(*arguments) if ask == "learn" else estimate_memory(str(base))
     assert not canary.exists()
+
+
+@pytest.mark.parametrize("text", ["[" * 3000, "{a: " * 3000, "- " * 3000])
+def test_yaml_that_nests_too_deeply_is_one_error(text):
+    with pytest.raises(ValueError, match="`tasks` is YAML that nests too deeply"):
+        read_yaml(text, "tasks")
+
+
+def test_data_with_a_script_is_one_error(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "data.py").write_text("raise SystemExit")
+    with pytest.raises(ValueError, match=r"`dataset` of task `films` is .* cannot be loaded: Dataset scripts are no"):
+        TaskSource("films", "text-classification", str(tmp_path / "data")).load()
+    with pytest.raises(ValueError, match="`dataset` of task 'films' is empty"):
+        TaskSource("films", "text-classification", " ")

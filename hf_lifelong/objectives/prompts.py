@@ -7,8 +7,7 @@ import string
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateError
-
+from ..rendering import RENDERER
 from ..texts import without_panics
 from .inputs import check_fast, check_unicode
 from .rows import DataError
@@ -119,8 +118,7 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], m
     Raises:
         ValueError: If `max_length` leaves no room for text.
     """
-    wrapped = [_wrap(tokenizer, prompt) for prompt in prompts]
-    ids = _tokens(tokenizer, wrapped)
+    ids = _tokens(tokenizer, _wrap(tokenizer, prompts))
     if long := sum(len(row) > max_length for row in ids):
         logger.warning(
             f"{long} of {len(ids)} prompts are longer than `max_length` ({max_length}) and lose their beginning; "
@@ -129,7 +127,7 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], m
     for i, prompt in enumerate(prompts):
         while len(ids[i]) > max_length:
             prompt = _without_first(tokenizer, prompt, len(ids[i]) - max_length, max_length)
-            ids[i] = _tokens(tokenizer, [_wrap(tokenizer, prompt)])[0]
+            ids[i] = _tokens(tokenizer, _wrap(tokenizer, [prompt]))[0]
     return ids
 
 
@@ -162,13 +160,12 @@ def ensure_padding(tokenizer: Any) -> None:
         tokenizer.pad_token = tokenizer.eos_token
 
 
-def _wrap(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+def _wrap(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[str]:
     if not tokenizer.chat_template:
-        return prompt.rstrip()  # an answer begins with the blank
-    turns = [{"role": "user", "content": prompt}]
+        return [prompt.rstrip() for prompt in prompts]  # an answer begins with the blank
     try:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-    except TemplateError as error:
+        return RENDERER.render(tokenizer.get_chat_template(), prompts, tokenizer.special_tokens_map)
+    except ValueError as error:
         raise ValueError(
             f"The tokenizer's chat template refuses a single turn of a user ({error}); set `chat_template` to one "
             "that takes it, or to `None` for bare prompts."

@@ -55,6 +55,8 @@ class TaskSource:
             optional = type(self).__dataclass_fields__[key].default is None
             if not isinstance(value, str) and not (optional and value is None):
                 raise ValueError(f"`{key}` of task {self.name!r} is {value!r}; give a text.")
+        if not self.dataset.strip():
+            raise ValueError(f"`dataset` of task {self.name!r} is empty; give an id on the Hub, a folder, or a file.")
         columns = self.columns
         if not isinstance(columns, dict) or not all(
             isinstance(part, str) for pair in columns.items() for part in pair
@@ -119,7 +121,7 @@ class TaskSource:
                 return load_files(path)
             name, _, config = self.dataset.partition(":")
             return load_dataset(name, config or None)
-        except (OSError, ValueError, DatasetsError) as error:
+        except (OSError, ValueError, DatasetsError, RuntimeError) as error:  # the last where a script lies there
             raise ValueError(
                 f"`dataset` of task `{self.name}` is {self.dataset!r}, which cannot be loaded: {causes(error)}. "
                 f"Give an id on the Hub (`id:config`), a folder, or a file with rows ({', '.join(FORMATS)})."

@@ -146,7 +146,8 @@ class PreparedTask:
             self.width = self.objective.head_width(self.labels)
             self.train_examples = train.data
             self.columns = self.objective.resolve_columns(train.data, task.columns)
-            self.unanswered = self.objective.unanswered(train.data, self.columns)
+            with train.located():
+                self.unanswered = self.objective.unanswered(train.data, self.columns)
             self.train = self._encode(train, training=True)
             self.validation = self._scored(validation)
             # What scores are measured on; encoded now, so that bad data is refused before anything is trained.

@@ -69,6 +69,13 @@ def text(old, new):
     return change
 
 
+def inside_tokenizer(**changes):
+    def change(files, _):
+        files["tokenizer.json"] = json.dumps({**json.loads(files["tokenizer.json"]), **changes}).encode()
+
+    return change
+
+
 def lacking(key):
     def change(files, _):
         held = json.loads(files[CONFIG])
@@ -238,6 +245,10 @@ HOSTILE = {
         "`auto_mapping` asks for code of elsewhere, which is never run",
     ),
     "auto_map": (config(auto_map={"AutoModel": "evil.Model"}), "`auto_map` asks for code of elsewhere"),
+    "tokenizer that breaks down": (
+        inside_tokenizer(normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
+        r"tokenizer.json` cannot be used: no tokenizer can be made of it .*The tokenizer broke down \(Precompiled",
+    ),
     "code with the tokenizer": (
         content(TOKENIZER, b'{"auto_map": {"AutoTokenizer": ["evil.Tokenizer", null]}}'),
         "tokenizer_config.json`: `auto_map` asks for code of elsewhere",
@@ -458,6 +469,7 @@ IN_FOLDERS = {
     "tensors are elsewhere": (as_link(TENSORS, None), "it is a link that leads out of the adapter's folder"),
     "card is elsewhere": (as_link("README.md", "/etc/hostname"), "it is a link that leads out"),
     "tokenizer is a device": (as_link("tokenizer.json", "/dev/zero"), "it is a link that leads out"),
+    "card leads to itself": (as_link("README.md", "README.md"), "README.md` cannot be used: it is a link that leads"),
     "vocabulary leads nowhere": (as_link("vocab.txt", "nowhere"), "vocab.txt` cannot be used: it is no file"),
     "huge configuration": (sparse(CONFIG, 129_000_000), "129,000,000 bytes, more than the 128,000,000 allowed"),
     "huge tokenizer": (sparse("tokenizer.json", 101_000_000), "101,000,000 bytes, more than the 100,000,000 allowed"),
