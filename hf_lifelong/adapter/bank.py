@@ -6,12 +6,14 @@ Nothing here is called while a wrapped model (DDP, FSDP) is training: stacked te
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from ..knowledge import KnowledgeBase, LearnedTask, Signature
+from .checks import check_precision, dtype_of
 from .heads import Lifelong, lifelong_of
 from .layers import DriftLayer, DriftTunerLayer
 from .sharding import gathered, whole
@@ -75,6 +77,10 @@ def open_task(
     with its head too when `same_head`."""
     root = lifelong_of(model)
     adapter = root.active_adapters[0]
+    check_precision(model, adapter)
+    knowledge = root.knowledge[adapter]
+    if not knowledge.tasks:  # the base may have been cast since it got the adapter
+        set_knowledge(model, replace(knowledge, base={**knowledge.base, "dtype": dtype_of(model)}))
     start = snapshot_of(model, start_from) if start_from is not None else {}
     head = (start["lifelong.drift_head_weight"], start["lifelong.drift_head_bias"]) if same_head else None
     root.open(kind, labels, width, head)
@@ -93,6 +99,7 @@ def close_task(model: nn.Module) -> None:
     """Empties the working adapter, so that nothing of the last task stays outside its members."""
     root = lifelong_of(model)
     for _, module in drift_modules(model):
+        module.set_requires_grad(root.active_adapters, False)
         if isinstance(module, DriftLayer):
             module.reset(root.active_adapters[0], closed=True)
     root.close()

@@ -12,30 +12,35 @@ import torch
 from torch import Tensor, nn
 
 from ..knowledge import KnowledgeBase, LearnedTask
-from ..knowledge.layout import PREFIX, SIZES, sizes_of
+from ..knowledge.layout import PREFIX, ROOT, SIZES, sizes_of
 from ..objectives import HEAD_KINDS, TEXT_KINDS, get_objective
 from ..objectives.prompts import fields_of
 from ..texts import is_unicode
 from .architectures import is_causal, layers_of
-from .heads import lifelong_of
-from .layers import DriftTunerLayer
+from .heads import Lifelong, lifelong_of
+from .layers import Bank, DriftLayer, DriftTunerLayer
 from .sharding import gathered
 
 
 def describe_base(model: Any) -> dict[str, Any]:
     """What a manifest records of the base model, to notice another one at load."""
     config = model.config
-    dtype = model.get_input_embeddings().weight.dtype
-    if getattr(model, "is_quantized", False) and config.dtype is not None:
-        # Preparing it for training casts what is not quantised to float32; it is loaded again in its own dtype.
-        dtype = config.dtype
     return {
         "model_type": config.model_type,
         "hidden_size": int(config.hidden_size),
         "layers": len(layers_of(model)[1]),
         "fingerprint": fingerprint(model),
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": dtype_of(model),
     }
+
+
+def dtype_of(model: Any) -> str:
+    """The dtype of a base model, as a manifest names it."""
+    dtype = model.get_input_embeddings().weight.dtype
+    if getattr(model, "is_quantized", False) and model.config.dtype is not None:
+        # Preparing it for training casts what is not quantised to float32; it is loaded again in its own dtype.
+        dtype = model.config.dtype
+    return str(dtype).removeprefix("torch.")
 
 
 def fingerprint(model: Any) -> str | None:
@@ -169,6 +174,78 @@ def check_base(knowledge: KnowledgeBase, found: dict[str, Any], trunk: int) -> N
             )
 
 
+def check_name(adapter_name: str, model: nn.Module) -> None:
+    """Refuses names under which no tensor can be held, or which PEFT would mistake for a part of the model.
+
+    Raises:
+        ValueError: asks for another name.
+    """
+    parts = {part for name, _ in model.named_modules() for part in name.split(".")}
+    containers = (Bank(), nn.ModuleDict())
+    if (
+        "." in adapter_name
+        or adapter_name in parts | {*PREFIX.split("."), ROOT, *SIZES}
+        or any(hasattr(container, adapter_name) for container in containers)
+    ):
+        raise ValueError(
+            f"`adapter_name` is {adapter_name!r}; it has a dot, or is also the name of a part of the model or of what "
+            "PyTorch keeps tensors in. Give another one, such as `default`."
+        )
+
+
+def check_usable(model: nn.Module, adapter_name: str) -> None:
+    """Refuses an adapter without values, one whose members were rounded, and one that came in unchecked and is
+    damaged.
+
+    Raises:
+        ValueError: says how to load it.
+    """
+    check_precision(model, adapter_name)
+    stacks, working = _stacks(model, adapter_name), _held(model, adapter_name)
+    if all(tensor.is_meta for tensor in stacks or working.values()):
+        raise ValueError(
+            f"Adapter `{adapter_name}` has no values, because no file was loaded into it. Load the folder of an "
+            f"adapter (`load_adapter(folder, {adapter_name!r})`); for a new one, leave out `low_cpu_mem_usage`, and "
+            "`knowledge` in its configuration."
+        )
+    root = lifelong_of(model)
+    if adapter_name in root.unchecked:
+        check_held(model, adapter_name)
+        root.unchecked.discard(adapter_name)
+
+
+def check_precision(model: nn.Module, adapter_name: str) -> None:
+    """Refuses an adapter whose members were rounded. No cast of a model does that, but one of each parameter by
+    itself, such as PEFT's `cast_mixed_precision_params`.
+
+    Raises:
+        ValueError: says how to get them back.
+    """
+    dtypes = {tensor.dtype for tensor in _stacks(model, adapter_name)} - {torch.float32}
+    if dtypes:
+        raise ValueError(
+            f"What adapter `{adapter_name}` has learned was cast to {dtypes.pop()}, which changes its answers. Load "
+            "it again, onto a base of that dtype (`from_pretrained(..., dtype=...)`), or cast the whole model with "
+            "`model.to(...)`, which leaves adapters as they are."
+        )
+
+
+def _stacks(model: nn.Module, adapter_name: str) -> list[Tensor]:
+    """All that an adapter has learned; nothing before its first task."""
+    working = [f".{name}" for name in (*DriftLayer.adapter_layer_names, *Lifelong.adapter_layer_names)]
+    held = _held(model, adapter_name).items()
+    return [tensor for name, tensor in held if tensor.numel() and not name.endswith(tuple(working))]
+
+
+def _held(model: nn.Module, adapter_name: str) -> dict[str, Tensor]:
+    return {
+        f"{name}.{container}": getattr(module, container)[adapter_name]
+        for name, module in model.named_modules()
+        if isinstance(module, DriftTunerLayer) and module.holds(adapter_name)
+        for container in module.tensors
+    }
+
+
 def expected_shapes(model: nn.Module, adapter_name: str) -> dict[str, tuple[int, ...]]:
     """Tensors of an adapter, named as in its file → the shapes that the manifest asks for; -1 where any size is right.
 
@@ -179,14 +256,11 @@ def expected_shapes(model: nn.Module, adapter_name: str) -> dict[str, tuple[int,
     """
     stated = {**sizes_of(lifelong_of(model).knowledge[adapter_name]), "open": -1}
     shapes = {}
-    for name, module in model.named_modules():
-        if isinstance(module, DriftTunerLayer) and module.holds(adapter_name):
-            for container in module.tensors:
-                part, sizes = f"{name}.{container}".removeprefix(PREFIX), SIZES[container]
-                held = getattr(module, container)[adapter_name].shape
-                if len(held) != len(sizes):
-                    raise _misfit(f"`{part}` has shape {tuple(held)}, it must have {len(sizes)} dimensions")
-                shapes[part] = tuple(stated.get(size, found) for size, found in zip(sizes, held, strict=True))
+    for name, tensor in _held(model, adapter_name).items():
+        part, sizes = name.removeprefix(PREFIX), SIZES[name.rpartition(".")[2]]
+        if tensor.dim() != len(sizes):
+            raise _misfit(f"`{part}` has shape {tuple(tensor.shape)}, it must have {len(sizes)} dimensions")
+        shapes[part] = tuple(stated.get(size, found) for size, found in zip(sizes, tensor.shape, strict=True))
     return shapes
 
 
@@ -224,13 +298,40 @@ def check_held(model: nn.Module, adapter_name: str) -> None:
     Raises:
         ValueError: as `check_tensors`.
     """
-    held = {
-        f"{name}.{container}": getattr(module, container)[adapter_name]
-        for name, module in model.named_modules()
-        if isinstance(module, DriftTunerLayer) and module.holds(adapter_name)
-        for container in module.tensors
-    }
-    check_tensors(model, adapter_name, held)
+    check_tensors(model, adapter_name, _held(model, adapter_name))
+
+
+def check_tasks_of(model: nn.Module, adapter_name: str, tensors: Mapping[str, Tensor]) -> None:
+    """Refuses tensors of other tasks than those that an adapter knows, where they come without a manifest of their
+    own: PEFT reads no configuration for an adapter that a model has already, and a state dict has none.
+
+    Args:
+        tensors (`dict[str, Tensor]`): Named as in a file without `PREFIX`; some of an adapter are enough.
+
+    Raises:
+        ValueError: names the first such tensor, and what can be loaded instead.
+    """
+    knowledge = lifelong_of(model).knowledge[adapter_name]
+    stated = sizes_of(knowledge)
+    for name, tensor in tensors.items():
+        for size, found in zip(SIZES.get(name.rpartition(".")[2], ()), tensor.shape, strict=False):
+            if stated.get(size, found) != found:
+                known = ", ".join(f"`{task}`" for task in knowledge.names) or "no task"
+                raise ValueError(
+                    f"Adapter `{adapter_name}` of this model knows {known}, and these tensors are of other tasks: "
+                    f"`{name}` has {found} {size}, not {stated[size]}. They come without the manifest that names "
+                    "theirs, so load the folder that they were saved in: `PeftModel.from_pretrained(base, folder)`, "
+                    'or beside this adapter `load_adapter(folder, "other")` and `set_adapter("other")`.'
+                )
+
+
+def check_state_dict(base: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
+    """`check_tasks_of`, as a load hook of the base model."""
+    root = lifelong_of(base)
+    for adapter_name in root.knowledge.keys() - root.checked_files:
+        names = {name: f"{prefix}{name}.{adapter_name}" for name in _held(base, adapter_name)}
+        given = {name: state_dict[key] for name, key in names.items() if key in state_dict}
+        check_tasks_of(base, adapter_name, given)
 
 
 def _misfit(reason: str) -> ValueError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -238,6 +239,20 @@ class DriftAdapterConfig(PeftConfig):
         if tensors.exists():
             read_header(tensors)
         return config
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
+        """As PEFT's, which writes the configuration after the tensors; refuses those that it wrote as a pickle.
+
+        Raises:
+            ValueError: when `model.save_pretrained` was called with `safe_serialization=False`.
+        """
+        pickle, tensors = (Path(save_directory, name) for name in (WEIGHTS_NAME, SAFETENSORS_WEIGHTS_NAME))
+        if pickle.exists() and not (tensors.exists() and tensors.stat().st_mtime_ns >= pickle.stat().st_mtime_ns):
+            raise ValueError(
+                f"`safe_serialization=False` wrote `{pickle}`, from which no adapter is loaded, because a pickle can "
+                "run code. Leave it out, save again, and delete that file."
+            )
+        super().save_pretrained(str(save_directory), **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """As PEFT's, with sets as sorted lists: a saved configuration must not depend on hash seeds."""

@@ -221,7 +221,7 @@ class Lifelong(DriftTunerLayer):
         """Ends training of a task: the working head is emptied, so that a saved adapter bears no trace of it."""
         name = self.active_adapters[0]
         for container in (self.drift_head_weight, self.drift_head_bias):
-            container[name] = nn.Parameter(container[name].detach()[:0].clone())
+            container[name] = nn.Parameter(container[name].detach()[:0].clone(), requires_grad=False)
         self.task = None
         self.route.resting = "base"
 
@@ -320,13 +320,26 @@ def lifelong_of(model: nn.Module) -> Lifelong:
     )
 
 
+def active_adapter(model: nn.Module) -> str:
+    """Name of the active lifelong adapter of a model.
+
+    Raises:
+        ValueError: when the last one was deleted.
+    """
+    names = lifelong_of(model).active_adapters
+    if not names:
+        raise ValueError(
+            "The model's lifelong adapters were all deleted. Add one (`add_adapter`, `load_adapter`) and choose it "
+            "with `set_adapter`."
+        )
+    return names[0]
+
+
 def knowledge_of(model: nn.Module) -> KnowledgeBase:
     """What the active lifelong adapter of a model has learned."""
-    root = lifelong_of(model)
-    return root.knowledge[root.active_adapters[0]]
+    return lifelong_of(model).knowledge[active_adapter(model)]
 
 
 def active_config(model: nn.Module) -> Any:
     """The configuration of the active lifelong adapter of a model."""
-    root = lifelong_of(model)
-    return root.config[root.active_adapters[0]]
+    return lifelong_of(model).config[active_adapter(model)]

@@ -21,7 +21,7 @@ from transformers.utils import ModelOutput
 from ..objectives import head_objective
 from .architectures import ROW_ARGUMENTS, layers_of
 from .calls import LOCK, Fork, Pass, Request, asked_elsewhere
-from .checks import check_held
+from .checks import check_usable
 from .config import DriftAdapterConfig
 from .heads import Lifelong
 from .layers import Plan
@@ -53,6 +53,8 @@ class LifelongOutput(ModelOutput):
         margin (`Tensor`): `[B]`, by how much the group was preferred to the next one.
         novelty (`Tensor`, *optional*): `[B]`, distance from the task as a share of the limit; above 1 it is unknown.
         last_hidden_state (`Tensor`): Of the base model; its rows are those of the members that ran.
+        hidden_states, attentions (`tuple[Tensor]`, *optional*): Of the base model, where it was asked for them; above
+            the trunk, their rows are those of the members that ran.
     """
 
     loss: Tensor | None = None
@@ -64,6 +66,8 @@ class LifelongOutput(ModelOutput):
     margin: Tensor | None = None
     novelty: Tensor | None = None
     last_hidden_state: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
 
 
 class Conductor(ABC):
@@ -109,12 +113,17 @@ class Conductor(ABC):
         self.route.enter(current)
         if name is None:
             return None
-        kwargs = dict(zip(self.base_names, args, strict=False)) | kwargs
+        if root.training and root.task is None and torch.is_grad_enabled():
+            raise ValueError(
+                "The model is in training mode, but no task is open, so nothing in it can be trained. Learn tasks "
+                "with `DriftTrainer`; only to ask the model, call `model.eval()` first or use `torch.no_grad()`."
+            )
+        kwargs = _by_name(self.base_names, args) | kwargs
         current.targets = {k: v for k in self.targets if (v := kwargs.pop(k, None)) is not None}
         current.mask = _attention_mask(kwargs)
         request = self.route.request
         if request is not None or (root.task is None and root.knowledge[name].tasks):
-            if not root.ready:
+            if not root.ready or root.signature.mean.dtype != torch.float32:
                 prepare(base, root)
             current.mode = "bank"
             current.request = request or Request()
@@ -138,7 +147,7 @@ class Conductor(ABC):
             return None
         if current.mode == "working" and i != self.trunk:
             return None
-        given = dict(zip(names, args, strict=False)) | kwargs
+        given = _by_name(names, args) | kwargs
         hidden = given[names[0]]
         if current.mode == "working":
             # Reentrant checkpointing keeps gradients of positional arguments that ask for one, and of nothing else.
@@ -258,9 +267,19 @@ class HeadConductor(Conductor):
         return plan
 
     def finish(self, output: Any, current: Pass) -> LifelongOutput:
+        if not isinstance(output, ModelOutput) and any(isinstance(part, tuple) for part in output):
+            raise ValueError(
+                "`return_dict=False` was given with `output_hidden_states` or `output_attentions`, which an answer "
+                "holds by name only; leave `return_dict` out."
+            )
         if current.fork is None:
-            return self._working(output[0], current)
-        return self._answer(output[0], current, current.fork)
+            answer = self._working(output[0], current)
+        else:
+            answer = self._answer(output[0], current, current.fork)
+        if self.route.request is None:  # `predict` has no use for them
+            answer.hidden_states = getattr(output, "hidden_states", None)
+            answer.attentions = getattr(output, "attentions", None)
+        return answer
 
     def _working(self, hidden: Tensor, current: Pass) -> LifelongOutput:
         objective = head_objective(current.kind)
@@ -304,16 +323,19 @@ def prepare(base: nn.Module, root: Lifelong) -> None:
     compiled: one batch before `torch.compile(model, fullgraph=True)` keeps it out of the graph."""
     name = root.active_adapters[0]
     with LOCK:  # of several threads that come at once, one does it
+        check_usable(base, name)
         if root.ready:
             return
-        if name in root.unchecked:
-            check_held(base, name)
-            root.unchecked.discard(name)
         if root.router is not None:  # else there is no task yet
             tables, most = root.tables(root.where()), root.config[name].resident_groups
             if most is not None:
                 root.residence = Residence(base, name, min(most * tables.merged.shape[1], len(tables.every_member)))
         root.ready = True
+
+
+def _by_name(names: list[str], args: tuple) -> dict[str, Any]:
+    """Positional arguments by the names of the parameters; without `zip`, whose `strict` not every Dynamo traces."""
+    return {names[i]: value for i, value in enumerate(args[: len(names)])}
 
 
 def _as_passed(names: list[str], args: tuple, given: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -81,16 +81,25 @@ class Gathered(dict[tuple[int, ...], tuple[tuple[Tensor, ...], list[int], tuple[
 
 
 class Bank(nn.ParameterDict):
-    """Members by adapter name; those of the adapters in `resting` stay where they are when the model is moved."""
+    """Tensors by adapter name. They go where the model goes, but those of the adapters in `resting`, and stay float32
+    when it is cast: rounded members would be others."""
 
     def __init__(self) -> None:
         super().__init__()
         self.resting: set[str] = set()
 
+    def __delitem__(self, name: str) -> None:
+        super().__delitem__(name)
+        self.resting.discard(name)
+
     def _apply(self, fn: Any, recurse: bool = True) -> Bank:
+        def moved(tensor: Tensor) -> Tensor:
+            found = fn(tensor)
+            return found if found.dtype == tensor.dtype else tensor.to(found.device)
+
         held = {name: self._parameters.pop(name) for name in self.resting & self._parameters.keys()}
         try:
-            return super()._apply(fn, recurse)
+            return super()._apply(moved, recurse)
         finally:
             self._parameters.update(held)
 
@@ -115,6 +124,25 @@ class DriftTunerLayer(nn.Module, BaseTunerLayer):
         """Nothing but the working tensors is ever trained, however the adapter was loaded."""
         for container in set(self.tensors) - set(self.adapter_layer_names):
             getattr(self, container)[adapter_name].requires_grad_(False)
+
+    def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
+        """Makes one adapter the active one; it can be trained while a task is open, and only then.
+
+        Raises:
+            ValueError: when there are several.
+        """
+        if not isinstance(adapter_names, str) and len(adapter_names) > 1:
+            raise ValueError(
+                f"`adapter_name` is {adapter_names!r}; of the lifelong adapters of a model one is active at a time, "
+                "and it chooses among its tasks itself. Give one name."
+            )
+        super().set_adapter(adapter_names, inference_mode=inference_mode or self.route.resting != "working")
+
+    def set_requires_grad(self, adapter_names: str | Sequence[str], requires_grad: bool = True) -> None:
+        super().set_requires_grad(adapter_names, requires_grad and self.route.resting == "working")
+
+    def unmerge(self) -> None:
+        """Nothing to do: an adapter is never merged."""
 
     def where(self) -> Any:
         """The device of the tensors that have memory."""
@@ -176,6 +204,9 @@ class DriftLayer(DriftTunerLayer):
     def reset(self, adapter_name: str, closed: bool = False) -> None:
         """A fresh working pair, which changes nothing yet; `closed` leaves no trace of training (all zero)."""
         with torch.no_grad():
+            for working in (self.drift_A[adapter_name], self.drift_B[adapter_name]):
+                if working.dtype != torch.float32:  # PEFT's `cast_mixed_precision_params` casts what is not trained
+                    working.data = working.data.float()
             self.drift_B[adapter_name].zero_()
             if closed:
                 self.drift_A[adapter_name].zero_()

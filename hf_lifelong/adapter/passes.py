@@ -103,9 +103,10 @@ def joined(parts: list[LifelongOutput]) -> LifelongOutput:
         for part in parts:
             scores: Any = part.scores
             part.scores = nn.functional.pad(scores, (0, c - scores.shape[2], 0, d - scores.shape[1]))  # type: ignore
-    return LifelongOutput(
-        **{key: torch.cat([part[key] for part in parts]) for key in parts[0] if parts[0][key] is not None}
-    )
+    found: dict[str, Any] = {
+        key: torch.cat([part[key] for part in parts]) for key in parts[0] if parts[0][key] is not None
+    }
+    return LifelongOutput(**found)
 
 
 def trunk_features(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from peft.tuners.tuners_utils import BaseTuner
@@ -10,11 +13,23 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ..knowledge import KnowledgeBase
+from ..knowledge.layout import PREFIX
 from .architectures import is_causal, settle_trunk, signature_depths, target_names
 from .bank import forget
 from .calls import Route
 from .causal import CausalConductor
-from .checks import check_base, check_quantised, check_task_type, check_tasks, check_tensors, describe_base
+from .checks import (
+    check_base,
+    check_name,
+    check_quantised,
+    check_state_dict,
+    check_task_type,
+    check_tasks,
+    check_tasks_of,
+    check_tensors,
+    check_usable,
+    describe_base,
+)
 from .export import ExportReport, export
 from .heads import Lifelong, knowledge_of, lifelong_of
 from .hooks import HeadConductor, LifelongOutput
@@ -54,7 +69,9 @@ class DriftModel(BaseTuner):
 
     def inject_adapter(self, model: Any, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         # Not PEFT's injection hooks: it calls them for the first adapter of a model only.
-        config = self.peft_config[adapter_name]
+        check_name(adapter_name, model)
+        # What is settled and learned is written into it, and the object given may be used again.
+        config = self.peft_config[adapter_name] = copy.copy(self.peft_config[adapter_name])
         self._read_manifest(model, config, adapter_name)
         super().inject_adapter(model, adapter_name, *args, **kwargs)
         self._add_root(model, config, adapter_name)
@@ -115,6 +132,7 @@ class DriftModel(BaseTuner):
             model.lifelong = Lifelong(self.route, hidden, _features(knowledge, hidden, config))
             conductor = CausalConductor if is_causal(model) else HeadConductor
             model.lifelong.conductor = conductor(model, model.lifelong, knowledge.trunk, knowledge.depths)
+            model.lifelong.conductor.handles.append(model.register_load_state_dict_pre_hook(check_state_dict))
         root = model.lifelong
         device = next(p.device for p in model.parameters())
         root.update_layer(adapter_name, config, self._new_knowledge, device)
@@ -137,12 +155,33 @@ class DriftModel(BaseTuner):
         del model.lifelong
         return model
 
+    @contextmanager
+    def _enable_peft_forward_hooks(self, *args: Any, adapter_names: Any = None, **kwargs: Any) -> Iterator[None]:
+        # Where PEFT's `forward` and `generate` hand over the adapter that each row asks for.
+        if adapter_names is not None:
+            raise ValueError(
+                "`adapter_names`: the rows of a batch cannot ask different lifelong adapters. Leave it out: the "
+                "active adapter chooses among its tasks for each row. For another adapter call `set_adapter(name)`."
+            )
+        yield
+
+    @classmethod
+    def _get_adapter_state_dict(
+        cls, model: nn.Module, config: Any, adapter_name: str, *args: Any, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        check_usable(model, adapter_name)
+        found = super()._get_adapter_state_dict(model, config, adapter_name, *args, **kwargs)
+        return {key: tensor.float() for key, tensor in found.items()}  # of what was cast nothing was learned
+
     @classmethod
     def _remap_adapter_state_dict_for_load(
         cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
+        root = lifelong_of(model)
+        if adapter_name not in root.unchecked:  # else its configuration was read from where its tensors come from
+            check_tasks_of(model, adapter_name, {key.removeprefix(PREFIX): t for key, t in state_dict.items()})
         check_tensors(model, adapter_name, state_dict)
-        lifelong_of(model).checked_files.add(adapter_name)
+        root.checked_files.add(adapter_name)
         return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
 
 

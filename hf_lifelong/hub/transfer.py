@@ -61,8 +61,8 @@ def push_to_hub(
 
     Args:
         model (`PreTrainedModel`, `PeftModel`, `str` or `Path`):
-            A model with a lifelong adapter that has learned a task (of several adapters, the one named `default`), or
-            the folder that one was saved in.
+            A model with a lifelong adapter that has learned a task (of several adapters, the active one), or the
+            folder that one was saved in.
         repo_id (`str`):
             Repository, such as `"me/minilm-sentiment"`; made when there is none and nothing is refused. Without a user
             name it is yours.
@@ -134,8 +134,24 @@ def push_to_hub(
 
 
 def _loaded_as(model: Any, repo_id: str, branch: str) -> str | None:
-    config = getattr(model, "peft_config", {}).get("default")
-    return loaded_commit(config, repo_id, branch)
+    names = model.active_adapters() if callable(model.active_adapters) else model.active_adapters
+    return loaded_commit(model.peft_config[names[0]], repo_id, branch)
+
+
+def keep_active(model: Any, folder: Path) -> None:
+    """Leaves, of the adapters that PEFT saved in a folder, the active one, at the top, where it is looked for: PEFT
+    puts those that are not named `default` into folders of their own."""
+    active = getattr(model, "active_adapters", None)
+    if callable(active) or not active:
+        return  # transformers' own models save the active adapter alone, at the top
+    for name in model.peft_config.keys() - {"default"}:
+        for file in (CONFIG, TENSORS):
+            if name == active[0]:
+                os.replace(folder / name / file, folder / file)
+            else:
+                (folder / name / file).unlink()
+        if not any((folder / name).iterdir()):
+            (folder / name).rmdir()
 
 
 def _check_private(info: ModelInfo, private: bool | None) -> None:
@@ -159,6 +175,7 @@ def _write(model: Any, folder: Path, card: str | None, tokenizer: Any, base_mode
     else:
         with tempfile.TemporaryDirectory() as saved:
             model.save_pretrained(saved)
+            keep_active(model, Path(saved))
             _copy_saved(Path(saved), folder, (CONFIG, TENSORS))
     config = read_json(folder / CONFIG)
     knowledge = manifest_of(config)
@@ -186,8 +203,8 @@ def _copy_saved(source: Path, folder: Path, names: tuple[str, ...]) -> None:
     missing = [name for name in (CONFIG, TENSORS) if not (source / name).is_file()]
     if missing:
         raise ValueError(
-            f"`model` has no `{missing[0]}` where its adapter is saved. Give a model with a lifelong adapter named "
-            "`default`, or the folder of one."
+            f"`model` has no `{missing[0]}` where its adapter is saved. Give a model with a lifelong adapter, or "
+            "the folder of one."
         )
     for file in source.iterdir():
         if file.is_file() and any(fnmatch(file.name, name) for name in names):

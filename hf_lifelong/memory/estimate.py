@@ -204,7 +204,7 @@ def _answered(
     members off the device."""
     weights, parameters, largest = size_of(resident_tensors(base)), count_weights(base), largest_layer(base)
     model = _with_tasks(base, config, tasks, labels)
-    held, working = size_of(resident_tensors(model)), size_of(p for p in model.parameters() if p.requires_grad)
+    held, working = size_of(resident_tensors(model)), _size_of_named(model, ".drift_A.", ".drift_B.")
     held -= round(resting * _banks(model))
     cache, peak = answering_pass(model, steps)
     return {
@@ -250,7 +250,11 @@ def _trained(
 
 def _banks(model: Any) -> int:
     """Bytes of all members but their heads."""
-    return size_of(p for name, p in model.named_parameters() if ".drift_bank_A." in name or ".drift_bank_B." in name)
+    return _size_of_named(model, ".drift_bank_A.", ".drift_bank_B.")
+
+
+def _size_of_named(model: Any, *parts: str) -> int:
+    return size_of(p for name, p in model.named_parameters() if any(part in name for part in parts))
 
 
 def _own_config(config: Any) -> DriftAdapterConfig:

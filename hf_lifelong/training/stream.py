@@ -18,7 +18,7 @@ from ..adapter.bank import add_task, close_task, forget, open_task, set_closed_f
 from ..adapter.checks import check_tensors
 from ..evaluation import AccuracyMatrix
 from ..files import read_json, read_tensors
-from ..hub.transfer import PushError, write_matrix
+from ..hub.transfer import PushError, keep_active, write_matrix
 from ..knowledge import (
     KnowledgeBase,
     LearnedTask,
@@ -335,6 +335,7 @@ def majority(prepared: PreparedTask) -> float:
 def save(trainer: DriftTrainer, folder: Path) -> None:
     """Writes the adapter folder: adapter, tokenizer, accuracy matrix as JSON and picture, model card."""
     trainer.model.save_pretrained(str(folder))
+    keep_active(trainer.model, folder)
     if trainer.processing_class is not None:
         trainer.processing_class.save_pretrained(str(folder))
     if trainer.matrix is not None:

@@ -18,13 +18,14 @@ from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
 from ..adapter import knowledge_of, lifelong_of
-from ..adapter.heads import active_config
+from ..adapter.checks import check_usable
+from ..adapter.heads import active_adapter, active_config
 from ..adapter.sharding import make_whole
 from ..evaluation import AccuracyMatrix
 from ..hub import PushConflictError, push_to_hub
 from ..hub.continuing import loaded_commit
 from ..hub.saved import CARD
-from ..hub.transfer import base_name, write_matrix
+from ..hub.transfer import base_name, keep_active, write_matrix
 from ..knowledge import KnowledgeBase
 from ..renewal import renew
 from . import stream
@@ -350,6 +351,12 @@ class DriftTrainer(Trainer):
         rank = self.accelerator.process_index if self.is_fsdp_enabled or self.is_deepspeed_enabled else 0
         return zlib.crc32(f"{self.args.seed}/{self.snapshots.task}/{self.state.global_step}/{rank}".encode())
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        # The one place where Trainer writes a model. It looks for the best one at the top of a checkpoint.
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            keep_active(self.model, Path(output_dir or self.output_dir))
+
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         # A checkpoint holds a task half learned. What is pushed while a stream is learned are its commits.
         return
@@ -376,7 +383,7 @@ def check_setup(model: Any, args: Any, options: dict[str, Any]) -> None:
         raise ValueError(
             f"`model` must be a model, not {model!r:.60}; give `get_peft_model(base, DriftAdapterConfig())`."
         )
-    lifelong_of(model)
+    check_usable(model, active_adapter(model))
     if args.n_gpu > 1:
         raise ValueError(
             "Several GPUs in one process (`nn.DataParallel`) are not supported. Start one process a GPU: "

@@ -58,19 +58,29 @@ def test_a_batch_of_more_groups_than_seats_is_answered_too(pair, batch):
 
 
 def test_only_the_seats_are_moved_with_the_model(pair):
-    model = pair[1].to(torch.float64)  # stands for another device: what is moved is cast
-    banks = [m.drift_bank_A["default"].dtype for _, m in drift_modules(model) if isinstance(m, DriftLayer)]
-    assert set(banks) == {torch.float32}
-    assert lifelong_of(model).drift_signature_mean["default"].dtype == torch.float64
+    model = pair[1].to("meta")  # stands for another device
+    banks = [m.drift_bank_A["default"].device.type for _, m in drift_modules(model) if isinstance(m, DriftLayer)]
+    assert set(banks) == {"cpu"}
+    assert lifelong_of(model).drift_signature_mean["default"].is_meta
 
 
 def test_each_adapter_rests_or_not_as_it_says(pair):
     model = pair[1]
     model.add_adapter("beside", DriftAdapterConfig(r=2, members=2, signature_rank=4))
-    model.to(torch.float64)
+    model.to("meta")
     layers = [m for m in model.modules() if isinstance(m, DriftLayer)]
-    assert {m.drift_bank_A["default"].dtype for m in layers} == {torch.float32}
-    assert {m.drift_bank_A["beside"].dtype for m in layers} == {torch.float64}
+    assert {m.drift_bank_A["default"].device.type for m in layers} == {"cpu"}
+    assert {m.drift_bank_A["beside"].device.type for m in layers} == {"meta"}
+
+
+def test_a_name_that_is_used_again_rests_as_its_new_adapter_says(pair):
+    model = pair[1]
+    model.add_adapter("beside", DriftAdapterConfig(r=2, members=2, signature_rank=4))
+    model.set_adapter("beside")
+    model.delete_adapter("default")
+    model.add_adapter("default", DriftAdapterConfig(r=2, members=2, signature_rank=4))
+    model.to("meta")
+    assert all(m.drift_bank_A["default"].is_meta for m in model.modules() if isinstance(m, DriftLayer))
 
 
 def test_seats_of_all_groups_are_on_the_device(make_model, batch):

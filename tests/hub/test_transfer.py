@@ -348,6 +348,24 @@ def test_what_was_loaded_from_the_hub_follows_the_commit_that_it_was(hub, make, 
     assert hub.repos[REPO].files()["README.md"] == b"Improved by a colleague"
 
 
+@pytest.mark.parametrize("beside", [False, True])
+def test_the_active_adapter_is_pushed_whatever_its_name(hub, make, base, tokenizer, beside):  # noqa: F811
+    pushed = push_to_hub(make("films"), REPO).oid
+    model = PeftModel.from_pretrained(
+        AutoModel.from_pretrained(base, dtype=torch.float32), REPO, adapter_name="default" if beside else "mine"
+    )
+    if beside:
+        model.load_adapter(REPO, "mine")
+        model.set_adapter("mine")
+    assert model.peft_config["mine"].loaded_from == (REPO, "main", pushed)
+    learn(model, "news", seed=1)
+    push_to_hub(model, REPO)
+    assert set(hub.repos[REPO].files()) >= ADAPTER and not [name for name in hub.repos[REPO].files() if "/" in name]
+    loaded = auto(REPO)
+    assert knowledge_of(loaded).names == ["films", "news"]
+    same(answers(loaded, encode(tokenizer)), answers(model, encode(tokenizer)))
+
+
 def test_another_branch_than_the_loaded_one_is_compared_by_its_tasks(hub, make):  # noqa: F811
     push_to_hub(make("films"), REPO)
     push_to_hub(make("films"), REPO, revision="trial")

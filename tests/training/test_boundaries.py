@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from training_helpers import answers, digest, members_of, saved, sentiment, topics
+from training_helpers import answers, digest, make_model, members_of, saved, sentiment, topics
 from transformers import AutoModel, EarlyStoppingCallback, TrainerCallback
 
-from hf_lifelong import forget
+from hf_lifelong import forget, knowledge_of
 from hf_lifelong.adapter import lifelong_of, predict, trunk_features
 from hf_lifelong.knowledge import fit_closed_form
 from hf_lifelong.knowledge.closed_form import WEIGHTS
@@ -236,3 +236,17 @@ def test_later_tasks_leave_a_closed_form_head_alone(train):
     for part in ("drift_closed_weight", "drift_closed_bias"):
         alone, kept = (getattr(lifelong_of(t.model), part)["default"] for t in (first, second))
         assert torch.equal(alone, kept[: len(alone)])
+
+
+def test_a_model_that_was_cast_is_trained_and_loads(train, tmp_path, bert_folder, tokenizer):
+    trainer = train([sentiment(), topics()], model=make_model(bert_folder).to(torch.bfloat16))
+    base = AutoModel.from_pretrained(bert_folder, dtype=torch.bfloat16)
+    loaded = PeftModel.from_pretrained(base, str(tmp_path / "out"))
+    held = dict(trainer.model.named_parameters())
+    for name, parameter in loaded.named_parameters():
+        if "drift_" in name:
+            assert parameter.dtype == torch.float32 and torch.equal(parameter, held[name]), name
+    assert knowledge_of(loaded) == trainer.knowledge and trainer.knowledge.base["dtype"] == "bfloat16"
+    batch = tokenizer(["A good film.", "Who wrote the news?"], padding=True, return_tensors="pt")
+    for key in ("group", "scores", "margin"):
+        assert torch.equal(predict(loaded, batch)[key], predict(trainer.model, batch)[key])

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from kill_script import POINTS
 from peft import PeftModel
-from training_helpers import answers, digest, sentiment, topics
+from training_helpers import answers, digest, make_model, make_trainer, sentiment, topics
 from transformers import AutoModel
 
 from hf_lifelong import forget
@@ -210,3 +211,45 @@ def test_a_loaded_adapter_goes_on_learning_and_resumes(train, tmp_path, bert_fol
     assert digest(tmp_path / "second" / name) == digest(tmp_path / "both" / name)
     again = train([topics()], model=loaded(), folder="second", resume=True)
     assert again.knowledge.names == ["sentiment", "topics"]
+
+
+def named(folder, bert_folder, beside=False):
+    """The adapter of a folder as `mine`; or as that beside itself as `default`, and active."""
+    base = AutoModel.from_pretrained(bert_folder, dtype=torch.float32)
+    model = PeftModel.from_pretrained(base, str(folder), adapter_name="default" if beside else "mine")
+    if beside:
+        model.load_adapter(str(folder), "mine")
+        model.set_adapter("mine")
+    return model
+
+
+@pytest.fixture(scope="module")
+def first(bert_folder, tokenizer, tmp_path_factory):
+    """Where a trainer has written an adapter with one task."""
+    folder = tmp_path_factory.mktemp("first")
+    make_trainer(make_model(bert_folder), folder, [sentiment()], tokenizer).train()
+    return folder
+
+
+def test_an_adapter_of_another_name_is_trained_resumed_and_written_at_the_top(
+    prepare, train, first, tmp_path, bert_folder, monkeypatch
+):
+    train([topics()], model=PeftModel.from_pretrained(AutoModel.from_pretrained(bert_folder), first), folder="plain")
+    stopped(prepare, monkeypatch, [topics()], model=named(first, bert_folder, beside=True))
+    trainer = train([topics()], model=named(first, bert_folder, beside=True), resume=True)
+    assert files(tmp_path / "out") == files(tmp_path / "plain")
+    assert (tmp_path / "out" / "README.md").read_text() == (tmp_path / "plain" / "README.md").read_text()
+    trainer.save_model(str(tmp_path / "saved"))
+    assert digest(tmp_path / "saved" / FILES[0]) == digest(tmp_path / "plain" / FILES[0])
+    for folder in ("out", "saved"):
+        assert {path.name for path in (tmp_path / folder).iterdir() if path.is_dir()} <= {"_stream"}
+    trainer.model.save_pretrained(str(tmp_path / "beside"), selected_adapters=["default"])
+    assert digest(tmp_path / "beside" / FILES[0]) == digest(first / FILES[0])
+
+
+def test_the_best_checkpoint_of_an_adapter_of_another_name_is_loaded(train, first, tmp_path, bert_folder):
+    best = {"load_best_model_at_end": True, "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps"}
+    plain = PeftModel.from_pretrained(AutoModel.from_pretrained(bert_folder), first)
+    for folder, model in (("plain", plain), ("other", named(first, bert_folder))):
+        train([topics()], model=model, folder=folder, eval_steps=2, learning_rate=0.5, **best)
+    assert files(tmp_path / "plain") == files(tmp_path / "other")
