@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import HfApi
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from ..adapter import knowledge_of, lifelong_of
 from ..adapter.heads import active_config
@@ -25,7 +25,7 @@ from ..hub.continuing import loaded_commit
 from ..hub.saved import CARD
 from ..hub.transfer import base_name, write_matrix
 from ..knowledge import KnowledgeBase
-from ..renewal import renew
+from ..renewal import Renewal, load_states
 from . import stream
 from .arguments import DriftTrainingArguments
 from .callbacks import SnapshotCallback
@@ -88,8 +88,6 @@ class DriftTrainer(Trainer):
         if not self.tasks:
             raise ValueError("`tasks` is empty; give at least one `Task`.")
         check_names(self.tasks, [])
-        # A resumed task must end as one that was not killed, so the counters of callbacks go on too.
-        args.restore_callback_states_from_checkpoint = True
         if args.push_to_hub:
             # Refused now, not after the first task was trained.
             base_name(active_config(model).base_model_name_or_path, args.hub_base_model)
@@ -115,6 +113,7 @@ class DriftTrainer(Trainer):
             self.model_accepts_loss_kwargs = False
         self.snapshots = SnapshotCallback(active_config(model).members)
         self.add_callback(self.snapshots)
+        self._renewal = Renewal(self)
 
     @property
     def output_dir(self) -> str:
@@ -192,7 +191,7 @@ class DriftTrainer(Trainer):
         self.label_names = list(prepared.objective.targets)
         is_given = prepared.task.compute_metrics is not None or self._user_metrics is None
         self.compute_metrics = prepared.compute_metrics if is_given else self._user_metrics
-        renew(self)
+        self._renewal.begin()
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
@@ -219,6 +218,24 @@ class DriftTrainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def predict(
+        self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
+    ) -> PredictionOutput:
+        """While a task is trained, `Trainer.predict` of the working adapter. Outside of training the model answers by
+        itself, in the form of each task, which no one array holds.
+
+        Raises:
+            ValueError: outside of training; says what to call instead.
+        """
+        if lifelong_of(self.model).task is None:
+            raise ValueError(
+                "`predict` of a trainer is for the task in training, and none is. For answers, call "
+                '`pipeline("lifelong", model=trainer.model, tokenizer=tokenizer)(texts)`, or `trainer.model.predict` '
+                "on a batch of tensors. For scores, give the data as `test` of its `Task` and call "
+                "`trainer.evaluate()`."
+            )
+        return super().predict(test_dataset, ignore_keys, metric_key_prefix)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list, Any]:
         if self.snapshots.ended:
@@ -343,6 +360,11 @@ class DriftTrainer(Trainer):
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         # A checkpoint holds a task half learned. What is pushed while a stream is learned are its commits.
         return
+
+    def _load_callback_state(self) -> None:
+        # A resumed task must end as one that was not killed, with the callbacks that the user holds: Trainer would put
+        # new objects in their place.
+        load_states([*self.callback_handler.callbacks, self.control], self.state.stateful_callbacks)  # type: ignore[arg-type]
 
     def _get_output_dir(self, trial: Any) -> str:
         # The one place that Trainer asks where checkpoints go: those of a task must not mix with another's.
