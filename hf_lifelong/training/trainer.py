@@ -14,6 +14,7 @@ import torch
 from huggingface_hub import HfApi
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from ..adapter import knowledge_of, lifelong_of
@@ -32,6 +33,7 @@ from .callbacks import SnapshotCallback
 from .cards import write_card
 from .checkpoints import task_folder
 from .drift import gradient_noise_hook, learning_rate_factor
+from .sampling import RepeatableGrouping
 from .scoring import Scorer
 from .tasks import PreparedTask, Task, check_names, single_task
 
@@ -365,6 +367,12 @@ class DriftTrainer(Trainer):
         # A resumed task must end as one that was not killed, with the callbacks that the user holds: Trainer would put
         # new objects in their place.
         load_states([*self.callback_handler.callbacks, self.control], self.state.stateful_callbacks)  # type: ignore[arg-type]
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        sampler = super()._get_train_sampler(train_dataset)
+        if not isinstance(sampler, LengthGroupedSampler):
+            return sampler
+        return RepeatableGrouping(sampler, zlib.crc32(f"{self.args.seed}/{self.snapshots.task}".encode()))
 
     def _get_output_dir(self, trial: Any) -> str:
         # The one place that Trainer asks where checkpoints go: those of a task must not mix with another's.

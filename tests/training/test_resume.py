@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from kill_script import POINTS
 from peft import PeftModel
 from training_helpers import answers, digest, sentiment, topics
-from transformers import AutoModel
+from transformers import AutoModel, TrainerCallback
 
 from hf_lifelong import forget
 from hf_lifelong.training import checkpoints, stream
@@ -210,3 +211,26 @@ def test_a_loaded_adapter_goes_on_learning_and_resumes(train, tmp_path, bert_fol
     assert digest(tmp_path / "second" / name) == digest(tmp_path / "both" / name)
     again = train([topics()], model=loaded(), folder="second", resume=True)
     assert again.knowledge.names == ["sentiment", "topics"]
+
+
+def test_rows_in_order_of_length_come_in_the_same_order_when_resumed(prepare, train, tmp_path):
+    """Killed in the middle of the second epoch, which then goes on with the rows that it had not seen."""
+
+    class Killed(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 11:
+                raise Stop
+
+    settings = {"train_sampling_strategy": "group_by_length", "num_train_epochs": 2, "max_steps": -1}
+    settings |= {"save_strategy": "steps", "save_steps": 5}
+    train([sentiment()], folder="unbroken", **settings)
+    trainer = prepare([sentiment()], callbacks=[Killed()], **settings)
+    with pytest.raises(Stop):
+        trainer.train()
+    order = list(trainer._get_train_sampler())
+    torch.manual_seed(7)
+    assert list(trainer._get_train_sampler()) == order and sorted(order) == list(range(54))
+    widths = [len(trainer.train_dataset[i]["input_ids"]) for i in order]
+    assert widths[:8] == sorted(widths[:8], reverse=True)
+    train([sentiment()], resume=True, **settings)
+    assert files(tmp_path / "out") == files(tmp_path / "unbroken")
