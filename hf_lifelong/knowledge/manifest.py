@@ -84,8 +84,9 @@ class LearnedTask:
 
     @property
     def at_chance(self) -> bool:
-        """Whether it is known to answer no better than one answer given to all."""
-        return self.score is not None and self.baseline is not None and self.score <= self.baseline
+        """Whether it is known to answer no better than one answer given to all; where that is right of all validation
+        rows, it is not known of a task that is right too."""
+        return self.score is not None and self.baseline is not None and self.score <= self.baseline and self.score < 1
 
 
 @dataclass

@@ -2,13 +2,14 @@
 
 import logging
 
+import pytest
 from datasets import Dataset
 from training_helpers import sentiment
 
 from hf_lifelong import Task
 from hf_lifelong.hub import pull
 from hf_lifelong.inspection import describe, to_report
-from hf_lifelong.knowledge import KnowledgeBase
+from hf_lifelong.knowledge import KnowledgeBase, LearnedTask
 
 
 def vain() -> Task:
@@ -45,3 +46,12 @@ def test_a_task_that_is_learned_is_not_warned_of_and_old_manifests_have_no_basel
     del manifest["tasks"][0]["baseline"]
     old = KnowledgeBase.from_dict(manifest)
     assert old.tasks[0].baseline is None and not old.tasks[0].at_chance
+
+
+@pytest.mark.parametrize(
+    ("score", "baseline", "at_chance"),
+    [(0.5, 0.5, True), (0.4, 0.5, True), (0.51, 0.5, False), (0.0, 0.0, True), (1.0, 1.0, False), (0.9, 1.0, True)],
+)
+def test_chance_is_the_score_of_one_answer_unless_all_are_right(score, baseline, at_chance):
+    task = LearnedTask("a", "text-classification", ("no", "yes"), 2, 1, "a", 9, score=score, baseline=baseline)
+    assert task.at_chance == at_chance
