@@ -1,7 +1,8 @@
 """What people do without this package: one LoRA, trained on task after task. It forgets.
 
-Stock PEFT and stock Trainer on the same linear layers, rank, data and steps as the lifelong adapter. An encoder has
-one head a task, and at test time it is even told which task an input belongs to; a language model answers as it is.
+Stock PEFT and stock Trainer on the same linear layers, rank, data and steps as the lifelong adapter, with dropout only
+where that has it. An encoder has one head a task, and at test time it is even told which task an input belongs to; a
+language model answers as it is.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import ProgressCallback, Trainer, TrainingArguments, set_seed
 
-from hf_lifelong import DriftAdapterConfig
+from hf_lifelong import DriftAdapterConfig, DriftTrainingArguments
 from hf_lifelong.adapter.architectures import target_names
 from hf_lifelong.adapter.pooling import masked_mean
 from hf_lifelong.objectives import head_objective
@@ -46,7 +47,7 @@ class OneLora(nn.Module):
 
 
 def learn_in_turn(
-    base: Any, tasks: list[PreparedTask], args: TrainingArguments, config: DriftAdapterConfig
+    base: Any, tasks: list[PreparedTask], args: DriftTrainingArguments, config: DriftAdapterConfig
 ) -> list[list[float | None]]:
     """Trains one LoRA on the tasks in turn.
 
@@ -67,6 +68,10 @@ def learn_in_turn(
     model: Any = get_peft_model(base, lora)
     generates = tasks[0].generates
     model = model if generates else OneLora(model, tasks)
+    if not args.drift_dropout:
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
     known = {f.name for f in dataclasses.fields(TrainingArguments) if f.init}
     plain = TrainingArguments(
         **{k: v for k, v in vars(args).items() if k in known} | {"save_strategy": "no", "remove_unused_columns": False}
