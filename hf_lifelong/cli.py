@@ -22,6 +22,7 @@ import typer
 from typer.core import TyperGroup
 
 from . import __version__
+from .console import mute_bars, mute_notes
 from .texts import one_line
 
 # What the library raises for what a user can put right; all else is a mistake of ours, and shows where it happened.
@@ -85,6 +86,7 @@ def learn(ctx: typer.Context) -> None:
     from .learning import learn as learn_tasks
     from .learning import parse, use_all_cores
 
+    mute_bars()
     description = "Learns tasks one after another, with a new adapter or one that goes on learning."
     learning, adapter, training = parse(ctx.args, prog="hf-lifelong learn", description=description)
     use_all_cores(training)
@@ -354,5 +356,6 @@ def main() -> None:
     """Runs the command line, and exits: 0 done, 1 an error that it names, 2 wrong usage, 130 interrupted."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.simplefilter("ignore", FutureWarning)  # for those who write code
+    mute_notes()
     warnings.formatwarning = lambda message, *where, **more: f"Warning: {one_line(str(message))}\n"
     app(prog_name="hf-lifelong")

@@ -18,6 +18,7 @@ from transformers.hf_argparser import string_to_bool
 from .adapter.config import TASK_TYPES, DriftAdapterConfig
 from .loading import load, load_base
 from .training import DriftTrainer, DriftTrainingArguments
+from .training.progress import show_bars
 from .training.sources import TaskSource, suggestion
 from .training.tasks import check_samples
 
@@ -116,6 +117,7 @@ def defaults() -> dict[str, Any]:
         "logging_steps": 50,
         "save_strategy": "epoch",
         "report_to": "none",
+        "disable_tqdm": False,
         "dataloader_pin_memory": not on_cpu,
         "use_cpu": on_cpu,
         # Weights stay float32; half-precision products are a third faster where the CPU has them, slow elsewhere.
@@ -205,6 +207,8 @@ def learn(
         base = load_base(str(learning.model_name_or_path), config.task_type, trainable=True, **options)
         model = get_peft_model(base, config)
     trainer = DriftTrainer(model, training, tasks=tasks, processing_class=tokenizer)
+    if not training.disable_tqdm:
+        show_bars(trainer)
     resume: Any = training.resume_from_checkpoint
     trainer.train(resume_from_checkpoint={"true": True, "false": False}.get(str(resume).lower(), resume))
     scores = trainer.evaluate()

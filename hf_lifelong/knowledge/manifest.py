@@ -13,6 +13,11 @@ from typing import Any
 
 FORMAT = 2
 UNKNOWN = "unknown"  # what answers where no task is known, so that no task can be called so
+# What to do about a task that answers no better than one answer given to all.
+CHANCE = (
+    "Training may have diverged or been too short: forget the task, and learn it again with a lower `learning_rate`, "
+    "or with more steps."
+)
 LONGEST_NOTE = 200  # characters of a text that is noted of a task's data
 
 
@@ -55,6 +60,7 @@ class LearnedTask:
         group (`str`): Name of the earliest task of the same group; a task that opened a group names itself.
         examples (`int`): Texts that the signature was fitted on.
         score (`float`, *optional*): The task's metric on its own validation part when it was committed.
+        baseline (`float`, *optional*): What always giving the most frequent training answer scores there.
         started_from (`str`, *optional*): The task whose newest member training started from; `None` for a fresh start.
         template (`str`, *optional*): What made prompts of columns, where the user gave one (text generation).
         data ([`TaskData`]): Where the task was learned from. Does not count when tasks are compared: it tells nothing
@@ -77,6 +83,13 @@ class LearnedTask:
     data: TaskData = field(default=TaskData(), compare=False)
     classes: int = 1
     unanswered: bool = False
+    baseline: float | None = None
+
+    @property
+    def at_chance(self) -> bool:
+        """Whether it is known to answer no better than one answer given to all; where that is right of all validation
+        rows, it is not known of a task that is right too."""
+        return self.score is not None and self.baseline is not None and self.score <= self.baseline and self.score < 1
 
 
 @dataclass
@@ -273,8 +286,8 @@ def _check_groups(tasks: list[LearnedTask]) -> None:
 def _read_task(i: int, data: Any) -> LearnedTask:
     where = f"knowledge.tasks[{i}]"
     _check_type(where, data, dict)
-    # Manifests from before data was noted, classes were counted and questions could have no answer lack them.
-    data = {"data": asdict(TaskData()), "classes": 1, "unanswered": False, **data}
+    # Manifests from before these were noted lack them.
+    data = {"data": asdict(TaskData()), "classes": 1, "unanswered": False, "baseline": None, **data}
     _same_keys(where, data, {f.name for f in fields(LearnedTask)})
     for key in ("name", "kind", "group"):
         _check_type(f"{where}.{key}", data[key], str)
@@ -285,10 +298,13 @@ def _read_task(i: int, data: Any) -> LearnedTask:
         _check_count(f"{where}.{key}", data[key], least=0 if key == "width" else 1)
     if data["width"] not in (0, len(data["labels"])):
         raise ManifestError(f"`{where}.width` is {data['width']}, but there are {len(data['labels'])} labels")
-    score = data["score"]
-    if score is not None and (not isinstance(score, int | float) or isinstance(score, bool) or not 0 <= score <= 1):
-        raise ManifestError(f"`{where}.score` must be a share in [0, 1], not {score!r}")
     _check_type(f"{where}.unanswered", data["unanswered"], bool)
+    for key in ("score", "baseline"):
+        share = data[key]
+        if share is not None and (
+            not isinstance(share, int | float) or isinstance(share, bool) or not 0 <= share <= 1
+        ):
+            raise ManifestError(f"`{where}.{key}` must be a share in [0, 1], not {share!r}")
     for key in ("started_from", "template"):
         if data[key] is not None:
             _check_type(f"{where}.{key}", data[key], str)

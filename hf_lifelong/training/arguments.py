@@ -118,3 +118,10 @@ class DriftTrainingArguments(TrainingArguments):
         for name in INNER_SHARES:
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}; it must lie between 0 and 1.")
+        # A metric such as F1 is not that of parts: it is computed once, of all answers to the validation part.
+        for name, value in (("batch_eval_metrics", True), ("eval_do_concat_batches", False)):
+            if getattr(self, name) == value:
+                raise ValueError(
+                    f"`{name}={value}` is not supported, because a task is scored on its whole validation part at "
+                    "once. Leave it out; `eval_accumulation_steps` moves what an evaluation keeps off the GPU."
+                )

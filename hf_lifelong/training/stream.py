@@ -20,6 +20,7 @@ from ..evaluation import AccuracyMatrix
 from ..files import read_json, read_tensors
 from ..hub.transfer import PushError, keep_active, write_matrix
 from ..knowledge import (
+    CHANCE,
     KnowledgeBase,
     LearnedTask,
     best_weight,
@@ -34,7 +35,7 @@ from .cards import write_card
 from .checkpoints import newest_checkpoint, newest_commit, publish, stream_folder, task_folder, write_commit
 from .checks import check_stream
 from .scoring import spread_over
-from .tasks import PreparedTask, check_names
+from .tasks import PreparedTask, Split, check_names
 
 if TYPE_CHECKING:
     from .trainer import DriftTrainer
@@ -252,8 +253,14 @@ def keep(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None
         if joins(old[objective.likeness], own[objective.likeness], trainer.args.grouping_tolerance):
             group = before.groups[candidate]
             break
-    learned = replace(learned, score=own[objective.metric], group=group)
+    baseline = majority(prepared, prepared.validation)
+    learned = replace(learned, score=own[objective.metric], baseline=baseline, group=group)
     set_knowledge(model, replace(trainer.knowledge, tasks=[*before.tasks, learned]))
+    if learned.at_chance:
+        logger.warning(
+            f"Task `{learned.name}` is kept, but its {objective.metric} on its validation part is "
+            f"{learned.score:.3f}, and that of always giving its most frequent answer {baseline:.3f}. {CHANCE}"
+        )
     return learned
 
 
@@ -316,7 +323,16 @@ def measure(
         if learned.name not in matrix.tasks and (newest is None or learned.name != newest.name):
             matrix.add(learned.name, get_objective(learned.kind).metric, None, {})
     if newest is not None:
-        matrix.add(newest.name, newest.objective.metric, majority(newest), free, oracle, retrieval, forward, confusion)
+        matrix.add(
+            newest.name,
+            newest.objective.metric,
+            majority(newest, newest.test),
+            free,
+            oracle,
+            retrieval,
+            forward,
+            confusion,
+        )
     else:
         matrix.replace_last(free, oracle, retrieval, confusion)
     known = knowledge.with_scored_on(parts)
@@ -324,12 +340,12 @@ def measure(
     return details | matrix.summary()
 
 
-def majority(prepared: PreparedTask) -> float:
-    """The score of always giving the most frequent training answer: R[0] of the accuracy matrix."""
+def majority(prepared: PreparedTask, split: Split) -> float:
+    """The score of always giving the most frequent training answer; on the test part R[0] of the accuracy matrix."""
     references = prepared.objective.references
     train = references(prepared.train_examples, prepared.columns, prepared.labels)
-    test = references(prepared.test.examples, prepared.columns, prepared.labels)
-    return prepared.objective.majority(train, test)
+    scored = references(split.examples, prepared.columns, prepared.labels)
+    return prepared.objective.majority(train, scored)
 
 
 def save(trainer: DriftTrainer, folder: Path) -> None:

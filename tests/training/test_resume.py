@@ -11,7 +11,7 @@ import torch
 from kill_script import POINTS
 from peft import PeftModel
 from training_helpers import answers, digest, make_model, make_trainer, sentiment, topics
-from transformers import AutoModel
+from transformers import AutoModel, TrainerCallback
 
 from hf_lifelong import forget
 from hf_lifelong.training import checkpoints, stream
@@ -253,3 +253,26 @@ def test_the_best_checkpoint_of_an_adapter_of_another_name_is_loaded(train, firs
     for folder, model in (("plain", plain), ("other", named(first, bert_folder))):
         train([topics()], model=model, folder=folder, eval_steps=2, learning_rate=0.5, **best)
     assert files(tmp_path / "plain") == files(tmp_path / "other")
+
+
+def test_rows_in_order_of_length_come_in_the_same_order_when_resumed(prepare, train, tmp_path):
+    """Killed in the middle of the second epoch, which then goes on with the rows that it had not seen."""
+
+    class Killed(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 11:
+                raise Stop
+
+    settings = {"train_sampling_strategy": "group_by_length", "num_train_epochs": 2, "max_steps": -1}
+    settings |= {"save_strategy": "steps", "save_steps": 5}
+    train([sentiment()], folder="unbroken", **settings)
+    trainer = prepare([sentiment()], callbacks=[Killed()], **settings)
+    with pytest.raises(Stop):
+        trainer.train()
+    order = list(trainer._get_train_sampler())
+    torch.manual_seed(7)
+    assert list(trainer._get_train_sampler()) == order and sorted(order) == list(range(54))
+    widths = [len(trainer.train_dataset[i]["input_ids"]) for i in order]
+    assert widths[:8] == sorted(widths[:8], reverse=True)
+    train([sentiment()], resume=True, **settings)
+    assert files(tmp_path / "out") == files(tmp_path / "unbroken")
