@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..files import DamagedFileError, atomic_folder, read_json, read_tensors, write_json, write_tensors
+from ..files import DamagedFileError, read_json, read_tensors, write_json, write_tensors
+from ..folders import atomic_folder
 
 STATE = "drift_task.json"
 SNAPSHOTS = "snapshots.safetensors"

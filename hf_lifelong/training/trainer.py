@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from ..adapter import knowledge_of, lifelong_of
 from ..adapter.heads import active_config
 from ..adapter.sharding import make_whole
 from ..evaluation import AccuracyMatrix
+from ..folders import sole_writer
 from ..hub import PushConflictError, push_to_hub
 from ..hub.continuing import loaded_commit
 from ..hub.saved import CARD
@@ -30,7 +32,7 @@ from . import stream
 from .arguments import DriftTrainingArguments
 from .callbacks import SnapshotCallback
 from .cards import write_card
-from .checkpoints import task_folder
+from .checkpoints import stream_folder, task_folder
 from .drift import gradient_noise_hook, learning_rate_factor
 from .scoring import Scorer
 from .tasks import PreparedTask, Task, check_names, single_task
@@ -160,6 +162,10 @@ class DriftTrainer(Trainer):
 
         Returns:
             `TrainOutput` of the last task.
+
+        Raises:
+            ValueError: when a task cannot be used; nothing is trained then.
+            BusyFolderError: when another process is learning in `output_dir`.
         """
         if isinstance(resume_from_checkpoint, str) and os.path.realpath(resume_from_checkpoint) != os.path.realpath(
             self.output_dir
@@ -170,7 +176,9 @@ class DriftTrainer(Trainer):
             )
         if trial is not None:
             raise ValueError("`trial`: hyperparameter search is not supported for a stream of tasks.")
-        return stream.learn(self, bool(resume_from_checkpoint), ignore_keys_for_eval=ignore_keys_for_eval)
+        alone = sole_writer(stream_folder(self.output_dir)) if self.args.should_save else nullcontext()
+        with alone:
+            return stream.learn(self, bool(resume_from_checkpoint), ignore_keys_for_eval=ignore_keys_for_eval)
 
     def train_task(self, checkpoint: str | None, **options: Any) -> TrainOutput:
         """One run of `Trainer.train`, on the task that was started."""
