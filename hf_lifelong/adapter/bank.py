@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..knowledge import KnowledgeBase, LearnedTask, Signature
+from .checks import check_unchecked
 from .heads import Lifelong, lifelong_of
 from .layers import DriftLayer, DriftTunerLayer
 from .sharding import gathered, whole
@@ -75,6 +76,7 @@ def open_task(
     with its head too when `same_head`."""
     root = lifelong_of(model)
     adapter = root.active_adapters[0]
+    check_unchecked(model, adapter)
     start = snapshot_of(model, start_from) if start_from is not None else {}
     head = (start["lifelong.drift_head_weight"], start["lifelong.drift_head_bias"]) if same_head else None
     root.open(kind, labels, width, head)
@@ -146,6 +148,7 @@ def forget(model: nn.Module, task: str) -> None:
     """
     root = lifelong_of(model)
     adapter = root.active_adapters[0]
+    check_unchecked(model, adapter)
     knowledge = root.knowledge[adapter]
     t = knowledge.index(task)
     members = slice(knowledge.member_offsets[t], knowledge.member_offsets[t + 1])
@@ -187,6 +190,8 @@ def set_knowledge(model: nn.Module, knowledge: KnowledgeBase) -> None:
     adapter = root.active_adapters[0]
     root.knowledge[adapter] = knowledge
     root.config[adapter].knowledge = knowledge.to_dict()
+    root.config[adapter].digest = None  # it was of the tensors of the manifest before
+    root.digests.pop(adapter, None)
     root.refresh()
     for _, module in drift_modules(model):
         if isinstance(module, DriftLayer):

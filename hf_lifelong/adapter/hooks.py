@@ -20,7 +20,7 @@ from transformers.utils import ModelOutput
 
 from ..objectives import head_objective
 from .architectures import ROW_ARGUMENTS, layers_of
-from .checks import check_held
+from .checks import check_unchecked
 from .config import DriftAdapterConfig
 from .heads import Lifelong, Request
 from .layers import Plan
@@ -303,9 +303,7 @@ def prepare(base: nn.Module, root: Lifelong) -> None:
     """Checks what came into the model unchecked, and computes what all passes share; once after each change. Not
     compiled: one batch before `torch.compile(model, fullgraph=True)` keeps it out of the graph."""
     name = root.active_adapters[0]
-    if name in root.unchecked:
-        check_held(base, name)
-        root.unchecked.discard(name)
+    check_unchecked(base, name)
     root.ready = True
     if root.router is None:  # no task yet
         return

@@ -9,16 +9,27 @@ from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from ..digests import digest_of
 from ..knowledge import KnowledgeBase
+from ..knowledge.layout import PREFIX
 from .architectures import is_causal, settle_trunk, signature_depths, target_names
 from .bank import forget
 from .causal import CausalConductor
-from .checks import check_base, check_quantised, check_task_type, check_tasks, check_tensors, describe_base
+from .checks import (
+    check_base,
+    check_quantised,
+    check_task_type,
+    check_tasks,
+    check_tensors,
+    check_unchecked,
+    describe_base,
+)
 from .export import ExportReport, export
 from .heads import Lifelong, knowledge_of, lifelong_of
 from .hooks import HeadConductor, LifelongOutput
 from .layers import DriftLayer, DriftTunerLayer, Route
 from .passes import predict
+from .sharding import is_whole
 
 
 class DriftModel(BaseTuner):
@@ -137,11 +148,25 @@ class DriftModel(BaseTuner):
         return model
 
     @classmethod
+    def _get_adapter_state_dict(
+        cls, model: nn.Module, config: Any, adapter_name: str, *args: Any, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        # Every way of saving takes the tensors here, and writes the configuration afterwards.
+        check_unchecked(model, adapter_name)
+        found = super()._get_adapter_state_dict(model, config, adapter_name, *args, **kwargs)
+        names = {key: cls._remove_adapter_name_from_key(key, adapter_name).removeprefix(PREFIX) for key in found}
+        # What is shared out among processes, or has no memory, becomes no file of an adapter.
+        is_file = all(is_whole(tensor) and not tensor.is_meta for tensor in found.values())
+        config.digest = digest_of({names[key]: tensor for key, tensor in found.items()}) if is_file else None
+        return found
+
+    @classmethod
     def _remap_adapter_state_dict_for_load(
         cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        check_tensors(model, adapter_name, state_dict)
-        lifelong_of(model).checked_files.add(adapter_name)
+        root = lifelong_of(model)
+        check_tensors(model, adapter_name, state_dict, root.digests.pop(adapter_name, None))
+        root.checked_files.add(adapter_name)
         return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
 
 
