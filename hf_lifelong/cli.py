@@ -246,9 +246,12 @@ def forget(
     Scores go too, because they were measured with the task. In the adapter's own folder, so do checkpoints and the
     commits of its training, which hold the task.
     """
+    from .folders import clear_leftovers
     from .forgetting import forget_saved
     from .hub import pull
 
+    if output is None:  # a call that was killed may have left the task beside a folder that knows it no longer
+        clear_leftovers(Path(model).resolve())
     saved = pull(model, revision=revision)
     if output is None and saved.repo_id is not None:
         raise typer.BadParameter("of an adapter of the Hub the rest needs a folder", param_hint="--output")

@@ -91,7 +91,7 @@ class LearnArguments:
 def _adapter_arguments() -> type:
     """A dataclass with what a user sets of `DriftAdapterConfig`; `None` is what was not given."""
     hints, known = get_type_hints(DriftAdapterConfig), DriftAdapterConfig.__dataclass_fields__
-    names = [name for name in DriftAdapterConfig.__annotations__ if name != "knowledge"]
+    names = [name for name in DriftAdapterConfig.__annotations__ if name not in ("knowledge", "digest")]
     arguments: list[Any] = []
     for name in names:
         default = "" if known[name].default is None else f" (default: {known[name].default})"

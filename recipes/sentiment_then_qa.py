@@ -34,7 +34,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, pipeli
 from hf_lifelong import DriftTrainer
 from hf_lifelong.adapter.heads import active_config
 from hf_lifelong.evaluation import plot_matrix, to_text
-from hf_lifelong.files import atomic_folder, write_json
+from hf_lifelong.files import write_json
+from hf_lifelong.folders import atomic_folder
 from hf_lifelong.learning import base_dtype, learn, parse, use_all_cores
 from hf_lifelong.loading import load, load_base
 from hf_lifelong.training.cards import adapter_record

@@ -106,6 +106,9 @@ class DriftAdapterConfig(PeftConfig):
             all on the device. On a GPU load with `torch_device="cpu"`, or PEFT takes the whole file there first.
         knowledge (`dict`, *optional*):
             The manifest of what was learned (`KnowledgeBase.to_dict`); written by training, not by hand.
+        digest (`str`, *optional*):
+            Of the tensors that this configuration was saved with; written by saving, not by hand. Those that are
+            loaded with it must have the same, so that damage is noticed, and tensors of another training.
     """
 
     r: int = field(default=8, metadata={"help": "Rank of each member."})
@@ -143,6 +146,9 @@ class DriftAdapterConfig(PeftConfig):
     )
     knowledge: dict[str, Any] | None = field(
         default=None, metadata={"help": "The manifest of what was learned; written by training."}
+    )
+    digest: str | None = field(
+        default=None, metadata={"help": "Of the tensors saved with this configuration; written by saving."}
     )
 
     def __post_init__(self) -> None:
@@ -198,6 +204,8 @@ class DriftAdapterConfig(PeftConfig):
                 f"`stride` is {self.stride}; it must be less than half of `max_length` ({self.max_length}), or "
                 "windows would not move forward."
             )
+        if not isinstance(self.digest, str | None):
+            raise ValueError(f"`digest` is {self.digest!r:.100}; it must be a string, as it is saved, or None.")
         if self.knowledge is not None:
             KnowledgeBase.from_dict(self.knowledge)
 

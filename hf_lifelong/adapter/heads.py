@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -89,9 +90,11 @@ class Lifelong(DriftTunerLayer):
         self.residence: Residence | None = None
         self.kept_heads, self.kept_closed = Gathered(), Gathered()
         self.ready = False  # whether what all passes share is computed
-        # Adapters whose tensors nobody has held against their manifests yet, and those whose file was.
+        # Adapters whose tensors nobody has held against their manifests yet, and those whose file was; and the digest
+        # that the tensors of each must have when they come.
         self.unchecked: set[str] = set()
         self.checked_files: set[str] = set()
+        self.digests: dict[str, str | None] = {}
         self.register_load_state_dict_pre_hook(_loading)
 
     def update_layer(
@@ -113,6 +116,7 @@ class Lifelong(DriftTunerLayer):
         self.knowledge[adapter_name] = knowledge
         self.config[adapter_name] = config
         self.checked_files.discard(adapter_name)
+        self.digests[adapter_name] = config.digest
         if tasks:
             self.unchecked.add(adapter_name)
         self.refresh()
@@ -142,7 +146,7 @@ class Lifelong(DriftTunerLayer):
             counts = torch.tensor([task.examples for task in knowledge.tasks])
             classes, groups = [task.classes for task in knowledge.tasks], knowledge.group_of_task
             # The first pass may run under a trainer's autocast, which would round a covariance beyond use.
-            with torch.no_grad(), torch.autocast(self.signature.mean.device.type, enabled=False):
+            with torch.no_grad(), torch.autocast(self.signature.mean.device.type, enabled=False), _factorised():
                 router = shared_router(self.signature, counts, classes, groups, config.signature_shrinkage)
             self._router = router
         return router
@@ -172,7 +176,7 @@ class Lifelong(DriftTunerLayer):
         """How new each row is to the nearest task of its group, `[B]`; 0 when one task is known, see `familiarity`."""
         known = self._familiarity
         if known is None:
-            with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
+            with torch.no_grad(), torch.autocast(features.device.type, enabled=False), _factorised():
                 known = self._familiarity = familiarity(self.signature, self.router)  # type: ignore[arg-type]
         if known is None:
             return features.new_zeros(len(features))
@@ -287,6 +291,18 @@ class Lifelong(DriftTunerLayer):
         for module in (*self.frozen_below, *(self.above if self.still else ())):
             module.eval()
         return self
+
+
+@contextmanager
+def _factorised() -> Iterator[None]:
+    """Says in which file the statistics are that no covariance can be made of."""
+    try:
+        yield
+    except torch.linalg.LinAlgError as error:
+        raise ValueError(
+            "The statistics of the tasks in the adapter's `adapter_model.safetensors` cannot be used: they give no "
+            f"covariance that can be inverted ({error}). Restore the file and its `adapter_config.json` from one save."
+        ) from error
 
 
 def _loading(root: Lifelong, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:

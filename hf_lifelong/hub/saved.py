@@ -20,8 +20,9 @@ from huggingface_hub.utils import validate_repo_id
 
 from ..adapter.checks import check_tasks
 from ..adapter.config import DriftAdapterConfig
+from ..digests import digest_of
 from ..evaluation import AccuracyMatrix
-from ..files import LARGEST_HEADER, LARGEST_JSON, DamagedFileError, Header, read_header, read_json
+from ..files import LARGEST_HEADER, LARGEST_JSON, DamagedFileError, Header, read_header, read_json, read_tensors
 from ..knowledge import KnowledgeBase, ManifestError
 from ..knowledge.layout import PREFIX, ROOT, parts_of, sizes_of
 from .markdown import clean
@@ -305,6 +306,16 @@ def _check_shapes(
 
 def _misfit(where: str | Path, reason: str) -> DamagedFileError:
     return DamagedFileError(where, f"{clean(reason[:10_000], LONGEST_ERROR)}, to fit `{CONFIG}`")
+
+
+def check_digest(where: str | Path, tensors: Path, config: Any) -> None:
+    """Refuses tensors that are not those that an adapter's configuration was saved with (`DamagedFileError`). Unlike
+    all other checks here, it reads them."""
+    digest = config.get("digest") if isinstance(config, dict) else None
+    if digest is None:  # of an older adapter, or of another kind
+        return
+    if digest != digest_of({name.removeprefix(PREFIX): held for name, held in read_tensors(tensors).items()}):
+        raise _misfit(where, "its tensors are not those that were saved with it")
 
 
 def task_sizes(tensors: Path, knowledge: KnowledgeBase) -> dict[str, int]:

@@ -111,7 +111,8 @@ def tidy(trainer: DriftTrainer, resume: bool, committed: Path | None) -> None:
     if committed is not None:
         for name in trainer.knowledge.names:
             shutil.rmtree(task_folder(trainer.output_dir, name), ignore_errors=True)
-        publish(committed, trainer.output_dir)
+        if committed.parent == stream_folder(trainer.output_dir):  # else it is the copy there
+            publish(committed, trainer.output_dir)
 
 
 def learn_task(trainer: DriftTrainer, prepared: PreparedTask, resume: bool, **options: Any) -> TrainOutput:
@@ -162,10 +163,10 @@ def restore(model: torch.nn.Module, folder: Path) -> None:
     """
     root = lifelong_of(model)
     adapter = root.active_adapters[0]
-    knowledge = KnowledgeBase.from_dict(read_json(folder / "adapter_config.json")["knowledge"])
+    config = read_json(folder / "adapter_config.json")
     tensors = read_tensors(folder / "adapter_model.safetensors")
-    set_knowledge(model, knowledge)
-    check_tensors(model, adapter, tensors)
+    set_knowledge(model, KnowledgeBase.from_dict(config["knowledge"]))
+    check_tensors(model, adapter, tensors, config.get("digest"))
     model.load_adapter(str(folder), adapter, is_trainable=True)  # type: ignore[operator]
     # The run that was killed may have pushed since it was loaded.
     root.config[adapter].loaded_from = None

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from ..adapter.checks import check_usable
 from ..adapter.heads import active_adapter, active_config
 from ..adapter.sharding import make_whole
 from ..evaluation import AccuracyMatrix
+from ..folders import sole_writer
 from ..hub import PushConflictError, push_to_hub
 from ..hub.continuing import loaded_commit
 from ..hub.saved import CARD
@@ -33,7 +35,7 @@ from . import stream
 from .arguments import DriftTrainingArguments
 from .callbacks import SnapshotCallback
 from .cards import write_card
-from .checkpoints import task_folder
+from .checkpoints import stream_folder, task_folder
 from .drift import gradient_noise_hook, learning_rate_factor
 from .sampling import RepeatableGrouping
 from .scoring import Scorer
@@ -168,6 +170,10 @@ class DriftTrainer(Trainer):
 
         Returns:
             `TrainOutput` of the last task.
+
+        Raises:
+            ValueError: when a task cannot be used; nothing is trained then.
+            BusyFolderError: when another process is learning in `output_dir`.
         """
         if isinstance(resume_from_checkpoint, str) and os.path.realpath(resume_from_checkpoint) != os.path.realpath(
             self.output_dir
@@ -178,7 +184,9 @@ class DriftTrainer(Trainer):
             )
         if trial is not None:
             raise ValueError("`trial`: hyperparameter search is not supported for a stream of tasks.")
-        return stream.learn(self, bool(resume_from_checkpoint), ignore_keys_for_eval=ignore_keys_for_eval)
+        alone = sole_writer(stream_folder(self.output_dir)) if self.args.should_save else nullcontext()
+        with alone:
+            return stream.learn(self, bool(resume_from_checkpoint), ignore_keys_for_eval=ignore_keys_for_eval)
 
     def metrics_of(self, prepared: PreparedTask) -> Any:
         """What computes metrics while a task is trained: what it was given, or the trainer, or the kind's own."""
