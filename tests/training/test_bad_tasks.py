@@ -31,8 +31,19 @@ def test_a_task_without_rows():
 def test_a_task_of_no_kind_or_name():
     with pytest.raises(ValueError, match="`kind` of task `films` is 'regression'; choose one of"):
         Task("films", "regression", data())
-    with pytest.raises(ValueError, match="`name` of a task"):
-        Task(" ", "text-classification", data())
+    for name in (" ", "b\n2024", "\x1b[2J", "\ud800", 7, None):
+        with pytest.raises(ValueError, match=r"`name` of a task is .*; give printable characters"):
+            Task(name, "text-classification", data())
+    with pytest.raises(ValueError, match="is 'unknown', which is what inputs of no task are answered with"):
+        Task("unknown", "text-classification", data())
+
+
+def test_a_task_of_wrong_types():
+    for columns in (None, "text", {"text": 3}, ["text"]):
+        with pytest.raises(ValueError, match=r"`columns` of task `films` is .*; give columns' names by role"):
+            Task("films", "text-classification", data(), columns=columns)
+    with pytest.raises(ValueError, match="`template` of task `films` is 3; give a text"):
+        Task("films", "text-generation", data(), template=3)
 
 
 def test_data_that_is_no_dataset():
@@ -133,6 +144,11 @@ def test_arguments_that_clash(setup, tmp_path):
         setup(tasks=None)
     with pytest.raises(ValueError, match="`tasks` is empty"):
         setup(tasks=[])
+    for tasks in (sentiment(), "films", [1], 3, [sentiment(), "films"]):
+        with pytest.raises(ValueError, match=r"`tasks` is .*; give a list of `Task`"):
+            setup(tasks=tasks)
+    with pytest.raises(ValueError, match="`processing_class` is 'bert'; give the tokenizer of the base"):
+        setup(processing_class="bert")
     with pytest.raises(ValueError, match="`eval_dataset` goes with `train_dataset`"):
         setup(eval_dataset=rows("sentiment_sentences", 0, 10))
 
