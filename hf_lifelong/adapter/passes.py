@@ -13,8 +13,9 @@ from ..knowledge import KnowledgeBase
 from ..objectives.base import MODEL_INPUTS
 from .calls import Request, in_eval_mode
 from .config import ANSWERS, POLICIES, UNCERTAINTIES
+from .finite import broken_rows, refuse_broken, without_broken
 from .heads import Lifelong, lifelong_of
-from .hooks import TARGETS, LifelongOutput, TrunkDone
+from .hooks import TARGETS, LifelongOutput, TrunkDone, mask_for
 
 # Most tokens that members answer in one pass where all of them do: with more, hidden states leave the processor's
 # cache and are slower, or fill a GPU.
@@ -53,7 +54,8 @@ def predict(
         answer (`str`, *optional*): `"merged"` or `"ensemble"`; by default the configuration's.
         uncertainty (`str`, *optional*): `"entropy"` or `"variance"`; by default the configuration's.
         per_batch (`bool`, *optional*): Whether to choose one group for the whole batch.
-        novelty (`bool`, *optional*, defaults to `False`): Also measure how new each input is; above 1 it is unknown.
+        novelty (`bool`, *optional*, defaults to `False`): Also measure how new each input is; above 1 it is unknown,
+            which then is also an input of which the model gives NaN or infinite numbers.
         kinds (`list[str]`, *optional*): Kinds of tasks that may answer, where the form of the inputs tells, such as
             `["question-answering"]`; all by default.
 
@@ -63,7 +65,8 @@ def predict(
         where it decided; its answers come from [`generate`].
 
     Raises:
-        ValueError: when the model knows no task yet, or an argument is none of the choices.
+        ValueError: when the model knows no task yet, an argument is none of the choices, a batch for an encoder is
+            padded on the left, or the model gives NaN or infinite numbers (unless `novelty` is asked for).
     """
     root, request = request_of(model, batch, policy, group, answer, uncertainty, per_batch, novelty, kinds)
     inputs = model_inputs(model, batch)
@@ -77,9 +80,14 @@ def predict(
     if isinstance(output, LifelongOutput):
         for part in outputs:
             part.last_hidden_state = None
-        return joined(outputs)
+        whole = joined(outputs)
+        broken = broken_rows((whole.scores, whole.uncertainty, whole.margin, whole.novelty), rows)
+        return without_broken(whole, broken)
     found: Any = request.found
-    return LifelongOutput(logits=output.logits, **vars(found))
+    whole = LifelongOutput(logits=output.logits, **vars(found))
+    # The largest logit is NaN or infinite when any is; those of padding do not count.
+    largest = output.logits.amax(-1).where(mask_for(inputs.get("attention_mask"), output.logits) != 0, 0.0)
+    return without_broken(whole, broken_rows((largest, whole.uncertainty, whole.margin, whole.novelty), rows))
 
 
 def rows_at_once(root: Lifelong, request: Request, inputs: Mapping[str, Tensor]) -> int:
@@ -110,13 +118,18 @@ def joined(parts: list[LifelongOutput]) -> LifelongOutput:
 
 
 def trunk_features(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-    """Pooled hidden states of the trunk, which signatures are made of: `[B, D]`, float32. Stops at the trunk's end."""
+    """Pooled hidden states of the trunk, which signatures are made of: `[B, D]`, float32. Stops at the trunk's end.
+
+    Raises:
+        ValueError: when they are NaN or infinite, or the adapter is disabled.
+    """
     root = lifelong_of(model)
     request = Request("features")
     with asking(model, root, request), suppress(TrunkDone):
         model(**model_inputs(model, batch), **root.conductor.without_cache)
     if request.features is None:
         raise ValueError("The adapter is disabled, so its trunk gives no features; enable it first.")
+    refuse_broken(broken_rows([request.features], len(request.features)))
     return request.features
 
 

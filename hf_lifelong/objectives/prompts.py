@@ -39,10 +39,15 @@ def prompt_of(entry: Any, index: int, templates: Iterable[str] = ()) -> str:
     """
     check_unicode(entry, index)
     text = entry
-    if isinstance(entry, Mapping) and all(isinstance(value, str) for value in entry.values()):
+    if isinstance(entry, Mapping):
         every = (*templates, *TEMPLATES.values())
         template = next((t for t in every if fields_of(t) == set(entry)), None)
-        text = template.format_map(entry) if template else entry["text"] if set(entry) == {"text"} else None
+        text = entry["text"] if set(entry) == {"text"} and not template else None
+        if template:
+            missing = [field for field, value in entry.items() if value is None]
+            if missing:
+                raise ValueError(f"inputs[{index}]: nothing stands in {missing[0]!r}, which its prompt is made of.")
+            text = template.format_map(entry)
     if not isinstance(text, str):
         raise ValueError(f"inputs[{index}] is {entry!r:.200}, which is no known form of input; give {FORMS}.")
     if not text.strip():

@@ -293,6 +293,11 @@ class PreparedTask:
         padded with -100."""
         objective = head_objective(self.kind)
         logits = torch.as_tensor(np.asarray(prediction.predictions), dtype=torch.float32)
+        if not bool(logits.isfinite().all()):
+            raise ValueError(
+                f"Task `{self.name}`: the working adapter gives NaN or infinite logits, so training has diverged. "
+                "Lower `learning_rate`, or set `max_grad_norm`."
+            )
         mask = logits[..., 0] != -100 if logits.dim() == 3 else torch.ones(len(logits), 1, dtype=torch.bool)
         scores = objective.distributions(logits, mask)[0].numpy()
         split = self.validation

@@ -22,7 +22,9 @@ def encode(inputs, tokenizer):
 
 def test_mixed_inputs_make_one_table_in_order(tokenizer):
     features, example = encode(MIXED, tokenizer)
-    assert set(features) == {*tokenizer.model_input_names, "example", "offsets", "words"}
+    assert set(features) == {*tokenizer.model_input_names, "example", "kind", "offsets", "words"}
+    kinds = ["question-answering", "text-classification", "token-classification", "text-classification"]
+    assert [features["kind"][example.index(i)] for i in range(4)] == kinds
     assert example == features["example"] == sorted(example)
     assert set(example) == set(range(len(MIXED)))
     assert example.count(0) > 1
@@ -99,4 +101,4 @@ def test_unknown_forms_are_refused_with_the_known_ones(wrong, tokenizer):
 def test_no_inputs(tokenizer):
     features, example = encode([], tokenizer)
     assert example == []
-    assert set(features) == {*tokenizer.model_input_names, "example", "offsets", "words"}
+    assert set(features) == {*tokenizer.model_input_names, "example", "kind", "offsets", "words"}

@@ -139,6 +139,20 @@ def test_bad_prompts_and_answers(language_tokenizer):
     assert prompt_of({"text": "a"}, 0) == "a"
 
 
+def test_values_of_a_template_are_written_as_in_training():
+    rows = [
+        {"title": "x", "year": 1843, "share": 0.5, "new": True},
+        {"title": "", "year": -1, "share": 2.0, "new": False},
+    ]
+    template = "{title} ({year}): {share}, {new}"
+    data = with_prompts(Dataset.from_list(rows), {}, template)
+    assert [prompt_of(row, i, [template]) for i, row in enumerate(rows)] == data["prompt"][:]
+    with pytest.raises(ValueError, match=r"inputs\[4\]: nothing stands in 'year'"):
+        prompt_of({**rows[0], "year": None}, 4, [template])
+    with pytest.raises(ValueError, match="no known form"):
+        prompt_of({"text": 3}, 0)
+
+
 @pytest.mark.parametrize(
     ("answer", "gold", "same"),
     [
