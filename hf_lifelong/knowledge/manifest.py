@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import accumulate
 from typing import Any
 
-FORMAT = 2
+# The format that is written, and the oldest that is read: before it, signatures were of other features.
+FORMAT, OLDEST = 3, 2
 UNKNOWN = "unknown"  # what answers where no task is known, so that no task can be called so
 # What to do about a task that answers no better than one answer given to all.
 CHANCE = (
@@ -205,12 +206,12 @@ class KnowledgeBase:
         return data
 
     @classmethod
-    def from_dict(cls, data: Any, oldest: int = FORMAT) -> KnowledgeBase:
+    def from_dict(cls, data: Any, oldest: int = OLDEST) -> KnowledgeBase:
         """Reads `to_dict`'s form.
 
         Args:
             oldest (`int`): Oldest format that is read. That of a record without tensors may be older than that of an
-                adapter: formats differ in what the tensors of signatures are of.
+                adapter, because formats also differ in what the tensors of signatures are of.
 
         Raises:
             ManifestError: when a field is missing, surplus, of the wrong type or out of range, or when the format is
@@ -229,7 +230,7 @@ class KnowledgeBase:
         if version < oldest:
             raise ManifestError(
                 f"`knowledge.format` is {version}, from before signatures were of what each layer adds; this package "
-                f"reads {FORMAT}: learn the tasks again"
+                f"reads {oldest} to {FORMAT}: learn the tasks again"
             )
         expected = {f.name for f in fields(cls)} | {"format"}
         _same_keys("knowledge", data, expected)
