@@ -92,12 +92,12 @@ def estimate(base: str, model: str, settings: dict[str, Any], device: str) -> Me
     return estimate_memory(config, adapter_config(base, settings), device=device, **asked)
 
 
-def padded(settings: dict[str, Any], device: str, length: int | None = None) -> dict[str, torch.Tensor]:
-    """Random rows, the first of which are padded on the left."""
+def padded(base: str, settings: dict[str, Any], device: str, length: int | None = None) -> dict[str, torch.Tensor]:
+    """Random rows, the first of which is padded: on the right for an encoder, else on the left."""
     ids = torch.randint(5, 1000, (settings["batch_size"], length or settings["length"]), device=device)
     mask = torch.ones_like(ids)
     mask[0, : ids.shape[1] // 4] = 0
-    return {"input_ids": ids, "attention_mask": mask}
+    return {"input_ids": ids, "attention_mask": mask.flip(1) if base == "minilm" else mask}
 
 
 def learner(config: PretrainedConfig, base: str, settings: dict[str, Any], device: str) -> Any:
@@ -110,7 +110,7 @@ def learner(config: PretrainedConfig, base: str, settings: dict[str, Any], devic
     adapter = adapter_config(base, settings)
     model = get_peft_model(loaded, adapter)
     # As many rows as tasks, so that the signature of each task lies at a row of its own.
-    rows = padded({"batch_size": settings.get("tasks", 1)}, device, 16)["input_ids"]
+    rows = padded(base, {"batch_size": settings.get("tasks", 1)}, device, 16)["input_ids"]
     if base != "minilm":
         teach(model, settings.get("tasks", 1), adapter.members, rows)
         return model
@@ -134,7 +134,7 @@ def train(model: Any, base: str, settings: dict[str, Any], device: str, steps: i
     optimizer = make_optimizer(trained, settings.get("optimizer", "adamw_torch_fused"))
     optimizer.register_step_pre_hook(gradient_noise_hook(lambda: 0.05, lambda: 0, lambda: "task"))
     for _ in range(steps):
-        batch = padded(settings, device)
+        batch = padded(base, settings, device)
         labels = batch["input_ids"][:, 0] % 2 if heads else batch["input_ids"]
         with torch.autocast(device, torch.bfloat16, enabled=settings.get("autocast", False)):
             loss = model(**batch, labels=labels, **({} if heads else {"use_cache": False})).loss
@@ -152,7 +152,7 @@ def make_optimizer(trained: list[torch.nn.Parameter], name: str) -> torch.optim.
 
 
 def answer(model: Any, base: str, settings: dict[str, Any], device: str) -> None:
-    batch = padded(settings, device)
+    batch = padded(base, settings, device)
     if base == "minilm":
         predict(model, batch)
         return

@@ -158,7 +158,9 @@ def adapter_config(setting: Setting, **changes: Any) -> DriftAdapterConfig:
 def load_base(setting: Setting, prepared: PreparedTask, with_head: bool) -> Any:
     """The base model in float32; `with_head` where it is not the adapter that brings one."""
     if setting.shape:
-        return AutoModelForCausalLM.from_config(AutoConfig.for_model(**setting.shape), dtype=torch.float32)
+        base = AutoModelForCausalLM.from_config(AutoConfig.for_model(**setting.shape), dtype=torch.float32)
+        base.name_or_path = "random-weights"  # an adapter names its base
+        return base
     if with_head:
         return AutoModelForSequenceClassification.from_pretrained(
             setting.model, dtype=torch.float32, num_labels=prepared.width

@@ -22,6 +22,7 @@ import typer
 from typer.core import TyperGroup
 
 from . import __version__
+from .console import mute_bars, mute_notes
 from .texts import one_line
 
 # What the library raises for what a user can put right; all else is a mistake of ours, and shows where it happened.
@@ -85,6 +86,7 @@ def learn(ctx: typer.Context) -> None:
     from .learning import learn as learn_tasks
     from .learning import parse, use_all_cores
 
+    mute_bars()
     description = "Learns tasks one after another, with a new adapter or one that goes on learning."
     learning, adapter, training = parse(ctx.args, prog="hf-lifelong learn", description=description)
     use_all_cores(training)
@@ -244,9 +246,12 @@ def forget(
     Scores go too, because they were measured with the task. In the adapter's own folder, so do checkpoints and the
     commits of its training, which hold the task.
     """
+    from .folders import clear_leftovers
     from .forgetting import forget_saved
     from .hub import pull
 
+    if output is None:  # a call that was killed may have left the task beside a folder that knows it no longer
+        clear_leftovers(Path(model).resolve())
     saved = pull(model, revision=revision)
     if output is None and saved.repo_id is not None:
         raise typer.BadParameter("of an adapter of the Hub the rest needs a folder", param_hint="--output")
@@ -354,5 +359,6 @@ def main() -> None:
     """Runs the command line, and exits: 0 done, 1 an error that it names, 2 wrong usage, 130 interrupted."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     warnings.simplefilter("ignore", FutureWarning)  # for those who write code
+    mute_notes()
     warnings.formatwarning = lambda message, *where, **more: f"Warning: {one_line(str(message))}\n"
     app(prog_name="hf-lifelong")

@@ -1,11 +1,10 @@
-"""Folders that appear whole or not at all, and reads of JSON and safetensors that say what is wrong with a file."""
+"""Files that appear whole or not at all, and reads of JSON and safetensors that say what is wrong with a file."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,40 +33,15 @@ class DamagedFileError(ValueError):
         )
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Puts a file, or the names in a folder, on the disk; a link is left out, because it may lead nowhere."""
+    if path.is_symlink():
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-@contextmanager
-def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a fresh folder beside `target` that takes its place when the block ends without an error.
-
-    A process that is killed inside the block leaves `target` as it was (the unfinished folder starts with a dot and is
-    removed by the next write to the same place).
-    """
-    target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.parent / f".{target.name}.unfinished"
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    try:
-        yield fresh
-        for file in fresh.rglob("*"):
-            if not file.is_symlink():  # it may lead nowhere
-                _sync(file)
-        old = target.parent / f".{target.name}.old"
-        shutil.rmtree(old, ignore_errors=True)
-        if target.exists():
-            os.rename(target, old)
-        os.rename(fresh, target)
-        _sync(target.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
 @contextmanager
@@ -77,7 +51,7 @@ def _atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     fresh = path.parent / f".{path.name}.unfinished"
     try:
         yield fresh
-        _sync(fresh)
+        sync(fresh)
         os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import nullcontext
 from fnmatch import fnmatch
 from pathlib import Path
 
 from .adapter import forget, knowledge_of
 from .adapter.heads import active_config
-from .files import atomic_folder
+from .folders import atomic_folder, sole_writer
 from .hub import CardFacts, SavedAdapter, model_card
-from .hub.saved import CARD, TENSORS, is_ours, task_sizes
+from .hub.saved import CARD, TENSORS, is_ours, read_saved, task_sizes
 from .hub.transfer import public_base
 from .knowledge import KnowledgeBase
 from .loading import load
 
-# What training leaves of a task beside the adapter: commits, and checkpoints.
-LEFT = ("_stream", "checkpoint-*")
+# What training leaves of a task beside the adapter: commits, checkpoints, what a killed run was writing; and its lock.
+STREAM = "_stream"
+LEFT = (STREAM, "checkpoint-*", ".*.unfinished", f".{STREAM}.lock")
 
 
 def forget_saved(
@@ -41,15 +43,19 @@ def forget_saved(
     Raises:
         KeyError: when no task has that name.
         ValueError: when `target` is another folder that holds something, or the adapter does not fit its base.
+        BusyFolderError: when another process writes `target`, or learns there.
     """
     own, folder = saved.folder.resolve(), Path(target).resolve()
-    if folder != own and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise ValueError(f"`target` is {str(target)!r}, which exists and is not an empty folder; give a new one.")
-    model, tokenizer = load(saved, load_in_4bit=load_in_4bit)
-    forget(model, task)
-    with atomic_folder(folder) as fresh:
+    # Nobody may be learning there meanwhile: its checkpoints and commits hold the task too.
+    still = sole_writer(own / STREAM) if folder == own else nullcontext()
+    with still, atomic_folder(folder) as fresh:
         if folder == own:
+            saved = read_saved(own, saved.repo_id, saved.revision)  # as it is now that nobody else writes it
             _copy_others(own, fresh)
+        elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise ValueError(f"`target` is {str(target)!r}, which exists and is not an empty folder; give a new one.")
+        model, tokenizer = load(saved, load_in_4bit=load_in_4bit)
+        forget(model, task)
         model.save_pretrained(str(fresh))
         tokenizer.save_pretrained(str(fresh))
         config, remaining, tensors = active_config(model), knowledge_of(model), fresh / TENSORS

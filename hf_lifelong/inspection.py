@@ -11,6 +11,7 @@ from .evaluation.report import format_score, summary_line
 from .hub import SavedAdapter
 from .hub.markdown import clean, size
 from .hub.saved import TENSORS, task_sizes
+from .knowledge import CHANCE
 
 RETRIEVAL = ("retrieval", "uncertainty", "answer", "per_batch", "signature_rank", "signature_size")
 SHOWN_LABELS = 4
@@ -64,6 +65,10 @@ def to_report(saved: SavedAdapter) -> str:
     members = sum(task["members"] for task in known["tasks"])
     lines += [f"{len(known['tasks'])} tasks in {len(known['groups'])} groups, {members} members:", ""]
     lines += _table(known["tasks"])
+    for task in saved.knowledge.tasks:
+        if task.at_chance:
+            scores = f"{format_score(task.score)}, its most frequent answer alone {format_score(task.baseline)}"
+            lines += ["", f"Not learned: {clean(task.name, 40)} scores {scores}. {CHANCE}"]
     if known["scores"]:
         matrix = AccuracyMatrix.from_dict(known["scores"])
         small = len(matrix.tasks) <= SHOWN_TASKS

@@ -18,7 +18,9 @@ from transformers.hf_argparser import string_to_bool
 from .adapter.config import TASK_TYPES, DriftAdapterConfig
 from .loading import load, load_base
 from .training import DriftTrainer, DriftTrainingArguments
-from .training.sources import TaskSource, check_samples, suggestion
+from .training.progress import show_bars
+from .training.sources import TaskSource, suggestion
+from .training.tasks import check_samples
 
 # How `--help` calls the values of an argument.
 KINDS = {int: "INTEGER", float: "NUMBER", string_to_bool: "TRUE|FALSE"}
@@ -36,7 +38,8 @@ class LearnArguments:
             command line as YAML or JSON.
         load_in_4bit (`bool`, *optional*, defaults to `False`): Whether the base is quantised to 4 bits (NF4,
             bitsandbytes).
-        max_train_samples, max_test_samples (`int`, *optional*): Rows of each task at most, drawn at random.
+        max_train_samples, max_test_samples (`int`, *optional*): Rows of each task at most, drawn at random, of each
+            class its share.
 
     Raises:
         ValueError: when arguments exclude each other, or one cannot be used.
@@ -88,7 +91,7 @@ class LearnArguments:
 def _adapter_arguments() -> type:
     """A dataclass with what a user sets of `DriftAdapterConfig`; `None` is what was not given."""
     hints, known = get_type_hints(DriftAdapterConfig), DriftAdapterConfig.__dataclass_fields__
-    names = [name for name in DriftAdapterConfig.__annotations__ if name != "knowledge"]
+    names = [name for name in DriftAdapterConfig.__annotations__ if name not in ("knowledge", "digest")]
     arguments: list[Any] = []
     for name in names:
         default = "" if known[name].default is None else f" (default: {known[name].default})"
@@ -114,6 +117,7 @@ def defaults() -> dict[str, Any]:
         "logging_steps": 50,
         "save_strategy": "epoch",
         "report_to": "none",
+        "disable_tqdm": False,
         "dataloader_pin_memory": not on_cpu,
         "use_cpu": on_cpu,
         # Weights stay float32; half-precision products are a third faster where the CPU has them, slow elsewhere.
@@ -203,6 +207,8 @@ def learn(
         base = load_base(str(learning.model_name_or_path), config.task_type, trainable=True, **options)
         model = get_peft_model(base, config)
     trainer = DriftTrainer(model, training, tasks=tasks, processing_class=tokenizer)
+    if not training.disable_tqdm:
+        show_bars(trainer)
     resume: Any = training.resume_from_checkpoint
     trainer.train(resume_from_checkpoint={"true": True, "false": False}.get(str(resume).lower(), resume))
     scores = trainer.evaluate()
@@ -228,6 +234,8 @@ def read_yaml(text: str, where: str) -> Any:
     """Reads YAML, of which JSON is a part (`ValueError` where it is none)."""
     try:
         return yaml.safe_load(text)
+    except RecursionError as error:
+        raise ValueError(f"`{where}` is YAML that nests too deeply.") from error
     except yaml.YAMLError as error:
         raise ValueError(f"`{where}` is not YAML: {' '.join(str(error).split())}") from error
 

@@ -14,13 +14,13 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import find_adapter_config_file
 
 from .adapter import DriftAdapterConfig
-from .adapter.checks import check_tasks
 from .adapter.config import LoadedFrom
-from .files import DamagedFileError
 from .hub import PullError, SavedAdapter, pull
 from .hub.errors import reason_of
 from .hub.saved import CONFIG, quoting
+from .hub.tokenizer import read_tokenizer
 from .knowledge import ManifestError
+from .texts import without_panics
 
 
 def load(
@@ -115,7 +115,6 @@ def _on_gpu(device_map: Any) -> bool:
 def _config(saved: SavedAdapter) -> DriftAdapterConfig:
     try:
         config = DriftAdapterConfig.from_pretrained(str(saved.folder))
-        check_tasks(saved.knowledge, config)
     except ValueError as error:
         raise quoting(saved.folder / CONFIG, error) from error
     # A saved adapter names its layers in full; a pattern, which might never end, is not needed again.
@@ -127,15 +126,13 @@ def _config(saved: SavedAdapter) -> DriftAdapterConfig:
 
 def _tokenizer(saved: SavedAdapter, options: dict[str, Any]) -> PreTrainedTokenizerBase:
     own = saved.sizes.keys() & {"tokenizer.json", "tokenizer_config.json"}
+    if own:
+        return read_tokenizer(saved.folder, min(own))
     try:
-        if own:
-            return AutoTokenizer.from_pretrained(str(saved.folder), trust_remote_code=False)
-        return AutoTokenizer.from_pretrained(saved.base, trust_remote_code=False, **options)
+        with without_panics():
+            return AutoTokenizer.from_pretrained(saved.base, trust_remote_code=False, **options)
     except Exception as error:  # `tokenizers` raises no narrower type for a file that it cannot read
-        reason = reason_of(error)[1]
-        if own:
-            raise DamagedFileError(saved.folder / min(own), f"no tokenizer can be made of it ({reason})") from error
-        raise PullError(f"The tokenizer of the base `{saved.base}` was not loaded ({reason}).") from error
+        raise PullError(f"The tokenizer of the base `{saved.base}` was not loaded ({reason_of(error)[1]}).") from error
 
 
 def _base(saved: SavedAdapter, options: dict[str, Any], **settings: Any) -> Any:

@@ -1,7 +1,8 @@
 """What people do without this package: one LoRA, trained on task after task. It forgets.
 
-Stock PEFT and stock Trainer on the same linear layers, rank, data and steps as the lifelong adapter. An encoder has
-one head a task, and at test time it is even told which task an input belongs to; a language model answers as it is.
+Stock PEFT and stock Trainer on the same linear layers, rank, data and steps as the lifelong adapter, with dropout only
+where that has it. An encoder has one head a task, and at test time it is even told which task an input belongs to; a
+language model answers as it is.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from tqdm.auto import tqdm
-from transformers import Trainer, TrainingArguments, set_seed
+from transformers import ProgressCallback, Trainer, TrainingArguments, set_seed
 
-from hf_lifelong import DriftAdapterConfig
+from hf_lifelong import DriftAdapterConfig, DriftTrainingArguments
 from hf_lifelong.adapter.architectures import target_names
 from hf_lifelong.adapter.pooling import masked_mean
 from hf_lifelong.objectives import head_objective
 from hf_lifelong.objectives.base import MODEL_INPUTS
+from hf_lifelong.training.progress import TaskBar
 from hf_lifelong.training.tasks import PreparedTask
 
 
@@ -46,7 +47,7 @@ class OneLora(nn.Module):
 
 
 def learn_in_turn(
-    base: Any, tasks: list[PreparedTask], args: TrainingArguments, config: DriftAdapterConfig
+    base: Any, tasks: list[PreparedTask], args: DriftTrainingArguments, config: DriftAdapterConfig
 ) -> list[list[float | None]]:
     """Trains one LoRA on the tasks in turn.
 
@@ -67,6 +68,10 @@ def learn_in_turn(
     model: Any = get_peft_model(base, lora)
     generates = tasks[0].generates
     model = model if generates else OneLora(model, tasks)
+    if not args.drift_dropout:
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
     known = {f.name for f in dataclasses.fields(TrainingArguments) if f.init}
     plain = TrainingArguments(
         **{k: v for k, v in vars(args).items() if k in known} | {"save_strategy": "no", "remove_unused_columns": False}
@@ -80,6 +85,9 @@ def learn_in_turn(
         )
         if not generates:
             trainer.loss_is_scaled_for_ga, trainer.model_accepts_loss_kwargs = False, False
+        if not args.disable_tqdm:
+            trainer.remove_callback(ProgressCallback)
+            trainer.add_callback(TaskBar(f"one LoRA, {task.name}"))
         trainer.train()
         ask = score_texts if generates else score
         rows.append([ask(model, j, tasks[j], args) if j <= i else None for j in range(len(tasks))])
@@ -92,7 +100,7 @@ def score_texts(model: Any, index: int, task: PreparedTask, args: TrainingArgume
     model.eval()
     features, texts = task.test.features, []
     ends = {"eos_token_id": task.tokenizer.eos_token_id, "pad_token_id": task.tokenizer.pad_token_id}
-    for start in tqdm(range(0, len(features), args.eval_batch_size), disable=args.disable_tqdm, leave=False):
+    for start in range(0, len(features), args.eval_batch_size):
         rows = features.select_columns(["input_ids", "attention_mask"])[start : start + args.eval_batch_size]
         batch = {name: tensor.to(args.device) for name, tensor in task.pad(rows).items()}
         out = model.generate(**batch, **ends, do_sample=False, max_new_tokens=task.config.max_new_tokens)
@@ -109,14 +117,16 @@ def score(model: OneLora, index: int, task: PreparedTask, args: TrainingArgument
     features, objective = task.test.features, head_objective(task.kind)
     inputs = features.select_columns([c for c in MODEL_INPUTS if c in features.column_names])[:]
     scores: list[np.ndarray] = []
-    for start in tqdm(range(0, len(features), args.eval_batch_size), disable=args.disable_tqdm, leave=False):
+    for start in range(0, len(features), args.eval_batch_size):
         rows = {name: values[start : start + args.eval_batch_size] for name, values in inputs.items()}
-        batch = task.tokenizer.pad(rows, return_tensors="pt").to(args.device)
+        batch = {name: tensor.to(args.device) for name, tensor in task.pad(rows).items()}
         found = objective.distributions(model(**batch)["logits"], batch["attention_mask"])[0]
         scores.extend(found.cpu().numpy())
     padded = np.zeros((len(scores), *np.max([s.shape for s in scores], axis=0)), dtype=np.float32)
     for row, found in enumerate(scores):
         padded[row, : found.shape[0], : found.shape[1]] = found
-    decoded = objective.decode(padded, features, task.test.examples, task.columns, task.labels)
+    decoded = objective.decode(
+        padded, features, task.test.examples, task.columns, task.labels, unanswered=task.unanswered
+    )
     references = objective.references(task.test.examples, task.columns, task.labels)
     return objective.score([answer["answer"] for answer in decoded], references)[objective.metric]

@@ -11,7 +11,12 @@ to. Beside it, one LoRA is trained on task after task in the ordinary way, with 
 those of `hf-lifelong learn` for a new adapter, and two more.
 """
 
+# ruff: noqa: E402 (one of the notes comes with PEFT)
 from __future__ import annotations
+
+from hf_lifelong.console import mute_bars, mute_notes
+
+mute_notes()
 
 import gc
 import importlib.util
@@ -25,12 +30,12 @@ from typing import Any
 import torch
 from plain_lora import learn_in_turn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, pipeline
-from transformers.utils import logging as hf_logging
 
 from hf_lifelong import DriftTrainer
 from hf_lifelong.adapter.heads import active_config
 from hf_lifelong.evaluation import plot_matrix, to_text
-from hf_lifelong.files import atomic_folder, write_json
+from hf_lifelong.files import write_json
+from hf_lifelong.folders import atomic_folder
 from hf_lifelong.learning import base_dtype, learn, parse, use_all_cores
 from hf_lifelong.loading import load, load_base
 from hf_lifelong.training.cards import adapter_record
@@ -45,7 +50,7 @@ class RecipeArguments:
     """What the recipe takes beside the arguments of `hf-lifelong learn`.
 
     Args:
-        quick (`bool`): A run of a minute or two that shows how it works; its scores are lower.
+        quick (`bool`): A run of about a minute that shows how it works; its scores are lower.
         plain_lora (`bool`): Whether to train the ordinary LoRA beside it.
     """
 
@@ -56,6 +61,10 @@ class RecipeArguments:
 DEFAULTS = {
     "output_dir": "out/sentiment_then_qa",
     "num_train_epochs": 3,
+    # Both for speed on a CPU, and for both sides: a quarter of all tokens would be padding, and a third of a step goes
+    # into random numbers and the slow form of attention that takes them.
+    "train_sampling_strategy": "group_by_length",
+    "drift_dropout": False,
     "max_length": 192,
     "stride": 48,
     "max_new_tokens": 32,
@@ -155,12 +164,14 @@ def asked(task: PreparedTask, row: dict[str, Any]) -> Any:
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
     learning, adapter, training, recipe = read_arguments(sys.argv[1:] if argv is None else argv)
-    hf_logging.set_verbosity_error()
+    mute_bars()
     use_all_cores(training)
     start = time.time()
     if recipe.quick:
         print("Quick run: little data and one epoch, so its scores are lower than those of the full recipe.")
     trainer, scores = learn(learning, adapter, training)
+    if recipe.plain_lora and trainer.is_world_process_zero():
+        print(f"\nBeside it, with the same data and steps: {PLAIN}.", flush=True)
     plain = learn_plainly(trainer, learning) if recipe.plain_lora else None
     if not trainer.is_world_process_zero():
         return scores

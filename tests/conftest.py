@@ -26,6 +26,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from hf_lifelong.hub import transfer
+
 torch.set_num_threads(1)
 
 SIZES = {
@@ -49,6 +51,16 @@ EXTRA = {
     },
     "modernbert": {"bos_token_id": 101, "eos_token_id": 102, "cls_token_id": 101, "sep_token_id": 102},
 }
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_drawing():
+    """Pictures beside an adapter are empty here, because drawing takes longer than a small training; what is drawn is
+    looked at in `tests/evaluation`."""
+    with pytest.MonkeyPatch.context() as patch:
+        for plot in ("plot_matrix", "plot_confusion"):
+            patch.setattr(transfer, plot, lambda matrix, path: path.write_bytes(b"\x89PNG\r\n\x1a\n"))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,17 @@
 """`pipeline("lifelong")` on a model that knows several kinds of task."""
 
+import copy
+import json
+from dataclasses import replace
+
 import pytest
 import torch
+from datasets import Dataset
 from transformers import AutoModel, pipeline
+from transformers.pipelines.pt_utils import KeyDataset
 
 from hf_lifelong import DriftAdapterConfig, predict
-from hf_lifelong.adapter.bank import add_task, close_task, drift_modules, open_task, take_snapshot
+from hf_lifelong.adapter.bank import add_task, close_task, drift_modules, open_task, set_knowledge, take_snapshot
 from hf_lifelong.adapter.heads import lifelong_of
 from hf_lifelong.answering import LifelongPipeline
 from hf_lifelong.knowledge import LearnedTask, fit_signature
@@ -91,6 +97,104 @@ def test_order_and_batch_size_change_nothing(answer):
 def test_one_input_gives_one_answer_and_none_gives_none(answer):
     assert isinstance(answer("Nice."), dict)
     assert answer([]) == []
+
+
+def test_streams_are_answered_as_they_come(answer, tokenizer):
+    inputs = [*TEXTS, QUESTION, WORDS]
+    expected, asked = answer(inputs, batch_size=2), []
+
+    def stream():
+        for i, item in enumerate(inputs):
+            asked.append(i)
+            yield item
+
+    found = answer(stream(), batch_size=2)
+    assert not asked and not isinstance(found, list)
+    first = next(found)
+    assert asked == [0, 1]
+    every = [first, *found]
+    texts = Dataset.from_dict({"text": TEXTS, "other": [1, 2, 3]})
+    for source in (KeyDataset(texts, "text"), texts["text"], texts.select_columns("text"), iter(TEXTS)):
+        every += answer(source, batch_size=2)
+    for one, other in zip(every, expected + expected[:3] * 4, strict=True):
+        assert one["answer"] == other["answer"] and one["score"] == pytest.approx(other["score"], abs=1e-5)
+    assert isinstance(answer(tuple(TEXTS)), list) and list(answer(iter([]))) == []
+    with pytest.raises(ValueError, match=r"inputs\[3\] is 3"):
+        list(answer(iter([*TEXTS, 3]), batch_size=2))
+
+
+def test_unknown_options_are_refused_by_name(answer, learned, tokenizer):
+    message = r"`top_k` is no option of this pipeline; choose among \['policy'"
+    with pytest.raises(ValueError, match=message):
+        answer(iter(TEXTS), top_k=2)
+    with pytest.raises(ValueError, match=message):
+        pipeline("lifelong", model=learned, tokenizer=tokenizer, top_k=2)
+
+
+@pytest.mark.parametrize("policy", ["signature", "uncertainty", "cascade"])
+def test_the_form_of_an_input_decides_which_kind_answers(answer, policy):
+    words = " ".join(WORDS["tokens"])
+    as_words = [{"tokens": text.split()} for text in (*TEXTS, QUESTION["context"])]
+    as_text = [words, QUESTION["context"], {"text": words, "text_pair": words}]
+    found = answer([*as_words, *as_text, QUESTION], policy=policy)
+    kinds = [f["kind"] for f in found]
+    assert kinds == ["token-classification"] * 4 + ["text-classification"] * 3 + ["question-answering"]
+    assert [len(f["answer"]) for f in found[:3]] == [len(item["tokens"]) for item in as_words[:3]]
+    assert all(f["answer"] in ("negative", "positive") for f in found[4:7])
+
+
+def test_a_form_that_no_task_answers_is_an_error_or_unknown(learned, tokenizer):
+    only = copy.deepcopy(learned)
+    for task in ("sentiment", "answers"):
+        only.forget(task)
+    answer = LifelongPipeline(model=only, tokenizer=tokenizer)
+    message = r"inputs\[1\] has the form of text-classification, but no task .* only \['token-classification'\]"
+    with pytest.raises(ValueError, match=message):
+        answer([WORDS, TEXTS[0], QUESTION])
+    found = answer([TEXTS[0], WORDS, QUESTION], abstain=True)
+    assert [f["task"] for f in found] == ["unknown", "names", "unknown"]
+    for unknown, kind in ((found[0], "text-classification"), (found[2], "question-answering")):
+        assert (unknown["kind"], unknown["answer"], unknown["score"], unknown["margin"]) == (kind, None, 0, 0)
+        assert unknown["novelty"] > 1 and json.dumps(unknown, allow_nan=False)
+    assert found[1] == answer(WORDS, abstain=True)
+
+
+def test_what_a_tokenizer_prefers_to_pad_changes_no_answer(answer, learned, tokenizer):
+    left = copy.deepcopy(tokenizer)
+    left.padding_side = "left"
+    inputs = [*TEXTS, QUESTION, WORDS, {"tokens": ["Ada"]}]
+    assert LifelongPipeline(model=learned, tokenizer=left)(inputs) == answer(inputs)
+    assert left.padding_side == "left"
+
+
+def test_an_input_without_finite_numbers_is_an_error_or_unknown(learned, tokenizer):
+    broken = copy.deepcopy(learned)
+    broken.get_input_embeddings().weight.data[tokenizer.convert_tokens_to_ids("dull")] = float("nan")
+    answer = LifelongPipeline(model=broken, tokenizer=tokenizer)
+    with pytest.raises(ValueError, match=r"NaN or infinite .*`abstain=True`"):
+        answer([*TEXTS, WORDS])
+    found = answer([*TEXTS, WORDS], abstain=True)
+    assert [f["task"] == "unknown" for f in found] == [False, True, False, False]
+    assert found[1]["answer"] is None and json.dumps(found, allow_nan=False)
+
+
+def test_a_question_without_an_answer_is_answered_by_none(learned, tokenizer):
+    """Where the task has such questions, and its head speaks for the first token."""
+    model = copy.deepcopy(learned)
+    root = lifelong_of(model)
+    with torch.no_grad():
+        for part in (root.drift_bank_head_weight, root.drift_bank_head_bias):
+            part["default"][4:8] = 0  # start and end of two members: every token is as likely as any other
+    answer = LifelongPipeline(model=model, tokenizer=tokenizer)
+    always = answer(QUESTION)
+    assert always["answer"] and always["score"] == pytest.approx(answer(QUESTION)["score"])
+    tasks = [replace(task, unanswered=task.name == "answers") for task in root.knowledge["default"].tasks]
+    set_knowledge(model, replace(root.knowledge["default"], tasks=tasks))
+    # As likely as a span in every window but the last, which is shorter: a tie is an answer.
+    assert answer(QUESTION)["answer"] == always["answer"]
+    none = {"question": QUESTION["question"], "context": " "}
+    found = answer(none)
+    assert found["answer"] == "" and 0 < found["score"] < 1 and found["start"] == found["end"] == 0
 
 
 def test_abstains_far_from_all_tasks(answer, learned, monkeypatch):

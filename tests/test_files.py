@@ -8,48 +8,12 @@ from hf_lifelong.files import (
     LARGEST_JSON,
     MOST_JSON,
     DamagedFileError,
-    atomic_folder,
     read_header,
     read_json,
     read_tensors,
     write_json,
     write_tensors,
 )
-
-
-def test_a_folder_appears_whole(tmp_path):
-    target = tmp_path / "deep" / "folder"
-    with atomic_folder(target) as fresh:
-        (fresh / "sub").mkdir()
-        (fresh / "sub" / "a").write_text("1")
-        assert not target.exists()
-    assert (target / "sub" / "a").read_text() == "1"
-    with atomic_folder(target) as fresh:
-        (fresh / "b").write_text("2")
-    assert os.listdir(target) == ["b"] and os.listdir(target.parent) == ["folder"]
-
-
-def test_an_error_leaves_the_folder_as_it_was(tmp_path):
-    target = tmp_path / "folder"
-    with atomic_folder(target) as fresh:
-        (fresh / "a").write_text("1")
-
-    def fail_half_way():
-        with atomic_folder(target) as fresh:
-            (fresh / "a").write_text("2")
-            raise RuntimeError("half way")
-
-    with pytest.raises(RuntimeError, match="half way"):
-        fail_half_way()
-    assert (target / "a").read_text() == "1" and os.listdir(tmp_path) == ["folder"]
-
-
-def test_what_a_killed_process_left_is_cleared(tmp_path):
-    (tmp_path / ".folder.unfinished").mkdir()
-    (tmp_path / ".folder.unfinished" / "rest").write_text("")
-    with atomic_folder(tmp_path / "folder") as fresh:
-        (fresh / "a").write_text("1")
-    assert os.listdir(tmp_path / "folder") == ["a"] and os.listdir(tmp_path) == ["folder"]
 
 
 def test_json_round_trip_and_same_bytes(tmp_path):

@@ -1,5 +1,6 @@
 """The parser that `hf-lifelong learn` and recipes share, and tasks as text: what is refused before a model loads."""
 
+import csv
 import json
 from dataclasses import dataclass, field, fields
 
@@ -8,9 +9,9 @@ import yaml
 from datasets import Dataset, DatasetDict
 
 from hf_lifelong import DriftAdapterConfig
-from hf_lifelong.learning import defaults, learn, parse
+from hf_lifelong.learning import defaults, learn, parse, read_yaml
 from hf_lifelong.memory import estimate_memory
-from hf_lifelong.training.sources import TaskSource, sample
+from hf_lifelong.training.sources import TaskSource
 
 TASK = {"name": "films", "kind": "text-classification", "dataset": "films.csv"}
 
@@ -123,7 +124,7 @@ def test_a_recipe_adds_arguments_and_other_defaults():
         (["--revision", "main"], "`revision` is that of `adapter`"),
         (["--adapter", "a", "--r", "4", "--members", "2"], "`r`, `members` cannot be given with `adapter`"),
         (["--r", "4"], "Give `model_name_or_path` for a new adapter"),
-        (["--model_name_or_path", "a", "--r", "0"], "`r` is 0; it must be an integer of at least 1."),
+        (["--model_name_or_path", "a", "--r", "0"], "`r` is 0; it must be an integer from 1 to 65536."),
         (
             ["--model_name_or_path", "a"],
             "`dataset` of task `films` is 'films.csv', which cannot be loaded: there is no",
@@ -154,9 +155,51 @@ def load(path, **options):
 def test_a_file_is_a_training_split(rows, tmp_path, ending):
     path = tmp_path / f"films.{ending}"
     {"csv": rows.to_csv, "parquet": rows.to_parquet}.get(ending, rows.to_json)(str(path))
-    task = load(path, columns={"text": "text"}, max_train_samples=5)
-    assert task.train["text"] == rows.shuffle(seed=0)["text"][:5]
+    task = load(path, columns={"text": "text"})
+    assert task.train["text"][:] == rows["text"][:]
     assert task.test is None and task.validation is None and task.columns == {"text": "text"}
+
+
+CAFES = {"text": ["un café", 'a, "b"; c', "None"], "label": ["bon", "N/A", "None"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "separator", "encoding"),
+    [
+        ("films.csv", ",", "utf-8-sig"),
+        ("films.csv", ";", "utf-8"),
+        ("films.CSV", "\t", "utf-8"),
+        ("films.tsv", "\t", "utf-8"),
+        ("films.csv", ";", "utf-16"),
+    ],
+)
+def test_csv_is_read_by_its_own_separator_and_encoding_and_cells_stay_texts(tmp_path, name, separator, encoding):
+    with (tmp_path / name).open("w", newline="", encoding=encoding) as file:
+        csv.writer(file, delimiter=separator).writerows([list(CAFES), *zip(*CAFES.values(), strict=True)])
+    assert load(tmp_path / name).train.to_dict() == CAFES
+    (tmp_path / name).rename(tmp_path / f"train{(tmp_path / name).suffix.lower()}")
+    assert load(tmp_path).train.to_dict() == CAFES
+
+
+def test_a_blank_cell_is_missing_and_makes_no_floats_of_integers(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label,weight\nx,1,0.5\n,0,\nz,,1\n")
+    assert load(tmp_path / "a.csv").train.to_dict() == {
+        "text": ["x", None, "z"],
+        "label": [1, 0, None],
+        "weight": [0.5, None, 1.0],
+    }
+
+
+def test_the_json_of_squad_and_rows_under_data_are_read_as_rows(tmp_path):
+    path, entry = tmp_path / "a.json", {"text": "Ada", "answer_start": 0}
+    asked = [{"id": "1", "question": "Who?", "answers": [entry]}, {"id": "2", "question": "When?", "answers": []}]
+    article = {"title": "t", "paragraphs": [{"context": "Ada wrote it.", "qas": asked}]}
+    path.write_text(json.dumps({"version": "1.1", "data": [article, article]}))
+    found = load(path).train
+    assert found["question"][:] == ["Who?", "When?"] * 2 and found["context"][3] == "Ada wrote it."
+    assert found["answers"][:2] == [{"text": ["Ada"], "answer_start": [0]}, {"text": [], "answer_start": []}]
+    (tmp_path / "b.json").write_text(json.dumps({"data": [{"text": "x", "label": "a"}, {"text": "y", "label": "b"}]}))
+    assert load(tmp_path / "b.json").train.to_dict() == {"text": ["x", "y"], "label": ["a", "b"]}
 
 
 def test_a_folder_has_the_splits_of_its_files(rows, tmp_path):
@@ -173,15 +216,34 @@ def test_a_folder_has_the_splits_of_its_files(rows, tmp_path):
         load(tmp_path, test_split="dev")
 
 
-def test_a_sample_is_the_same_each_time_and_as_small_as_all_limits(rows):
-    assert sample(rows, None, 3, 5)["text"] == sample(rows, 3)["text"]
-    assert sorted(sample(rows, None)["text"]) == sorted(rows["text"]) and len(sample(rows)) == 20
+def test_a_task_has_the_smallest_of_all_limits(rows, tmp_path):
+    rows.to_csv(str(tmp_path / "films.csv"))
+    task = TaskSource(**{**TASK, "dataset": str(tmp_path / "films.csv")}, max_train_samples=5).load(9, 3)
+    assert (len(task.train), task.max_train_samples, task.max_test_samples) == (20, 5, 3)
 
 
-def test_a_data_set_that_cannot_be_loaded_is_named(tmp_path):
-    (tmp_path / "broken.parquet").write_text("no parquet")
-    for path in (tmp_path / "broken.parquet", tmp_path / "nothing", "me/nothing:config"):
-        with pytest.raises(ValueError, match=r"`dataset` of task `films` is .*, which cannot be loaded: "):
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.parquet", b"no parquet", "Parquet magic bytes not found"),
+        ("a.csv", "text,label\nun café,bon\n".encode("latin-1"), "`a.csv`, line 2, is not UTF-8 .*byte 0xe9"),
+        ("a.jsonl", '{"text": "café"}'.encode("latin-1"), "`a.jsonl`, line 1, is not UTF-8"),
+        ("a.jsonl", '{"text": "café"}'.encode("utf-16"), "`a.jsonl` is UTF-16; save it as UTF-8"),
+        ("a.jsonl", b'{"text": "x"}\n{"text": ', "JSON parse error"),
+        ("a.csv", b"text,label\na,b\nc,d,e\n", "Expected 2 fields in line 3, saw 3"),
+        ("a.xlsx", b"PK", "files that end in '.xlsx' are not read; convert it to one of .csv, .tsv"),
+    ],
+)
+def test_why_a_file_cannot_be_loaded_is_said_in_one_line(tmp_path, name, content, reason):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"`dataset` of task `films` is .*, which cannot be loaded: .*{reason}") as e:
+        load(tmp_path / name)
+    assert "\n" not in str(e.value)
+
+
+def test_a_data_set_that_cannot_be_found_is_named(tmp_path):
+    for path in (tmp_path / "nothing", tmp_path / "nothing.csv", "me/nothing:config"):
+        with pytest.raises(ValueError, match=r"`dataset` of task `films` is .*nothing.*, which cannot be loaded: "):
             load(path)
 
 
@@ -200,3 +262,18 @@ def test_code_that_comes_with_a_base_is_never_run(ask, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="custom code"):
         learn(*arguments) if ask == "learn" else estimate_memory(str(base))
     assert not canary.exists()
+
+
+@pytest.mark.parametrize("text", ["[" * 3000, "{a: " * 3000, "- " * 3000])
+def test_yaml_that_nests_too_deeply_is_one_error(text):
+    with pytest.raises(ValueError, match="`tasks` is YAML that nests too deeply"):
+        read_yaml(text, "tasks")
+
+
+def test_data_with_a_script_is_one_error(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "data.py").write_text("raise SystemExit")
+    with pytest.raises(ValueError, match=r"`dataset` of task `films` is .* cannot be loaded: Dataset scripts are no"):
+        TaskSource("films", "text-classification", str(tmp_path / "data")).load()
+    with pytest.raises(ValueError, match="`dataset` of task 'films' is empty"):
+        TaskSource("films", "text-classification", " ")

@@ -64,6 +64,7 @@ def learner(folder, config, dtype=torch.float32, **options):
     ids = torch.arange(4 * 32).view(4, 32) % 300
     mask = torch.ones_like(ids)
     mask[0, :8] = 0
+    mask = mask if causal else mask.flip(1)
     rest = {"labels": ids, "use_cache": False} if causal else {"labels": ids[:, 0] % 2}
     return model, {"input_ids": ids, "attention_mask": mask}, rest
 

@@ -52,6 +52,9 @@ ARCHITECTURES: dict[str, Architecture] = {
 # input is of; an encoder, which has few layers, at half.
 TRUNK_DEPTH, TRUNK_DEPTH_CAUSAL = 0.5, 0.25
 
+# Tables of learned positions and of token types, by the names that transformers gives them.
+POSITIONS, TOKEN_TYPES = ("position_embeddings", "wpe", "embed_positions"), ("token_type_embeddings",)
+
 # Arguments of a layer that have one row per input. By name, because shape misleads: DeBERTa's relative embeddings can
 # have as many rows as a batch.
 ROW_ARGUMENTS = frozenset(
@@ -108,6 +111,37 @@ def layers_of(model: Any) -> tuple[str, nn.ModuleList]:
             f"base whose layers follow one another, such as {sorted(ARCHITECTURES)}."
         )
     return prefix + path, layers
+
+
+@dataclass(frozen=True)
+class InputLimits:
+    """What a base has embeddings for.
+
+    Args:
+        tokens (`int`): Token ids.
+        token_types (`int`, *optional*): Token types; `None` where it takes none.
+        positions (`int`, *optional*): Positions of an input; `None` where they are relative or computed.
+    """
+
+    tokens: int
+    token_types: int | None
+    positions: int | None
+
+
+def input_limits(model: Any) -> InputLimits:
+    """What inputs a base can take."""
+    types, positions = _table(model, TOKEN_TYPES), _table(model, POSITIONS)
+    longest = None
+    if positions is not None:
+        # RoBERTa counts on from the position of padding, OPT and its like from a number of their own.
+        padding = positions.padding_idx
+        longest = positions.num_embeddings - (getattr(positions, "offset", 0) if padding is None else padding + 1)
+    return InputLimits(model.get_input_embeddings().num_embeddings, types and types.num_embeddings, longest)
+
+
+def _table(model: nn.Module, names: tuple[str, ...]) -> Any:
+    tables = (m for name, m in model.named_modules() if isinstance(m, nn.Embedding) and name.endswith(names))
+    return next(tables, None)
 
 
 def settle_trunk(config: DriftAdapterConfig, model: Any) -> int:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..knowledge import KnowledgeBase, LearnedTask, Signature
-from .checks import check_precision, dtype_of
+from .checks import check_usable, dtype_of
 from .heads import Lifelong, lifelong_of
 from .layers import DriftLayer, DriftTunerLayer
 from .sharding import gathered, whole
@@ -77,7 +77,7 @@ def open_task(
     with its head too when `same_head`."""
     root = lifelong_of(model)
     adapter = root.active_adapters[0]
-    check_precision(model, adapter)
+    check_usable(model, adapter)
     knowledge = root.knowledge[adapter]
     if not knowledge.tasks:  # the base may have been cast since it got the adapter
         set_knowledge(model, replace(knowledge, base={**knowledge.base, "dtype": dtype_of(model)}))
@@ -153,6 +153,7 @@ def forget(model: nn.Module, task: str) -> None:
     """
     root = lifelong_of(model)
     adapter = root.active_adapters[0]
+    check_usable(model, adapter)
     knowledge = root.knowledge[adapter]
     t = knowledge.index(task)
     members = slice(knowledge.member_offsets[t], knowledge.member_offsets[t + 1])
@@ -194,6 +195,8 @@ def set_knowledge(model: nn.Module, knowledge: KnowledgeBase) -> None:
     adapter = root.active_adapters[0]
     root.knowledge[adapter] = knowledge
     root.config[adapter].knowledge = knowledge.to_dict()
+    root.config[adapter].digest = None  # it was of the tensors of the manifest before
+    root.digests.pop(adapter, None)
     root.refresh()
     for _, module in drift_modules(model):
         if isinstance(module, DriftLayer):

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from ..knowledge import KnowledgeBase, margin_of
 from ..objectives.numeric import LOG_2
-from .heads import Found, Lifelong, Request
-from .hooks import Conductor, Fork, LifelongOutput, Pass, mask_for
+from .calls import Fork, Found, Pass
+from .heads import Lifelong
+from .hooks import Conductor, LifelongOutput, mask_for
 from .layers import Plan
 from .planning import Choice, Tables, settle
 from .pooling import token_shares
@@ -54,19 +55,20 @@ class CausalConductor(Conductor):
 
     def begin(self, base: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
         passed = super().begin(base, args, kwargs)
-        if passed is None:
-            return None
-        kwargs, current = passed[1], self.current
+        current = self.route.current
+        if passed is None or current is None:
+            return passed
+        kwargs = passed[1]
         cache = kwargs.get("past_key_values")
         rows, tokens = _size(kwargs)
         if cache is not None and cache.get_seq_length():
-            if self.route.mode == "bank":
-                self._go_on(cache, rows, tokens)
+            if current.mode == "bank":
+                self._go_on(current, cache, rows, tokens)
             return passed
         if kwargs.get("position_ids") is None and current.mask is not None:
             # Absolute positions would otherwise count padding on the left.
             kwargs["position_ids"] = positions(current.mask)
-        if self.route.mode != "bank" or current.choice is None:
+        if current.mode != "bank" or current.choice is None:
             return passed
         if current.group is None:
             refuse_unsure_routing(kwargs)
@@ -108,7 +110,7 @@ class CausalConductor(Conductor):
 
     def __getstate__(self) -> dict[str, Any]:
         # A weak dictionary cannot be pickled, and no answer is under way in a copy.
-        return self.__dict__ | {"kept": None, "current": Pass(Request())}
+        return self.__dict__ | {"kept": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -125,7 +127,7 @@ class CausalConductor(Conductor):
             plan = replace(plan, index=plan.index[row], factors=None)
         self.kept[cache] = Kept(plan, self._knowledge, several=True)
 
-    def _go_on(self, cache: Any, rows: int, tokens: int) -> None:
+    def _go_on(self, current: Pass, cache: Any, rows: int, tokens: int) -> None:
         kept = self.kept.get(cache)
         index = kept.plan.index if kept is not None else None
         if kept is None or kept.knowledge is not self._knowledge or (index is not None and len(index) != rows):
@@ -139,10 +141,10 @@ class CausalConductor(Conductor):
                 "prefill (`prefill_chunk_size`), assisted decoding (`assistant_model`, `prompt_lookup_num_tokens`) "
                 "and a further turn on an old cache are not supported: give the whole prompt to `generate` instead."
             )
-        self.current.routed = True
-        self.route.plan = kept.plan
+        current.routed = True
+        current.plan = kept.plan
         if self.root.residence is not None:  # other answers may have taken the seats
-            self.root.residence.seat(kept.plan)
+            self.root.residence.seat(kept.plan, current)
 
     def plan(self, choice: Choice, tables: Tables, rows: int, likelihood: Tensor | None, group: Tensor | None) -> Plan:
         plan = super().plan(choice, tables, rows, likelihood, group)
@@ -169,17 +171,12 @@ class CausalConductor(Conductor):
         vocabulary = int(base.config.vocab_size)  # type: ignore[union-attr, arg-type]
         step = max(1, MOST_LOGITS // (members * tokens * vocabulary))
         step = rows if current.choice is not None and current.choice.per_batch else step
-        outer, mode = self.root.request, self.route.mode
-        self.root.request = replace(current.request, vote=True)
-        try:
+        with self.route.asking(replace(current.request, vote=True)):
             votes = [
                 base(**{k: v.expand(rows, *v.shape[1:])[i : i + step] for k, v in asked.items()}, use_cache=False)
                 for i in range(0, rows, step)
             ]
-        finally:
-            self.root.request = outer
         found = Found(*(torch.cat([vote[k] for vote in votes]) for k in ("group", "task", "margin", "uncertainty")))
-        self.current, self.route.mode = current, mode
         current.group, current.request.found = found.group, found
         current.choice = replace(current.choice, policy="oracle")  # type: ignore[type-var]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -11,14 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..knowledge import KnowledgeBase
-from ..knowledge.layout import PREFIX, ROOT, SIZES, sizes_of
+from ..digests import TensorDigest
+from ..knowledge import KnowledgeBase, LearnedTask
+from ..knowledge.layout import BOUNDS, PREFIX, ROOT, SIZES, sizes_of
 from ..objectives import HEAD_KINDS, TEXT_KINDS, get_objective
 from ..objectives.prompts import fields_of
+from ..texts import is_unicode
 from .architectures import is_causal, layers_of
 from .heads import Lifelong, lifelong_of
 from .layers import Bank, DriftLayer, DriftTunerLayer
-from .sharding import gathered
+from .sharding import gathered, is_whole
 
 
 def describe_base(model: Any) -> dict[str, Any]:
@@ -109,17 +112,27 @@ def check_tasks(knowledge: KnowledgeBase, config: Any) -> None:
         ValueError: names the task.
     """
     for task in knowledge.tasks:
-        where = f"`adapter_config.json`, task `{task.name}`: "
         try:
-            check_kind(task.kind, config.task_type)
+            check_task(task, config)
         except ValueError as error:
-            raise ValueError(where + str(error)) from error
-        if task.width != get_objective(task.kind).head_width(task.labels):
-            raise ValueError(f"{where}a head of {task.width} rows does not fit its kind; restore the file.")
-        if len(set(task.labels)) < len(task.labels) or "" in task.labels:
-            raise ValueError(f"{where}`labels` are {list(task.labels)}, empty or twice; restore the file.")
-        if task.template is not None:
-            fields_of(task.template)
+            raise ValueError(f"`knowledge`, task `{task.name}`: {error}") from error
+
+
+def check_task(task: LearnedTask, config: Any) -> None:
+    """Refuses a task that an adapter of a configuration could not answer (`ValueError`)."""
+    check_kind(task.kind, config.task_type)
+    if task.width != get_objective(task.kind).head_width(task.labels):
+        raise ValueError(f"a head of {task.width} rows does not fit its kind, {task.kind}.")
+    if len(set(task.labels)) < len(task.labels) or "" in task.labels:
+        raise ValueError(
+            f"`labels` are {list(task.labels)}, empty or twice; each label needs a name of its own, of one character "
+            "at least."
+        )
+    for text in (*task.labels, task.template or ""):
+        if not is_unicode(text):
+            raise ValueError(f"{text!r:.100} holds half a character (a lone surrogate), which no file can hold.")
+    if task.template is not None:
+        fields_of(task.template)
 
 
 def check_kind(kind: str, task_type: str) -> None:
@@ -190,15 +203,15 @@ def check_usable(model: nn.Module, adapter_name: str) -> None:
         ValueError: says how to load it.
     """
     check_precision(model, adapter_name)
-    stacks, working = _stacks(model, adapter_name), _held(model, adapter_name)
-    if all(tensor.is_meta for tensor in stacks or working.values()):
+    stacks, held = _stacks(model, adapter_name), _held(model, adapter_name)
+    if all(tensor.is_meta for tensor in stacks or held.values()):
         raise ValueError(
             f"Adapter `{adapter_name}` has no values, because no file was loaded into it. Load the folder of an "
             f"adapter (`load_adapter(folder, {adapter_name!r})`); for a new one, leave out `low_cpu_mem_usage`, and "
             "`knowledge` in its configuration."
         )
     root = lifelong_of(model)
-    if adapter_name in root.unchecked:
+    if adapter_name in root.unchecked and all(map(is_whole, held.values())):
         check_held(model, adapter_name)
         root.unchecked.discard(adapter_name)
 
@@ -253,11 +266,17 @@ def expected_shapes(model: nn.Module, adapter_name: str) -> dict[str, tuple[int,
     return shapes
 
 
-def check_tensors(model: nn.Module, adapter_name: str, state_dict: Mapping[str, Tensor]) -> None:
+def check_tensors(
+    model: nn.Module, adapter_name: str, state_dict: Mapping[str, Tensor], digest: str | None = None
+) -> None:
     """Checks an adapter file against the manifest before any of it is used.
 
+    Args:
+        digest (`str`, *optional*): What `digest_of` must give of the tensors; of older files nobody knows it.
+
     Raises:
-        ValueError: names the first tensor that is missing, surplus, of another shape or dtype, or not finite.
+        ValueError: names the first tensor that is missing, surplus, of another shape or dtype, or with values that it
+            cannot have; or says that the digest is another one.
     """
     expected = expected_shapes(model, adapter_name)
     found = {key.removeprefix(PREFIX): value for key, value in state_dict.items()}
@@ -267,7 +286,8 @@ def check_tensors(model: nn.Module, adapter_name: str, state_dict: Mapping[str, 
             f"{len(missing)} tensors are missing (first: {missing[:1]}), {len(surplus)} are surplus (first: "
             f"{surplus[:1]})"
         )
-    for key, shape in expected.items():
+    taken = TensorDigest()
+    for key, shape in sorted(expected.items()):
         tensor = found[key]
         if tensor.device.type == "meta":
             raise _misfit(f"the file gave no `{key}`")
@@ -275,9 +295,24 @@ def check_tensors(model: nn.Module, adapter_name: str, state_dict: Mapping[str, 
             raise _misfit(f"`{key}` has shape {tuple(tensor.shape)}, the manifest asks for {shape}")
         if tensor.dtype != torch.float32:
             raise _misfit(f"`{key}` is {tensor.dtype}, it must be float32")
-        # The extremes are NaN or infinite when any value is; `isfinite` would write a copy of what it reads.
-        if tensor.numel() and not torch.isfinite(torch.stack(tensor.aminmax())).all():
-            raise _misfit(f"`{key}` holds NaN or infinite values")
+        for part in taken.parts(key, tensor):
+            _check_values(key, part)
+    if digest is not None and digest != taken.hexdigest():
+        raise _misfit("its tensors are not those that were saved with it: they were damaged, or are of another save")
+
+
+def _check_values(key: str, part: Tensor) -> None:
+    # A sum is quicker than a look at each value, and finite where all are, unless they are huge.
+    if not math.isfinite(part.sum()) and not torch.isfinite(part).all():
+        raise _misfit(f"`{key}` holds NaN or infinite values")
+    bounds = BOUNDS.get(key.rpartition(".")[2])
+    if bounds is not None and part.numel():
+        least, most = map(float, part.aminmax())
+        if not bounds[0] <= least <= most <= bounds[1]:
+            raise _misfit(
+                f"`{key}` holds values from {least:.3g} to {most:.3g}, but what it is a statistic of lies between "
+                f"{bounds[0]:.3g} and {bounds[1]:.3g}"
+            )
 
 
 def check_held(model: nn.Module, adapter_name: str) -> None:
@@ -287,7 +322,8 @@ def check_held(model: nn.Module, adapter_name: str) -> None:
     Raises:
         ValueError: as `check_tensors`.
     """
-    check_tensors(model, adapter_name, _held(model, adapter_name))
+    digest = lifelong_of(model).digests.pop(adapter_name, None)
+    check_tensors(model, adapter_name, _held(model, adapter_name), digest)
 
 
 def check_tasks_of(model: nn.Module, adapter_name: str, tensors: Mapping[str, Tensor]) -> None:

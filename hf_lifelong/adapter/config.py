@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,17 @@ POLICIES = ("signature", "uncertainty", "cascade")
 UNCERTAINTIES = ("entropy", "variance")
 ANSWERS = ("merged", "ensemble")
 TASK_TYPES = ("FEATURE_EXTRACTION", "CAUSAL_LM")
+
+# Largest counts: a configuration may come from anybody, and is believed before a base or a tensor is seen.
+MOST = {
+    "r": 2**16,
+    "members": 10_000,
+    "signature_rank": 2**16,
+    "signature_size": 2**20,
+    "max_length": 2**20,
+    "max_new_tokens": 2**20,
+}
+MOST_GROUPS, MOST_ALPHA = 2**31, 1e6
 
 
 class LoadedFrom(NamedTuple):
@@ -94,6 +106,9 @@ class DriftAdapterConfig(PeftConfig):
             all on the device. On a GPU load with `torch_device="cpu"`, or PEFT takes the whole file there first.
         knowledge (`dict`, *optional*):
             The manifest of what was learned (`KnowledgeBase.to_dict`); written by training, not by hand.
+        digest (`str`, *optional*):
+            Of the tensors that this configuration was saved with; written by saving, not by hand. Those that are
+            loaded with it must have the same, so that damage is noticed, and tensors of another training.
     """
 
     r: int = field(default=8, metadata={"help": "Rank of each member."})
@@ -132,6 +147,9 @@ class DriftAdapterConfig(PeftConfig):
     knowledge: dict[str, Any] | None = field(
         default=None, metadata={"help": "The manifest of what was learned; written by training."}
     )
+    digest: str | None = field(
+        default=None, metadata={"help": "Of the tensors saved with this configuration; written by saving."}
+    )
 
     def __post_init__(self) -> None:
         if self.task_type is None:
@@ -159,33 +177,52 @@ class DriftAdapterConfig(PeftConfig):
         for name, choices in (("retrieval", POLICIES), ("uncertainty", UNCERTAINTIES), ("answer", ANSWERS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}; choose one of {list(choices)}.")
-        for name in ("r", "members", "signature_rank", "signature_size", "max_length", "max_new_tokens"):
-            self._check_count(name)
+        for name, most in MOST.items():
+            self._check_count(name, 1, most)
+        self._check_count("stride", 0, MOST["max_length"])
         if self.resident_groups is not None:
-            self._check_count("resident_groups")
+            self._check_count("resident_groups", 1, MOST_GROUPS)
+        for name in ("per_batch", "inference_mode"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"`{name}` is {getattr(self, name)!r:.200}; it must be true or false.")
         for name in ("target_modules", "exclude_modules"):
             names = getattr(self, name)
             if not (names is None or isinstance(names, str) or _are_names(names)):
                 raise ValueError(f"`{name}` is {names!r:.200}; it must be a string or a set of strings.")
-        if not (_is_number(self.lora_alpha) and 0 < self.lora_alpha < float("inf")):
-            raise ValueError(f"`lora_alpha` is {self.lora_alpha!r}; it must be a finite number above 0.")
+        if not (_is_number(self.lora_alpha) and 0 < self.lora_alpha <= MOST_ALPHA):
+            raise ValueError(
+                f"`lora_alpha` is {self.lora_alpha!r:.200}; it must be a number above 0, at most {MOST_ALPHA:,.0f}."
+            )
         if self.trunk_depth is not None and not (_is_number(self.trunk_depth) and 0 <= self.trunk_depth < 1):
             raise ValueError(f"`trunk_depth` is {self.trunk_depth!r}; it must be a share of the layers in [0, 1).")
         if not (_is_number(self.lora_dropout) and 0 <= self.lora_dropout < 1):
             raise ValueError(f"`lora_dropout` is {self.lora_dropout!r}; it must be a probability in [0, 1).")
         if not (_is_number(self.signature_shrinkage) and 0 < self.signature_shrinkage <= 1):
             raise ValueError(f"`signature_shrinkage` is {self.signature_shrinkage!r}; it must be in (0, 1].")
-        if self.task_type != "CAUSAL_LM" and not (_is_count(self.stride, 0) and self.stride < self.max_length // 2):
+        if self.task_type != "CAUSAL_LM" and self.stride >= self.max_length // 2:
             raise ValueError(
-                f"`stride` is {self.stride!r}; it must be at least 0 and less than half of `max_length` "
-                f"({self.max_length}), or windows would not move forward."
+                f"`stride` is {self.stride}; it must be less than half of `max_length` ({self.max_length}), or "
+                "windows would not move forward."
             )
+        if not isinstance(self.digest, str | None):
+            raise ValueError(f"`digest` is {self.digest!r:.100}; it must be a string, as it is saved, or None.")
         if self.knowledge is not None:
             KnowledgeBase.from_dict(self.knowledge)
 
-    def _check_count(self, name: str) -> None:
-        if not _is_count(getattr(self, name), 1):
-            raise ValueError(f"`{name}` is {getattr(self, name)!r}; it must be an integer of at least 1.")
+    def _check_count(self, name: str, least: int, most: int) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise ValueError(f"`{name}` is {value!r:.200}; it must be an integer from {least} to {most}.")
+
+    @classmethod
+    def without_knowledge(cls, saved: Mapping[str, Any]) -> DriftAdapterConfig:
+        """A configuration from its saved form (`to_dict`), less the manifest and fields that are not known.
+
+        Raises:
+            ValueError: for what a new configuration could not be either.
+        """
+        fields = {name: value for name, value in saved.items() if name in cls.__dataclass_fields__}
+        return cls(**fields | {"knowledge": None})
 
     @classmethod
     def from_pretrained(
@@ -232,10 +269,6 @@ class DriftAdapterConfig(PeftConfig):
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_count(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _are_names(value: Any) -> bool:

@@ -54,7 +54,8 @@ def decode_answers(
         part = {name: [table[name][row] for row in rows] for name in objective.extras}
         part["example"] = [position[int(example)] for example in part["example"]]
         own_sources = [sources[example] for example in examples]
-        found = objective.decode_rows(stack_padded([scores[r] for r in rows]), part, own_sources, learned.labels)
+        stacked = stack_padded([scores[r] for r in rows])
+        found = objective.decode_rows(stacked, part, own_sources, learned.labels, learned.unanswered)
         for example, answer in zip(examples, found, strict=True):
             answers[example] |= answer
     return answers

@@ -23,7 +23,8 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
-from ..files import atomic_folder, write_tensors
+from ..files import write_tensors
+from ..folders import atomic_folder
 from ..knowledge import LearnedTask
 from .architectures import layers_of
 from .checks import check_held

@@ -13,6 +13,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from ..objectives.prompts import encode_answers
 from .causal import positions
+from .finite import broken_rows, without_broken
 from .heads import active_config, knowledge_of
 from .hooks import LifelongOutput
 from .passes import asking, joined, model_inputs, request_of
@@ -66,23 +67,22 @@ def generate(
             decoding and continuous batching are refused.
 
     Raises:
-        ValueError: as `predict`; when the prompts are padded on the right; when `generate` is asked for a mode in
+        ValueError: as `predict`; when prompts are padded on the right; when `generate` is asked for a mode in
             which groups cannot be chosen on the whole prompt.
     """
     root, request = request_of(model, batch, policy, group, per_batch=per_batch, novelty=novelty)
     inputs = _prompts(model, batch)
     rows, length = inputs["input_ids"].shape
     settings = effective_settings(model, options)
-    meter = None if (settings.num_beams or 1) > 1 else _Meter(settings.eos_token_id)
-    if meter is not None:
-        options["logits_processor"] = LogitsProcessorList([*(options.get("logits_processor") or []), meter])
+    meter = _Meter(settings.eos_token_id, rows, counts=(settings.num_beams or 1) == 1)
+    options["logits_processor"] = LogitsProcessorList([*(options.get("logits_processor") or []), meter])
     with asking(model, root, request):
         sequences: Any = model.generate(**inputs, **options)  # type: ignore[operator]
     sequences = sequences if isinstance(sequences, Tensor) else sequences.sequences
     found: Any = request.found
     first = slice(None, None, len(found.group) // rows)
-    score, uncertainty = meter.result(sequences, length) if meter is not None else (None, None)
-    return Generated(
+    score, uncertainty = meter.result(sequences, length)
+    answer = Generated(
         tokens=sequences[:, length:],
         group=found.group[first],
         task=found.task[first],
@@ -91,6 +91,7 @@ def generate(
         uncertainty=uncertainty,
         novelty=found.novelty[first] if found.novelty is not None else None,
     )
+    return without_broken(answer, meter.broken | broken_rows((answer.margin, answer.novelty), rows))
 
 
 def score_labels(
@@ -125,19 +126,21 @@ def score_labels(
             model(**inputs, use_cache=True, **last)
         chosen: Any = request.found
         parts = [
-            score_labels(model, {k: v[i : i + step] for k, v in inputs.items()}, tokenizer, "oracle", part)
+            score_labels(
+                model, {k: v[i : i + step] for k, v in inputs.items()}, tokenizer, "oracle", part, novelty=novelty
+            )
             for i, part in zip(range(0, rows, step), chosen.group.split(step), strict=True)
         ]
         whole = joined(parts)
-        whole.margin, whole.novelty = chosen.margin, chosen.novelty
-        return whole
+        whole.margin = chosen.margin
+        return without_broken(whole, broken_rows([whole.margin], rows))
     with asking(model, root, request):
         output: Any = model(**inputs, use_cache=True, **last)
         found: Any = request.found
         names = [tasks[t].labels for t in found.task.tolist()]
         scores = _label_scores(model, root, inputs, output, names, tokenizer)
     largest = torch.tensor([float(max(len(labels), 2)) for labels in names], device=scores.device).log()
-    return LifelongOutput(
+    answer = LifelongOutput(
         scores=scores,
         group=found.group,
         task=found.task,
@@ -145,6 +148,7 @@ def score_labels(
         novelty=found.novelty,
         uncertainty=torch.special.entr(scores).sum((1, 2)) / largest,
     )
+    return without_broken(answer, broken_rows((scores, answer.margin, answer.novelty), rows))
 
 
 def _label_scores(
@@ -164,7 +168,7 @@ def _label_scores(
         row = torch.repeat_interleave(torch.arange(len(names), device=device), counts)
         column = torch.arange(len(row), device=device) - (counts.cumsum(0) - counts)[row]
         logits[row, 0, column] = _likelihood(model, root, inputs, output, row, tokens, known)
-    return logits.softmax(-1).nan_to_num(0.0)  # a task without labels has nothing but -inf
+    return logits.softmax(-1).masked_fill((counts == 0)[:, None, None], 0.0)  # which has nothing but -inf
 
 
 def answer_prompts(
@@ -204,7 +208,7 @@ def likeliest_labels(
     tasks = knowledge_of(model).tasks
     if not any(tasks[answer["task"]].labels for answer in answers):
         return answers
-    found: Any = score_labels(model, batch, tokenizer, "oracle", group)
+    found: Any = score_labels(model, batch, tokenizer, "oracle", group, novelty="novelty" in answers[0])
     best = found.scores[:, 0].max(-1)
     rows = zip(answers, best.indices.tolist(), best.values.tolist(), found.uncertainty.tolist(), strict=True)
     return [
@@ -259,8 +263,10 @@ def _prompts(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
     """The prompts of a batch, refused unless answers can follow them.
 
     Raises:
-        ValueError: when they are no token ids, or padded on the right.
+        ValueError: when they are no token ids, or padded on the right, or the model writes no text.
     """
+    if active_config(model).task_type != "CAUSAL_LM":
+        raise ValueError("`model` is no language model, so it writes no text; ask it with `predict`.")
     inputs = model_inputs(model, batch)
     if "input_ids" not in inputs:
         raise ValueError(f"`batch` has no `input_ids`, only {sorted(inputs)}; give what the tokenizer gives.")
@@ -271,14 +277,27 @@ def _prompts(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 class _Meter(LogitsProcessor):
-    """Adds up how likely and how sure the tokens of each answer are, and leaves the scores as they are."""
+    """Adds up how likely and how sure the tokens of each answer are, and leaves the scores as they are.
 
-    def __init__(self, ends: int | list[int] | None) -> None:
+    Args:
+        prompts (`int`): How many are answered.
+        counts (`bool`): Whether tokens are added up, which beams are not; else only NaN is looked for.
+    """
+
+    def __init__(self, ends: int | list[int] | None, prompts: int, counts: bool) -> None:
         self.ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+        self.prompts, self.counts = prompts, counts
         self.steps = 0
         self.scores: Tensor | None = None
+        self.broken: Any = None
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
+        nan = scores.amax(-1).isnan()
+        broken = nan.view(self.prompts, -1).any(1)
+        self.broken = broken if self.broken is None else self.broken | broken
+        scores = scores.masked_fill(nan[:, None], 0.0)  # nothing can be drawn of NaN
+        if not self.counts:
+            return scores
         if self.scores is None:
             self.log_p, self.entropy, self.length = (scores.new_zeros(len(scores), dtype=torch.float32) for _ in "abc")
             self.open = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
@@ -295,8 +314,10 @@ class _Meter(LogitsProcessor):
         self.length += self.open
         self.open &= ~torch.isin(token, torch.tensor(self.ends, device=token.device))
 
-    def result(self, sequences: Tensor, prompt: int) -> tuple[Tensor, Tensor]:
-        """Probability and mean uncertainty of each answer, `[rows]`."""
+    def result(self, sequences: Tensor, prompt: int) -> tuple[Tensor | None, Tensor | None]:
+        """Probability and mean uncertainty of each answer, `[rows]`; `None` where tokens were not added up."""
+        if not self.counts:
+            return None, None
         last = prompt + self.steps - 1
         if last < sequences.shape[1]:
             self._count(sequences[:, last])

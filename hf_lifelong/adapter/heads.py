@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,8 +22,9 @@ from ..knowledge import (
     novelty,
     shared_router,
 )
+from .calls import Route
 from .config import DriftAdapterConfig
-from .layers import Bank, DriftTunerLayer, Gathered, Plan, Route, empty_bank
+from .layers import Bank, DriftTunerLayer, Gathered, Plan, empty_bank
 from .planning import Tables
 from .residence import Residence
 
@@ -33,47 +35,6 @@ class OpenTask:
 
     kind: str
     labels: tuple[str, ...]
-
-
-@dataclass
-class Found:
-    """Which groups a pass chose for its B inputs, all `[B]`: see `LifelongOutput`."""
-
-    group: Tensor
-    task: Tensor
-    margin: Tensor
-    uncertainty: Tensor | None = None
-    novelty: Tensor | None = None
-
-
-@dataclass
-class Request:
-    """What a caller asks of one forward pass; fields that are `None` follow the adapter's configuration.
-
-    Args:
-        policy (`str`, *optional*): A retrieval policy, `"oracle"` (then `group` is used), or `"features"` (stop at the
-            trunk's end).
-        group (`Tensor`, *optional*): `[B]`, the group of each row.
-        answer (`str`, *optional*): `"merged"` or `"ensemble"`.
-        uncertainty (`str`, *optional*): `"entropy"` or `"variance"`.
-        per_batch (`bool`, *optional*): One group for the whole batch.
-        novelty (`bool`): Also measure how far each input lies from the task that answers.
-        kinds (`tuple[str, ...]`, *optional*): Only groups of these kinds may answer.
-        vote (`bool`): Of a language model, only ask its members which group is least uncertain.
-        features (`Tensor`, *optional*): `[B, D]`, set by the pass.
-        found ([`Found`], *optional*): Set by the pass of a language model, whose own output has no place for it.
-    """
-
-    policy: str | None = None
-    group: Tensor | None = None
-    answer: str | None = None
-    uncertainty: str | None = None
-    per_batch: bool | None = None
-    novelty: bool = False
-    kinds: tuple[str, ...] | None = None
-    vote: bool = False
-    features: Tensor | None = None
-    found: Found | None = None
 
 
 class Lifelong(DriftTunerLayer):
@@ -119,7 +80,6 @@ class Lifelong(DriftTunerLayer):
         self.knowledge: dict[str, KnowledgeBase] = {}
         self.config: dict[str, DriftAdapterConfig] = {}
         self.task: OpenTask | None = None
-        self.request: Request | None = None
         self.input_noise = 0.0
         self.frozen_below: tuple[nn.Module, ...] = ()
         self.above: tuple[nn.Module, ...] = ()
@@ -130,9 +90,11 @@ class Lifelong(DriftTunerLayer):
         self.residence: Residence | None = None
         self.kept_heads, self.kept_closed = Gathered(), Gathered()
         self.ready = False  # whether what all passes share is computed
-        # Adapters whose tensors nobody has held against their manifests yet, and those whose file was.
+        # Adapters whose tensors nobody has held against their manifests yet, and those whose file was; and the digest
+        # that the tensors of each must have when they come.
         self.unchecked: set[str] = set()
         self.checked_files: set[str] = set()
+        self.digests: dict[str, str | None] = {}
         self.register_load_state_dict_pre_hook(_loading)
 
     def update_layer(
@@ -154,6 +116,7 @@ class Lifelong(DriftTunerLayer):
         self.knowledge[adapter_name] = knowledge
         self.config[adapter_name] = config
         self.checked_files.discard(adapter_name)
+        self.digests[adapter_name] = config.digest
         if tasks:
             self.unchecked.add(adapter_name)
         self.refresh()
@@ -178,13 +141,15 @@ class Lifelong(DriftTunerLayer):
     def router(self) -> Router | None:
         """Discriminants of the tasks present; computed on first use and again after any change."""
         knowledge, config = self.knowledge[self.active_adapters[0]], self.config[self.active_adapters[0]]
-        if self._router is None and knowledge.tasks:
+        router = self._router
+        if router is None and knowledge.tasks:
             counts = torch.tensor([task.examples for task in knowledge.tasks])
             classes, groups = [task.classes for task in knowledge.tasks], knowledge.group_of_task
             # The first pass may run under a trainer's autocast, which would round a covariance beyond use.
-            with torch.no_grad(), torch.autocast(self.signature.mean.device.type, enabled=False):
-                self._router = shared_router(self.signature, counts, classes, groups, config.signature_shrinkage)
-        return self._router
+            with torch.no_grad(), torch.autocast(self.signature.mean.device.type, enabled=False), _factorised():
+                router = shared_router(self.signature, counts, classes, groups, config.signature_shrinkage)
+            self._router = router
+        return router
 
     def likelihood(self, features: Tensor, kinds: tuple[str, ...] | None = None) -> Tensor:
         """Log-likelihoods by signature, up to a constant per row: `[B, D]` → `[B, tasks]`; of other kinds -inf."""
@@ -202,21 +167,23 @@ class Lifelong(DriftTunerLayer):
 
     def tables(self, device: torch.device) -> Tables:
         """What the manifest says of each group, as tensors."""
-        if self._tables is None or self._tables.task.device != device:
-            self._tables = Tables(self.knowledge[self.active_adapters[0]], device)
-        return self._tables
+        tables = self._tables
+        if tables is None or tables.task.device != device:
+            tables = self._tables = Tables(self.knowledge[self.active_adapters[0]], device)
+        return tables
 
     def novelty(self, features: Tensor, group: Tensor) -> Tensor:
         """How new each row is to the nearest task of its group, `[B]`; 0 when one task is known, see `familiarity`."""
-        if self._familiarity is None:
-            with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
-                self._familiarity = familiarity(self.signature, self.router)  # type: ignore[arg-type]
-        if self._familiarity is None:
+        known = self._familiarity
+        if known is None:
+            with torch.no_grad(), torch.autocast(features.device.type, enabled=False), _factorised():
+                known = self._familiarity = familiarity(self.signature, self.router)  # type: ignore[arg-type]
+        if known is None:
             return features.new_zeros(len(features))
         in_group = self.tables(group.device).group_of_task == group[:, None]
         with torch.autocast(features.device.type, enabled=False):
             nearest = self.likelihood(features).masked_fill(~in_group, float("-inf")).argmax(1)
-            return novelty(features, nearest, self._familiarity)
+            return novelty(features, nearest, known)
 
     def refresh(self) -> None:
         """Drops what was computed from the tensors and the manifest."""
@@ -253,7 +220,6 @@ class Lifelong(DriftTunerLayer):
         self.drift_head_bias[name] = nn.Parameter(bias)
         self.task = OpenTask(kind, labels)
         self.route.resting = "working"
-        self.route.clear()
 
     def close(self) -> None:
         """Ends training of a task: the working head is emptied, so that a saved adapter bears no trace of it."""
@@ -262,7 +228,6 @@ class Lifelong(DriftTunerLayer):
             container[name] = nn.Parameter(container[name].detach()[:0].clone(), requires_grad=False)
         self.task = None
         self.route.resting = "base"
-        self.route.clear()
 
     def working_logits(self, hidden: Tensor) -> Tensor:
         """`[…, H]` → `[…, W]` through the working head."""
@@ -328,6 +293,18 @@ class Lifelong(DriftTunerLayer):
         return self
 
 
+@contextmanager
+def _factorised() -> Iterator[None]:
+    """Says in which file the statistics are that no covariance can be made of."""
+    try:
+        yield
+    except torch.linalg.LinAlgError as error:
+        raise ValueError(
+            "The statistics of the tasks in the adapter's `adapter_model.safetensors` cannot be used: they give no "
+            f"covariance that can be inverted ({error}). Restore the file and its `adapter_config.json` from one save."
+        ) from error
+
+
 def _loading(root: Lifelong, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
     for name in root.knowledge:
         if f"{prefix}{root.tensors[0]}.{name}" not in state_dict:
@@ -346,6 +323,8 @@ def lifelong_of(model: nn.Module) -> Lifelong:
     Raises:
         ValueError: when the model has no lifelong adapter.
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"`model` must be a model with a lifelong adapter, not {model!r:.60}.")
     for module in itertools.islice(model.modules(), 16):
         root = module._modules.get("lifelong")
         if isinstance(root, Lifelong):

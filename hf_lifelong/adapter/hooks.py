@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -20,9 +20,10 @@ from transformers.utils import ModelOutput
 
 from ..objectives import head_objective
 from .architectures import ROW_ARGUMENTS, layers_of
+from .calls import LOCK, Fork, Pass, Request, asked_elsewhere
 from .checks import check_usable
 from .config import DriftAdapterConfig
-from .heads import Lifelong, Request
+from .heads import Lifelong
 from .layers import Plan
 from .planning import Choice, Tables, make_plan, row_distributions, settle, without_padding
 from .pooling import masked_max, masked_mean, shared_mean, signature_features, token_shares
@@ -69,40 +70,8 @@ class LifelongOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-@dataclass(frozen=True)
-class Fork:
-    """What the trunk's end decided for the layers above it."""
-
-    choice: Choice
-    plan: Plan
-    tables: Tables
-    rows: int
-    features: Tensor | None
-
-
-@dataclass
-class Pass:
-    """State of one forward pass."""
-
-    request: Request
-    mask: Tensor | None = None
-    targets: dict[str, Tensor] = field(default_factory=dict)
-    kind: str = ""
-    choice: Choice | None = None
-    group: Tensor | None = None
-    pooled: list[Tensor] = field(default_factory=list)
-    shares: Tensor | None = None
-    peak: Tensor | None = None
-    fork: Fork | None = None
-    routed: bool = False  # groups were chosen in an earlier pass: a language model goes on with its answer
-
-    @property
-    def needs_features(self) -> bool:
-        return self.choice is None or self.choice.policy != "uncertainty" or self.request.novelty
-
-
 class Conductor(ABC):
-    """Owns the hooks of one base model and the state of its current pass.
+    """Owns the hooks of one base model.
 
     Attributes:
         targets (`tuple[str, ...]`): Arguments of the base that the adapter's own loss needs and the base must not see.
@@ -115,13 +84,13 @@ class Conductor(ABC):
     def __init__(self, base: nn.Module, root: Lifelong, trunk: int, depths: list[int]) -> None:
         self.root, self.route = root, root.route
         self.trunk, self.depths = trunk, depths
-        self.current = Pass(Request())
         self.projection: Tensor | None = None
         _, layers = layers_of(base)
         self.base_names = _parameter_names(base)
         self.handles = [
             base.register_forward_pre_hook(self.begin, with_kwargs=True),
             base.register_forward_hook(self.end, with_kwargs=True),
+            base.register_forward_hook(self.leave, always_call=True),
         ]
         for i, layer in enumerate(layers):
             if i in depths or i >= trunk:
@@ -139,11 +108,10 @@ class Conductor(ABC):
 
     def begin(self, base: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
         """Decides what a pass is asked; `args` and `kwargs` are those of the base model."""
-        self.route.clear()
-        self.current = current = Pass(Request())
         root, name = self.root, self.root.name
+        current = Pass(self.route.resting if name is not None else "base", Request())
+        self.route.enter(current)
         if name is None:
-            self.route.mode = "base"
             return None
         if root.training and root.task is None and torch.is_grad_enabled():
             raise ValueError(
@@ -153,14 +121,20 @@ class Conductor(ABC):
         kwargs = _by_name(self.base_names, args) | kwargs
         current.targets = {k: v for k in self.targets if (v := kwargs.pop(k, None)) is not None}
         current.mask = _attention_mask(kwargs)
-        if root.request is not None or (root.task is None and root.knowledge[name].tasks):
+        request = self.route.request
+        if request is not None or (root.task is None and root.knowledge[name].tasks):
             if not root.ready or root.signature.mean.dtype != torch.float32:
                 prepare(base, root)
-            self.route.mode = "bank"
-            current.request = root.request or Request()
+            current.mode = "bank"
+            current.request = request or Request()
             current.choice = _choice(current.request, root.config[name])
             current.group = current.request.group
         elif root.task is not None:
+            if not torch.compiler.is_compiling() and asked_elsewhere(self.route):
+                raise RuntimeError(
+                    "A task is being learned while another thread asks the same model, which is in eval mode for it. "
+                    "Ask a copy of the model (`copy.deepcopy`), or after training."
+                )
             current.kind = root.task.kind
         return (), kwargs
 
@@ -168,12 +142,14 @@ class Conductor(ABC):
         self, i: int, names: list[str], layer: nn.Module, args: tuple, kwargs: dict[str, Any]
     ) -> tuple[tuple, dict[str, Any]] | None:
         """Does what is due before layer `i`, whose arguments are called `names`."""
-        route, current = self.route, self.current
-        if route.mode == "base" or (route.mode == "working" and i != self.trunk) or current.routed:
+        current = self.route.current
+        if current is None or current.mode == "base" or current.routed:
+            return None
+        if current.mode == "working" and i != self.trunk:
             return None
         given = _by_name(names, args) | kwargs
         hidden = given[names[0]]
-        if route.mode == "working":
+        if current.mode == "working":
             # Reentrant checkpointing keeps gradients of positional arguments that ask for one, and of nothing else.
             given[names[0]] = self._with_noise(hidden).requires_grad_(getattr(layer, "gradient_checkpointing", False))
             return _as_passed(names, args, given)
@@ -186,9 +162,9 @@ class Conductor(ABC):
             # In float32, also where a trainer runs its passes under autocast: a rounded distance is another group.
             with torch.autocast(hidden.device.type, enabled=False):
                 current.fork = self._fork(current, len(hidden), hidden.device)
-            route.plan = current.fork.plan
+            current.plan = current.fork.plan
             if self.root.residence is not None:
-                self.root.residence.seat(route.plan)
+                self.root.residence.seat(current.plan, current)
         if current.fork is None or current.fork.plan.row is None:
             return None
         fresh = ROW_ARGUMENTS - {names[0]} if i > self.trunk else ROW_ARGUMENTS | {names[0]}
@@ -226,21 +202,24 @@ class Conductor(ABC):
         size = self.root.features
         if features.shape[1] <= size:
             return features
-        if self.projection is None or self.projection.device != features.device:
+        projection = self.projection
+        if projection is None or projection.device != features.device:
             generator = torch.Generator().manual_seed(0)
             signs = torch.randint(0, 2, (features.shape[1], size), generator=generator, dtype=torch.float32) * 2 - 1
-            self.projection = (signs / size**0.5).to(features.device)
-        return features @ self.projection
+            projection = self.projection = (signs / size**0.5).to(features.device)
+        return features @ projection
 
     def end(self, base: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
         """Turns the base model's output into an answer."""
-        mode, current = self.route.mode, self.current
-        self.route.clear()
-        self.current = Pass(Request())
-        if mode == "base":
+        current = self.route.current
+        if current is None or current.mode == "base":
             return output
         answer = self.finish(output, current)
         return answer if answer is output or isinstance(output, ModelOutput) else answer.to_tuple()
+
+    def leave(self, base: nn.Module, args: tuple, output: Any) -> None:
+        """Ends a pass, also one that an error has ended."""
+        self.route.leave()
 
     def weigh_tokens(self, mask: Tensor) -> Tensor:
         """How much each token counts in what is pooled for the signature: `[B, T]` → `[B, T, 1]`, float32."""
@@ -255,6 +234,27 @@ class HeadConductor(Conductor):
     """For bases without a head: the adapter's heads turn the last hidden states into answers."""
 
     targets = TARGETS
+
+    def begin(self, base: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+        passed = super().begin(base, args, kwargs)
+        current = self.route.current
+        if current is not None and current.mask is not None and not torch.compiler.is_compiling():
+            self.check_mask(current.mask)
+        return passed
+
+    def check_mask(self, mask: Tensor) -> None:
+        """Refuses a batch that is padded on the left.
+
+        Raises:
+            ValueError: says where to pad.
+        """
+        shifted = (mask[:, 0] == 0) & (mask != 0).any(1)
+        if bool(shifted.any()):
+            raise ValueError(
+                f"`attention_mask`: {int(shifted.sum())} of {len(mask)} rows are padded on the left, but an encoder "
+                "counts positions from there. Pad on the right, as it was trained: "
+                '`tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")`.'
+            )
 
     def plan(self, choice: Choice, tables: Tables, rows: int, likelihood: Tensor | None, group: Tensor | None) -> Plan:
         plan = super().plan(choice, tables, rows, likelihood, group)
@@ -276,7 +276,7 @@ class HeadConductor(Conductor):
             answer = self._working(output[0], current)
         else:
             answer = self._answer(output[0], current, current.fork)
-        if self.root.request is None:  # `predict` has no use for them
+        if self.route.request is None:  # `predict` has no use for them
             answer.hidden_states = getattr(output, "hidden_states", None)
             answer.attentions = getattr(output, "attentions", None)
         return answer
@@ -322,13 +322,15 @@ def prepare(base: nn.Module, root: Lifelong) -> None:
     """Checks what came into the model unchecked, and computes what all passes share; once after each change. Not
     compiled: one batch before `torch.compile(model, fullgraph=True)` keeps it out of the graph."""
     name = root.active_adapters[0]
-    check_usable(base, name)
-    root.ready = True
-    if root.router is None:  # no task yet
-        return
-    tables, most = root.tables(root.where()), root.config[name].resident_groups
-    if most is not None:
-        root.residence = Residence(base, name, min(most * tables.merged.shape[1], len(tables.every_member)))
+    with LOCK:  # of several threads that come at once, one does it
+        check_usable(base, name)
+        if root.ready:
+            return
+        if root.router is not None:  # else there is no task yet
+            tables, most = root.tables(root.where()), root.config[name].resident_groups
+            if most is not None:
+                root.residence = Residence(base, name, min(most * tables.merged.shape[1], len(tables.every_member)))
+        root.ready = True
 
 
 def _by_name(names: list[str], args: tuple) -> dict[str, Any]:

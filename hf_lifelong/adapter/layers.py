@@ -12,6 +12,8 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from .calls import Route
+
 # Mixtures of groups whose merged factors and heads are kept; beyond it the oldest goes.
 MOST_MERGED = 4
 
@@ -68,27 +70,14 @@ class Gathered(dict[tuple[int, ...], tuple[tuple[Tensor, ...], list[int], tuple[
         known = self.get(plan.key)
         if known is None or known[1] != versions or any(a is not b for a, b in zip(known[0], tensors, strict=True)):
             self.pop(plan.key, None)
-            while len(self) >= MOST_MERGED:
-                del self[next(iter(self))]
+            # Step by step, each of which other threads may do at the same time.
+            for oldest in list(self)[: max(0, len(self) - MOST_MERGED + 1)]:
+                self.pop(oldest, None)
             known = self[plan.key] = (tensors, versions, gather(plan))
         return known[2]
 
-
-class Route:
-    """What one forward pass does in every injected layer of a model: shared by reference, set by the base's hooks.
-
-    `mode` is `"base"` (as without adapter), `"working"` (the working pair) or `"bank"` (as `plan` says). Between
-    passes it is `resting`, which is `"working"` while a task is open: gradient checkpointing runs layers again in the
-    backward pass, outside of the pass that they belong to.
-    """
-
-    def __init__(self) -> None:
-        self.mode = self.resting = "base"
-        self.plan: Plan | None = None
-
-    def clear(self) -> None:
-        """Ends a pass."""
-        self.mode, self.plan = self.resting, None
+    def __reduce__(self) -> tuple[type[Gathered], tuple[()]]:
+        return Gathered, ()  # a copy of a model gathers its own
 
 
 class Bank(nn.ParameterDict):
@@ -226,9 +215,11 @@ class DriftLayer(DriftTunerLayer):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         result = self.base_layer(x, *args, **kwargs)
-        if self.route.mode == "base" or self.disable_adapters:
+        current = self.route.current
+        mode = self.route.resting if current is None else current.mode
+        if mode == "base" or self.disable_adapters:
             return result
-        name, plan = self.active_adapters[0], self.route.plan
+        name, plan = self.active_adapters[0], None if current is None else current.plan
         if not self.holds(name):
             return result
         x = x.to(self.drift_A[name].dtype)

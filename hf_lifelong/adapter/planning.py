@@ -228,9 +228,8 @@ def without_padding(scores: Tensor, group: Tensor, tables: Tables, tokens: int) 
 def _masked_mean(logits: Tensor, mask: Tensor) -> Tensor:
     weight = (mask / mask.sum(1, keepdim=True).clamp_min(1)).to(logits.dtype)
     # A masked sum by product would turn the -inf of absent labels into NaN.
-    return torch.where(
-        logits[:, 0].isinf(), logits[:, 0], torch.einsum("nt,ntw->nw", weight, logits.nan_to_num(neginf=0))
-    )
+    mean = torch.einsum("nt,ntw->nw", weight, logits.masked_fill(logits.isneginf(), 0.0))
+    return torch.where(logits[:, 0].isneginf(), logits[:, 0], mean)
 
 
 def settle(

@@ -27,7 +27,8 @@ def masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
 
 def masked_max(hidden: Tensor, mask: Tensor) -> Tensor:
     """Largest value over tokens, float32: `[B, T, H]` and `[B, T]` → `[B, H]`; 0 where there is no token."""
-    return hidden.float().masked_fill((mask == 0).unsqueeze(-1), float("-inf")).amax(1).nan_to_num(neginf=0.0)
+    peak = hidden.float().masked_fill((mask == 0).unsqueeze(-1), float("-inf")).amax(1)
+    return peak.masked_fill(peak.isneginf(), 0.0)
 
 
 def signature_features(means: Sequence[Tensor], peak: Tensor) -> Tensor:

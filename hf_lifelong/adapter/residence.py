@@ -8,11 +8,16 @@ the seats used longest ago are given away first.
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from .calls import LOCK, Pass
 from .layers import DriftLayer, Plan
+
+# The members that passes under way answer with, from the seats of a model. Other threads begin passes meanwhile.
+_IN_USE: WeakKeyDictionary[Pass, tuple[Residence, list[int]]] = WeakKeyDictionary()
 
 
 class Residence:
@@ -37,24 +42,34 @@ class Residence:
                     self.stacks[layer] = a, b
 
     @torch.compiler.disable
-    def seat(self, plan: Plan) -> None:
-        """Gives the members of a plan seats; a plan of more members than seats takes them out of the banks itself,
-        layer by layer."""
+    def seat(self, plan: Plan, current: Pass) -> None:
+        """Gives the members of a pass seats until it ends; a plan of more members than seats are free takes them out
+        of the banks itself, layer by layer."""
         members = list(dict.fromkeys(plan.key or plan.members.unique().tolist()))
-        if len(members) > self.seats:
+        with LOCK:
+            table = self._places(members, current)
+        if table is None:
             plan.stacks = plan.seats = None
             return
-        for member in members:  # those that stay are not given away for those that come
+        table = table.to(plan.members.device)
+        known = torch.tensor(members, device=plan.members.device)
+        order = known.argsort()
+        plan.seats = table[order][torch.searchsorted(known[order], plan.members)]
+        plan.stacks = self.stacks
+
+    def _places(self, members: list[int], current: Pass) -> Tensor | None:
+        """The seats of members, which a pass has from here on; `None` where others hold too many."""
+        held = {member for where, used in _IN_USE.values() if where is self for member in used}
+        if len(held.union(members)) > self.seats:
+            return None
+        for member in [*held, *members]:  # those that stay are not given away for those that come
             if member in self.seat_of:
                 self.seat_of[member] = self.seat_of.pop(member)
         missing = [member for member in members if member not in self.seat_of]
         if missing:
             self._bring(missing)
-        table = torch.tensor([self.seat_of[member] for member in members], device=plan.members.device)
-        known = torch.tensor(members, device=plan.members.device)
-        order = known.argsort()
-        plan.seats = table[order][torch.searchsorted(known[order], plan.members)]
-        plan.stacks = self.stacks
+        _IN_USE[current] = self, members
+        return torch.tensor([self.seat_of[member] for member in members])
 
     def _bring(self, members: list[int]) -> None:
         seats = [seat for seat in range(self.seats) if seat not in set(self.seat_of.values())][: len(members)]

@@ -21,6 +21,11 @@ def gathered(parameters: Iterable[nn.Parameter]) -> AbstractContextManager:
     return deepspeed.zero.GatheredParameters(parted)
 
 
+def is_whole(parameter: Tensor) -> bool:
+    """Whether this process holds all values of a parameter."""
+    return not isinstance(parameter, DTensor)
+
+
 def whole(parameter: Tensor) -> Tensor:
     """A parameter with the parts of all processes; all of them must ask for it."""
     return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter

@@ -30,9 +30,14 @@ def checked_list(value: Any, name: str) -> list[Any]:
     return list(value)
 
 
+def is_name(value: Any) -> bool:
+    """Whether something can be the name of a task or of a group: it reaches terminals, Markdown tables and plots,
+    where line breaks and control characters do harm."""
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
+
+
 def checked_name(value: Any, name: str) -> str:
-    # Names reach terminals, Markdown tables and plots, where line breaks and control characters do harm.
-    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+    if not is_name(value):
         raise ValueError(f"`{name}` is {value!r}; give a non-empty name of printable characters.")
     return value
 

@@ -42,12 +42,14 @@ def pull(name: str | os.PathLike[str], *, revision: str | None = None, token: st
             right; names file and field.
         DamagedFileError: when a file is missing, too large, cut off, or does not fit the configuration.
     """
-    if str(name) and Path(name).is_dir():
+    if not isinstance(name, str | os.PathLike):
+        raise ValueError(f"`name` is {name!r:.200}; give a folder, or a name on the Hub such as `me/model`.")
+    if os.path.isdir(name):
         if revision is not None:
             raise ValueError(f"`revision` is {revision!r}, but `{name}` is a folder, which has none. Leave it out.")
         return read_saved(Path(name))
     if hub_id(name) is None:
-        raise ValueError(f"`name` is {str(name)!r}: no folder here, and no name on the Hub such as `me/model`.")
+        raise ValueError(f"`name` is {str(name)!r:.200}: no folder here, and no name on the Hub such as `me/model`.")
     folder = _fetch(str(name), revision or "main", token)
     return read_saved(folder, str(name), revision or "main")
 

@@ -18,8 +18,11 @@ from typing import Any
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from ..adapter.checks import check_tasks
+from ..adapter.config import DriftAdapterConfig
+from ..digests import digest_of
 from ..evaluation import AccuracyMatrix
-from ..files import LARGEST_HEADER, LARGEST_JSON, DamagedFileError, Header, read_header, read_json
+from ..files import LARGEST_HEADER, LARGEST_JSON, DamagedFileError, Header, read_header, read_json, read_tensors
 from ..knowledge import KnowledgeBase, ManifestError
 from ..knowledge.layout import PREFIX, ROOT, parts_of, sizes_of
 from .markdown import clean
@@ -114,6 +117,11 @@ def check_files(where: str | Path, sizes: Mapping[str, int], there: Mapping[str,
         pickles = sorted(other for other in there if any(fnmatch(other, pattern) for pattern in PICKLES))
         instead = f"; `{pickles[0]}` is not read, because a pickle can run code" if pickles and name == TENSORS else ""
         raise DamagedFileError(f"{where}/{name}", f"it is missing or empty{instead}")
+    check_sizes(where, sizes)
+
+
+def check_sizes(where: str | Path, sizes: Mapping[str, int]) -> None:
+    """Refuses files that are too large (`DamagedFileError`)."""
     for name, size in sizes.items():
         if size > _most(name):
             raise DamagedFileError(f"{where}/{name}", f"it has {size:,} bytes, more than the {_most(name):,} allowed")
@@ -128,7 +136,11 @@ def read_saved(folder: Path, repo_id: str | None = None, revision: str | None = 
     for name, file in there.items():
         if not is_ours(name):
             continue
-        if not file.resolve().is_relative_to(home):
+        try:
+            leads_to = file.resolve()
+        except (OSError, RuntimeError) as error:  # the latter is how Python 3.11 and 3.12 call it
+            raise DamagedFileError(file, "it is a link that leads to itself") from error
+        if not leads_to.is_relative_to(home):
             raise DamagedFileError(file, "it is a link that leads out of the adapter's folder")
         if not file.is_file():
             raise DamagedFileError(file, "it is no file")
@@ -136,7 +148,7 @@ def read_saved(folder: Path, repo_id: str | None = None, revision: str | None = 
     check_files(folder, sizes, there)
     config, knowledge = read_config(folder / CONFIG, from_hub=repo_id is not None)
     check_header(folder / TENSORS, read_header(folder / TENSORS), knowledge, config, sizes[TENSORS])
-    _check_tokenizer(folder / TOKENIZER_CONFIG)
+    check_tokenizer(folder / TOKENIZER_CONFIG)
     commit = folder.name if repo_id is not None else None
     return SavedAdapter(folder, config, knowledge, sizes, repo_id, revision, commit)
 
@@ -145,15 +157,25 @@ def read_config(path: Path, from_hub: bool) -> tuple[dict[str, Any], KnowledgeBa
     """Configuration and manifest of an adapter."""
     config = read_json(path, LARGEST_JSON)
     try:
-        _check_config(config, from_hub)
-        knowledge = KnowledgeBase() if config["knowledge"] is None else KnowledgeBase.from_dict(config["knowledge"])
-        if knowledge.base or knowledge.tasks:
-            _check_base(knowledge.base)
-        if knowledge.scores is not None:
-            AccuracyMatrix.from_dict(knowledge.scores)
+        return config, check_config(config, from_hub)
     except ValueError as error:
         raise quoting(path, error) from error
-    return config, knowledge
+
+
+def check_config(config: Any, from_hub: bool) -> KnowledgeBase:
+    """The manifest in a configuration, both checked as far as they can be without tensors and base.
+
+    Raises:
+        ValueError: names the field.
+    """
+    settings = _settings(config, from_hub)
+    knowledge = KnowledgeBase() if config["knowledge"] is None else KnowledgeBase.from_dict(config["knowledge"])
+    check_tasks(knowledge, settings)
+    if knowledge.base or knowledge.tasks:
+        _check_base(knowledge.base)
+    if knowledge.scores is not None:
+        AccuracyMatrix.from_dict(knowledge.scores)
+    return knowledge
 
 
 def quoting(path: Path, error: ValueError) -> ManifestError:
@@ -161,8 +183,9 @@ def quoting(path: Path, error: ValueError) -> ManifestError:
     return ManifestError(clean(f"`{path}`: {error}"[:10_000], LONGEST_ERROR))
 
 
-def _check_config(config: Any, from_hub: bool) -> None:
-    """Refuses what is no configuration of a lifelong adapter, and what it must not hold (`ManifestError`)."""
+def _settings(config: Any, from_hub: bool) -> DriftAdapterConfig:
+    """The settings in a configuration; refuses what is none of a lifelong adapter, and what it must not hold
+    (`ValueError`)."""
     if not isinstance(config, dict) or config.get("peft_type") != "DRIFT" or "knowledge" not in config:
         raise ManifestError("it is the configuration of no lifelong adapter (`peft_type` must be `DRIFT`)")
     for key in ("auto_mapping", "auto_map"):
@@ -170,18 +193,23 @@ def _check_config(config: Any, from_hub: bool) -> None:
             raise ManifestError(f"`{key}` asks for code of elsewhere, which is never run; it must be null")
     base = config.get("base_model_name_or_path")
     if not isinstance(base, str) or not base or not base.isprintable():
-        raise ManifestError(f"`base_model_name_or_path` must name the base, not {base!r}")
+        raise ManifestError(
+            f"`base_model_name_or_path` must name the base in printable characters, not {base!r}; save the base in a "
+            "folder with such a name (`save_pretrained`) and load it from there"
+        )
     if from_hub:
         _check_hub_name(base)
     revision = config.get("revision")
     if revision is not None and (not isinstance(revision, str) or not re.fullmatch(r"\w+([./-]\w+)*", revision)):
         raise ManifestError(f"`revision` must be a branch, tag or commit of the base, not {revision!r}")
-    for key in ("r", "signature_rank", "signature_size"):
-        _check_count(key, config.get(key))
+    missing = [key for key in ("r", "signature_rank", "signature_size") if key not in config]
+    if missing:
+        raise ManifestError(f"it lacks `{missing[0]}`")
     targets = config.get("target_modules")
     # PEFT takes a string for a pattern, and there are patterns that never end.
     if not isinstance(targets, list) or not targets or not all(isinstance(name, str) for name in targets):
         raise ManifestError(f"`target_modules` must be a list of the layers' names, as it is saved, not {targets!r}")
+    return DriftAdapterConfig.without_knowledge(config)
 
 
 def _check_count(where: str, value: Any) -> None:
@@ -280,6 +308,16 @@ def _misfit(where: str | Path, reason: str) -> DamagedFileError:
     return DamagedFileError(where, f"{clean(reason[:10_000], LONGEST_ERROR)}, to fit `{CONFIG}`")
 
 
+def check_digest(where: str | Path, tensors: Path, config: Any) -> None:
+    """Refuses tensors that are not those that an adapter's configuration was saved with (`DamagedFileError`). Unlike
+    all other checks here, it reads them."""
+    digest = config.get("digest") if isinstance(config, dict) else None
+    if digest is None:  # of an older adapter, or of another kind
+        return
+    if digest != digest_of({name.removeprefix(PREFIX): held for name, held in read_tensors(tensors).items()}):
+        raise _misfit(where, "its tensors are not those that were saved with it")
+
+
 def task_sizes(tensors: Path, knowledge: KnowledgeBase) -> dict[str, int]:
     """Task → bytes that its members, heads and signature take in an adapter's file, read off the file's header."""
     member = row = signature = place = 0
@@ -300,7 +338,7 @@ def task_sizes(tensors: Path, knowledge: KnowledgeBase) -> dict[str, int]:
     }
 
 
-def _check_tokenizer(path: Path) -> None:
+def check_tokenizer(path: Path) -> None:
     """Refuses a tokenizer that asks for code or names files (`ManifestError`)."""
     if not path.is_file():
         return

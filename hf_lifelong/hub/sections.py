@@ -8,7 +8,7 @@ from typing import Any
 
 from ..evaluation import AccuracyMatrix
 from ..evaluation.report import format_score
-from ..knowledge import KnowledgeBase, TaskData
+from ..knowledge import CHANCE, KnowledgeBase, TaskData
 from .facts import CardFacts
 from .markdown import (
     clean,
@@ -123,7 +123,18 @@ def learned(knowledge: KnowledgeBase, matrix: AccuracyMatrix | None) -> str:
         for task, start in zip(knowledge.tasks, starts, strict=True)
     ]
     head = ["task", "kind", "labels", "group", "members", "training data", "started from", "prompt", score]
-    return fold(f"{len(rows)} tasks", table(head, rows), when=len(rows) > 20)
+    found = fold(f"{len(rows)} tasks", table(head, rows), when=len(rows) > 20)
+    return "\n\n".join([found, *_at_chance(knowledge, shown)])
+
+
+def _at_chance(knowledge: KnowledgeBase, shown: Mapping[str, str]) -> list[str]:
+    """A warning for each task that was learned in vain."""
+    return [
+        f"**Not learned: {escape(shown[task.name], 80)}.** It scores {format_score(task.score)} on its validation "
+        f"data, where always giving its most frequent answer scores {format_score(task.baseline)}. {CHANCE}"
+        for task in knowledge.tasks
+        if task.at_chance
+    ]
 
 
 def _score_column(knowledge: KnowledgeBase, matrix: AccuracyMatrix | None) -> tuple[str, dict[str, str]]:

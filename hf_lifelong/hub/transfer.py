@@ -27,7 +27,7 @@ from ..files import read_json, write_json
 from ..knowledge import KnowledgeBase
 from .continuing import check_continues, head_of, loaded_commit
 from .errors import PushConflictError, PushError, reason_of
-from .saved import CARD, CONFIG, CONFUSION, MATRIX, PICTURE, TENSORS, TOKENIZER, hub_id, manifest_of
+from .saved import CARD, CONFIG, CONFUSION, MATRIX, PICTURE, TENSORS, TOKENIZER, check_digest, hub_id, manifest_of
 from .sections import MOST
 
 logger = logging.getLogger(__name__)
@@ -90,8 +90,8 @@ def push_to_hub(
         `CommitInfo`: what was committed; its `oid` can be loaded as `revision` for ever.
 
     Raises:
-        ValueError: when `repo_id`, `base_model` or `card` cannot be used, the model knows no task, or its base is a
-            local path. Nothing was sent then.
+        ValueError: when `repo_id`, `base_model` or `card` cannot be used, the model knows no task, its base is a
+            local path, or the tensors of a folder are damaged. Nothing was sent then.
         PushConflictError: when the Hub holds what this push would overwrite. Nothing was changed.
         PushError: when the Hub cannot be reached or refuses. The branch is as it was, or, if the connection was lost
             at the very end, has the whole commit; either way the same call can be made again.
@@ -172,6 +172,7 @@ def _write(model: Any, folder: Path, card: str | None, tokenizer: Any, base_mode
     """Puts exactly the files that are pushed into an empty folder; returns the manifest among them."""
     if isinstance(model, str | os.PathLike):
         _copy_saved(Path(model), folder, (CONFIG, TENSORS, *(() if tokenizer is not None else TOKENIZER)))
+        check_digest(Path(model, TENSORS), folder / TENSORS, read_json(folder / CONFIG))
     else:
         with tempfile.TemporaryDirectory() as saved:
             model.save_pretrained(saved)

@@ -2,7 +2,7 @@
 
 from .closed_form import best_weight, fit_closed_form
 from .grouping import candidate_groups, joins, told_apart
-from .manifest import FORMAT, LONGEST_NOTE, KnowledgeBase, LearnedTask, ManifestError, TaskData
+from .manifest import CHANCE, FORMAT, LONGEST_NOTE, UNKNOWN, KnowledgeBase, LearnedTask, ManifestError, TaskData
 from .retrieval import (
     group_posterior,
     leading_candidates,
@@ -22,8 +22,10 @@ from .signatures import (
 )
 
 __all__ = [
+    "CHANCE",
     "FORMAT",
     "LONGEST_NOTE",
+    "UNKNOWN",
     "Familiarity",
     "KnowledgeBase",
     "LearnedTask",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .manifest import KnowledgeBase
+from .signatures import LARGEST
 
 PREFIX = "base_model.model."  # what PEFT puts before the name of a module
 ROOT = "lifelong"  # the module of heads and signatures; all others are injected layers
@@ -28,6 +29,15 @@ _ROOT = {
     "drift_closed_bias": ("classes",),
 }
 SIZES = _LAYER | _ROOT
+# Least and largest values of what has bounds. A factor and a diagonal are parts of a variance, which is at most twice
+# the largest feature, squared; ten times as much is let pass, for rounding.
+_MOST = 10 * LARGEST
+BOUNDS = {
+    "drift_signature_mean": (-_MOST, _MOST),
+    "drift_signature_factor": (-_MOST, _MOST),
+    "drift_signature_diagonal": (0.0, _MOST**2),
+    "drift_signature_classes": (-_MOST, _MOST),
+}
 
 
 def parts_of(module: str) -> Mapping[str, tuple[str, ...]]:

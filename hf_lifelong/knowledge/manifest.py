@@ -11,7 +11,14 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import accumulate
 from typing import Any
 
-FORMAT = 2
+# The format that is written, and the oldest that is read: before it, signatures were of other features.
+FORMAT, OLDEST = 3, 2
+UNKNOWN = "unknown"  # what answers where no task is known, so that no task can be called so
+# What to do about a task that answers no better than one answer given to all.
+CHANCE = (
+    "Training may have diverged or been too short: forget the task, and learn it again with a lower `learning_rate`, "
+    "or with more steps."
+)
 LONGEST_NOTE = 200  # characters of a text that is noted of a task's data
 
 
@@ -54,12 +61,14 @@ class LearnedTask:
         group (`str`): Name of the earliest task of the same group; a task that opened a group names itself.
         examples (`int`): Texts that the signature was fitted on.
         score (`float`, *optional*): The task's metric on its own validation part when it was committed.
+        baseline (`float`, *optional*): What always giving the most frequent training answer scores there.
         started_from (`str`, *optional*): The task whose newest member training started from; `None` for a fresh start.
         template (`str`, *optional*): What made prompts of columns, where the user gave one (text generation).
         data ([`TaskData`]): Where the task was learned from. Does not count when tasks are compared: it tells nothing
             of what was learned.
         classes (`int`): Classes whose means the signature holds, and that the closed-form head tells apart; 1 where
             inputs have no class.
+        unanswered (`bool`): Whether some of its questions have no answer, so that it may give none.
     """
 
     name: str
@@ -74,6 +83,14 @@ class LearnedTask:
     template: str | None = None
     data: TaskData = field(default=TaskData(), compare=False)
     classes: int = 1
+    unanswered: bool = False
+    baseline: float | None = None
+
+    @property
+    def at_chance(self) -> bool:
+        """Whether it is known to answer no better than one answer given to all; where that is right of all validation
+        rows, it is not known of a task that is right too."""
+        return self.score is not None and self.baseline is not None and self.score <= self.baseline and self.score < 1
 
 
 @dataclass
@@ -189,12 +206,12 @@ class KnowledgeBase:
         return data
 
     @classmethod
-    def from_dict(cls, data: Any, oldest: int = FORMAT) -> KnowledgeBase:
+    def from_dict(cls, data: Any, oldest: int = OLDEST) -> KnowledgeBase:
         """Reads `to_dict`'s form.
 
         Args:
             oldest (`int`): Oldest format that is read. That of a record without tensors may be older than that of an
-                adapter: formats differ in what the tensors of signatures are of.
+                adapter, because formats also differ in what the tensors of signatures are of.
 
         Raises:
             ManifestError: when a field is missing, surplus, of the wrong type or out of range, or when the format is
@@ -213,7 +230,7 @@ class KnowledgeBase:
         if version < oldest:
             raise ManifestError(
                 f"`knowledge.format` is {version}, from before signatures were of what each layer adds; this package "
-                f"reads {FORMAT}: learn the tasks again"
+                f"reads {oldest} to {FORMAT}: learn the tasks again"
             )
         expected = {f.name for f in fields(cls)} | {"format"}
         _same_keys("knowledge", data, expected)
@@ -270,8 +287,8 @@ def _check_groups(tasks: list[LearnedTask]) -> None:
 def _read_task(i: int, data: Any) -> LearnedTask:
     where = f"knowledge.tasks[{i}]"
     _check_type(where, data, dict)
-    # Manifests from before data was noted and classes were counted lack them.
-    data = {"data": asdict(TaskData()), "classes": 1, **data}
+    # Manifests from before these were noted lack them.
+    data = {"data": asdict(TaskData()), "classes": 1, "unanswered": False, "baseline": None, **data}
     _same_keys(where, data, {f.name for f in fields(LearnedTask)})
     for key in ("name", "kind", "group"):
         _check_type(f"{where}.{key}", data[key], str)
@@ -282,9 +299,13 @@ def _read_task(i: int, data: Any) -> LearnedTask:
         _check_count(f"{where}.{key}", data[key], least=0 if key == "width" else 1)
     if data["width"] not in (0, len(data["labels"])):
         raise ManifestError(f"`{where}.width` is {data['width']}, but there are {len(data['labels'])} labels")
-    score = data["score"]
-    if score is not None and (not isinstance(score, int | float) or isinstance(score, bool) or not 0 <= score <= 1):
-        raise ManifestError(f"`{where}.score` must be a share in [0, 1], not {score!r}")
+    _check_type(f"{where}.unanswered", data["unanswered"], bool)
+    for key in ("score", "baseline"):
+        share = data[key]
+        if share is not None and (
+            not isinstance(share, int | float) or isinstance(share, bool) or not 0 <= share <= 1
+        ):
+            raise ManifestError(f"`{where}.{key}` must be a share in [0, 1], not {share!r}")
     for key in ("started_from", "template"):
         if data[key] is not None:
             _check_type(f"{where}.{key}", data[key], str)

@@ -28,6 +28,8 @@ SURE, CANDIDATES, OWN_SHARE, OWN_RANK = 0.999, 3, 0.1, 64
 ROWS_AT_ONCE, ROWS_AT_ONCE_GPU = 16, 256
 # Tasks whose factors are summed at a time; the order of summation must not depend on anything but the tasks present.
 TASKS_AT_ONCE = 64
+# No base is known whose hidden states come near to this; beyond it, products of statistics are no float32 any more.
+LARGEST = 1e8
 
 
 @dataclass(frozen=True)
@@ -155,12 +157,17 @@ def fit_signature(features: Tensor, rank: int, labels: Tensor | None = None, cla
         classes (`int`): How many there are. One without rows is put where another is, so that it draws no inputs.
 
     Raises:
-        ValueError: with fewer than 2 rows or values that are not finite.
+        ValueError: with fewer than 2 rows, or values that are not finite or beyond `LARGEST`.
     """
     if len(features) < 2:
         raise ValueError(f"`features` must have at least 2 rows to fit a signature, not {len(features)}.")
     if not torch.isfinite(features).all():
         raise ValueError("`features` holds NaN or infinite values; the base model does not give finite hidden states.")
+    if features.abs().max() > LARGEST:
+        raise ValueError(
+            f"`features` holds values up to {float(features.abs().max()):.1e}, more than {LARGEST:.0e}; the hidden "
+            "states of the base model are too large to tell inputs apart by."
+        )
     x = features.double()
     mean = x.mean(0)
     labels = torch.zeros(len(x), dtype=torch.long) if labels is None else labels

@@ -17,29 +17,15 @@ TEXT_KINDS: tuple[str, ...] = ("text-generation",)
 
 KINDS: tuple[str, ...] = HEAD_KINDS + TEXT_KINDS
 
-SPAN_KINDS: tuple[str, ...] = ("question-answering",)
-"""Kinds whose inputs are questions on a context, and show that by their form."""
-
 __all__ = [
     "HEAD_KINDS",
     "KINDS",
-    "SPAN_KINDS",
     "TEXT_KINDS",
     "HeadObjective",
     "Objective",
     "get_objective",
     "head_objective",
-    "kinds_like",
 ]
-
-
-def kinds_like(kind: str) -> tuple[str, ...]:
-    """The kinds whose inputs have the form of those of `kind`, so that any of them may have to answer."""
-    return next(
-        kinds
-        for kinds in (SPAN_KINDS, TEXT_KINDS, tuple(kind for kind in HEAD_KINDS if kind not in SPAN_KINDS))
-        if kind in kinds
-    )
 
 
 def get_objective(kind: str) -> Objective:

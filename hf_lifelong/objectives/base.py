@@ -7,6 +7,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..texts import without_panics
+from .labels import bare_integers, declared_names, is_decimal, name_of, shown
+from .rows import DataError, MissingColumnError, check_dataset, check_not_empty, column_values
+
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
@@ -31,6 +35,8 @@ class Objective(ABC):
         aliases (`dict[str, tuple[str, ...]]`): Further default names of a role, tried in order.
         optional (`frozenset[str]`): Roles that a data set may lack.
         label_role (`str`, *optional*): The role that holds class labels.
+        named_in (`tuple[str, ...]`): Columns of a tokenised data set that its targets were made of, whose `ClassLabel`
+            may have the names.
         extras (`tuple[str, ...]`): Columns that `encode(training=False)` adds and `decode` reads.
         one_label (`bool`): Whether a row has one label, its class.
     """
@@ -43,6 +49,7 @@ class Objective(ABC):
     aliases: ClassVar[dict[str, tuple[str, ...]]] = {}
     optional: ClassVar[frozenset[str]] = frozenset()
     label_role: ClassVar[str | None] = None
+    named_in: ClassVar[tuple[str, ...]] = ()
     extras: ClassVar[tuple[str, ...]] = ("example",)
     one_label: ClassVar[bool] = False
 
@@ -59,7 +66,8 @@ class Objective(ABC):
             `dict[str, str]`: Role to column name, for every role the data set has. Resolving it again changes nothing.
 
         Raises:
-            ValueError: If a role is unknown, or its column is missing or of the wrong type.
+            MissingColumnError: If a column is missing.
+            ValueError: If a role is unknown, or a column of the wrong type.
         """
         check_dataset(dataset)
         unknown = sorted(set(columns) - set(self.columns))
@@ -72,7 +80,7 @@ class Objective(ABC):
             name = self._column_of(role, dataset, columns, required=not tokenised and role not in self.optional)
             if name is not None:
                 resolved[role] = name
-        if tokenised and self.label_role:
+        if tokenised and self.label_role and self.targets[0] in dataset.column_names:
             resolved[self.label_role] = self.targets[0]
         for role, name in resolved.items():
             expected = self._expected_type(role, dataset.features[name])
@@ -120,11 +128,13 @@ class Objective(ABC):
         """
         check_dataset(dataset)
         check_not_empty(dataset)
+        columns = self.resolve_columns(dataset, columns)
         if self.is_tokenised(dataset):
-            return self._keep_tokenised(dataset, labels, tokenizer, training)
+            return self._keep_tokenised(dataset, columns, labels, tokenizer, training)
         encode_batch = partial(
-            self._encode_batch_for,
-            columns=self.resolve_columns(dataset, columns),
+            self._encode_named,
+            names=self._own_names(dataset, columns, labels),
+            columns=columns,
             labels=list(labels),
             tokenizer=tokenizer,
             max_length=max_length,
@@ -153,6 +163,45 @@ class Objective(ABC):
         Raises:
             ValueError: If the data set is empty, a label lies outside the names, or there are fewer than two.
         """
+
+    def classes(self, dataset: Dataset, columns: Mapping[str, str]) -> list[Any] | None:
+        """Returns the label of each row, as the data set has it, where a row has one label; else `None`."""
+        if self.label_role is None or not self.one_label:
+            return None
+        return column_values(dataset, self.resolve_columns(dataset, columns)[self.label_role])
+
+    def check_names(self, dataset: Dataset, train: Dataset, columns: Mapping[str, str], labels: Sequence[str]) -> None:
+        """Refuses bare integers where the training data has names: they may count in another order.
+
+        Those that the training data has as texts are their own names, and targets of a tokenised data set are taken
+        for positions in the training data's names.
+
+        Args:
+            dataset (`datasets.Dataset`): Validation or test rows.
+            train (`datasets.Dataset`): The training rows.
+            columns (`dict[str, str]`): Role to column name.
+            labels (`list[str]`): The task's label names.
+
+        Raises:
+            DataError: Names the column.
+        """
+        if self.label_role is None or list(labels) == [str(i) for i in range(len(labels))]:
+            return
+        column, own = self.resolve_columns(dataset, columns)[self.label_role], columns[self.label_role]
+        if not self._are_bare(dataset, column) or self._are_bare(train, own):
+            return
+        by_value = self._declared(train, own) is None and any(map(is_decimal, labels))  # numbers written as texts
+        by_position = self.is_tokenised(dataset) and not all(map(is_decimal, labels))
+        if not by_value and not by_position:
+            raise DataError(
+                column,
+                f"it holds bare integers, but the labels of `train` have names ({shown(labels)}); give names, or the "
+                "same `ClassLabel` with `Dataset.cast_column`.",
+            )
+
+    def unanswered(self, dataset: Dataset, columns: Mapping[str, str]) -> bool:
+        """Whether some examples have no answer, so that none may be the right one; by default never."""
+        return False
 
     @abstractmethod
     def head_width(self, labels: Sequence[str]) -> int:
@@ -207,8 +256,36 @@ class Objective(ABC):
     def _expected_type(self, role: str, feature: Any) -> str | None:
         """Says what a role's column must hold, or returns `None` if `feature` is that."""
 
-    def _check_tokenised(self, dataset: Dataset, labels: Sequence[str]) -> None:  # noqa: B027 (kinds may leave it out)
-        """Raises a `ValueError` if a tokenised data set's targets do not fit `labels`; by default all do."""
+    def _tokenised_targets(
+        self, dataset: Dataset, columns: Mapping[str, str], labels: Sequence[str]
+    ) -> dict[str, list[Any]]:
+        """The targets of a tokenised data set as the head takes them; by default its columns as they are.
+
+        Raises:
+            DataError: If a target does not fit `labels`.
+        """
+        return {}
+
+    def _declared(self, dataset: Dataset, column: str) -> list[str] | None:
+        """The names that the label column declares, or one that the targets of a tokenised data set were made of."""
+        return declared_names(dataset, (column, *self.named_in) if self.is_tokenised(dataset) else (column,))
+
+    def _are_bare(self, dataset: Dataset, column: str) -> bool:
+        return self._declared(dataset, column) is None and bare_integers(dataset.features[column])
+
+    def _own_names(self, dataset: Dataset, columns: Mapping[str, str], labels: Sequence[str]) -> Sequence[str] | None:
+        """What integers in this data set's label column are positions in; `None` where they are names themselves."""
+        if self.label_role is None:
+            return None
+        declared = self._declared(dataset, columns[self.label_role])
+        if declared is None and self.is_tokenised(dataset) and not all(map(is_decimal, labels)):
+            return labels
+        return declared
+
+    def _named(self, dataset: Dataset, columns: Mapping[str, str], labels: Sequence[str]) -> list[Any]:
+        """The label column, each value by its name."""
+        names = self._own_names(dataset, columns, labels)
+        return [name_of(value, names) for value in column_values(dataset, columns[str(self.label_role)])]
 
     def _column_of(self, role: str, dataset: Dataset, columns: Mapping[str, str], required: bool) -> str | None:
         named = columns.get(role)
@@ -219,26 +296,50 @@ class Objective(ABC):
         if named is None and not required:
             return None
         tried = " or ".join(repr(name) for name in candidates)
-        raise ValueError(
+        raise MissingColumnError(
             f"columns[{role!r}]: there is no column {tried} in the data set; it has {dataset.column_names}. "
             f"Give the right one as columns={{{role!r}: ...}}."
         )
 
+    def _encode_named(
+        self,
+        batch: Mapping[str, list[Any]],
+        rows: Sequence[int],
+        names: Sequence[str] | None,
+        columns: Mapping[str, str],
+        **options: Any,
+    ) -> dict[str, list[Any]]:
+        if self.label_role is not None:
+            column = columns[self.label_role]
+            batch = {**batch, column: [name_of(value, names) for value in batch[column]]}
+        return self._encode_batch_for(batch, rows, columns=columns, **options)
+
     def _encode_batch_for(
         self, batch: Mapping[str, list[Any]], rows: Sequence[int], training: bool, **options: Any
     ) -> dict[str, list[Any]]:
-        encoded = self._encode_batch(batch, rows, **options)
+        with without_panics():
+            encoded = self._encode_batch(batch, rows, **options)
         return {name: values for name, values in encoded.items() if not training or name not in self.extras}
 
     def _keep_tokenised(
-        self, dataset: Dataset, labels: Sequence[str], tokenizer: PreTrainedTokenizerBase, training: bool
+        self,
+        dataset: Dataset,
+        columns: Mapping[str, str],
+        labels: Sequence[str],
+        tokenizer: PreTrainedTokenizerBase,
+        training: bool,
     ) -> Dataset:
-        self._check_tokenised(dataset, labels)
+        made = self._tokenised_targets(dataset, columns, labels)
+        if not training:
+            made |= self._tokenised_extras(dataset)
         wanted = {*MODEL_INPUTS, *tokenizer.model_input_names, *self.targets}
         kept = dataset.with_format(None).select_columns([name for name in dataset.column_names if name in wanted])
-        if not training:
-            for name, values in self._tokenised_extras(dataset).items():
-                kept = kept.add_column(name, values)
+        for name, values in made.items():
+            if name in kept.column_names:
+                if column_values(kept, name) == values:
+                    continue
+                kept = kept.remove_columns(name)
+            kept = kept.add_column(name, values)
         return kept
 
     def _tokenised_extras(self, dataset: Dataset) -> dict[str, list[Any]]:
@@ -261,6 +362,7 @@ class HeadObjective(Objective):
         examples: Dataset,
         columns: Mapping[str, str],
         labels: Sequence[str],
+        unanswered: bool = False,
     ) -> list[dict[str, Any]]:
         """Turns the probabilities of all features into one answer per example.
 
@@ -271,6 +373,7 @@ class HeadObjective(Objective):
             examples (`datasets.Dataset` of E rows): The data set that `features` was made of.
             columns (`dict[str, str]`): Role to column name.
             labels (`list[str]`): The task's label names.
+            unanswered (`bool`): Whether an example may have no answer (what the method of that name found).
 
         Returns:
             `list[dict]`: E answers in the order of `examples`, each with at least `answer` and `score`.
@@ -283,7 +386,9 @@ class HeadObjective(Objective):
             raise ValueError(f"features has no column {missing[0]!r}; make it with encode(..., training=False).")
         table = features.select_columns(list(self.extras)).with_format("arrow")[:]
         sources = self.sources_of(examples, self.resolve_columns(examples, columns))
-        return self.decode_rows(scores, {name: table.column(name) for name in self.extras}, sources, labels)
+        return self.decode_rows(
+            scores, {name: table.column(name) for name in self.extras}, sources, labels, unanswered
+        )
 
     @abstractmethod
     def loss(self, logits: Tensor, batch: Mapping[str, Tensor], mask: Tensor) -> Tensor:
@@ -318,7 +423,12 @@ class HeadObjective(Objective):
 
     @abstractmethod
     def decode_rows(
-        self, scores: np.ndarray, features: Mapping[str, Any], sources: Sequence[Any], labels: Sequence[str]
+        self,
+        scores: np.ndarray,
+        features: Mapping[str, Any],
+        sources: Sequence[Any],
+        labels: Sequence[str],
+        unanswered: bool = False,
     ) -> list[dict[str, Any]]:
         """`decode` for features that are not in a data set, such as those of `inputs.encode_inputs`.
 
@@ -329,30 +439,12 @@ class HeadObjective(Objective):
                 classification), anything (text classification). An input of another form has no such source:
                 give `""` or `None`, and the answer is empty.
             labels (`list[str]`): The task's label names.
+            unanswered (`bool`): As in `decode`.
         """
 
     @abstractmethod
     def sources_of(self, examples: Dataset, columns: Mapping[str, str]) -> list[Any]:
         """Returns `sources` of `decode_rows` for a data set."""
-
-
-def check_dataset(dataset: Any) -> None:
-    """Raises a `ValueError` unless the object is a map-style data set."""
-    from datasets import Dataset
-
-    if not isinstance(dataset, Dataset):
-        raise ValueError(
-            f"dataset must be a datasets.Dataset, not {type(dataset).__name__}; pass one split of a DatasetDict, and "
-            "load without streaming."
-        )
-
-
-def check_not_empty(dataset: Dataset) -> None:
-    """Raises a `ValueError` if a data set has no rows."""
-    if len(dataset) == 0:
-        raise ValueError(
-            "dataset is empty; a task needs at least one row, so check the split or filter it comes from."
-        )
 
 
 def check_comparable(answers: Sequence[Any], references: Sequence[Any]) -> None:
@@ -367,13 +459,3 @@ def check_references(references_train: Sequence[Any]) -> None:
     """Raises a `ValueError` if there is nothing to take the most frequent answer of."""
     if not references_train:
         raise ValueError("references_train is empty; the majority answer needs at least one training example.")
-
-
-def is_string(feature: Any) -> bool:
-    """Whether a `datasets` feature holds strings."""
-    return getattr(feature, "dtype", None) in ("string", "large_string")
-
-
-def column_values(dataset: Dataset, name: str) -> list[Any]:
-    """Returns a column as plain Python values, whatever format the data set is set to."""
-    return dataset.select_columns([name]).with_format("arrow")[:].column(name).to_pylist()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from ..texts import is_unicode, without_panics
 from .base import MODEL_INPUTS
+from .rows import DataError
 
 if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedTokenizerBase
@@ -16,12 +19,25 @@ FORMS = (
 )
 """The forms of input that `encode_inputs` knows, in words."""
 
+KIND_OF_FORM = {
+    "text": "text-classification",
+    "pair": "text-classification",
+    "question": "question-answering",
+    "tokens": "token-classification",
+}
+"""The kind of task that answers each form of input."""
+
 NO_OFFSET = [-1, -1]
 """Offset of a token that is not part of the context."""
 
 
+@without_panics()
 def encode_inputs(
-    inputs: Sequence[str | Mapping[str, Any]], tokenizer: PreTrainedTokenizerBase, max_length: int, stride: int
+    inputs: Sequence[str | Mapping[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    stride: int,
+    start: int = 0,
 ) -> tuple[dict[str, list[Any]], list[int]]:
     """Tokenises inputs that arrive without a task, whatever their forms.
 
@@ -33,26 +49,27 @@ def encode_inputs(
         tokenizer (`PreTrainedTokenizerBase`): The backbone's tokenizer.
         max_length (`int`): Longest feature, in tokens, special tokens included.
         stride (`int`): Tokens of context that neighbouring windows share.
+        start (`int`): Position of the first input, for the error message.
 
     Returns:
         `tuple[dict[str, list], list[int]]`: The features and the input that each of the F features belongs to, in
         order of the inputs. The features' columns are the tokenizer's model inputs (unpadded), `example` (that same
-        list), `offsets` (see `tokenize_windows`) and `words` (see `tokenize_words`), both `[]` where they do
-        not apply.
+        list), `kind` (that answers its form), `offsets` (see `tokenize_windows`) and `words` (see `tokenize_words`),
+        both `[]` where they do not apply.
 
     Raises:
         ValueError: If an input has none of the forms; the message names its index.
     """
     forms: dict[str, list[int]] = {}
     for i, entry in enumerate(inputs):
-        forms.setdefault(_form_of(entry, i), []).append(i)
+        forms.setdefault(_form_of(entry, start + i), []).append(i)
     features: list[dict[str, Any]] = []
     for form, rows in forms.items():
         encoded = _encode_form(form, [inputs[i] for i in rows], rows, tokenizer, max_length, stride)
         features += [dict(zip(encoded, values, strict=True)) for values in zip(*encoded.values(), strict=True)]
     features.sort(key=lambda feature: feature["example"])
     model_inputs = [name for name in MODEL_INPUTS if name in tokenizer.model_input_names]
-    names = list(features[0]) if features else [*model_inputs, "example", "offsets", "words"]
+    names = list(features[0]) if features else [*model_inputs, "example", "kind", "offsets", "words"]
     table = {name: [feature[name] for feature in features] for name in names}
     return table, table["example"]
 
@@ -148,22 +165,32 @@ def check_fast(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def check_texts(values: Sequence[Any], rows: Sequence[int], column: str) -> None:
-    """Raises a `ValueError` that names the first row whose value is not a string."""
+    """Raises a `DataError` that names the first row whose value is not a string."""
     for value, row in zip(values, rows, strict=True):
         if not isinstance(value, str):
-            raise ValueError(f"column {column!r}, row {row}: {value!r} is not a string; correct it or drop the row.")
+            raise DataError(column, f"{value!r} is not a string; correct it or drop the row.", row)
 
 
 def check_words(values: Sequence[Any], rows: Sequence[int], column: str) -> None:
-    """Raises a `ValueError` that names the first row whose value is not a list of strings."""
+    """Raises a `DataError` that names the first row whose value is not a list of strings."""
     for value, row in zip(values, rows, strict=True):
         if not _are_words(value):
+            raise DataError(column, f"{value!r} is not a list of strings; correct it or drop the row.", row)
+
+
+def check_unicode(entry: Any, index: int) -> None:
+    """Raises a `ValueError` for an input with a text that no tokenizer takes."""
+    texts = entry.values() if isinstance(entry, Mapping) else [entry]
+    for text in chain.from_iterable(text if isinstance(text, list | tuple) else [text] for text in texts):
+        if isinstance(text, str) and not is_unicode(text):
             raise ValueError(
-                f"column {column!r}, row {row}: {value!r} is not a list of strings; correct it or drop the row."
+                f"inputs[{index}] holds half a character (a lone surrogate) in {text!r:.100}; decode the text with "
+                "the encoding that it is in."
             )
 
 
 def _form_of(entry: Any, index: int) -> str:
+    check_unicode(entry, index)
     if isinstance(entry, str):
         return "text"
     if isinstance(entry, Mapping):
@@ -200,7 +227,8 @@ def _encode_form(
     empty: list[list[int]] = [[] for _ in range(count)]
     example = [rows[i] for i in encoded.pop("example", range(count))]
     offsets, words = encoded.pop("offsets", empty), encoded.pop("words", empty)
-    return {**encoded, "example": example, "offsets": offsets, "words": words}
+    kind = [KIND_OF_FORM[form]] * count
+    return {**encoded, "example": example, "kind": kind, "offsets": offsets, "words": words}
 
 
 def _cut(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], tokens: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from .base import column_values, is_string
+from .rows import DataError, column_values, is_string
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -20,37 +21,60 @@ IGNORED = -100
 SHOWN = 10
 """Label names that an error message lists at most."""
 
+FEW_VALUES = 20
+"""As many integers may all differ and still be classes."""
 
-def find_label_names(dataset: Dataset, column: str, declared_in: Iterable[str], nested: bool) -> list[str]:
-    """Returns the names of the labels in a column.
 
-    The names of a `ClassLabel` if one declares them, else the sorted strings, else "0" to the largest integer.
+def find_label_names(dataset: Dataset, column: str, names: Sequence[str] | None, nested: bool) -> list[str]:
+    """Returns the names of the labels in a column: those declared, else the distinct values in their order.
 
     Args:
         dataset (`datasets.Dataset`): At least one row.
         column (`str`): The column with the labels.
-        declared_in (`Iterable[str]`): Columns whose `ClassLabel` may give the names, the first that does counts.
+        names (`list[str]`, *optional*): The names that a `ClassLabel` declares.
         nested (`bool`): Whether each row is a list of labels, in which `IGNORED` is no label.
 
     Raises:
-        ValueError: If a label is negative, too large or missing, or there are fewer than two names.
+        DataError: If a label is missing or none of those declared, integers look like the target of a regression, or
+            there are fewer than two names.
     """
     rows = column_values(dataset, column)
-    found = set(chain.from_iterable(labels_of_rows(rows, column))) - {IGNORED} if nested else set(rows)
-    names = declared_names(dataset, declared_in)
+    values = list(chain.from_iterable(labels_of_rows(rows, column))) if nested else rows
+    found = set(values) - ({IGNORED} if nested else set())
     if names is None:
-        names = _names_of(found, column)
-    index = label_index(names)
-    outside = [value for value in found if value not in index]
+        distinct = sorted(found - {None, IGNORED})
+        if bare_integers(dataset.features[column]):
+            check_classes(column, len(distinct), len(values))
+        labels = [name_of(value, None) for value in distinct]
+    else:
+        labels = list(names)
+    index = label_index(labels)
+    outside = {value for value in found if name_of(value, names) not in index}
     if outside:
-        row = next(i for i, value in enumerate(rows) if (outside[0] in value if nested else outside[0] == value))
-        raise_outside(column, row, outside[0], names)
-    if len(names) < 2:
-        raise ValueError(
-            f"column {column!r} has {len(names)} label name(s) {names}, but classification needs at least 2; check "
-            "that the data set is not sorted by label and cut off."
+        row = next(i for i, value in enumerate(rows) if not outside.isdisjoint(value if nested else [value]))
+        value = next(value for value in (rows[row] if nested else [rows[row]]) if value in outside)
+        raise_outside(column, row, value, labels)
+    if len(labels) < 2:
+        raise DataError(
+            column,
+            f"it has {len(labels)} label name(s) {labels}, but classification needs at least 2; check that the data "
+            "set is not sorted by label and cut off.",
         )
-    return names
+    return labels
+
+
+def check_classes(column: str, distinct: int, values: int) -> None:
+    """Refuses integers that are hardly classes: scikit-learn's rule, more than one for every second of over 20 values.
+
+    Raises:
+        DataError: Says that this looks like a regression.
+    """
+    if values > FEW_VALUES and 2 * distinct > values:
+        raise DataError(
+            column,
+            f"it has {distinct} different integers in {values} values, which looks like the target of a regression, "
+            "and that is no kind of task here; make classes of them. If they are classes, convert them to strings.",
+        )
 
 
 def declared_names(dataset: Dataset, columns: Iterable[str]) -> list[str] | None:
@@ -65,54 +89,98 @@ def declared_names(dataset: Dataset, columns: Iterable[str]) -> list[str] | None
     return None
 
 
+def name_of(value: Any, names: Sequence[str] | None) -> Any:
+    """The name of a label, or the list of names of a list of them.
+
+    Args:
+        value: As its data set has it.
+        names (`list[str]`, *optional*): What an integer is a position in; without them it is a name in itself.
+
+    Returns:
+        The name; what has none (missing values, positions outside, `IGNORED`) is returned as it is.
+    """
+    if isinstance(value, list):
+        return [name_of(entry, names) for entry in value]
+    if not isinstance(value, int) or value == IGNORED:
+        return value
+    if names is None:
+        return str(value)
+    return names[value] if 0 <= value < len(names) else value
+
+
+def is_decimal(name: str) -> bool:
+    """Whether a name is that of a bare integer."""
+    return re.fullmatch(r"0|-?[1-9][0-9]*", name) is not None
+
+
 def label_index(labels: Sequence[str]) -> dict[Any, int]:
-    """Returns what turns a label, be it a name or an index, into its index."""
-    return {**{i: i for i in range(len(labels))}, **{name: i for i, name in enumerate(labels)}}
+    """Returns what turns the name of a label into its position."""
+    return {name: i for i, name in enumerate(labels)}
 
 
 def label_ids(
     values: Sequence[Any], rows: Sequence[int], column: str, index: Mapping[Any, int], labels: Sequence[str]
 ) -> list[int]:
-    """Turns labels into indices.
+    """Turns names of labels into positions.
 
     Args:
-        values (`list`): Names or indices.
+        values (`list`): Names.
         rows (`list[int]`): The row of each value, for the error message.
         column (`str`): Where they come from, for the error message.
         index (`dict`): `label_index(labels)`.
         labels (`list[str]`): The label names.
 
     Raises:
-        ValueError: If a value is neither a name nor an index.
+        DataError: If a value is none of the names.
     """
     ids = []
     for value, row in zip(values, rows, strict=True):
-        if value not in index:
+        if not isinstance(value, str | int) or value not in index:
             raise_outside(column, row, value, labels)
         ids.append(index[value])
     return ids
 
 
 def labels_of_rows(rows: Sequence[Any], column: str) -> list[list[Any]]:
-    """Returns the rows of a column of lists, and raises a `ValueError` if one is missing."""
+    """Returns the rows of a column of lists, and raises a `DataError` if one is missing."""
     for row, values in enumerate(rows):
         if values is None:
-            raise ValueError(f"column {column!r}, row {row}: the list of labels is missing; give one or drop the row.")
+            raise DataError(column, "the list of labels is missing; give one or drop the row.", row)
     return list(rows)
 
 
 def raise_outside(column: str, row: int, value: Any, labels: Sequence[str]) -> NoReturn:
     """Raises the error for a label that is not among the names."""
-    shown = ", ".join(repr(name) for name in labels[:SHOWN]) + (", ..." if len(labels) > SHOWN else "")
-    raise ValueError(
-        f"column {column!r}, row {row}: the label {value!r} is none of the {len(labels)} labels ({shown}); correct it "
-        "or drop the row."
-    )
+    problem = f"the label {value!r} is none of the {len(labels)} labels ({shown(labels)}); correct it or drop the row."
+    raise DataError(column, problem, row)
+
+
+def shown(labels: Sequence[str]) -> str:
+    """The first names, for an error message."""
+    return ", ".join(repr(name) for name in labels[:SHOWN]) + (", ..." if len(labels) > SHOWN else "")
 
 
 def is_label(feature: Any) -> bool:
     """Whether a `datasets` feature holds one class label: a `ClassLabel`, a string or an integer."""
     return is_string(feature) or getattr(feature, "dtype", "").startswith(("int", "uint", "bool"))
+
+
+def bare_integers(feature: Any) -> bool:
+    """Whether a `datasets` feature holds integers, or lists of them, without names."""
+    feature = getattr(feature, "feature", feature)
+    return type(feature).__name__ == "Value" and feature.dtype.startswith(("int", "uint"))
+
+
+def why_no_label(feature: Any) -> str:
+    """What an error adds for columns that are often taken for one of labels."""
+    if hasattr(feature, "feature"):
+        return "; lists of labels for a whole text are multi-label classification, and multi-label is not supported"
+    if getattr(feature, "dtype", "").startswith("float"):
+        return (
+            "; floats are the target of a regression, which is no kind of task here (where blanks made floats of "
+            "integers, fill these rows or drop them)"
+        )
+    return ""
 
 
 def most_frequent(values: Sequence[str]) -> str:
@@ -140,12 +208,3 @@ def label_scores(answers: Sequence[str | None], references: Sequence[str]) -> di
     given = np.array([-1 if name is None else names.get(name, -1) for name in answers])
     f1 = f1_score(right, given, labels=list(names.values()), average="macro", zero_division=0)
     return {"accuracy": float((right == given).mean()), "f1": float(f1)}
-
-
-def _names_of(found: set[Any], column: str) -> list[str]:
-    values = found - {None}
-    if all(isinstance(value, str) for value in values):
-        return sorted(values)
-    if all(isinstance(value, int) for value in values):
-        return [str(i) for i in range(max(values) + 1)]
-    raise ValueError(f"column {column!r} holds labels that are neither all strings nor all integers; convert them.")

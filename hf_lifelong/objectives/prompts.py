@@ -7,9 +7,10 @@ import string
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateError
-
-from .inputs import check_fast
+from ..rendering import RENDERER
+from ..texts import without_panics
+from .inputs import check_fast, check_unicode
+from .rows import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -36,11 +37,17 @@ def prompt_of(entry: Any, index: int, templates: Iterable[str] = ()) -> str:
     Raises:
         ValueError: If an input has none of the forms, or is empty; the message names its index.
     """
+    check_unicode(entry, index)
     text = entry
-    if isinstance(entry, Mapping) and all(isinstance(value, str) for value in entry.values()):
+    if isinstance(entry, Mapping):
         every = (*templates, *TEMPLATES.values())
         template = next((t for t in every if fields_of(t) == set(entry)), None)
-        text = template.format_map(entry) if template else entry["text"] if set(entry) == {"text"} else None
+        text = entry["text"] if set(entry) == {"text"} and not template else None
+        if template:
+            missing = [field for field, value in entry.items() if value is None]
+            if missing:
+                raise ValueError(f"inputs[{index}]: nothing stands in {missing[0]!r}, which its prompt is made of.")
+            text = template.format_map(entry)
     if not isinstance(text, str):
         raise ValueError(f"inputs[{index}] is {entry!r:.200}, which is no known form of input; give {FORMS}.")
     if not text.strip():
@@ -98,12 +105,13 @@ def with_prompts(dataset: Dataset, columns: Mapping[str, str], template: str | N
     def write(row: dict[str, Any], index: int) -> dict[str, str]:
         empty = sorted(field for field in fields if row[field] is None)
         if empty:
-            raise ValueError(f"column {empty[0]!r}, row {index}: nothing stands there; correct it or drop the row.")
+            raise DataError(empty[0], "nothing stands there; correct it or drop the row.", index)
         return {"prompt": written.format_map(row)}
 
     return dataset.with_format(None).map(write, with_indices=True, desc="Writing prompts")
 
 
+@without_panics()
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_length: int) -> list[list[int]]:
     """Tokenises prompts; as the turn of a user, where the tokenizer has a chat template.
 
@@ -115,8 +123,7 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], m
     Raises:
         ValueError: If `max_length` leaves no room for text.
     """
-    wrapped = [_wrap(tokenizer, prompt) for prompt in prompts]
-    ids = _tokens(tokenizer, wrapped)
+    ids = _tokens(tokenizer, _wrap(tokenizer, prompts))
     if long := sum(len(row) > max_length for row in ids):
         logger.warning(
             f"{long} of {len(ids)} prompts are longer than `max_length` ({max_length}) and lose their beginning; "
@@ -125,7 +132,7 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], m
     for i, prompt in enumerate(prompts):
         while len(ids[i]) > max_length:
             prompt = _without_first(tokenizer, prompt, len(ids[i]) - max_length, max_length)
-            ids[i] = _tokens(tokenizer, [_wrap(tokenizer, prompt)])[0]
+            ids[i] = _tokens(tokenizer, _wrap(tokenizer, [prompt]))[0]
     return ids
 
 
@@ -158,13 +165,12 @@ def ensure_padding(tokenizer: Any) -> None:
         tokenizer.pad_token = tokenizer.eos_token
 
 
-def _wrap(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+def _wrap(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[str]:
     if not tokenizer.chat_template:
-        return prompt.rstrip()  # an answer begins with the blank
-    turns = [{"role": "user", "content": prompt}]
+        return [prompt.rstrip() for prompt in prompts]  # an answer begins with the blank
     try:
-        return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
-    except TemplateError as error:
+        return RENDERER.render(tokenizer.get_chat_template(), prompts, tokenizer.special_tokens_map)
+    except ValueError as error:
         raise ValueError(
             f"The tokenizer's chat template refuses a single turn of a user ({error}); set `chat_template` to one "
             "that takes it, or to `None` for bare prompts."

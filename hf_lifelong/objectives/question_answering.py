@@ -9,19 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import (
-    HeadObjective,
-    check_comparable,
-    check_dataset,
-    check_not_empty,
-    check_references,
-    column_values,
-    is_string,
-)
+from .base import HeadObjective, check_comparable, check_references
 from .inputs import check_texts, tokenize_windows
-from .labels import IGNORED
-from .matching import match_scores
+from .labels import IGNORED, most_frequent
+from .matching import match_scores, normalise
 from .numeric import LOG_2, fit, mask_padding, mean_cross_entropy, padded
+from .rows import DataError, check_dataset, check_not_empty, column_values, is_string
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -36,9 +29,10 @@ class QuestionAnswering(HeadObjective):
 
     Features of `encode(training=False)` carry `example` and `offsets` (per token `[start, end]` in characters of the
     context, `[-1, -1]` outside it). A window without the whole answer has token 0 as its target. A question without
-    gold answers (SQuAD 2.0) has the empty answer as its right one.
+    gold answers (SQuAD 2.0) has the empty answer as its right one, which a task with such questions can give.
 
-    Metrics: `f1` (primary) and `exact_match`, of SQuAD v1.1 but in [0, 1] instead of per cent.
+    Metrics: `f1` (primary) and `exact_match`, of SQuAD 2.0 (which are those of v1.1 where every question has an
+    answer) but in [0, 1] instead of per cent.
     """
 
     kind = "question-answering"
@@ -54,6 +48,11 @@ class QuestionAnswering(HeadObjective):
         check_not_empty(dataset)
         self.resolve_columns(dataset, columns)
         return ["start", "end"]
+
+    def unanswered(self, dataset: Dataset, columns: Mapping[str, str]) -> bool:
+        if "answers" not in self.resolve_columns(dataset, columns):
+            return False
+        return any(not reference["text"] for reference in self.references(dataset, columns, ()))
 
     def head_width(self, labels: Sequence[str]) -> int:
         return 2
@@ -79,22 +78,38 @@ class QuestionAnswering(HeadObjective):
         return 2, tokens
 
     def decode_rows(
-        self, scores: np.ndarray, features: Mapping[str, Any], sources: Sequence[Any], labels: Sequence[str]
+        self,
+        scores: np.ndarray,
+        features: Mapping[str, Any],
+        sources: Sequence[Any],
+        labels: Sequence[str],
+        unanswered: bool = False,
     ) -> list[dict[str, Any]]:
         """`{"answer": text, "score": p(start) * p(end), "start": char, "end": char}`, `end` exclusive.
 
         The best span over all windows of an example that lies in the context and has at most `MAX_ANSWER_TOKENS`
         tokens; `""` with score 0 if no span has a positive probability.
+
+        With `unanswered`, a window has no answer with the probability that start and end are token 0, and a question
+        has none (`""`, with that score) where even in the window that speaks most for one this probability is larger
+        than the best span's: the smallest over all windows, as in SQuAD 2.0.
         """
         offsets = padded(features["offsets"], entry=(2,))
         example = np.asarray(features["example"], dtype=np.int64)
-        best, first, last = best_spans(fit(scores, len(example), 2, offsets.shape[1]), offsets[..., 0] >= 0)
+        fitted = fit(scores, len(example), 2, max(offsets.shape[1], 1))
+        best, first, last = best_spans(fitted[..., : offsets.shape[1]], offsets[..., 0] >= 0)
         answers = [{"answer": "", "score": 0.0, "start": 0, "end": 0} for _ in sources]
         for i in np.flatnonzero(best > 0):
             source = sources[example[i]]
             if best[i] > answers[example[i]]["score"]:
                 start, end = int(offsets[i, first[i], 0]), int(offsets[i, last[i], 1])
                 answers[example[i]] = _cut_answer(source, start, end, float(best[i]))
+        if unanswered:
+            none = np.full(len(sources), np.inf)
+            np.minimum.at(none, example, fitted[:, 0, 0] * fitted[:, 1, 0])
+            for answer, probability in zip(answers, none, strict=True):
+                if answer["score"] < probability < np.inf:
+                    answer |= {"answer": "", "score": float(probability), "start": 0, "end": 0}
         return answers
 
     def references(
@@ -112,12 +127,15 @@ class QuestionAnswering(HeadObjective):
 
     def score(self, answers: Sequence[Any], references: Sequence[Mapping[str, list[str]]]) -> dict[str, float]:
         check_comparable(answers, references)
-        return match_scores(answers, references)
+        # Gold answers of which normalisation leaves nothing are none, as in SQuAD 2.0.
+        golds = [{"text": [text for text in gold["text"] if normalise(text)]} for gold in references]
+        return match_scores(answers, golds)
 
     def majority(self, references_train: Sequence[Any], references_test: Sequence[Any]) -> float:
-        """The empty answer's: no answer is frequent. 0 where every question has an answer."""
+        """See the base class; where most questions have no answer, that is the empty one."""
         check_references(references_train)
-        return self.score([""] * len(references_test), references_test)[self.metric]
+        frequent = most_frequent([(reference["text"] or [""])[0] for reference in references_train])
+        return self.score([frequent] * len(references_test), references_test)[self.metric]
 
     def _encode_batch(
         self,
@@ -232,10 +250,8 @@ def _gold(value: Any, row: int, column: str) -> tuple[list[str], list[int]]:
         value = {key: [answer[key] for answer in value] for key in ("text", "answer_start")}
     texts, starts = (value.get(key) for key in ("text", "answer_start")) if value else (None, None)
     if texts is None or starts is None or len(texts) != len(starts) or None in (*texts, *starts):
-        raise ValueError(
-            f"column {column!r}, row {row}: {value!r} does not give as many texts as starts; give "
-            '{"text": [...], "answer_start": [...]}, with empty lists if there is no answer.'
-        )
+        problem = '{"text": [...], "answer_start": [...]}, with empty lists if there is no answer.'
+        raise DataError(column, f"{value!r} does not give as many texts as starts; give {problem}", row)
     return list(texts), list(starts)
 
 
@@ -248,10 +264,8 @@ def _first_answer(value: Any, context: str, row: int, column: str) -> tuple[int,
     found = context[start : start + len(text)] if start >= 0 else ""
     # Case may differ, because data sets lower-case one of the two; anything else would train on a wrong span.
     if found.casefold() != text.casefold():
-        raise ValueError(
-            f"column {column!r}, row {row}: the context has {found!r} at answer_start={start}, not the answer "
-            f"{text!r}; correct answer_start or drop the row."
-        )
+        problem = f"the context has {found!r} at answer_start={start}, not the answer {text!r}"
+        raise DataError(column, f"{problem}; correct answer_start or drop the row.", row)
     blanks = len(text) - len(text.lstrip())
     return start + blanks, start + blanks + len(text.strip())
 

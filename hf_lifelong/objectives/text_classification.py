@@ -9,18 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import (
-    HeadObjective,
-    check_comparable,
-    check_dataset,
-    check_not_empty,
-    check_references,
-    column_values,
-    is_string,
-)
+from .base import HeadObjective, check_comparable, check_references
 from .inputs import check_texts, tokenize_texts
-from .labels import find_label_names, is_label, label_ids, label_index, label_scores, most_frequent
+from .labels import find_label_names, is_label, label_ids, label_index, label_scores, most_frequent, why_no_label
 from .numeric import LOG_2, fit, mean_cross_entropy
+from .rows import check_dataset, check_not_empty, is_string
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -42,6 +35,7 @@ class TextClassification(HeadObjective):
     aliases = {"label": ("labels",)}
     optional = frozenset({"text_pair"})
     label_role = "label"
+    named_in = ("label",)
     one_label = True
     extras = ("example",)
 
@@ -49,9 +43,13 @@ class TextClassification(HeadObjective):
         check_dataset(dataset)
         check_not_empty(dataset)
         column = self.resolve_columns(dataset, columns)["label"]
-        # The targets of a tokenised data set are bare integers; the column they were made of may still have the names.
-        declared_in = (column, "label") if self.is_tokenised(dataset) else (column,)
-        return find_label_names(dataset, column, declared_in, nested=False)
+        return find_label_names(dataset, column, self._declared(dataset, column), nested=False)
+
+    def is_tokenised(self, dataset: Dataset) -> bool:
+        """Whether a data set has the model's inputs and labels; `label` is taken for `labels`, as Trainer's collators
+        do, where no text is given."""
+        names = set(dataset.column_names)
+        return "input_ids" in names and ("labels" in names or ("label" in names and "text" not in names))
 
     def head_width(self, labels: Sequence[str]) -> int:
         return len(labels)
@@ -71,7 +69,12 @@ class TextClassification(HeadObjective):
         return 1, labels
 
     def decode_rows(
-        self, scores: np.ndarray, features: Mapping[str, Any], sources: Sequence[Any], labels: Sequence[str]
+        self,
+        scores: np.ndarray,
+        features: Mapping[str, Any],
+        sources: Sequence[Any],
+        labels: Sequence[str],
+        unanswered: bool = False,
     ) -> list[dict[str, Any]]:
         """`{"answer": label name, "score": probability}`, the mean over an example's features if it has several."""
         example = np.asarray(features["example"], dtype=np.int64)
@@ -82,9 +85,7 @@ class TextClassification(HeadObjective):
         return [{"answer": labels[k], "score": float(row[k])} for k, row in zip(best, means, strict=True)]
 
     def references(self, examples: Dataset, columns: Mapping[str, str], labels: Sequence[str]) -> list[str]:
-        column = self.resolve_columns(examples, columns)["label"]
-        values = column_values(examples, column)
-        return [labels[i] for i in label_ids(values, range(len(values)), column, label_index(labels), labels)]
+        return [labels[i] for i in self._ids(examples, self.resolve_columns(examples, columns), labels)]
 
     def score(self, answers: Sequence[Any], references: Sequence[str]) -> dict[str, float]:
         check_comparable(answers, references)
@@ -117,15 +118,21 @@ class TextClassification(HeadObjective):
 
     def _expected_type(self, role: str, feature: Any) -> str | None:
         if role == "label":
-            return None if is_label(feature) else "one label per row (ClassLabel, string or integer)"
+            wanted = f"one label per row (ClassLabel, string or integer){why_no_label(feature)}"
+            return None if is_label(feature) else wanted
         return None if is_string(feature) else "strings"
 
     def sources_of(self, examples: Dataset, columns: Mapping[str, str]) -> list[Any]:
         return [None] * len(examples)
 
-    def _check_tokenised(self, dataset: Dataset, labels: Sequence[str]) -> None:
-        values = column_values(dataset, "labels")
-        label_ids(values, range(len(values)), "labels", {i: i for i in range(len(labels))}, labels)
+    def _tokenised_targets(
+        self, dataset: Dataset, columns: Mapping[str, str], labels: Sequence[str]
+    ) -> dict[str, list[Any]]:
+        return {"labels": self._ids(dataset, columns, labels)}
+
+    def _ids(self, dataset: Dataset, columns: Mapping[str, str], labels: Sequence[str]) -> list[int]:
+        names = self._named(dataset, columns, labels)
+        return label_ids(names, range(len(names)), columns["label"], label_index(labels), labels)
 
 
 OBJECTIVE = TextClassification()

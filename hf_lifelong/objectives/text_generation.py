@@ -6,18 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .base import (
-    Objective,
-    check_comparable,
-    check_dataset,
-    check_not_empty,
-    check_references,
-    column_values,
-    is_string,
-)
-from .labels import IGNORED, declared_names, label_ids, label_index
+from .base import Objective, check_comparable, check_references
+from .labels import IGNORED, label_ids, label_index
 from .matching import match_scores, same_text
 from .prompts import encode_answers, encode_prompts
+from .rows import DataError, check_dataset, check_not_empty, column_values, is_string
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -41,6 +34,7 @@ class TextGeneration(Objective):
     metric = "exact_match"
     likeness = "f1"
     columns = {"prompt": "prompt", "answer": "answer"}
+    label_role = "answer"
     aliases = {
         "prompt": ("text", "question"),
         "answer": ("completion", "label", "labels", "answers", "target", "summary"),
@@ -51,10 +45,17 @@ class TextGeneration(Objective):
         return False
 
     def label_names(self, dataset: Dataset, columns: Mapping[str, str]) -> list[str]:
-        """The names of a `ClassLabel` column of answers; of other columns none."""
+        """The names of a `ClassLabel` column of answers; of other columns none. The prompts may still be missing."""
         check_dataset(dataset)
         check_not_empty(dataset)
-        return declared_names(dataset, [self.resolve_columns(dataset, columns)["answer"]]) or []
+        return self._declared(dataset, self._answers(dataset, columns)) or []
+
+    def classes(self, dataset: Dataset, columns: Mapping[str, str]) -> list[Any] | None:
+        column = self._answers(dataset, columns)
+        return column_values(dataset, column) if self._declared(dataset, column) else None
+
+    def _answers(self, dataset: Dataset, columns: Mapping[str, str]) -> str:
+        return str(self._column_of("answer", dataset, columns, required=True))
 
     def head_width(self, labels: Sequence[str]) -> int:
         """0: the language model's own head answers."""
@@ -64,9 +65,9 @@ class TextGeneration(Objective):
         self, examples: Dataset, columns: Mapping[str, str], labels: Sequence[str]
     ) -> list[dict[str, list[str]]]:
         """`{"text": all right answers}` per example."""
-        column = self.resolve_columns(examples, columns)["answer"]
-        values = column_values(examples, column)
-        return [{"text": golds} for golds in right_answers(values, range(len(values)), column, labels)]
+        columns = self.resolve_columns(examples, columns)
+        values = self._named(examples, columns, labels)
+        return [{"text": golds} for golds in right_answers(values, range(len(values)), columns["answer"], labels)]
 
     def score(self, answers: Sequence[Any], references: Sequence[Mapping[str, list[str]]]) -> dict[str, float]:
         check_comparable(answers, references)
@@ -111,7 +112,7 @@ class TextGeneration(Objective):
         prompt, answer = columns["prompt"], columns["answer"]
         for value, row in zip(batch[prompt], rows, strict=True):
             if not isinstance(value, str) or not value.strip():
-                raise ValueError(f"column {prompt!r}, row {row}: {value!r} is no text; correct it or drop the row.")
+                raise DataError(prompt, f"{value!r} is no text; correct it or drop the row.", row)
         golds = right_answers(batch[answer], rows, answer, labels)
         return {
             "input_ids": encode_prompts(tokenizer, batch[prompt], max_length),
@@ -131,10 +132,10 @@ class TextGeneration(Objective):
 
 
 def right_answers(values: Sequence[Any], rows: Sequence[int], column: str, labels: Sequence[str]) -> list[list[str]]:
-    """All right answers of each row, from any form that the answer's column may have.
+    """All right answers of each row, from any form that the answer's column may have; labels are given by name.
 
     Raises:
-        ValueError: If a value is missing, no text or outside the labels; the message names its row.
+        DataError: If a value is missing, no text or outside the labels; the message names its row.
     """
     if labels:
         return [[labels[i]] for i in label_ids(values, rows, column, label_index(labels), labels)]
@@ -145,10 +146,8 @@ def right_answers(values: Sequence[Any], rows: Sequence[int], column: str, label
         if isinstance(texts, list) and texts and isinstance(texts[0], Mapping):
             texts = [entry.get("text") for entry in texts]
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise ValueError(
-                f"column {column!r}, row {row}: {value!r:.100} gives no answer; give a text or a list of texts (an "
-                "empty list where there is no answer)."
-            )
+            problem = "give a text or a list of texts (an empty list where there is no answer)."
+            raise DataError(column, f"{value!r:.100} gives no answer; {problem}", row)
         found.append(texts)
     return found
 

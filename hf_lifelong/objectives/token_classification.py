@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from .base import (
-    HeadObjective,
-    check_comparable,
-    check_dataset,
-    check_not_empty,
-    check_references,
-    column_values,
-    is_string,
-)
+from .base import HeadObjective, check_comparable, check_references
 from .inputs import check_words, tokenize_words
 from .labels import (
     IGNORED,
@@ -29,8 +21,10 @@ from .labels import (
     label_scores,
     labels_of_rows,
     most_frequent,
+    why_no_label,
 )
 from .numeric import LOG_2, fit, mean_cross_entropy, padded
+from .rows import DataError, check_dataset, check_not_empty, column_values, is_string
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -63,17 +57,14 @@ class TokenClassification(HeadObjective):
     columns = {"tokens": "tokens", "tags": "tags"}
     aliases = {"tags": ("ner_tags", "pos_tags", "labels")}
     label_role = "tags"
+    named_in = ("tags", "ner_tags", "pos_tags")
     extras = ("example", "words")
 
     def label_names(self, dataset: Dataset, columns: Mapping[str, str]) -> list[str]:
         check_dataset(dataset)
         check_not_empty(dataset)
         column = self.resolve_columns(dataset, columns)["tags"]
-        declared_in: tuple[str, ...] = (column,)
-        if self.is_tokenised(dataset):
-            # Its targets are bare integers; the column they were made of may still have the names.
-            declared_in += ("tags", "ner_tags", "pos_tags")
-        return find_label_names(dataset, column, declared_in, nested=True)
+        return find_label_names(dataset, column, self._declared(dataset, column), nested=True)
 
     def head_width(self, labels: Sequence[str]) -> int:
         return len(labels)
@@ -95,7 +86,12 @@ class TokenClassification(HeadObjective):
         return tokens, labels
 
     def decode_rows(
-        self, scores: np.ndarray, features: Mapping[str, Any], sources: Sequence[Any], labels: Sequence[str]
+        self,
+        scores: np.ndarray,
+        features: Mapping[str, Any],
+        sources: Sequence[Any],
+        labels: Sequence[str],
+        unanswered: bool = False,
     ) -> list[dict[str, Any]]:
         """`{"answer": one label per word, "score": mean probability of the labels of the words that were read}`."""
         words = padded(features["words"])
@@ -120,12 +116,14 @@ class TokenClassification(HeadObjective):
         return answers
 
     def references(self, examples: Dataset, columns: Mapping[str, str], labels: Sequence[str]) -> list[list[str]]:
-        column = self.resolve_columns(examples, columns)["tags"]
+        columns = self.resolve_columns(examples, columns)
+        tags_of_rows = labels_of_rows(self._named(examples, columns, labels), columns["tags"])
+        if self.is_tokenised(examples):
+            tags_of_rows = [[tag for tag in tags if tag != IGNORED] for tags in tags_of_rows]
         index = label_index(labels)
-        return [
-            [labels[i] for i in label_ids(tags, [row] * len(tags), column, index, labels)]
-            for row, tags in enumerate(self._tags(examples, column))
-        ]
+        for row, tags in enumerate(tags_of_rows):
+            label_ids(tags, [row] * len(tags), columns["tags"], index, labels)
+        return tags_of_rows
 
     def score(self, answers: Sequence[Any], references: Sequence[list[str]]) -> dict[str, float]:
         """See the class; with BIO tags, raises an `ImportError` if seqeval is not installed."""
@@ -163,10 +161,9 @@ class TokenClassification(HeadObjective):
         for i, row in enumerate(rows):
             values = batch[tags][i]
             if values is None or len(values) != len(batch[tokens][i]):
-                raise ValueError(
-                    f"column {tags!r}, row {row}: {len(values or [])} tags for {len(batch[tokens][i])} words in "
-                    f"column {tokens!r}; give one tag per word."
-                )
+                words = len(batch[tokens][i])
+                problem = f"{len(values or [])} tags for {words} words in column {tokens!r}; give one tag per word."
+                raise DataError(tags, problem, row)
             ids = label_ids(values, [row] * len(values), tags, index, labels)
             targets.append(first_token_labels(encoded["words"][i], ids))
         return {**encoded, "labels": targets, "example": list(rows)}
@@ -175,7 +172,8 @@ class TokenClassification(HeadObjective):
         entry = getattr(feature, "feature", None)
         if role == "tokens":
             return None if is_string(entry) else "a list of strings per row"
-        return None if is_label(entry) else "a list of labels per row (ClassLabel, strings or integers)"
+        wanted = f"a list of labels per row (ClassLabel, strings or integers){why_no_label(entry)}"
+        return None if is_label(entry) else wanted
 
     def sources_of(self, examples: Dataset, columns: Mapping[str, str]) -> list[Any]:
         return self._tags(examples, columns["tags"])
@@ -186,10 +184,21 @@ class TokenClassification(HeadObjective):
             return rows
         return [[tag for tag in tags if tag != IGNORED] for tags in rows]
 
-    def _check_tokenised(self, dataset: Dataset, labels: Sequence[str]) -> None:
-        index = {i: i for i in (IGNORED, *range(len(labels)))}
-        for row, tags in enumerate(labels_of_rows(column_values(dataset, "labels"), "labels")):
-            label_ids(tags, [row] * len(tags), "labels", index, labels)
+    def _tokenised_targets(
+        self, dataset: Dataset, columns: Mapping[str, str], labels: Sequence[str]
+    ) -> dict[str, list[Any]]:
+        column, found = columns["tags"], []
+        index = {**label_index(labels), IGNORED: IGNORED}
+        tokens = column_values(dataset, "input_ids")
+        for row, tags in enumerate(labels_of_rows(self._named(dataset, columns, labels), column)):
+            if len(tags) != len(tokens[row]):
+                problem = (
+                    f"{len(tags)} labels for {len(tokens[row])} tokens; give one per token ({IGNORED} where there is "
+                    "none). Several labels for a whole text are multi-label, which is not supported."
+                )
+                raise DataError(column, problem, row)
+            found.append(label_ids(tags, [row] * len(tags), column, index, labels))
+        return {"labels": found}
 
     def _tokenised_extras(self, dataset: Dataset) -> dict[str, list[Any]]:
         words = []

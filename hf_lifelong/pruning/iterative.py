@@ -20,7 +20,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from ..files import read_json, read_tensors, write_json, write_tensors
-from ..renewal import renew
+from ..renewal import Renewal
 from .calibration import Batches
 from .masks import Masks
 from .once import check_rule, prune_further
@@ -171,6 +171,7 @@ class _Run:
         self.folder = self.output_dir / "_pruning"
         self.state_file = self.output_dir / "pruning.json"
         self.main = trainer.is_world_process_zero()
+        self.renewal = Renewal(trainer)
         self.steps: list[Step] = []
         self.reason: str | None = None
         self.checkpoint: Path | None = None
@@ -228,7 +229,7 @@ class _Run:
         set_seed(trainer.args.seed + number)
         self.load(self.read("early" if number and self.rewind_to else "initial"))
         self.masks.apply()
-        renew(trainer)
+        self.renewal.begin()
         trainer.args.output_dir = str(self._round_folder(number))
         trainer.train(resume_from_checkpoint=str(self.checkpoint) if self.checkpoint else None)
         self.checkpoint = None
@@ -291,7 +292,7 @@ class _Run:
         finally:
             self.trainer.remove_callback(callback)
             self.trainer.args.output_dir = str(self.output_dir)
-            self.trainer.optimizer = self.trainer.lr_scheduler = None
+            self.renewal.begin()
 
     def write(self, name: str, tensors: dict[str, Tensor]) -> None:
         if self.main:

@@ -152,6 +152,14 @@ def _quantised(what: str) -> str:
 
 
 def _nothing(model: nn.Module, targets: str) -> str:
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    layers = [(f"{name}.weight", module) for name, module in model.named_modules() if isinstance(module, _KINDS)]
+    tied = [name for name, layer in layers if id(layer.weight) in embeddings and re.search(targets, name)]
+    if tied:
+        return (
+            f"`targets={targets!r}` matches nothing but `{tied[0]}`, which is tied to the embeddings and would prune "
+            "these too; name other layers."
+        )
     linear = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, _KINDS)})
     return (
         f"`targets={targets!r}` matches no weight of `{type(model).__name__}` that can be pruned. Give `'backbone'`, "

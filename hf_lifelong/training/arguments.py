@@ -9,6 +9,15 @@ from transformers import TrainingArguments
 
 STARTS = ("fresh", "previous", "nearest")
 GROUPINGS = ("performance", "boundary")
+SHARES, INNER_SHARES = ("gradient_noise", "input_noise", "grouping_tolerance"), ("first_cycle", "validation_share")
+# A task's own seed, below 2**20, is added to `seed`, and generators take 32 bits.
+COUNTS = (
+    ("per_device_train_batch_size", 1, 2**31),
+    ("per_device_eval_batch_size", 1, 2**31),
+    ("gradient_accumulation_steps", 1, 2**31),
+    ("signature_samples", 2, 2**31),
+    ("seed", 0, 2**32 - 2**20),
+)
 
 
 @dataclass
@@ -87,14 +96,32 @@ class DriftTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name, least, most in COUNTS:
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+                raise ValueError(f"`{name}` is {value!r:.60}; it must be an integer from {least} to {most}.")
+        for name in ("cyclic_learning_rate", "drift_dropout"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"`{name}` is {getattr(self, name)!r:.60}; it must be true or false.")
+        for name in ("learning_rate", "weight_decay", *SHARES, *INNER_SHARES):
+            if not isinstance(getattr(self, name), int | float) or isinstance(getattr(self, name), bool):
+                raise ValueError(f"`{name}` is {getattr(self, name)!r:.60}; it must be a number.")
         for name, choices in (("start_from", STARTS), ("grouping", GROUPINGS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}; choose one of {list(choices)}.")
-        for name in ("gradient_noise", "input_noise", "grouping_tolerance"):
+        for name in ("learning_rate", "weight_decay"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"`{name}` is {getattr(self, name)!r}; it must be a finite number of at least 0.")
+        for name in SHARES:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}; it must be a share of at least 0.")
-        for name in ("first_cycle", "validation_share"):
+        for name in INNER_SHARES:
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}; it must lie between 0 and 1.")
-        if self.signature_samples < 2:
-            raise ValueError(f"`signature_samples` is {self.signature_samples}; a signature needs at least 2 texts.")
+        # A metric such as F1 is not that of parts: it is computed once, of all answers to the validation part.
+        for name, value in (("batch_eval_metrics", True), ("eval_do_concat_batches", False)):
+            if getattr(self, name) == value:
+                raise ValueError(
+                    f"`{name}={value}` is not supported, because a task is scored on its whole validation part at "
+                    "once. Leave it out; `eval_accumulation_steps` moves what an evaluation keeps off the GPU."
+                )

@@ -1,12 +1,13 @@
 """What a stream leaves on disk, and where a killed one goes on.
 
 Under `output_dir/_stream`: `commit-<n>`, the adapter as the n-th commit left it, which appears whole or not at all;
-and for the task in training a folder of Trainer's checkpoints, each complete once it holds `STATE`, written last. The
-leading underscore keeps all of it off the Hub.
+and for the task in training a folder of Trainer's checkpoints, each complete once it holds its record, written last.
+The leading underscore keeps all of it off the Hub.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -18,7 +19,11 @@ from pathlib import Path
 import torch
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..files import DamagedFileError, atomic_folder, read_json, read_tensors, write_json, write_tensors
+from ..digests import RECORD, check_files, record_files
+from ..files import DamagedFileError, read_json, read_tensors, write_json, write_tensors
+from ..folders import atomic_folder
+
+logger = logging.getLogger(__name__)
 
 STATE = "drift_task.json"
 SNAPSHOTS = "snapshots.safetensors"
@@ -53,24 +58,28 @@ def task_folder(output_dir: str | os.PathLike[str], name: str) -> Path:
 
 
 def mark_complete(checkpoint: Path, task: str, learned: list[str], snapshots: list[Snapshot], ended: bool) -> None:
-    """Adds what Trainer does not save: the members so far, then the mark that the checkpoint is whole."""
+    """Adds what Trainer does not save: the members so far, then the record of all files, which makes it whole."""
     tensors = {f"{i}/{name}": tensor for i, snapshot in enumerate(snapshots) for name, tensor in snapshot.items()}
     write_tensors(checkpoint / SNAPSHOTS, tensors)
-    write_json(checkpoint / STATE, {"task": task, "learned": learned, "members": len(snapshots), "ended": ended})
+    write_json(checkpoint / STATE, {"task": task, "learned": learned, "ended": ended})
+    record_files(checkpoint)
 
 
 def newest_checkpoint(folder: Path, task: str, learned: list[str]) -> Checkpoint | None:
-    """The newest complete checkpoint of a task; unfinished or damaged ones are passed over, and those of an adapter
-    that knew other tasks, because a checkpoint holds all members."""
+    """The newest complete checkpoint of a task; unfinished ones are passed over, damaged ones with a warning, and
+    those of an adapter that knew other tasks, because a checkpoint holds all members."""
     for checkpoint in reversed(_numbered(folder, CHECKPOINT)):
+        if not (checkpoint / STATE).exists():
+            continue
         try:
-            state = read_json(checkpoint / STATE)
-            tensors = read_tensors(checkpoint / SNAPSHOTS)
-        except DamagedFileError:
+            check_files(checkpoint)
+            state, tensors = read_json(checkpoint / STATE), read_tensors(checkpoint / SNAPSHOTS)
+        except DamagedFileError as error:
+            logger.warning(f"A damaged checkpoint is passed over. {error}")
             continue
         if (state["task"], state["learned"]) != (task, learned):
             continue
-        snapshots: list[Snapshot] = [{} for _ in range(state["members"])]
+        snapshots: list[Snapshot] = [{} for _ in {key.split("/", 1)[0] for key in tensors}]
         for key, tensor in tensors.items():
             i, name = key.split("/", 1)
             snapshots[int(i)][name] = tensor.clone()
@@ -79,9 +88,17 @@ def newest_checkpoint(folder: Path, task: str, learned: list[str]) -> Checkpoint
 
 
 def newest_commit(output_dir: str | os.PathLike[str]) -> Path | None:
-    """The folder of the last commit of a stream."""
-    found = _numbered(stream_folder(output_dir), COMMIT)
-    return found[-1] if found else None
+    """The folder of a stream's last commit that is whole; where all are damaged, `output_dir`, which holds a copy of
+    the last one. `None` before the first commit."""
+    commits = _numbered(stream_folder(output_dir), COMMIT)
+    for commit in reversed(commits):
+        try:
+            if (commit / RECORD).exists():  # one of an earlier version has none
+                check_files(commit)
+            return commit
+        except DamagedFileError as error:
+            logger.warning(f"A damaged commit is passed over. {error}")
+    return Path(output_dir) if commits else None
 
 
 def write_commit(output_dir: str | os.PathLike[str], save: Callable[[Path], None]) -> Path:
@@ -91,6 +108,7 @@ def write_commit(output_dir: str | os.PathLike[str], save: Callable[[Path], None
     target = stream_folder(output_dir) / f"{COMMIT}{number}"
     with atomic_folder(target) as folder:
         save(folder)
+        record_files(folder)
     publish(target, output_dir)
     for old in older:
         shutil.rmtree(old, ignore_errors=True)
@@ -99,7 +117,7 @@ def write_commit(output_dir: str | os.PathLike[str], save: Callable[[Path], None
 
 def publish(commit: Path, output_dir: str | os.PathLike[str]) -> None:
     """Copies a commit's files to `output_dir`, each one whole."""
-    for file in sorted(commit.iterdir()):
+    for file in sorted(path for path in commit.iterdir() if path.name != RECORD):
         fresh = Path(output_dir) / f".{file.name}.unfinished"
         shutil.copyfile(file, fresh)
         os.replace(fresh, Path(output_dir) / file.name)

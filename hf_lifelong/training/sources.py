@@ -8,12 +8,12 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, load_dataset
+from datasets import DatasetDict, load_dataset
 from datasets.exceptions import DatasetsError
 
-from .tasks import Task
+from .files import FORMATS, load_files
+from .tasks import Task, check_samples
 
-FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 TEXTS = ("name", "kind", "dataset", "template", "train_split", "validation_split", "test_split")
 
 
@@ -25,14 +25,14 @@ class TaskSource:
         name (`str`): Unique name of the task.
         kind (`str`): As in [`Task`].
         dataset (`str`): Id on the Hub (`id:config` where it has several configurations), a folder, or a file (`.csv`,
-            `.json`, `.jsonl` or `.parquet`).
+            `.tsv`, `.json`, `.jsonl` or `.parquet`).
         columns (`dict[str, str]`, *optional*): As in [`Task`].
         template (`str`, *optional*): As in [`Task`].
         train_split (`str`, *optional*, defaults to `"train"`): Split that is learned from.
         validation_split (`str`, *optional*): Split for grouping and early stopping; by default a share of the training
             rows.
         test_split (`str`, *optional*): Split for scores; by default `test`, or else `validation`, where there is one.
-        max_train_samples, max_test_samples (`int`, *optional*): Rows at most, drawn at random.
+        max_train_samples, max_test_samples (`int`, *optional*): As in [`Task`].
 
     Raises:
         ValueError: names the argument of which type or range is wrong.
@@ -55,6 +55,8 @@ class TaskSource:
             optional = type(self).__dataclass_fields__[key].default is None
             if not isinstance(value, str) and not (optional and value is None):
                 raise ValueError(f"`{key}` of task {self.name!r} is {value!r}; give a text.")
+        if not self.dataset.strip():
+            raise ValueError(f"`dataset` of task {self.name!r} is empty; give an id on the Hub, a folder, or a file.")
         columns = self.columns
         if not isinstance(columns, dict) or not all(
             isinstance(part, str) for pair in columns.items() for part in pair
@@ -103,26 +105,25 @@ class TaskSource:
         return Task(
             self.name,
             self.kind,
-            sample(train, self.max_train_samples, max_train_samples),
+            train,
             validation=validation,
-            test=sample(test, self.max_test_samples, max_test_samples) if test is not None else None,
+            test=test,
             columns=dict(self.columns),
             template=self.template,
+            max_train_samples=fewest(self.max_train_samples, max_train_samples),
+            max_test_samples=fewest(self.max_test_samples, max_test_samples),
         )
 
     def _dataset(self) -> DatasetDict:
         path = Path(self.dataset)
         try:
-            if path.suffix in FORMATS:
-                if not path.is_file():
-                    raise FileNotFoundError("there is no such file")
-                return load_dataset(FORMATS[path.suffix], data_files=str(path))
-            name, _, config = (self.dataset, "", "") if path.exists() else self.dataset.partition(":")
+            if path.exists() or path.suffix.lower() in FORMATS:
+                return load_files(path)
+            name, _, config = self.dataset.partition(":")
             return load_dataset(name, config or None)
-        except (OSError, ValueError, DatasetsError) as error:
-            reason = str(error).rstrip(".")
+        except (OSError, ValueError, DatasetsError, RuntimeError) as error:  # the last where a script lies there
             raise ValueError(
-                f"`dataset` of task `{self.name}` is {self.dataset!r}, which cannot be loaded: {reason}. "
+                f"`dataset` of task `{self.name}` is {self.dataset!r}, which cannot be loaded: {causes(error)}. "
                 f"Give an id on the Hub (`id:config`), a folder, or a file with rows ({', '.join(FORMATS)})."
             ) from error
 
@@ -135,17 +136,18 @@ class TaskSource:
         return data[name] if name is not None else None
 
 
-def sample(data: Dataset, *limits: int | None) -> Dataset:
-    """Rows in a random order that is always the same, as many as all limits allow: data sets are often sorted by
-    label."""
-    most = min([len(data), *(limit for limit in limits if limit is not None)])
-    return data.shuffle(seed=0).select(range(most))
+def fewest(*limits: int | None) -> int | None:
+    """The smallest of the limits that are given."""
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
-def check_samples(value: Any, what: str) -> None:
-    """Refuses what is no number of rows (`ValueError`)."""
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise ValueError(f"{what} is {value!r}; give an integer of at least 1.")
+def causes(error: BaseException | None) -> str:
+    """What an error says, and what those that it comes from say, in one line."""
+    found = []
+    while error is not None:
+        found.append(" ".join(str(error).split()).rstrip("."))
+        error = error.__cause__
+    return ": ".join(dict.fromkeys(found))
 
 
 def suggestion(name: Any, known: Iterable[str]) -> str:

@@ -20,6 +20,7 @@ from ..evaluation import AccuracyMatrix
 from ..files import read_json, read_tensors
 from ..hub.transfer import PushError, keep_active, write_matrix
 from ..knowledge import (
+    CHANCE,
     KnowledgeBase,
     LearnedTask,
     best_weight,
@@ -32,8 +33,9 @@ from ..knowledge import (
 from ..objectives import get_objective
 from .cards import write_card
 from .checkpoints import newest_checkpoint, newest_commit, publish, stream_folder, task_folder, write_commit
+from .checks import check_stream
 from .scoring import spread_over
-from .tasks import PreparedTask, check_names
+from .tasks import PreparedTask, Split, check_names
 
 if TYPE_CHECKING:
     from .trainer import DriftTrainer
@@ -72,6 +74,7 @@ def learn(trainer: DriftTrainer, resume: bool, **options: Any) -> TrainOutput:
             f"`tasks` holds {len(todo)} tasks to learn, but under FSDP and DeepSpeed a launch learns one, because a "
             "sharded model cannot grow. Give one task a launch, each time with the adapter of the last one."
         )
+    check_stream(trainer, [trainer.prepared(task) for task in todo])
     trainer.scorer.clear()
     if trainer.args.should_save:
         tidy(trainer, resume, committed)
@@ -108,7 +111,8 @@ def tidy(trainer: DriftTrainer, resume: bool, committed: Path | None) -> None:
     if committed is not None:
         for name in trainer.knowledge.names:
             shutil.rmtree(task_folder(trainer.output_dir, name), ignore_errors=True)
-        publish(committed, trainer.output_dir)
+        if committed.parent == stream_folder(trainer.output_dir):  # else it is the copy there
+            publish(committed, trainer.output_dir)
 
 
 def learn_task(trainer: DriftTrainer, prepared: PreparedTask, resume: bool, **options: Any) -> TrainOutput:
@@ -159,10 +163,10 @@ def restore(model: torch.nn.Module, folder: Path) -> None:
     """
     root = lifelong_of(model)
     adapter = root.active_adapters[0]
-    knowledge = KnowledgeBase.from_dict(read_json(folder / "adapter_config.json")["knowledge"])
+    config = read_json(folder / "adapter_config.json")
     tensors = read_tensors(folder / "adapter_model.safetensors")
-    set_knowledge(model, knowledge)
-    check_tensors(model, adapter, tensors)
+    set_knowledge(model, KnowledgeBase.from_dict(config["knowledge"]))
+    check_tensors(model, adapter, tensors, config.get("digest"))
     model.load_adapter(str(folder), adapter, is_trainable=True)  # type: ignore[operator]
     # The run that was killed may have pushed since it was loaded.
     root.config[adapter].loaded_from = None
@@ -226,26 +230,14 @@ def keep(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None
     model, scorer = trainer.model, trainer.scorer
     config = lifelong_of(model).config[lifelong_of(model).active_adapters[0]]
     before, router = trainer.knowledge, lifelong_of(model).router
-    classes = len(prepared.labels) if prepared.objective.one_label else 1
     features, of_class = train_features(trainer, prepared), train_classes(trainer, prepared)
-    signature = fit_signature(features, config.signature_rank, of_class, classes)
+    examples = min(len(prepared.asked), trainer.args.signature_samples)
+    learned = prepared.learned(len(trainer.snapshots.snapshots), examples, started_from)
+    signature = fit_signature(features, config.signature_rank, of_class, learned.classes)
     near, held_out = [], features
     if trainer.args.grouping == "performance":
         held_out = scorer.features(prepared, prepared.validation.features, trainer.args.signature_samples)
         near = candidate_groups(before, router, held_out, prepared.kind, prepared.labels)
-    learned = LearnedTask(
-        name=prepared.name,
-        kind=prepared.kind,
-        labels=prepared.labels,
-        width=prepared.width,
-        members=len(trainer.snapshots.snapshots),
-        group=prepared.name,
-        examples=min(len(prepared.asked), trainer.args.signature_samples),
-        classes=classes,
-        started_from=started_from,
-        template=prepared.task.template,
-        data=prepared.source,
-    )
     add_task(model, learned, trainer.snapshots.snapshots, signature)
     if of_class is not None:
         add_closed_form(trainer, prepared, features, of_class)
@@ -262,8 +254,14 @@ def keep(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None
         if joins(old[objective.likeness], own[objective.likeness], trainer.args.grouping_tolerance):
             group = before.groups[candidate]
             break
-    learned = replace(learned, score=own[objective.metric], group=group)
+    baseline = majority(prepared, prepared.validation)
+    learned = replace(learned, score=own[objective.metric], baseline=baseline, group=group)
     set_knowledge(model, replace(trainer.knowledge, tasks=[*before.tasks, learned]))
+    if learned.at_chance:
+        logger.warning(
+            f"Task `{learned.name}` is kept, but its {objective.metric} on its validation part is "
+            f"{learned.score:.3f}, and that of always giving its most frequent answer {baseline:.3f}. {CHANCE}"
+        )
     return learned
 
 
@@ -326,7 +324,16 @@ def measure(
         if learned.name not in matrix.tasks and (newest is None or learned.name != newest.name):
             matrix.add(learned.name, get_objective(learned.kind).metric, None, {})
     if newest is not None:
-        matrix.add(newest.name, newest.objective.metric, majority(newest), free, oracle, retrieval, forward, confusion)
+        matrix.add(
+            newest.name,
+            newest.objective.metric,
+            majority(newest, newest.test),
+            free,
+            oracle,
+            retrieval,
+            forward,
+            confusion,
+        )
     else:
         matrix.replace_last(free, oracle, retrieval, confusion)
     known = knowledge.with_scored_on(parts)
@@ -334,12 +341,12 @@ def measure(
     return details | matrix.summary()
 
 
-def majority(prepared: PreparedTask) -> float:
-    """The score of always giving the most frequent training answer: R[0] of the accuracy matrix."""
+def majority(prepared: PreparedTask, split: Split) -> float:
+    """The score of always giving the most frequent training answer; on the test part R[0] of the accuracy matrix."""
     references = prepared.objective.references
     train = references(prepared.train_examples, prepared.columns, prepared.labels)
-    test = references(prepared.test.examples, prepared.columns, prepared.labels)
-    return prepared.objective.majority(train, test)
+    scored = references(split.examples, prepared.columns, prepared.labels)
+    return prepared.objective.majority(train, scored)
 
 
 def save(trainer: DriftTrainer, folder: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,10 +24,13 @@ from transformers import (
 
 from ..adapter import DriftAdapterConfig
 from ..adapter.checks import check_kind
-from ..knowledge import LONGEST_NOTE, TaskData
-from ..objectives import KINDS, TEXT_KINDS, Objective, get_objective, head_objective
+from ..evaluation.checks import is_name
+from ..knowledge import LONGEST_NOTE, UNKNOWN, LearnedTask, TaskData
+from ..objectives import HEAD_KINDS, KINDS, TEXT_KINDS, Objective, get_objective, head_objective
 from ..objectives.prompts import ensure_padding, with_prompts
+from ..objectives.rows import MissingColumnError
 from .modules import MODULES, with_module
+from .parts import Part, draw
 
 
 @dataclass
@@ -37,7 +41,8 @@ class Task:
         name (`str`): Unique name of the task.
         kind (`str`): `"text-classification"`, `"question-answering"` or `"token-classification"`; on a causal language
             model `"text-generation"`.
-        train (`datasets.Dataset`): Training data; only this is learned from.
+        train (`datasets.Dataset`): Training data; only this is learned from. Columns that its format hides are not
+            used, and a transform must be applied with `map` first; likewise of the others.
         validation (`datasets.Dataset`, *optional*): For grouping and early stopping. Split off the
             training data where it is absent.
         test (`datasets.Dataset`, *optional*): For scores only; nothing is chosen by it. A task without it is scored
@@ -52,6 +57,8 @@ class Task:
         template (`str`, *optional*): For text generation: what makes a prompt of a row's columns, in the spelling of
             `str.format`, such as `"{title}: {body}"`. Where the tokenizer has a chat template, prompts go through it
             in any case, and must not contain it.
+        max_train_samples, max_test_samples (`int`, *optional*): Rows of `train` and `test` at most, drawn at random,
+            of each class its share; label names are those of all rows.
     """
 
     name: str
@@ -62,14 +69,26 @@ class Task:
     columns: dict[str, str] = field(default_factory=dict)
     compute_metrics: Callable[[EvalPrediction], dict[str, float]] | EvaluationModule | None = None
     template: str | None = None
+    max_train_samples: int | None = None
+    max_test_samples: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.strip():
-            raise ValueError(f"`name` of a task must be a text that is not empty, not {self.name!r}.")
+        if not is_name(self.name):
+            raise ValueError(f"`name` of a task is {self.name!r:.100}; give printable characters, one at least.")
+        if self.name == UNKNOWN:
+            raise ValueError(f"`name` of a task is {UNKNOWN!r}, which is what inputs of no task are answered with.")
         if self.kind not in KINDS:
             raise ValueError(f"`kind` of task `{self.name}` is {self.kind!r}; choose one of {list(KINDS)}.")
+        if not isinstance(self.columns, dict) or not all(
+            isinstance(part, str) for pair in self.columns.items() for part in pair
+        ):
+            raise ValueError(f"`columns` of task `{self.name}` is {self.columns!r:.100}; give columns' names by role.")
+        if not isinstance(self.template, str | None):
+            raise ValueError(f"`template` of task `{self.name}` is {self.template!r:.100}; give a text.")
         if self.template is not None and self.kind not in TEXT_KINDS:
             raise ValueError(f"`template` of task `{self.name}`: only a text-generation task has prompts to write.")
+        for key in ("max_train_samples", "max_test_samples"):
+            check_samples(getattr(self, key), f"`{key}` of task `{self.name}`")
         given = self.compute_metrics
         if given is not None and not callable(given) and not isinstance(given, MODULES):
             raise ValueError(
@@ -120,29 +139,34 @@ class PreparedTask:
             check_kind(task.kind, str(config.task_type))
             if self.generates and tokenizer is not None:
                 ensure_padding(tokenizer)
-            train, validation = self._split(validation_share)
-            self.columns = self.objective.resolve_columns(train, task.columns)
-            self.labels = tuple(self.objective.label_names(train, self.columns))
+            whole = Part.whole("train", task.train)
+            train, validation = self._split(whole, validation_share)
+            with whole.located():
+                self.labels = tuple(self.objective.label_names(whole.data, task.columns))
             self.width = self.objective.head_width(self.labels)
-            self.train_examples = train
+            self.train_examples = train.data
+            self.columns = self.objective.resolve_columns(train.data, task.columns)
+            with train.located():
+                self.unanswered = self.objective.unanswered(train.data, self.columns)
             self.train = self._encode(train, training=True)
-            self.validation = Split(validation, self._encode(validation, training=False))
+            self.validation = self._scored(validation)
             # What scores are measured on; encoded now, so that bad data is refused before anything is trained.
-            test = None if task.test is None else self._with_prompts(task.test)
-            self.test = self.validation if test is None else Split(test, self._encode(test, training=False))
+            test = None if task.test is None else self._at_most(Part.whole("test", task.test), task.max_test_samples)
+            self.test = self.validation if test is None else self._scored(test.map(self._with_prompts))
         except ValueError as error:
             raise ValueError(f"Task `{task.name}`: {error}") from error
-        self._try_module()
+        if isinstance(task.compute_metrics, MODULES):
+            self.scores_of_references()  # one that cannot be used is refused before training
 
     @functools.cached_property
     def asked(self) -> Dataset:
         """The training rows as the model is asked them, without answers: what a signature is fitted on."""
-        return self._encode(self.train_examples, training=False) if self.generates else self.train
+        return self._features(self.train_examples, training=False) if self.generates else self.train
 
     @functools.cached_property
     def held_out(self) -> Dataset:
         """The validation rows with their targets, for evaluation while the task is trained."""
-        return self._encode(self.validation.examples, training=True) if self.generates else self.validation.features
+        return self._features(self.validation.examples, training=True) if self.generates else self.validation.features
 
     @property
     def source(self) -> TaskData:
@@ -159,20 +183,43 @@ class PreparedTask:
             scored_on="validation" if self.task.test is None else "test",
         )
 
-    def _split(self, share: float) -> tuple[Dataset, Dataset]:
+    def _split(self, whole: Part, share: float) -> tuple[Part, Part]:
+        """Training and validation part, which is split off where it was not given."""
         task = self.task
+        train = self._at_most(whole, task.max_train_samples)
         if task.validation is not None:
-            return self._with_prompts(task.train), self._with_prompts(task.validation)
-        if len(task.train) < 2:
+            validation = Part.whole("validation", task.validation)
+        elif len(train.rows) < 2:
             raise ValueError("`train` has one row, so no validation part can be split off; give more rows.")
-        size = min(max(round(len(task.train) * share), 1), len(task.train) - 1)
-        parts = task.train.train_test_split(test_size=size, seed=zlib.crc32(task.name.encode()))
-        return self._with_prompts(parts["train"]), self._with_prompts(parts["test"])
+        else:
+            size = min(max(round(len(train.rows) * share), 1), len(train.rows) - 1)
+            kept, split_off = draw(self._classes(train), len(train.rows) - size)
+            train, validation = train.select(kept), train.select(split_off)
+        return train.map(self._with_prompts), validation.map(self._with_prompts)
+
+    def _at_most(self, part: Part, most: int | None) -> Part:
+        if most is None or most >= len(part.rows):
+            return part
+        return part.select(draw(self._classes(part), most)[0])
+
+    def _classes(self, part: Part) -> Sequence[Any]:
+        return self.objective.classes(part.data, self.task.columns) or [None] * len(part.rows)
 
     def _with_prompts(self, data: Dataset) -> Dataset:
         return with_prompts(data, self.task.columns, self.task.template) if self.generates else data
 
-    def _encode(self, data: Dataset, training: bool) -> Dataset:
+    def _scored(self, part: Part) -> Split:
+        with part.located():
+            self.objective.check_names(part.data, self.train_examples, self.columns, self.labels)
+        return Split(part.data, self._encode(part, training=False))
+
+    def _encode(self, part: Part, training: bool) -> Dataset:
+        with part.located():
+            if self.objective.is_tokenised(part.data):  # encoding does not read its answers
+                self.objective.references(part.data, self.columns, self.labels)
+            return self._features(part.data, training)
+
+    def _features(self, data: Dataset, training: bool) -> Dataset:
         config = self.config
         if self.tokenizer is None and not self.objective.is_tokenised(data):
             raise ValueError(
@@ -188,25 +235,49 @@ class PreparedTask:
         return zlib.crc32(self.name.encode()) % 2**20
 
     def collator(self) -> Any:
-        """Pads a batch of this kind's features."""
+        """Pads a batch of this kind's features; those of heads on the right, whatever the tokenizer prefers."""
         if self.tokenizer is None:
             return None
         if self.generates:
             return DataCollatorForSeq2Seq(self.tokenizer)
+        tokenizer = copy.copy(self.tokenizer)  # the user's own goes on as it is
+        tokenizer.padding_side = "right"
         per_token = self.kind == "token-classification"
-        return (DataCollatorForTokenClassification if per_token else DataCollatorWithPadding)(self.tokenizer)
+        return (DataCollatorForTokenClassification if per_token else DataCollatorWithPadding)(tokenizer)
 
     def pad(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """Tensors of some rows: prompts are padded on the left, because answers follow them."""
-        side = "left" if self.generates else None
+        """Tensors of some rows: prompts are padded on the left, because answers follow them, all else on the right."""
+        side = "left" if self.generates else "right"
         return dict(self.tokenizer.pad(batch, return_tensors="pt", padding_side=side))
 
-    def _try_module(self) -> None:
-        """Runs the task's module once on right answers: one that cannot be used is refused before training."""
-        if isinstance(self.task.compute_metrics, MODULES):
-            references = self.objective.references(self.test.examples, self.columns, self.labels)
-            answers = [(gold["text"] or [""])[0] if isinstance(gold, dict) else gold for gold in references]
-            with_module({}, self, answers, references)
+    def scores_of_references(self) -> dict[str, float]:
+        """The kind's metrics, and the task's module's, of the right answers to the test part."""
+        references = self.objective.references(self.test.examples, self.columns, self.labels)
+        answers = [(gold["text"] or [""])[0] if isinstance(gold, dict) else gold for gold in references]
+        return with_module(self.objective.score(answers, references), self, answers, references)
+
+    def learned(self, members: int, examples: int, started_from: str | None = None) -> LearnedTask:
+        """What the manifest says of the task once it is learned, before it has a score or joins a group.
+
+        Args:
+            members (`int`): Snapshots that were kept.
+            examples (`int`): Texts that the signature was fitted on.
+            started_from (`str`, *optional*): The task that training started from.
+        """
+        return LearnedTask(
+            name=self.name,
+            kind=self.kind,
+            labels=self.labels,
+            width=self.width,
+            members=members,
+            group=self.name,
+            examples=examples,
+            classes=len(self.labels) if self.objective.one_label else 1,
+            started_from=started_from,
+            template=self.task.template,
+            data=self.source,
+            unanswered=self.unanswered,
+        )
 
     @property
     def compute_metrics(self) -> Callable[[EvalPrediction], dict[str, float]] | None:
@@ -215,17 +286,24 @@ class PreparedTask:
         given = self.task.compute_metrics
         if given is not None and not isinstance(given, MODULES):
             return given
-        return None if self.generates else self._metrics
+        return None if self.generates else self.own_metrics
 
-    def _metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+    def own_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         """The kind's metrics, and the task's module's, of the working adapter on the validation part, from logits
         padded with -100."""
         objective = head_objective(self.kind)
         logits = torch.as_tensor(np.asarray(prediction.predictions), dtype=torch.float32)
+        if not bool(logits.isfinite().all()):
+            raise ValueError(
+                f"Task `{self.name}`: the working adapter gives NaN or infinite logits, so training has diverged. "
+                "Lower `learning_rate`, or set `max_grad_norm`."
+            )
         mask = logits[..., 0] != -100 if logits.dim() == 3 else torch.ones(len(logits), 1, dtype=torch.bool)
         scores = objective.distributions(logits, mask)[0].numpy()
         split = self.validation
-        found = objective.decode(scores, split.features, split.examples, self.columns, self.labels)
+        found = objective.decode(
+            scores, split.features, split.examples, self.columns, self.labels, unanswered=self.unanswered
+        )
         references = objective.references(split.examples, self.columns, self.labels)
         answers = [answer["answer"] for answer in found]
         return with_module(objective.score(answers, references), self, answers, references)
@@ -249,6 +327,12 @@ def check_names(tasks: list[Task], known: list[str]) -> None:
         seen.add(task.name)
 
 
+def check_samples(value: Any, what: str) -> None:
+    """Refuses what is no number of rows (`ValueError`)."""
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise ValueError(f"{what} is {value!r}; give an integer of at least 1.")
+
+
 def single_task(train: Any, validation: Any, known: list[str], generates: bool) -> Task:
     """The task that `train_dataset=` stands for: its kind is read from its columns.
 
@@ -257,24 +341,34 @@ def single_task(train: Any, validation: Any, known: list[str], generates: bool) 
         known (`list[str]`): Names of tasks that the adapter has learned; the new one is named otherwise.
 
     Raises:
-        ValueError: when the data is no `datasets.Dataset`, is empty, or its columns fit no kind.
+        ValueError: when the data is no `datasets.Dataset`, is empty, or its columns fit no kind, or several.
     """
     if not isinstance(train, Dataset) or not len(train):
         what = "is empty" if isinstance(train, Dataset) else f"is a `{type(train).__name__}`"
         raise ValueError(f'`train_dataset` {what}; give a `datasets.Dataset` with rows, such as `data["train"]`.')
-    columns = set(train.column_names)
-    if generates:
-        kind = "text-generation"
-    elif "start_positions" in columns or {"question", "context", "answers"} <= columns:
-        kind = "question-answering"
-    elif "tokens" in columns or ("labels" in columns and isinstance(train[0]["labels"], list)):
-        kind = "token-classification"
-    elif columns & {"label", "labels"}:
-        kind = "text-classification"
-    else:
+    seen = Part.whole("train_dataset", train).data
+    kinds = list(TEXT_KINDS) if generates else kinds_of(seen)
+    if len(kinds) != 1:
+        fits = f"fit several kinds of task ({', '.join(kinds)})" if kinds else "fit no kind of task"
         raise ValueError(
-            f"`train_dataset` has the columns {sorted(columns)}, which fit no kind of task. Give "
-            '`tasks=[Task("name", "text-classification", train_dataset, columns={...})]` instead.'
+            f"`train_dataset` has the columns {sorted(seen.column_names)}, which {fits}. Give "
+            f'`tasks=[Task("name", "{(kinds or HEAD_KINDS)[0]}", train_dataset, columns={{...}})]` instead.'
         )
     names = itertools.chain(["task"], (f"task-{i}" for i in itertools.count(2)))
-    return Task(next(name for name in names if name not in known), kind, train, validation)
+    return Task(next(name for name in names if name not in known), kinds[0], train, validation)
+
+
+def kinds_of(data: Dataset) -> list[str]:
+    """The kinds that a data set's columns fit under their default names; where no types fit, the first whose names do,
+    which can say what is wrong with them."""
+    fitting, named = [], []
+    for kind in HEAD_KINDS:
+        try:
+            get_objective(kind).resolve_columns(data, {})
+        except MissingColumnError:
+            continue
+        except ValueError:
+            named.append(kind)
+        else:
+            fitting.append(kind)
+    return fitting or named[:1]

@@ -7,32 +7,37 @@ import os
 import shutil
 import tempfile
 import zlib
+from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from huggingface_hub import HfApi
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import TrainOutput
+from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from ..adapter import knowledge_of, lifelong_of
 from ..adapter.checks import check_usable
 from ..adapter.heads import active_adapter, active_config
 from ..adapter.sharding import make_whole
 from ..evaluation import AccuracyMatrix
+from ..folders import sole_writer
 from ..hub import PushConflictError, push_to_hub
 from ..hub.continuing import loaded_commit
 from ..hub.saved import CARD
 from ..hub.transfer import base_name, keep_active, write_matrix
 from ..knowledge import KnowledgeBase
-from ..renewal import renew
+from ..renewal import Renewal, load_states
 from . import stream
 from .arguments import DriftTrainingArguments
 from .callbacks import SnapshotCallback
 from .cards import write_card
-from .checkpoints import task_folder
+from .checkpoints import stream_folder, task_folder
 from .drift import gradient_noise_hook, learning_rate_factor
+from .sampling import RepeatableGrouping
 from .scoring import Scorer
 from .tasks import PreparedTask, Task, check_names, single_task
 
@@ -85,12 +90,15 @@ class DriftTrainer(Trainer):
         if tasks is None:
             generates = active_config(model).task_type == "CAUSAL_LM"
             tasks = [single_task(train_dataset, eval_dataset, knowledge_of(model).names, generates)]
-        self.tasks = list(tasks)
+        self.tasks = list(tasks) if isinstance(tasks, Iterable) else [tasks]
         if not self.tasks:
             raise ValueError("`tasks` is empty; give at least one `Task`.")
+        others = [task for task in self.tasks if not isinstance(task, Task)]
+        if isinstance(tasks, Task) or others:
+            raise ValueError(f"`tasks` is {tasks!r:.60}; give a list of `Task`.")
+        if not isinstance(processing_class, PreTrainedTokenizerBase | None):
+            raise ValueError(f"`processing_class` is {processing_class!r:.60}; give the tokenizer of the base.")
         check_names(self.tasks, [])
-        # A resumed task must end as one that was not killed, so the counters of callbacks go on too.
-        args.restore_callback_states_from_checkpoint = True
         if args.push_to_hub:
             # Refused now, not after the first task was trained.
             base_name(active_config(model).base_model_name_or_path, args.hub_base_model)
@@ -116,6 +124,7 @@ class DriftTrainer(Trainer):
             self.model_accepts_loss_kwargs = False
         self.snapshots = SnapshotCallback(active_config(model).members)
         self.add_callback(self.snapshots)
+        self._renewal = Renewal(self)
 
     @property
     def output_dir(self) -> str:
@@ -161,6 +170,10 @@ class DriftTrainer(Trainer):
 
         Returns:
             `TrainOutput` of the last task.
+
+        Raises:
+            ValueError: when a task cannot be used; nothing is trained then.
+            BusyFolderError: when another process is learning in `output_dir`.
         """
         if isinstance(resume_from_checkpoint, str) and os.path.realpath(resume_from_checkpoint) != os.path.realpath(
             self.output_dir
@@ -171,7 +184,14 @@ class DriftTrainer(Trainer):
             )
         if trial is not None:
             raise ValueError("`trial`: hyperparameter search is not supported for a stream of tasks.")
-        return stream.learn(self, bool(resume_from_checkpoint), ignore_keys_for_eval=ignore_keys_for_eval)
+        alone = sole_writer(stream_folder(self.output_dir)) if self.args.should_save else nullcontext()
+        with alone:
+            return stream.learn(self, bool(resume_from_checkpoint), ignore_keys_for_eval=ignore_keys_for_eval)
+
+    def metrics_of(self, prepared: PreparedTask) -> Any:
+        """What computes metrics while a task is trained: what it was given, or the trainer, or the kind's own."""
+        is_given = prepared.task.compute_metrics is not None or self._user_metrics is None
+        return prepared.compute_metrics if is_given else self._user_metrics
 
     def train_task(self, checkpoint: str | None, **options: Any) -> TrainOutput:
         """One run of `Trainer.train`, on the task that was started."""
@@ -191,9 +211,8 @@ class DriftTrainer(Trainer):
         collator = self._user_collator or prepared.collator()
         self.data_collator = collator if collator is not None else self.data_collator
         self.label_names = list(prepared.objective.targets)
-        is_given = prepared.task.compute_metrics is not None or self._user_metrics is None
-        self.compute_metrics = prepared.compute_metrics if is_given else self._user_metrics
-        renew(self)
+        self.compute_metrics = self.metrics_of(prepared)
+        self._renewal.begin()
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
@@ -220,6 +239,24 @@ class DriftTrainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def predict(
+        self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
+    ) -> PredictionOutput:
+        """While a task is trained, `Trainer.predict` of the working adapter. Outside of training the model answers by
+        itself, in the form of each task, which no one array holds.
+
+        Raises:
+            ValueError: outside of training; says what to call instead.
+        """
+        if lifelong_of(self.model).task is None:
+            raise ValueError(
+                "`predict` of a trainer is for the task in training, and none is. For answers, call "
+                '`pipeline("lifelong", model=trainer.model, tokenizer=tokenizer)(texts)`, or `trainer.model.predict` '
+                "on a batch of tensors. For scores, give the data as `test` of its `Task` and call "
+                "`trainer.evaluate()`."
+            )
+        return super().predict(test_dataset, ignore_keys, metric_key_prefix)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list, Any]:
         if self.snapshots.ended:
@@ -350,6 +387,17 @@ class DriftTrainer(Trainer):
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         # A checkpoint holds a task half learned. What is pushed while a stream is learned are its commits.
         return
+
+    def _load_callback_state(self) -> None:
+        # A resumed task must end as one that was not killed, with the callbacks that the user holds: Trainer would put
+        # new objects in their place.
+        load_states([*self.callback_handler.callbacks, self.control], self.state.stateful_callbacks)  # type: ignore[arg-type]
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        sampler = super()._get_train_sampler(train_dataset)
+        if not isinstance(sampler, LengthGroupedSampler):
+            return sampler
+        return RepeatableGrouping(sampler, zlib.crc32(f"{self.args.seed}/{self.snapshots.task}".encode()))
 
     def _get_output_dir(self, trial: Any) -> str:
         # The one place that Trainer asks where checkpoints go: those of a task must not mix with another's.

@@ -27,7 +27,13 @@ def test_every_field_is_documented_and_has_help(config, parent):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"r": 0}, "`r` is 0; it must be an integer of at least 1"),
+        ({"r": 0}, "`r` is 0; it must be an integer from 1 to 65536"),
+        ({"per_batch": "no"}, "`per_batch` is 'no'; it must be true or false"),
+        ({"max_length": 10**9}, "`max_length` is 1000000000; it must be an integer from 1 to 1048576"),
+        ({"lora_alpha": 1e300}, r"`lora_alpha` is 1e\+300; it must be a number above 0, at most 1,000,000"),
+        ({"lora_alpha": True}, "`lora_alpha` is True"),
+        ({"stride": -1}, "`stride` is -1; it must be an integer from 0 to 1048576"),
+        ({"stride": 1.5}, "`stride` is 1.5"),
         ({"members": 2.5}, "`members` is 2.5"),
         ({"signature_rank": -1}, "`signature_rank` is -1"),
         ({"signature_size": 0}, "`signature_size` is 0"),
@@ -38,12 +44,12 @@ def test_every_field_is_documented_and_has_help(config, parent):
         ({"lora_dropout": 1.0}, "`lora_dropout` is 1.0; it must be a probability"),
         ({"lora_alpha": float("inf")}, "`lora_alpha` is inf"),
         ({"signature_shrinkage": 0.0}, r"`signature_shrinkage` is 0.0; it must be in \(0, 1\]"),
-        ({"max_length": 32, "stride": 16}, "`stride` is 16; it must be at least 0 and less than half"),
+        ({"max_length": 32, "stride": 16}, "`stride` is 16; it must be less than half"),
         ({"retrieval": "oracle"}, "`retrieval` is 'oracle'; choose one of"),
         ({"uncertainty": "both"}, "`uncertainty` is 'both'; choose one of"),
         ({"answer": "best"}, "`answer` is 'best'; choose one of"),
         ({"task_type": "SEQ_CLS"}, "`task_type` is 'SEQ_CLS'; heads belong to the adapter"),
-        ({"knowledge": {"format": 99}}, "`knowledge.format` is 99, this package reads up to 2; upgrade"),
+        ({"knowledge": {"format": 99}}, "`knowledge.format` is 99, this package reads up to 3; upgrade"),
     ],
 )
 def test_what_cannot_work_is_refused(setting, message):

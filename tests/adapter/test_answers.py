@@ -307,3 +307,59 @@ def test_uncertainty_in_parts_is_the_same_as_at_once(make_model, batch, monkeypa
     parts = predict(model, batch, policy="uncertainty", novelty=True)
     answers_equal(parts, whole, ALONE)
     torch.testing.assert_close(parts.novelty, whole.novelty)
+
+
+def padded_left(batch):
+    """The same rows with their padding on the left."""
+    order = batch["attention_mask"].argsort(dim=1, stable=True)
+    return {key: value.gather(1, order) for key, value in batch.items()}
+
+
+@pytest.mark.parametrize("model_type", ["bert", "deberta-v2"])
+def test_a_batch_that_is_padded_on_the_left_is_refused(make_model, batch, model_type):
+    model, left = make_model(model_type, tasks=("films", "news")), padded_left(batch)
+    for ask in (lambda: predict(model, left), lambda: model(**left), lambda: trunk_features(model, left)):
+        with pytest.raises(ValueError, match="2 of 4 rows are padded on the left"):
+            ask()
+    open_task(model, *TASKS["films"], 2)
+    with pytest.raises(ValueError, match="padded on the left"):
+        model(**left, labels=torch.zeros(4, dtype=torch.long))
+    close_task(model)
+    with model.disable_adapter():
+        model(**left)  # the base's own matter
+    one = row_alone(batch, 0)
+    assert torch.equal(predict(model, one).group, predict(model, padded_left(one)).group)  # no padding
+
+
+@pytest.fixture
+def unreadable(make_model, batch):
+    """A model, and a batch whose row 1 has a word without a finite vector."""
+
+    def make(**config):
+        model = make_model(**config)
+        word = batch["input_ids"][1, 3]
+        assert not (batch["input_ids"][[0, 2, 3]] == word).any()
+        model.get_input_embeddings().weight.data[word] = float("nan")
+        return model
+
+    return make
+
+
+@pytest.mark.parametrize("options", [*OPTIONS, {"policy": "oracle", "group": 2}, {"policy": "oracle", "group": 0}])
+def test_an_input_without_finite_numbers_is_an_error_or_unknown(unreadable, batch, options):
+    model = unreadable()
+    with pytest.raises(
+        ValueError, match=r"NaN or infinite numbers for 1 of the 4 inputs .*rows \[1\].*`novelty=True`"
+    ):
+        predict(model, batch, **options)
+    found = predict(model, batch, novelty=True, **options)
+    assert (found.novelty[1] > 1e30).item() and found.margin[1] == 0 and found.uncertainty[1] == 1
+    assert not found.scores[1].any()
+    for row in (0, 2, 3):
+        assert_row_equal(found, row, predict(model, row_alone(batch, row), **options))
+    assert all(torch.isfinite(found[key]).all() for key in ("scores", "margin", "uncertainty", "novelty"))
+
+
+def test_nothing_is_fitted_on_features_that_are_not_finite(unreadable, batch):
+    with pytest.raises(ValueError, match=r"NaN or infinite numbers for 1 of the 4 inputs"):
+        trunk_features(unreadable(), batch)

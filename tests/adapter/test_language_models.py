@@ -203,7 +203,7 @@ def test_uncertainty_is_that_of_the_prompts_next_tokens(
     assert torch.equal(answer.group, found.group)
     given = generate(model, batch, "oracle", found.group, max_new_tokens=4, do_sample=False, pad_token_id=0)
     assert torch.equal(answer.tokens, given.tokens)
-    assert members.conductor.current.fork is None
+    assert members.route.current is None
 
 
 def test_cascade_and_batches_of_one_task(spread, language_tokenizer):
@@ -431,3 +431,45 @@ def test_merged_factors_of_a_forgotten_task_are_dropped(make_language_model):
     assert all(layer.kept for layer in layers)
     forget(model, "news")
     assert not any(layer.kept for layer in layers)
+
+
+def test_prompts_that_are_padded_on_the_right_are_predicted_as_on_the_left(spread, language_tokenizer):
+    model = spread("gpt2", language_tokenizer)
+    left, right = (rows_of(language_tokenizer, side=side) for side in ("left", "right"))
+    found, expected = predict(model, right), predict(model, left)
+    assert torch.equal(found.group, expected.group)
+    for i in range(len(TEXTS)):
+        a, b = (
+            answer.logits[i, batch["attention_mask"][i] == 1] for answer, batch in ((found, right), (expected, left))
+        )
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_a_prompt_without_finite_numbers_is_an_error_or_unknown(spread, language_tokenizer):
+    model, batch = spread("llama", language_tokenizer), rows_of(language_tokenizer)
+    options = {"max_new_tokens": 3, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    expected = generate(model, batch, novelty=True, **options)
+    right = score_labels(model, batch, language_tokenizer)
+    words = [set(batch["input_ids"][i].tolist()) for i in range(4)]
+    word = next(iter(words[1] - words[0] - words[2] - words[3] - set(expected.tokens.flatten().tolist())))
+    weight = torch.nn.Parameter(model.get_input_embeddings().weight.detach().clone(), requires_grad=False)
+    weight[word] = float("nan")
+    model.get_input_embeddings().weight = weight
+    for ask in (
+        lambda **more: predict(model, batch, **more),
+        lambda **more: generate(model, batch, **options, **more),
+        lambda **more: generate(model, batch, **{**options, "do_sample": True}, **more),
+        lambda **more: generate(model, batch, num_beams=2, **options, **more),
+        lambda **more: generate(model, batch, "oracle", 1, **options, **more),
+        lambda **more: score_labels(model, batch, language_tokenizer, **more),
+    ):
+        with pytest.raises(ValueError, match=r"NaN or infinite numbers for 1 of the 4 inputs .*rows \[1\]"):
+            ask()
+        found = ask(novelty=True)
+        assert found.novelty[1] > 1e30 and found.margin[1] == 0 and (found.novelty[[0, 2, 3]] < 1e30).all()
+    found = generate(model, batch, novelty=True, **options)
+    assert torch.equal(found.tokens[[0, 2, 3]], expected.tokens[[0, 2, 3]])
+    torch.testing.assert_close(found.novelty[[0, 2, 3]], expected.novelty[[0, 2, 3]])
+    scores = score_labels(model, batch, language_tokenizer, novelty=True).scores
+    torch.testing.assert_close(scores[[0, 2, 3]], right.scores[[0, 2, 3]])
+    assert not scores[1].any()

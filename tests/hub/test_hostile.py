@@ -69,6 +69,22 @@ def text(old, new):
     return change
 
 
+def inside_tokenizer(**changes):
+    def change(files, _):
+        files["tokenizer.json"] = json.dumps({**json.loads(files["tokenizer.json"]), **changes}).encode()
+
+    return change
+
+
+def lacking(key):
+    def change(files, _):
+        held = json.loads(files[CONFIG])
+        del held[key]
+        files[CONFIG] = json.dumps(held).encode()
+
+    return change
+
+
 def content(name, data):
     def change(files, _):
         files[name] = data
@@ -142,6 +158,7 @@ def put(name, value):
 
 
 COUNT = r"must be an integer from 1 to 2147483648, not"
+SETTING = "it must be an integer from 1 to"
 HOSTILE = {
     # Counts
     "10^11 members": (task(members=10**11), rf"tasks\[0\].members` {COUNT} 100000000000"),
@@ -153,17 +170,30 @@ HOSTILE = {
     "text as members": (task(members="2"), rf"tasks\[0\].members` {COUNT} '2'"),
     "no examples": (task(examples=0), rf"tasks\[0\].examples` {COUNT} 0"),
     "negative width": (task(width=-1), r"tasks\[0\].width` must be an integer from 0"),
-    "width of no head": (task(width=0), r"has shape \(4, 32\), 4 must be 0, to fit"),
+    "width of no head": (task(width=0), "task `films`: a head of 0 rows does not fit its kind, text-classification"),
     "negative trunk": (manifest(trunk=-1), "`knowledge.trunk` must be an integer from 0"),
     "depths above the trunk": (manifest(depths=[0, 4]), "`knowledge.depths` must be an integer from 0 to 2, not 4"),
-    "no rank": (config(r=0), "`r` must be a positive integer, not 0"),
-    "huge rank": (config(r=10**12), "`r` must be a positive integer, not 1000000000000"),
-    "float rank": (config(r=2.0), "`r` must be a positive integer, not 2.0"),
+    "no rank": (config(r=0), f"`r` is 0; {SETTING} 65536"),
+    "huge rank": (config(r=10**12), f"`r` is 1000000000000; {SETTING} 65536"),
+    "float rank": (config(r=2.0), f"`r` is 2.0; {SETTING} 65536"),
     "other rank": (config(r=3), r"must be 3, to fit `adapter_config.json`"),
-    "negative signature": (config(signature_rank=-4), "`signature_rank` must be a positive integer, not -4"),
+    "negative signature": (config(signature_rank=-4), f"`signature_rank` is -4; {SETTING} 65536"),
     "hidden size of a float": (base_facts(hidden_size=32.0), "`knowledge.base.hidden_size` must be a positive"),
     "other hidden size": (base_facts(hidden_size=33), "32 must be 33, to fit"),
     "no layers": (base_facts(layers=0), "`knowledge.base.layers` must be a positive integer"),
+    # Settings that a new configuration could not have either
+    "text as a switch": (config(per_batch="no"), "adapter_config.json`: `per_batch` is 'no'; it must be true or"),
+    "number as a switch": (config(inference_mode=1), "`inference_mode` is 1; it must be true or false"),
+    "huge scale": (config(lora_alpha=1e300), r"`lora_alpha` is 1e\+300; it must be .*at most 1,000,000"),
+    "boolean scale": (config(lora_alpha=True), "`lora_alpha` is True; it must be a number above 0"),
+    "boolean dropout": (config(lora_dropout=True), r"`lora_dropout` is True; it must be a probability in \[0, 1\)"),
+    "huge length": (config(max_length=10**9), f"`max_length` is 1000000000; {SETTING} 1048576"),
+    "huge answers": (config(max_new_tokens=10**9), f"`max_new_tokens` is 1000000000; {SETTING} 1048576"),
+    "negative stride": (config(stride=-1), "`stride` is -1; it must be an integer from 0 to 1048576"),
+    "a million members a task": (config(members=10**6), f"`members` is 1000000; {SETTING} 10000"),
+    "unknown policy": (config(retrieval="dice"), "`retrieval` is 'dice'; choose one of"),
+    "policy that is a list": (config(answer=["merged"]), r"`answer` is \['merged'\]; choose one of"),
+    "no rank of signatures": (lacking("signature_rank"), "it lacks `signature_rank`"),
     # What is not finite, or no share
     "NaN as score": (text('"score": 0.5', '"score": NaN'), r"`.*adapter_config.json` .*not valid JSON \(NaN is not"),
     "infinite score": (text('"score": 0.5', '"score": -Infinity'), "-Infinity is not JSON"),
@@ -179,6 +209,8 @@ HOSTILE = {
     "task of another group": (task(group="nobody"), r"tasks\[0\].group`: `nobody` is no earlier task"),
     "task name that is a number": (task(name=7), r"tasks\[0\].name` must be a str"),
     "labels that are numbers": (task(labels=[0, 1]), r"tasks\[0\].labels` must be a str"),
+    "empty label": (task(labels=["", "a"]), "task `films`: `labels` are .*empty or twice"),
+    "half a character": (task(labels=["a", "\ud800"]), "task `films`: .*holds half a character"),
     "labels twice": (task(labels=["a", "a"]), "`films`: `labels` are .*empty or twice"),
     "names that move the cursor": (task(group="\x1b[2J\nnobody"), r"tasks\[0\].group`: ` \[2J nobody` is no earlier"),
     "a name of 1 MB": (task(group="x" * 1_000_000), r"tasks\[0\].group`: `x+…x+$"),
@@ -193,9 +225,9 @@ HOSTILE = {
     "base of an address": (config(base_model_name_or_path="file:///etc"), "must name its base by a name on the Hub"),
     "base where this runs": (config(base_model_name_or_path="."), "must name its base by a name on the Hub"),
     "base that is a folder here": (config(base_model_name_or_path="here/base"), "is also a folder here, and would be"),
-    "no base": (config(base_model_name_or_path=None), "`base_model_name_or_path` must name the base, not None"),
-    "base of two lines": (config(base_model_name_or_path="a\nb"), "`base_model_name_or_path` must name the base"),
-    "base that is a list": (config(base_model_name_or_path=["a"]), r"must name the base, not \['a'\]"),
+    "no base": (config(base_model_name_or_path=None), "must name the base in printable characters, not None"),
+    "base of two lines": (config(base_model_name_or_path="a\nb"), "must name the base in printable characters"),
+    "base that is a list": (config(base_model_name_or_path=["a"]), r"must name the base in .*, not \['a'\]"),
     "base that is an adapter": (config(base_model_name_or_path=REPO), f"is `{REPO}`, which is an adapter, no base"),
     "unknown base": (config(base_model_name_or_path="no/body"), "The base `no/body` was not loaded"),
     "revision that is a path": (config(revision="../../../x"), "`revision` must be a branch, tag or commit"),
@@ -213,6 +245,10 @@ HOSTILE = {
         "`auto_mapping` asks for code of elsewhere, which is never run",
     ),
     "auto_map": (config(auto_map={"AutoModel": "evil.Model"}), "`auto_map` asks for code of elsewhere"),
+    "tokenizer that breaks down": (
+        inside_tokenizer(normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
+        r"tokenizer.json` cannot be used: no tokenizer can be made of it .*The tokenizer broke down \(Precompiled",
+    ),
     "code with the tokenizer": (
         content(TOKENIZER, b'{"auto_map": {"AutoTokenizer": ["evil.Tokenizer", null]}}'),
         "tokenizer_config.json`: `auto_map` asks for code of elsewhere",
@@ -239,7 +275,7 @@ HOSTILE = {
     "unknown method": (config(peft_type="EVIL"), "no lifelong adapter"),
     "unknown task type": (config(task_type="SEQ_CLS"), "adapter_config.json`: `task_type` is 'SEQ_CLS'"),
     "task type of a list": (config(task_type=["CAUSAL_LM"]), "adapter_config.json`: .*task"),
-    "text as alpha": (config(lora_alpha="16"), "`lora_alpha` is '16'; it must be a finite number"),
+    "text as alpha": (config(lora_alpha="16"), "`lora_alpha` is '16'; it must be a number above 0"),
     "list of lists as targets": (
         config(target_modules=[["query"]]),
         "`target_modules` must be a list of the layers",
@@ -433,6 +469,7 @@ IN_FOLDERS = {
     "tensors are elsewhere": (as_link(TENSORS, None), "it is a link that leads out of the adapter's folder"),
     "card is elsewhere": (as_link("README.md", "/etc/hostname"), "it is a link that leads out"),
     "tokenizer is a device": (as_link("tokenizer.json", "/dev/zero"), "it is a link that leads out"),
+    "card leads to itself": (as_link("README.md", "README.md"), "README.md` cannot be used: it is a link that leads"),
     "vocabulary leads nowhere": (as_link("vocab.txt", "nowhere"), "vocab.txt` cannot be used: it is no file"),
     "huge configuration": (sparse(CONFIG, 129_000_000), "129,000,000 bytes, more than the 128,000,000 allowed"),
     "huge tokenizer": (sparse("tokenizer.json", 101_000_000), "101,000,000 bytes, more than the 100,000,000 allowed"),
@@ -494,6 +531,7 @@ PEFT = (
     *("10^11 members", "2·10^9 members", "negative members", "float members", "boolean members", "width of no head"),
     *("no rank", "huge rank", "other rank", "other hidden size", "NaN as score", "overflowing score", "labels twice"),
     *("NaN in a tensor", "unknown kind", "template with attributes", "list of lists as targets", "text as alpha"),
+    *("text as a switch", "huge scale", "huge length", "empty label", "half a character"),
     *("newer format", "field of elsewhere", "pickle alone", "pickle as safetensors", "no tensors", "empty tensors"),
     *("tensors cut off", "header of 2^63 bytes", "deep header", "tensor twice", "offsets that overlap", "huge shape"),
     *("half precision", "missing tensor", "surplus tensor", "more members than stated", "other dimensions"),

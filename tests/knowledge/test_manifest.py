@@ -72,9 +72,20 @@ def test_parts_that_tasks_were_scored_on_are_noted(three):
 def test_manifests_from_before_data_was_noted_are_read(three):
     data = three.to_dict()
     for learned in data["tasks"]:
-        del learned["data"]
+        del learned["data"], learned["unanswered"], learned["baseline"]
+    data["format"] = 2
     found = KnowledgeBase.from_dict(data)
     assert found == three and {task.data for task in found.tasks} == {TaskData()}
+
+
+def test_whether_a_task_may_give_no_answer_is_kept(three):
+    knowledge = three.with_task(task("open", unanswered=True))
+    found = KnowledgeBase.from_dict(knowledge.to_dict())
+    assert [learned.unanswered for learned in found.tasks] == [False, False, False, True]
+    data = knowledge.to_dict()
+    data["tasks"][3]["unanswered"] = "no"
+    with pytest.raises(ManifestError, match=r"tasks\[3\].unanswered` must be a bool, not str"):
+        KnowledgeBase.from_dict(data)
 
 
 def put(path, value):
@@ -90,8 +101,8 @@ def put(path, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put(["format"], FORMAT + 1), r"`knowledge.format` is 3, this package reads up to 2; upgrade"),
-        (put(["format"], FORMAT - 1), r"`knowledge.format` is 1, from before .* reads 2: learn the tasks again"),
+        (put(["format"], FORMAT + 1), r"`knowledge.format` is 4, this package reads up to 3; upgrade"),
+        (put(["format"], 1), r"`knowledge.format` is 1, from before .* reads 2 to 3: learn the tasks again"),
         (put(["format"], "1"), "`knowledge.format` must be a positive integer, not '1'"),
         (put(["format"], True), "`knowledge.format` must be a positive integer, not True"),
         (put(["base"], []), "`knowledge.base` must be a dict, not list"),

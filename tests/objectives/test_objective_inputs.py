@@ -22,7 +22,9 @@ def encode(inputs, tokenizer):
 
 def test_mixed_inputs_make_one_table_in_order(tokenizer):
     features, example = encode(MIXED, tokenizer)
-    assert set(features) == {*tokenizer.model_input_names, "example", "offsets", "words"}
+    assert set(features) == {*tokenizer.model_input_names, "example", "kind", "offsets", "words"}
+    kinds = ["question-answering", "text-classification", "token-classification", "text-classification"]
+    assert [features["kind"][example.index(i)] for i in range(4)] == kinds
     assert example == features["example"] == sorted(example)
     assert set(example) == set(range(len(MIXED)))
     assert example.count(0) > 1
@@ -47,12 +49,12 @@ def test_alone_or_together_makes_no_difference(tokenizer):
 @pytest.mark.parametrize(
     ("kind", "rows", "columns", "targets"),
     [
-        ("text-classification", ["a joy", LONG], ["text"], {"label": [0, 1]}),
+        ("text-classification", ["a joy", LONG], ["text"], {"label": ["a", "b"]}),
         (
             "text-classification",
             [{"text": "a", "text_pair": LONG}, {"text": LONG, "text_pair": "b"}],
             ["text", "text_pair"],
-            {"label": [0, 1]},
+            {"label": ["a", "b"]},
         ),
         (
             "question-answering",
@@ -60,7 +62,12 @@ def test_alone_or_together_makes_no_difference(tokenizer):
             ["question", "context"],
             {"answers": [{"text": ["The"], "answer_start": [0]}, {"text": ["On"], "answer_start": [0]}]},
         ),
-        ("token-classification", [MIXED[2], {"tokens": ["a"] * 50}], ["tokens"], {"tags": [[0, 1, 0], [1] * 50]}),
+        (
+            "token-classification",
+            [MIXED[2], {"tokens": ["a"] * 50}],
+            ["tokens"],
+            {"tags": [["a", "b", "a"], ["b"] * 50]},
+        ),
     ],
 )
 def test_inputs_are_encoded_as_the_rows_of_a_task(kind, rows, columns, targets, tokenizer):
@@ -94,4 +101,4 @@ def test_unknown_forms_are_refused_with_the_known_ones(wrong, tokenizer):
 def test_no_inputs(tokenizer):
     features, example = encode([], tokenizer)
     assert example == []
-    assert set(features) == {*tokenizer.model_input_names, "example", "offsets", "words"}
+    assert set(features) == {*tokenizer.model_input_names, "example", "kind", "offsets", "words"}

@@ -4,7 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 
 from hf_lifelong.objectives import get_objective
 from hf_lifelong.objectives.matching import exact_match, normalise, token_f1
@@ -269,6 +269,39 @@ def test_score_takes_the_best_gold_and_refuses_other_kinds():
     assert scores == {"exact_match": 0.25, "f1": pytest.approx((1 + 2 / 3) / 4)}
 
 
-def test_majority_is_the_empty_answer():
-    assert objective.majority([{"text": ["x"]}], [{"text": ["x"]}, {"text": ["the"]}]) == 0.0
-    assert objective.majority([{"text": ["x"]}], [{"text": ["x"]}, {"text": []}]) == 0.5
+def test_majority_is_the_most_frequent_answer_which_may_be_none():
+    none, ada, eve = {"text": []}, {"text": ["Ada", "Ada Lovelace"]}, {"text": ["Eve"]}
+    assert objective.majority([none, none, ada], [none, ada, none, none]) == 0.75
+    assert objective.majority([none, ada, ada, eve], [none, ada, ada, eve]) == 0.5
+    assert objective.majority([eve, ada], [none, ada]) == 0.5  # of equally frequent ones the first in the alphabet
+
+
+def test_gold_answers_of_which_nothing_is_left_are_none_as_in_squad_2():
+    # The official evaluation drops them, and takes the empty answer for the right one where none is left.
+    references = [{"text": ["the"]}, {"text": []}, {"text": ["the", "fox"]}, {"text": ["the", "fox"]}]
+    assert objective.score(["", "a", "", "fox"], references) == {"exact_match": 0.75, "f1": 0.75}
+    assert objective.score(["fox", "fox", "the red fox", None], references) == {
+        "exact_match": 0,
+        "f1": pytest.approx(2 / 3 / 4),
+    }
+
+
+def test_whether_questions_have_no_answer_is_read_from_the_data(tokenizer):
+    data = squad()
+    assert not objective.unanswered(data, {})
+    none = Dataset.from_dict({"question": ["Why?"], "context": ["No."], "answers": [{"text": [], "answer_start": []}]})
+    assert objective.unanswered(concatenate_datasets([data, none.cast(data.features)]), {})
+    assert not objective.unanswered(encode(data, tokenizer), {})  # tokenised, without its answers
+
+
+def test_no_answer_is_given_where_every_window_rather_has_none():
+    features = {"example": [0, 0, 1, 2], "offsets": [[[-1, -1], [0, 1], [2, 3]]] * 4}
+    none, some = [0.9, 0.1, 0.0], [0.2, 0.7, 0.1]
+    scores = np.array([[none, none], [some, some], [none, none], [[0.5, 0.5, 0.0], [0.5, 0.5, 0.0]]])
+    answers = objective.decode_rows(scores, features, ["a b"] * 3, LABELS, unanswered=True)
+    # The second window of the first question speaks for an answer: .04 for none there, .49 for "a".
+    assert answers[0] == {"answer": "a", "score": pytest.approx(0.49), "start": 0, "end": 1}
+    assert answers[1] == {"answer": "", "score": pytest.approx(0.81), "start": 0, "end": 0}
+    assert answers[2] == {"answer": "a", "score": pytest.approx(0.25), "start": 0, "end": 1}  # as likely as none
+    always = objective.decode_rows(scores, features, ["a b"] * 3, LABELS)
+    assert [a["answer"] for a in always] == ["a", "a", "a"] and always[1]["score"] == pytest.approx(0.01)

@@ -20,16 +20,56 @@ def with_class_labels(texts, labels, names):
 def test_label_names_from_every_kind_of_column():
     assert objective.label_names(with_class_labels(["a"], [0], ["neg", "pos"]), {}) == ["neg", "pos"]
     assert objective.label_names(Dataset.from_dict({"text": ["a"] * 3, "label": ["z", "b", "z"]}), {}) == ["b", "z"]
-    assert objective.label_names(Dataset.from_dict({"text": ["a"] * 2, "labels": [3, 1]}), {}) == ["0", "1", "2", "3"]
-    assert objective.label_names(Dataset.from_dict({"text": ["a"] * 2, "label": [True, False]}), {}) == ["0", "1"]
     assert objective.head_width(["a", "b", "c"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ([1, 0, 1], ["0", "1"]),
+        ([30001, 10001, 30001], ["10001", "30001"]),
+        ([5, 4, 3, 2, 1, 10], ["1", "2", "3", "4", "5", "10"]),
+        ([5_000_000, 0], ["0", "5000000"]),
+        ([1, -1, 0], ["-1", "0", "1"]),
+        ([True, False], ["False", "True"]),
+    ],
+)
+def test_classes_of_bare_values_are_those_that_occur(labels, names, tokenizer):
+    data = Dataset.from_dict({"text": ["a"] * len(labels), "labels": labels})
+    assert objective.label_names(data, {}) == names
+    targets = [names.index(str(label)) for label in labels]
+    assert objective.encode(data, {}, names, tokenizer, 8, 0, training=True)["labels"][:] == targets
+    assert objective.references(data, {}, names) == [str(label) for label in labels]
+    tokens = data.remove_columns("text").add_column("input_ids", [[1, 2]] * len(labels))
+    assert objective.label_names(tokens, {}) == names
+    assert objective.encode(tokens, {}, names, tokenizer, 8, 0, training=True)["labels"][:] == targets
+
+
+def test_targets_of_a_regression_are_refused_with_that_word():
+    def names(labels):
+        return objective.label_names(Dataset.from_dict({"text": ["x"] * len(labels), "label": labels}), {})
+
+    with pytest.raises(ValueError, match=r"column 'label'.*22 different integers in 43 values.*a regression"):
+        names([i // 2 for i in range(43)])
+    with pytest.raises(ValueError, match=r"column 'label' holds Value\('float64'\).*a regression"):
+        names([0.5, 1.0])
+    assert len(names([i // 2 for i in range(42)])) == 21
+    assert len(names(list(range(20)))) == 20
+    assert len(names([f"intent {i}" for i in range(50)])) == 50
+
+
+def test_several_labels_of_a_text_are_refused_with_that_word():
+    for labels in ([[0, 1], [1, 1]], [["a"], []], [[0.0, 1.0], [1.0, 1.0]]):
+        data = Dataset.from_dict({"text": ["x", "y"], "labels": labels})
+        with pytest.raises(ValueError, match=r"columns\['label'\].*multi-label is not supported"):
+            objective.label_names(data, {})
 
 
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0, 1, -1], r"column 'label', row 2: the label -1 is none of the 2 labels \('0', '1'\)"),
-        ([0, None, 1], "row 1: the label None"),
+        ([0, 1, -100], r"column 'label', row 2: the label -100 is none of the 2 labels \('0', '1'\)"),
+        ([0, None, 1], r"row 1: the label None is none of the 2 labels \('0', '1'\)"),
         (["a", "b", None], r"row 2: the label None is none of the 2 labels \('a', 'b'\)"),
         ([0, 0, 0], "1 label name.*at least 2"),
         (["a", "a", "a"], "1 label name.*at least 2"),
@@ -45,12 +85,37 @@ def test_class_label_of_minus_one_is_refused():
         objective.label_names(with_class_labels(["a", "b"], [0, -1], ["neg", "pos"]), {})
 
 
-def test_labels_of_another_split(tokenizer):
-    other = Dataset.from_dict({"text": ["x", "y"], "label": [1, 2]})
-    with pytest.raises(ValueError, match="row 1: the label 2 is none of the 2 labels"):
-        objective.encode(other, {}, ["neg", "pos"], tokenizer, 8, 0, training=True)
-    with pytest.raises(ValueError, match="row 1: the label 2"):
-        objective.references(other, {}, ["neg", "pos"])
+def test_ids_have_the_names_of_their_own_split(tokenizer):
+    names = ["neg", "pos"]
+    turned = with_class_labels(["x", "y", "z"], [0, 1, 0], ["pos", "neg"])
+    wider = with_class_labels(["x", "y", "z"], [2, 1, 2], ["mixed", "neg", "pos"])
+    strings = Dataset.from_dict({"text": ["x", "y", "z"], "label": ["pos", "neg", "pos"]})
+    for data in (turned, wider, strings):
+        assert objective.references(data, {}, names) == ["pos", "neg", "pos"]
+        assert objective.encode(data, {}, names, tokenizer, 8, 0, training=True)["labels"][:] == [1, 0, 1]
+    tokens = turned.map(lambda row: {**tokenizer(row["text"]), "labels": row["label"]}, remove_columns=["text"])
+    assert objective.references(tokens, {}, names) == ["pos", "neg", "pos"]
+    assert objective.encode(tokens, {}, names, tokenizer, 8, 0, training=True)["labels"][:] == [1, 0, 1]
+    with pytest.raises(ValueError, match=r"row 0: the label 'pos' is none of the 2 labels \('bad', 'good'\)"):
+        objective.encode(turned, {}, ["bad", "good"], tokenizer, 8, 0, training=True)
+
+
+def test_bare_integers_where_train_has_names():
+    train = with_class_labels(["a", "b"], [0, 1], ["neg", "pos"])
+    bare = Dataset.from_dict({"text": ["x", "y"], "label": [1, 0]})
+    message = r"column 'label': it holds bare integers, but the labels of `train` have names \('neg', 'pos'\)"
+    for named in (train, train.cast_column("label", Value("string"))):
+        with pytest.raises(ValueError, match=message):
+            objective.check_names(bare, named, {"label": "label"}, ["neg", "pos"])
+    stars = with_class_labels(["a", "b"], [0, 1], ["1", "2"])
+    with pytest.raises(ValueError, match="bare integers"):
+        objective.check_names(bare, stars, {"label": "label"}, ["1", "2"])
+    objective.check_names(bare, with_class_labels(["a"], [0], ["0", "1"]), {"label": "label"}, ["0", "1"])
+    texts = Dataset.from_dict({"text": ["a", "b", "c"], "label": ["0", "1", "None"]})
+    objective.check_names(bare, texts, {"label": "label"}, ["0", "1", "None"])
+    assert objective.references(bare, {}, ["0", "1", "None"]) == ["1", "0"]
+    with pytest.raises(ValueError, match="row 0: the label '1' is none of the 2 labels"):
+        objective.references(bare, {}, ["neg", "pos"])
 
 
 def test_text_that_is_missing(tokenizer):
@@ -97,6 +162,16 @@ def test_tokenised_data_is_kept(tokenizer):
     assert objective.references(bare, {}, ["neg", "pos"]) == ["pos", "neg"]
     with pytest.raises(ValueError, match="row 0: the label 1 is none of the 1 labels"):
         objective.encode(bare, {}, ["neg"], tokenizer, 3, 0, training=True)
+
+
+def test_label_of_a_tokenised_data_set_is_taken_for_labels(tokenizer):
+    raw = with_class_labels(["a", "b c"], [1, 0], ["neg", "pos"])
+    data = raw.map(lambda row: tokenizer(row["text"]), remove_columns=["text"])
+    assert objective.is_tokenised(data) and objective.label_names(data, {}) == ["neg", "pos"]
+    kept = objective.encode(data, {}, ["neg", "pos"], tokenizer, 8, 0, training=True)
+    assert kept["labels"][:] == [1, 0] and set(kept.column_names) == {*tokenizer.model_input_names, "labels"}
+    # With the text beside it, the text is tokenised as `max_length` says.
+    assert not objective.is_tokenised(raw.map(lambda row: tokenizer(row["text"])))
 
 
 def test_loss_by_hand():

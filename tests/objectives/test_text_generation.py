@@ -80,6 +80,16 @@ def test_labels_squad_and_lists_as_answers(language_tokenizer):
     train, test = (objective.references(data.select(i), {}, ["neg", "pos"]) for i in ([0, 1, 2], [0, 1]))
     assert objective.majority(train, test) == 0.5
     assert objective.score(["Pos.", "pos", None], train) == {"exact_match": 1 / 3, "f1": 1 / 3}
+    turned = Dataset.from_dict(
+        {"text": ["a", "b"], "label": [0, 1]},
+        features=Features({"text": Value("string"), "label": ClassLabel(names=["pos", "neg"])}),
+    )
+    for labels in (["neg", "pos"], []):  # names of their own split, also where train has texts
+        assert objective.references(turned, {}, labels) == [{"text": ["pos"]}, {"text": ["neg"]}]
+    answer = encoded(turned, language_tokenizer, labels=["neg", "pos"])[0]["labels"]
+    assert language_tokenizer.decode([token for token in answer if token != -100]) == " pos<|end|>"
+    strings = Dataset.from_dict({"text": ["a", "b"], "answer": ["pos", "neg"]})
+    assert objective.references(strings, {}, ["neg", "pos"]) == [{"text": ["pos"]}, {"text": ["neg"]}]
     squad = Dataset.from_dict(
         {
             "question": ["who?"],
@@ -127,6 +137,20 @@ def test_bad_prompts_and_answers(language_tokenizer):
             prompt_of(entry, 7)
     assert prompt_of({"text": "a", "text_pair": "b"}, 0) == "a\nb"
     assert prompt_of({"text": "a"}, 0) == "a"
+
+
+def test_values_of_a_template_are_written_as_in_training():
+    rows = [
+        {"title": "x", "year": 1843, "share": 0.5, "new": True},
+        {"title": "", "year": -1, "share": 2.0, "new": False},
+    ]
+    template = "{title} ({year}): {share}, {new}"
+    data = with_prompts(Dataset.from_list(rows), {}, template)
+    assert [prompt_of(row, i, [template]) for i, row in enumerate(rows)] == data["prompt"][:]
+    with pytest.raises(ValueError, match=r"inputs\[4\]: nothing stands in 'year'"):
+        prompt_of({**rows[0], "year": None}, 4, [template])
+    with pytest.raises(ValueError, match="no known form"):
+        prompt_of({"text": 3}, 0)
 
 
 @pytest.mark.parametrize(

@@ -29,15 +29,14 @@ def test_label_names():
         "N",
         "V",
     ]
-    assert objective.label_names(Dataset.from_dict({"tokens": [["a"]], "pos_tags": [[2]]}), {}) == ["0", "1", "2"]
+    assert objective.label_names(Dataset.from_dict({"tokens": [["a", "b"]], "pos_tags": [[7, 2]]}), {}) == ["2", "7"]
     assert objective.head_width(TAGS) == 3
 
 
 @pytest.mark.parametrize(
     ("tags", "message"),
     [
-        ([[0, 1], [-1]], r"column 'tags', row 1: the label -1 is none of the 2 labels \('0', '1'\)"),
-        ([[0, 1], [None]], "row 1: the label None"),
+        ([[0, 1], [None]], r"column 'tags', row 1: the label None is none of the 2 labels \('0', '1'\)"),
         ([[0, 1], None], "row 1: the list of labels is missing"),
         ([[0, 0], [0]], "1 label name.*at least 2"),
     ],
@@ -50,9 +49,9 @@ def test_bad_labels(tags, message):
 @pytest.mark.parametrize(
     ("words", "tags", "message"),
     [
-        ([["a"], ["b", "c"]], [[0], [1]], "column 'tags', row 1: 1 tags for 2 words in column 'tokens'"),
-        ([["a"], ["b"]], [[0], None], "row 1: 0 tags for 1 words"),
-        ([["a"], ["b"]], [[0], [3]], "row 1: the label 3 is none of the 3 labels"),
+        ([["a"], ["b", "c"]], [["O"], ["O"]], "column 'tags', row 1: 1 tags for 2 words in column 'tokens'"),
+        ([["a"], ["b"]], [["O"], None], "row 1: 0 tags for 1 words"),
+        ([["a"], ["b"]], [["O"], ["X"]], "row 1: the label 'X' is none of the 3 labels"),
         ([["a"], [None]], [[0], [1]], r"column 'tokens', row 1: \[None\] is not a list of strings"),
         ([["a"], None], [[0], [1]], "column 'tokens', row 1: None is not a list of strings"),
     ],
@@ -118,8 +117,29 @@ def test_tokenised_data_is_kept(tokenizer):
     assert objective.references(tokenised, {}, TAGS) == objective.references(data, {}, TAGS)
     answers = objective.decode(one_hot(kept["labels"]), kept, tokenised, {}, TAGS)
     assert [a["answer"] for a in answers] == objective.references(data, {}, TAGS)
-    with pytest.raises(ValueError, match="row 0: the label 2 is none of the 2 labels"):
+    with pytest.raises(ValueError, match="row 0: the label 'I-PER' is none of the 2 labels"):
         encode(tokenised, tokenizer, labels=TAGS[:2])
+    bare = tokenised.remove_columns("ner_tags")
+    assert encode(bare, tokenizer)["labels"][:] == tokenised["labels"][:]  # positions in the names of train
+    assert objective.references(bare, {}, TAGS) == objective.references(data, {}, TAGS)
+
+
+def test_tags_have_the_names_of_their_own_split(tokenizer):
+    turned = tagged(tags=((2, 1, 0, 0), (0,)), names=["O", "I-PER", "B-PER"])
+    assert objective.references(turned, {}, TAGS) == objective.references(tagged(), {}, TAGS)
+    assert encode(turned, tokenizer)["labels"][:] == encode(tagged(), tokenizer)["labels"][:]
+    bare = turned.cast_column("ner_tags", List(Value("int64")))
+    with pytest.raises(ValueError, match=r"column 'ner_tags': it holds bare integers.*\('O', 'B-PER', 'I-PER'\)"):
+        objective.check_names(bare, tagged(), {"tags": "ner_tags"}, TAGS)
+
+
+def test_targets_of_a_tokenised_data_set_are_one_a_token(tokenizer):
+    data = Dataset.from_dict({"input_ids": [[1, 2, 3, 4]], "labels": [[7, -100, 3, 7]]})
+    assert objective.label_names(data, {}) == ["3", "7"]
+    assert encode(data, tokenizer, labels=["3", "7"])["labels"][:] == [[1, -100, 0, 1]]
+    many = Dataset.from_dict({"input_ids": [[1, 2, 3, 4]], "labels": [[0, 1]]})
+    with pytest.raises(ValueError, match=r"row 0: 2 labels for 4 tokens.*multi-label, which is not supported"):
+        encode(many, tokenizer, labels=["0", "1"])
 
 
 def test_loss_by_hand():

@@ -15,8 +15,16 @@ from torch import nn
 from transformers import AutoModel, EarlyStoppingCallback, TrainerCallback
 
 from hf_lifelong import DriftAdapterConfig, DriftTrainer, DriftTrainingArguments
-from hf_lifelong.pruning import SAP, Magnitude, OneShot, Step, Tail, prune_iteratively
+from hf_lifelong.pruning import SAP, Magnitude, OneShot, Step, Tail, iterative, prune_iteratively
 from hf_lifelong.pruning.progress import kept_step, stop_reason
+
+
+@pytest.fixture(autouse=True)
+def one_picture(request, monkeypatch):
+    """Drawing takes longer than training; one test looks at what is drawn."""
+    if request.function is not test_the_loop:
+        monkeypatch.setattr(iterative, "draw_steps", lambda *given: None)
+
 
 FREE = {"tolerance": float("inf"), "rise": float("inf")}
 INF = float("inf")
@@ -171,67 +179,74 @@ def test_stateful_callbacks_begin_anew(bert_folder, tokenizer, tmp_path):
     assert [step.score for step in run.steps] == [0.9] * 3
 
 
+# In the first round, the second and the third; while weights, masks, checkpoint marks and the state are written.
+KILLS = [("step", 3), ("step", 6), ("write", 3), ("write", 5), ("json", 7), ("json", 12)]
+# Each run is a process of its own, forked after the imports, which take longer than a run.
 SCRIPT = """
-import os, signal, sys
-from pathlib import Path
+import os, signal, sys, traceback
 import torch
 torch.set_num_threads(1)
 sys.path.insert(0, {here!r})
 from pruning_helpers import classifier, make_trainer
 from transformers import AutoTokenizer, TrainerCallback
 from hf_lifelong.pruning import SAP, prune_iteratively, iterative
-base, out, event, at = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
-count = 0
 
-def tick(kind):
-    global count
-    if kind == event:
-        count += 1
+def run(base, out, event, at):
+    count = 0
+
+    def tick(kind):
+        nonlocal count
+        count += kind == event
         if count == at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-class Kill(TrainerCallback):
-    def on_step_end(self, *args, **kwargs):
-        tick("step")
+    class Kill(TrainerCallback):
+        def on_step_end(self, *args, **kwargs):
+            tick("step")
 
-known = iterative.write_tensors
-def write(*args):
-    tick("write")
-    known(*args)
-iterative.write_tensors = write
-state = iterative.write_json
-def write_state(*args):
-    tick("json")
-    state(*args)
-iterative.write_json = write_state
+    def ticking(kind, function):
+        return lambda *args: (tick(kind), function(*args))[1]
 
-trainer = make_trainer(classifier(base), out, AutoTokenizer.from_pretrained(base), max_steps=4, save_strategy="steps",
-                       save_steps=1, callbacks=[Kill()])
-run = prune_iteratively(trainer, 2, SAP(), tolerance=float("inf"), rise=float("inf"), resume=True)
-result = {{"weights": trainer.model.state_dict(), "steps": run.steps, "masks": run.masks.pruned}}
-torch.save(result, out + "/result.pt")
+    iterative.write_tensors = ticking("write", iterative.write_tensors)
+    iterative.write_json = ticking("json", iterative.write_json)
+    iterative.draw_steps = lambda *args: None
+    trainer = make_trainer(classifier(base), out, AutoTokenizer.from_pretrained(base), max_steps=4,
+                           save_strategy="steps", save_steps=1, callbacks=[Kill()])
+    run = prune_iteratively(trainer, 2, SAP(), tolerance=float("inf"), rise=float("inf"), resume=True)
+    result = {{"weights": trainer.model.state_dict(), "steps": run.steps, "masks": run.masks.pruned}}
+    torch.save(result, out + "/result.pt")
+
+def forked(*given):
+    sys.stdout.flush()
+    if (child := os.fork()) == 0:
+        try:
+            run(*given)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+base, work = sys.argv[1:]
+print(forked(base, work + "/whole", "never", 1))
+for event, at in {kills!r}:
+    out = work + "/" + event + str(at)
+    killed = forked(base, out, event, at), os.path.exists(out + "/result.pt")
+    print(*killed, forked(base, out, "never", 1))
 """
-
-
-def start(script, *arguments):
-    return subprocess.run(
-        [sys.executable, script, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False
-    )
 
 
 @pytest.mark.slow
 def test_killed_run_ends_as_one_that_was_not(bert_folder, tmp_path):
     script = tmp_path / "run.py"
-    script.write_text(SCRIPT.format(here=str(Path(__file__).parent)))
-    assert (done := start(script, bert_folder, tmp_path / "whole", "never", 0)).returncode == 0, done.stderr[-3000:]
+    script.write_text(SCRIPT.format(here=str(Path(__file__).parent), kills=KILLS))
+    command = [sys.executable, script, str(bert_folder), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    codes = [line for line in done.stdout.splitlines() if not line.startswith("{")]  # and what Trainer logs
+    assert codes == ["0", *[f"{-signal.SIGKILL} False 0"] * len(KILLS)], done.stderr[-3000:]
     whole = torch.load(tmp_path / "whole" / "result.pt", weights_only=False)
-    # In the first round, the second and the third; while weights, masks, checkpoint marks and the state are written.
-    for event, at in (("step", 3), ("step", 6), ("write", 3), ("write", 5), ("json", 7), ("json", 12)):
-        out = tmp_path / f"{event}{at}"
-        killed = start(script, bert_folder, out, event, at)
-        assert killed.returncode == -signal.SIGKILL and not (out / "result.pt").exists(), (event, at, killed.stderr)
-        assert (done := start(script, bert_folder, out, "never", 0)).returncode == 0, done.stderr[-3000:]
-        resumed = torch.load(out / "result.pt", weights_only=False)
+    for event, at in KILLS:
+        resumed = torch.load(tmp_path / f"{event}{at}" / "result.pt", weights_only=False)
         assert resumed["steps"] == whole["steps"], (event, at)
         assert same(resumed["weights"], whole["weights"]), (event, at)
         assert same(resumed["masks"], whole["masks"]), (event, at)

@@ -50,6 +50,13 @@ def test_conv1d_has_its_neurons_in_axis_1(gpt2):
     assert masks.pruned["transformer.h.0.mlp.c_fc.weight"].sum(0).tolist() == wanted
 
 
+def test_a_head_that_is_tied_to_the_embeddings_is_refused_as_that(gpt2):
+    with pytest.raises(ValueError, match=r"nothing but `lm_head.weight`, which is tied to the embeddings"):
+        prunable(gpt2, "lm_head")
+    gpt2.lm_head.weight = torch.nn.Parameter(gpt2.lm_head.weight.detach().clone())
+    assert set(prunable(gpt2, "lm_head")) == {"lm_head.weight"}
+
+
 def test_tied_weights_count_once(gpt2):
     assert gpt2.lm_head.weight is gpt2.transformer.wte.weight
     assert not any("lm_head" in name or "wte" in name for name in prunable(gpt2, "weight"))

@@ -10,6 +10,7 @@ from transformers import AutoModel, TrainingArguments
 
 from hf_lifelong import DriftTrainer, DriftTrainingArguments, Task
 from hf_lifelong.adapter import lifelong_of
+from hf_lifelong.training.tasks import single_task
 
 
 def data(**columns):
@@ -30,8 +31,19 @@ def test_a_task_without_rows():
 def test_a_task_of_no_kind_or_name():
     with pytest.raises(ValueError, match="`kind` of task `films` is 'regression'; choose one of"):
         Task("films", "regression", data())
-    with pytest.raises(ValueError, match="`name` of a task"):
-        Task(" ", "text-classification", data())
+    for name in (" ", "b\n2024", "\x1b[2J", "\ud800", 7, None):
+        with pytest.raises(ValueError, match=r"`name` of a task is .*; give printable characters"):
+            Task(name, "text-classification", data())
+    with pytest.raises(ValueError, match="is 'unknown', which is what inputs of no task are answered with"):
+        Task("unknown", "text-classification", data())
+
+
+def test_a_task_of_wrong_types():
+    for columns in (None, "text", {"text": 3}, ["text"]):
+        with pytest.raises(ValueError, match=r"`columns` of task `films` is .*; give columns' names by role"):
+            Task("films", "text-classification", data(), columns=columns)
+    with pytest.raises(ValueError, match="`template` of task `films` is 3; give a text"):
+        Task("films", "text-generation", data(), template=3)
 
 
 def test_data_that_is_no_dataset():
@@ -66,6 +78,14 @@ BAD_DATA = {
         "Task `bad`: .*'z'",
     ),
     "one row": (Task("bad", "text-classification", data().select([0])), "Task `bad`: `train` has one row"),
+    "several labels of a text": (
+        Task("bad", "text-classification", data(text=SENTENCES, label=[[0, 1]] * 4)),
+        "Task `bad`: .*multi-label is not supported",
+    ),
+    "targets of a regression": (
+        Task("bad", "text-classification", data(text=SENTENCES, label=[0.5, 1.0, 2.5, 3.0])),
+        "Task `bad`: .*regression",
+    ),
     "no answers": (Task("bad", "question-answering", data(**SQUAD)), r"Task `bad`: columns\['answers'\]"),
     "answer outside its context": (
         Task("bad", "question-answering", data(**SQUAD, answers=[{"text": ["Bob"], "answer_start": [90]}] * 4)),
@@ -124,6 +144,11 @@ def test_arguments_that_clash(setup, tmp_path):
         setup(tasks=None)
     with pytest.raises(ValueError, match="`tasks` is empty"):
         setup(tasks=[])
+    for tasks in (sentiment(), "films", [1], 3, [sentiment(), "films"]):
+        with pytest.raises(ValueError, match=r"`tasks` is .*; give a list of `Task`"):
+            setup(tasks=tasks)
+    with pytest.raises(ValueError, match="`processing_class` is 'bert'; give the tokenizer of the base"):
+        setup(processing_class="bert")
     with pytest.raises(ValueError, match="`eval_dataset` goes with `train_dataset`"):
         setup(eval_dataset=rows("sentiment_sentences", 0, 10))
 
@@ -135,6 +160,40 @@ def test_a_train_dataset_that_is_no_task(setup):
         setup(tasks=None, train_dataset=data().select([]))
     with pytest.raises(ValueError, match=r"columns \['stars', 'text'\], which fit no kind of task"):
         setup(tasks=None, train_dataset=data(text=["a"], stars=[1]))
+    with pytest.raises(ValueError, match=r"`train_dataset` has a transform"):
+        setup(tasks=None, train_dataset=data().with_transform(lambda rows: rows))
+
+
+TAGGED = {"tokens": [["a"]], "ner_tags": [["O"]]}
+ASKED = {"question": ["Who?"], "context": ["Ada."], "answers": [{"text": ["Ada"], "answer_start": [0]}]}
+
+
+@pytest.mark.parametrize(
+    ("columns", "kind"),
+    [
+        ({"text": ["a"], "label": ["x"]}, "text-classification"),
+        ({"text": ["a"], "tokens": [["a"]], "label": ["x"]}, "text-classification"),
+        ({"text": ["a"], **TAGGED}, "token-classification"),
+        ({"label": ["x"], **ASKED}, "question-answering"),
+        ({"input_ids": [[1]], "label": [0]}, "text-classification"),
+        ({"input_ids": [[1]], "labels": [0]}, "text-classification"),
+        ({"input_ids": [[1]], "labels": [[0]]}, "token-classification"),
+        ({"input_ids": [[1]], "start_positions": [0], "end_positions": [0]}, "question-answering"),
+        ({"text": ["a"], "labels": [["x", "y"]]}, "text-classification"),  # which then says multi-label
+        ({"text": ["a"], "label": [0.5]}, "text-classification"),  # which then says regression
+    ],
+)
+def test_the_kind_is_guessed_by_all_columns(columns, kind):
+    for form in (None, "torch"):
+        assert single_task(data(**columns).with_format(form), None, [], False).kind == kind
+
+
+def test_columns_that_fit_no_kind_or_several(setup):
+    with pytest.raises(ValueError, match=r"columns \['label', 'tokens'\], which fit no kind"):
+        single_task(data(tokens=[["a"]], label=["x"]), None, [], False)
+    message = r"fit several kinds of task \(text-classification, token-classification\)\. Give `tasks=\["
+    with pytest.raises(ValueError, match=message):
+        single_task(data(text=["a"], label=["x"], **TAGGED), None, [], False)
 
 
 def test_evaluate_before_anything_is_learned(prepare):

@@ -269,6 +269,17 @@ def test_lineage_is_saved(train, tmp_path):
         ("first_cycle", 1.0),
         ("validation_share", 0.0),
         ("signature_samples", 1),
+        ("signature_samples", 2.5),
+        ("gradient_noise", "x"),
+        ("validation_share", True),
+        ("cyclic_learning_rate", "no"),
+        ("learning_rate", float("nan")),
+        ("learning_rate", -1.0),
+        ("weight_decay", float("inf")),
+        ("per_device_train_batch_size", -1),
+        ("per_device_eval_batch_size", 0),
+        ("gradient_accumulation_steps", 0),
+        ("seed", 2**32 - 1),
     ],
 )
 def test_arguments_out_of_range_are_refused(name, value, tmp_path):

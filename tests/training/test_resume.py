@@ -11,9 +11,12 @@ import torch
 from kill_script import POINTS
 from peft import PeftModel
 from training_helpers import answers, digest, make_model, make_trainer, sentiment, topics
-from transformers import AutoModel
+from transformers import AutoModel, TrainerCallback
 
-from hf_lifelong import forget
+from hf_lifelong import folders, forget
+from hf_lifelong.digests import RECORD
+from hf_lifelong.forgetting import forget_saved
+from hf_lifelong.hub import pull
 from hf_lifelong.training import checkpoints, stream
 
 HERE = Path(__file__).parent
@@ -96,13 +99,31 @@ def stopped(prepare, monkeypatch, tasks, **arguments):
     return trainer
 
 
-def test_damaged_checkpoints_are_passed_over(prepare, train, tmp_path, monkeypatch):
+def flipped(content: bytes) -> bytes:
+    """With one bit of the middle changed."""
+    half = len(content) // 2
+    return content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
+
+
+def test_damaged_checkpoints_are_passed_over(prepare, train, tmp_path, monkeypatch, caplog):
     stopped(prepare, monkeypatch, [sentiment()])
     folder = checkpoints.task_folder(tmp_path / "out", "sentiment")
-    newest = folder / "checkpoint-4" / checkpoints.SNAPSHOTS
-    newest.write_bytes(newest.read_bytes()[:50])
     found = checkpoints.newest_checkpoint(folder, "sentiment", [])
-    assert found.folder.name == "checkpoint-2" and not found.ended and len(found.snapshots) == 1
+    assert found.folder.name == "checkpoint-4" and found.ended and len(found.snapshots) == 2 and not caplog.messages
+    there = sorted((folder / "checkpoint-4").iterdir())
+    assert {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"} <= {path.name for path in there}
+    for path in there:
+        whole = path.read_bytes()
+        for damaged in (b"", flipped(whole), None):
+            path.unlink() if damaged is None else path.write_bytes(damaged)
+            found = checkpoints.newest_checkpoint(folder, "sentiment", [])
+            assert found.folder.name == "checkpoint-2" and not found.ended and len(found.snapshots) == 1
+            if path.name != checkpoints.STATE or damaged is not None:  # without it, it was never finished
+                assert "A damaged checkpoint is passed over." in caplog.text
+                assert path.name in caplog.text or path.name == RECORD
+            caplog.clear()
+            path.write_bytes(whole)
+    (folder / "checkpoint-4" / "optimizer.pt").write_bytes(b"")
     train([sentiment()], resume=True)
     train([sentiment()], folder="unbroken")
     assert files(tmp_path / "out") == files(tmp_path / "unbroken")
@@ -140,12 +161,58 @@ def test_resume_from_another_folder_is_refused(prepare, tmp_path):
     assert not (tmp_path / "out" / "adapter_config.json").exists()
 
 
-def test_a_damaged_commit_is_named(train, prepare, tmp_path):
+def test_of_a_damaged_commit_the_copy_is_resumed(train, tmp_path, caplog):
     train([sentiment()])
     commit = checkpoints.newest_commit(tmp_path / "out")
-    (commit / "adapter_model.safetensors").write_bytes(b"half")
-    with pytest.raises(ValueError, match=r"commit-1/adapter_model.safetensors` cannot be used"):
-        prepare([sentiment(), topics()]).train(resume_from_checkpoint=True)
+    for path in commit.iterdir():
+        whole = path.read_bytes()
+        path.write_bytes(flipped(whole))
+        assert checkpoints.newest_commit(tmp_path / "out") == tmp_path / "out"
+        assert "A damaged commit is passed over." in caplog.text
+        assert path.name in caplog.text or path.name == RECORD
+        caplog.clear()
+        path.write_bytes(whole)
+    (commit / "adapter_model.safetensors").write_bytes(flipped((commit / "adapter_model.safetensors").read_bytes()))
+    train([sentiment(), topics()], resume=True)
+    train([sentiment(), topics()], folder="unbroken")
+    assert files(tmp_path / "out") == files(tmp_path / "unbroken")
+    assert os.listdir(tmp_path / "out" / "_stream") == ["commit-2"]
+
+
+def test_a_commit_and_a_copy_that_are_both_damaged_are_named(train, prepare, tmp_path):
+    train([sentiment()])
+    for folder in (tmp_path / "out" / "_stream" / "commit-1", tmp_path / "out"):
+        path = folder / "adapter_model.safetensors"
+        path.write_bytes(flipped(path.read_bytes()))
+    trainer = prepare([sentiment(), topics()])
+    with pytest.raises(ValueError, match="its tensors are not those that were saved with it"):
+        trainer.train(resume_from_checkpoint=True)
+    assert sorted(os.listdir(tmp_path / "out" / "_stream")) == ["commit-1"]
+
+
+def test_a_commit_of_an_earlier_version_is_resumed(train, tmp_path, caplog):
+    train([sentiment()])
+    commit = checkpoints.newest_commit(tmp_path / "out")
+    (commit / RECORD).unlink()
+    config = json.loads((commit / "adapter_config.json").read_text())
+    assert len(config.pop("digest")) == 32
+    (commit / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
+    train([sentiment(), topics()], resume=True)
+    train([sentiment(), topics()], folder="unbroken")
+    assert files(tmp_path / "out") == files(tmp_path / "unbroken") and not caplog.messages
+
+
+def test_one_process_at_a_time_learns_in_a_folder(train, prepare, tmp_path, monkeypatch):
+    trainer = train([sentiment()])
+    before = files(tmp_path / "out")
+    monkeypatch.setattr(folders, "PATIENCE", 0)
+    with folders.sole_writer(checkpoints.stream_folder(tmp_path / "out")):
+        with pytest.raises(folders.BusyFolderError, match="is being written by another process"):
+            prepare([topics()]).train()
+        with pytest.raises(folders.BusyFolderError):
+            forget_saved(pull(tmp_path / "out"), "sentiment", tmp_path / "out")
+    assert files(tmp_path / "out") == before
+    assert trainer.train(resume_from_checkpoint=True).global_step == 0
 
 
 def test_commits_are_numbered_on_after_forgetting(train, prepare, tmp_path, bert_folder):
@@ -253,3 +320,26 @@ def test_the_best_checkpoint_of_an_adapter_of_another_name_is_loaded(train, firs
     for folder, model in (("plain", plain), ("other", named(first, bert_folder))):
         train([topics()], model=model, folder=folder, eval_steps=2, learning_rate=0.5, **best)
     assert files(tmp_path / "plain") == files(tmp_path / "other")
+
+
+def test_rows_in_order_of_length_come_in_the_same_order_when_resumed(prepare, train, tmp_path):
+    """Killed in the middle of the second epoch, which then goes on with the rows that it had not seen."""
+
+    class Killed(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 11:
+                raise Stop
+
+    settings = {"train_sampling_strategy": "group_by_length", "num_train_epochs": 2, "max_steps": -1}
+    settings |= {"save_strategy": "steps", "save_steps": 5}
+    train([sentiment()], folder="unbroken", **settings)
+    trainer = prepare([sentiment()], callbacks=[Killed()], **settings)
+    with pytest.raises(Stop):
+        trainer.train()
+    order = list(trainer._get_train_sampler())
+    torch.manual_seed(7)
+    assert list(trainer._get_train_sampler()) == order and sorted(order) == list(range(54))
+    widths = [len(trainer.train_dataset[i]["input_ids"]) for i in order]
+    assert widths[:8] == sorted(widths[:8], reverse=True)
+    train([sentiment()], resume=True, **settings)
+    assert files(tmp_path / "out") == files(tmp_path / "unbroken")

@@ -222,3 +222,24 @@ def test_other_optimizers_and_clipping(train):
 
 def test_batches_grouped_by_length(train):
     assert train([sentiment()], train_sampling_strategy="group_by_length").knowledge.names == ["sentiment"]
+
+
+@pytest.mark.parametrize("option", [{"batch_eval_metrics": True}, {"eval_do_concat_batches": False}])
+def test_metrics_of_parts_are_refused(option, tmp_path):
+    name, value = next(iter(option.items()))
+    with pytest.raises(ValueError, match=f"`{name}={value}` is not supported.*Leave it out"):
+        DriftTrainingArguments(str(tmp_path), **option)
+
+
+def test_predict_is_of_the_task_in_training_and_says_what_to_call_else(prepare):
+    class Predict(TrainerCallback):
+        def on_train_end(self, args, state, control, **kwargs):
+            found = self.trainer.predict(self.trainer.eval_dataset)
+            self.shape, self.metrics = found.predictions.shape, found.metrics
+
+    predict = Predict()
+    trainer = predict.trainer = prepare([sentiment()], callbacks=[predict], max_steps=2)
+    trainer.train()
+    with pytest.raises(ValueError, match=r'pipeline\("lifelong", model=trainer.model.*trainer.evaluate\(\)'):
+        trainer.predict(trainer.eval_dataset)
+    assert predict.shape == (6, 2) and 0 <= predict.metrics["test_accuracy"] <= 1

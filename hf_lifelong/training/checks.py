@@ -1,0 +1,173 @@
+"""What can be known of a stream before its first step: refused then, before anything is trained or written."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.compute as pc
+from datasets import Dataset
+from peft.utils import get_peft_model_state_dict
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
+from transformers.trainer_utils import IntervalStrategy
+
+from ..adapter import knowledge_of, lifelong_of
+from ..adapter.architectures import InputLimits, input_limits
+from ..adapter.heads import active_config
+from ..evaluation import AccuracyMatrix
+from ..files import read_json
+from ..hub.saved import CONFIG, TOKENIZER_CONFIG, check_config, check_sizes, check_tokenizer
+from ..hub.tokenizer import read_tokenizer
+from ..knowledge import KnowledgeBase
+from ..knowledge.layout import SIZES
+from .drift import cycle_ends
+from .tasks import PreparedTask
+
+if TYPE_CHECKING:
+    from .trainer import DriftTrainer
+
+# What Trainer measures beside a task's metrics.
+MEASURED = frozenset({"loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time"})
+ROWS_AT_ONCE = 10_000
+
+
+def check_stream(trainer: DriftTrainer, tasks: list[PreparedTask]) -> None:
+    """Refuses what could not be trained to its end, or what could not be read again once it is written.
+
+    Args:
+        tasks (`list[PreparedTask]`): All tasks that are to be learned.
+
+    Raises:
+        ValueError: names the task, if it is about one.
+    """
+    limits = input_limits(trainer.model)
+    check_base_kept(trainer.model)
+    if isinstance(trainer.processing_class, PreTrainedTokenizerBase):
+        check_tokenizer_kept(trainer.processing_class, limits)
+    for task in tasks:
+        try:
+            check_steps(trainer, task)
+            check_inputs(task, limits)
+            check_best_metric(trainer, task)
+            read_again(trainer.model, [task])
+        except ValueError as error:
+            raise ValueError(f"Task `{task.name}`: {error}") from error
+
+
+def check_steps(trainer: DriftTrainer, task: PreparedTask) -> None:
+    """Refuses a task whose rows give no batch, or fewer optimiser steps than members, as Trainer counts them."""
+    args = trainer.args
+    rows: Any = range(len(task.train))
+    loader: Any = DataLoader(rows, batch_size=args.train_batch_size, drop_last=args.dataloader_drop_last)
+    loader = trainer.accelerator.prepare_data_loader(loader)
+    if not len(loader):
+        raise ValueError(
+            f"its {len(task.train)} training rows fill no batch of {args.train_batch_size} in each of "
+            f"{args.world_size} processes, and `dataloader_drop_last` drops what is not full. Lower "
+            "`per_device_train_batch_size`, or leave `dataloader_drop_last` out."
+        )
+    steps = trainer.set_initial_training_values(args, loader)[-1]
+    cycle_ends(steps, active_config(trainer.model).members, args.first_cycle)
+
+
+def check_inputs(task: PreparedTask, limits: InputLimits) -> None:
+    """Refuses lengths that a base has no positions for, and ids that it has no embeddings for."""
+    config, most = task.config, limits.positions
+    if most is not None and config.max_length > most:
+        raise ValueError(
+            f"`max_length` is {config.max_length}, but the base has positions for {most} tokens only; lower it in "
+            "`DriftAdapterConfig`."
+        )
+    if most is not None and task.generates and config.max_length + config.max_new_tokens > most:
+        raise ValueError(
+            f"`max_length` ({config.max_length}) and `max_new_tokens` ({config.max_new_tokens}) make "
+            f"{config.max_length + config.max_new_tokens} tokens, but the base has positions for {most} only; lower "
+            "one of them in `DriftAdapterConfig`."
+        )
+    parts = {"train": task.train, "validation": task.validation.features, "test": task.test.features}
+    for part, features in parts.items():
+        longest = max(pc.max(pc.list_value_length(ids)).as_py() for ids in _batches(features, "input_ids"))
+        if most is not None and longest > most:
+            raise ValueError(f"`{part}` has a row of {longest} tokens, but the base has positions for {most} only.")
+        for column, known in (("input_ids", limits.tokens), ("token_type_ids", limits.token_types)):
+            for values in _batches(features, column):
+                found = pc.min_max(pc.list_flatten(values)).as_py()
+                if known is None or found["min"] is None or 0 <= found["min"] <= found["max"] < known:
+                    continue
+                raise ValueError(
+                    f"`{part}` has {found['min'] if found['min'] < 0 else found['max']} among its `{column}`, but the "
+                    f"base knows 0 to {known - 1}; take the tokenizer of the base."
+                )
+
+
+def _batches(features: Dataset, column: str) -> Iterator[Any]:
+    """A column of lists as arrow arrays, some rows at a time; nothing where there is no such column."""
+    if column in features.column_names:
+        rows = features.select_columns(column).with_format("arrow")
+        for table in rows.iter(batch_size=ROWS_AT_ONCE):
+            yield table.column(column)
+
+
+def check_best_metric(trainer: DriftTrainer, task: PreparedTask) -> None:
+    """Refuses a `metric_for_best_model` that no evaluation of a task gives."""
+    args, name, metrics = trainer.args, trainer.args.metric_for_best_model, trainer.metrics_of(task)
+    if name is None or args.eval_strategy == IntervalStrategy.NO:
+        return
+    known = set(MEASURED)
+    if metrics is not None and not args.prediction_loss_only:
+        if metrics != task.own_metrics:
+            return  # a function of the user's gives what it gives
+        known |= task.scores_of_references().keys()
+    if name.removeprefix("eval_") not in known:
+        raise ValueError(f"`metric_for_best_model` is {name!r}; a {task.kind} task gives {sorted(known)}.")
+
+
+def check_tokenizer_kept(tokenizer: PreTrainedTokenizerBase, limits: InputLimits) -> None:
+    """Refuses a tokenizer that the base has too few embeddings for, or that could not be read again."""
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if largest >= limits.tokens:
+        raise ValueError(
+            f"`processing_class` has token ids up to {largest}, but the base has embeddings for {limits.tokens} only. "
+            "Take the tokenizer of the base; or enlarge the base (`resize_token_embeddings`), save it in a folder and "
+            "load it from there."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        try:
+            check_sizes(folder, {file.name: file.stat().st_size for file in Path(folder).iterdir() if file.is_file()})
+            check_tokenizer(Path(folder, TOKENIZER_CONFIG))
+            read_tokenizer(Path(folder), TOKENIZER_CONFIG)
+        except ValueError as error:
+            raise ValueError(f"`processing_class` could not be read again once it is saved: {error}") from error
+
+
+def check_base_kept(model: Any) -> None:
+    """Refuses a base that a saved adapter could not name, or parts of which PEFT would save with it."""
+    read_again(model, [])
+    with warnings.catch_warnings(action="ignore"):  # saving says the same
+        saved = get_peft_model_state_dict(model, adapter_name=lifelong_of(model).active_adapters[0])
+    surplus = [name for name in saved if name.rpartition(".")[2] not in SIZES]
+    if surplus:
+        raise ValueError(
+            f"The base's `{surplus[0]}` is not that of the base as it is saved, such as after "
+            "`resize_token_embeddings`, and an adapter holds nothing of a base. Save the base as it is now in a "
+            "folder (`save_pretrained`), with its tokenizer, and load it from there."
+        )
+
+
+def read_again(model: Any, tasks: list[PreparedTask]) -> None:
+    """Writes the configuration that a commit of these tasks would, and gives it to what reads it (`ValueError`)."""
+    config, known = copy.copy(active_config(model)), knowledge_of(model)
+    matrix = AccuracyMatrix()
+    for task in tasks:
+        matrix.add(task.name, task.objective.metric, None, {})
+    learned = [task.learned(config.members, 1) for task in tasks]
+    config.knowledge = KnowledgeBase(known.base, known.trunk, known.depths, learned, matrix.to_dict()).to_dict()
+    with tempfile.TemporaryDirectory() as folder:
+        config.save_pretrained(folder)
+        check_config(read_json(Path(folder, CONFIG)), from_hub=False)

@@ -1,0 +1,127 @@
+"""Files of rows: what their text is encoded in, how CSV is separated, and what stands in SQuAD's JSON."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset, DatasetDict, Value, load_dataset
+
+FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+SEPARATORS = (",", ";", "\t")
+
+
+def load_files(path: Path) -> DatasetDict:
+    """Loads a file, or a folder of them.
+
+    Cells of CSV stay what they say (`None`, `N/A`); only an empty one is missing. JSON may be SQuAD's own, or have its
+    rows under `data`.
+
+    Raises:
+        ValueError: when the file is of another format, or its text is not UTF-8 (CSV: or UTF-16).
+        OSError: when there is no such file.
+        DatasetsError: when `datasets` cannot read it.
+    """
+    known = ", ".join(FORMATS)
+    if not path.exists():
+        raise FileNotFoundError("there is no such file")
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in FORMATS)
+        source: dict[str, Any] = {"path": str(path)}
+    elif path.suffix.lower() not in FORMATS:
+        raise ValueError(f"files that end in {path.suffix!r} are not read; convert it to one of {known}")
+    else:
+        files = [path]
+        source = {"path": FORMATS[path.suffix.lower()], "data_files": str(path)}
+    options = _options(files)
+    data = load_dataset(**source, **options)
+    return DatasetDict({name: _rows(part, bool(options)) for name, part in data.items()})
+
+
+def _options(files: list[Path]) -> dict[str, Any]:
+    """What `load_dataset` must be told to read files; nothing where they are of several formats, or need nothing."""
+    formats = {FORMATS[file.suffix.lower()] for file in files}
+    encodings = {file: encoding_of(file) for file in files if FORMATS[file.suffix.lower()] != "parquet"}
+    if formats != {"csv"}:
+        odd = [file.name for file, encoding in encodings.items() if encoding != "utf-8"]
+        if odd:
+            raise ValueError(f"`{odd[0]}` is UTF-16; save it as UTF-8")
+        return {}
+    encoding = encodings[files[0]]
+    return {
+        "sep": separator_of(files[0], encoding),
+        "encoding": encoding,
+        "keep_default_na": False,
+        "na_values": [""],
+    }
+
+
+def encoding_of(path: Path) -> str:
+    """`"utf-8"`, or `"utf-16"` where the file begins as such.
+
+    Raises:
+        ValueError: when it is neither; names the line.
+    """
+    with path.open("rb") as file:
+        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return "utf-16"
+        file.seek(0)
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                raise ValueError(f"`{path.name}`, line {number}, is not UTF-8 (save it as UTF-8)") from error
+    return "utf-8"
+
+
+def separator_of(path: Path, encoding: str = "utf-8") -> str:
+    """What separates the columns of a CSV file: that by which its first line has the most."""
+    if path.suffix.lower() == ".tsv":
+        return "\t"
+    with path.open(encoding=encoding, newline="") as file:
+        first = file.readline()
+    return max(SEPARATORS, key=lambda separator: len(next(csv.reader([first], delimiter=separator), [])))
+
+
+def _rows(data: Dataset, separated: bool) -> Dataset:
+    if separated:
+        return _with_integers(data)
+    nested = data.features.get("data")
+    if hasattr(nested, "feature") and set(data.column_names) <= {"data", "version"}:
+        entries = [entry for row in data for entry in row["data"]]
+        return Dataset.from_list(list(_questions(entries)) if "paragraphs" in nested.feature else entries)
+    return data
+
+
+def _with_integers(data: Dataset) -> Dataset:
+    """Integers where blanks among them made floats."""
+    for name, feature in data.features.items():
+        if getattr(feature, "dtype", "") != "float64":
+            continue
+        column = data.with_format("arrow")[:].column(name)
+        try:
+            column.cast(pa.int64())
+        except pa.ArrowInvalid:
+            continue
+        if column.null_count:
+            data = data.cast_column(name, Value("int64"))
+    return data
+
+
+def _questions(articles: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The questions of SQuAD's own JSON, as its data set on the Hub has them."""
+    for article in articles:
+        for paragraph in article["paragraphs"]:
+            for asked in paragraph["qas"]:
+                answers = asked["answers"] or []
+                yield {
+                    "id": asked["id"],
+                    "title": article.get("title"),
+                    "context": paragraph["context"],
+                    "question": asked["question"],
+                    "answers": {key: [answer[key] for answer in answers] for key in ("text", "answer_start")},
+                }

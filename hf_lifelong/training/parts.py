@@ -1,0 +1,82 @@
+"""Parts of a task's data: which rows are used for what, and which of the user's rows an error is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from ..objectives.rows import DataError, as_seen
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows of what a task was given.
+
+    Args:
+        argument (`str`): The task's argument that they come from.
+        data (`datasets.Dataset`): The rows.
+        rows (`Sequence[int]`): The place of each in that argument.
+    """
+
+    argument: str
+    data: Dataset
+    rows: Sequence[int]
+
+    @classmethod
+    def whole(cls, argument: str, data: Dataset) -> Part:
+        """All rows, as the user sees them.
+
+        Raises:
+            ValueError: when the data set's format changes values.
+        """
+        try:
+            return cls(argument, as_seen(data), range(len(data)))
+        except ValueError as error:
+            raise ValueError(f"`{argument}` {error}") from error
+
+    def select(self, places: Sequence[int]) -> Part:
+        """The rows at these places of this part."""
+        return Part(self.argument, self.data.select(places), [self.rows[i] for i in places])
+
+    def map(self, function: Callable[[Dataset], Dataset]) -> Part:
+        """The same rows after a function of the data set that keeps their number and order."""
+        with self.located():
+            return replace(self, data=function(self.data))
+
+    @contextmanager
+    def located(self) -> Iterator[None]:
+        """Errors in the data that are raised inside say which argument and which of its rows they are about."""
+        try:
+            yield
+        except DataError as error:
+            row = "" if error.row is None else f", row {self.rows[error.row]}"
+            raise ValueError(f"`{self.argument}`{row}, column {error.column!r}: {error.problem}") from error
+
+
+def draw(classes: Sequence[Any], count: int, seed: int = 0) -> tuple[list[int], list[int]]:
+    """Draws rows at random, of each class its share but at least one, the most frequent classes first.
+
+    Args:
+        classes (`Sequence`): The class of each row; all alike where there are none.
+        count (`int`): Rows to draw, at most as many as there are.
+        seed (`int`): The same seed draws the same rows.
+
+    Returns:
+        `tuple[list[int], list[int]]`: The rows drawn, and the others, both in a random order.
+    """
+    rng = np.random.default_rng(seed)
+    codes = {value: code for code, value in enumerate(dict.fromkeys(classes))}
+    shuffled = rng.permutation(len(classes))
+    of_class = np.array([codes[value] for value in classes])[shuffled]
+    sizes = np.bincount(of_class)[of_class]
+    by_class = np.argsort(of_class, kind="stable")
+    rank = np.empty(len(classes), dtype=np.int64)  # how many rows of the same class come before
+    rank[by_class] = np.arange(len(classes)) - np.searchsorted(of_class[by_class], of_class[by_class])
+    # One row of every class, then those that lie earliest in their class: each beginning has of each class its share.
+    order = shuffled[np.lexsort((np.where(rank > 0, (rank + 0.5) / sizes, -sizes), rank > 0))]
+    return rng.permutation(order[:count]).tolist(), rng.permutation(order[count:]).tolist()

@@ -1,0 +1,126 @@
+"""What is shown of a stream while it is learned: a line of what will happen, then one bar for each task."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm.auto import tqdm
+from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..hub.markdown import duration
+from .scoring import spread_over
+
+if TYPE_CHECKING:
+    from .tasks import PreparedTask
+    from .trainer import DriftTrainer
+
+TIMED = 10  # steps by which the time of all is estimated
+MEASURED = 256  # rows whose length is
+
+
+class TaskBar(TrainerCallback):
+    """One bar for a training, without lines of numbers between.
+
+    Args:
+        title (`str`): What is trained.
+    """
+
+    def __init__(self, title: str = "") -> None:
+        self.title = title
+        self.bar: Any = None
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            # Shown at once: the first step may take long.
+            self.bar = tqdm(desc=self.title, total=state.max_steps, initial=state.global_step, unit=" steps")
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any) -> None:
+        if self.bar is not None and "loss" in logs:
+            self.bar.set_postfix_str(f"loss {logs['loss']:.3f}")
+
+    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.close()
+
+    def close(self, result: str = "") -> None:
+        """Leaves the bar as it is, with a last word."""
+        if self.bar is not None:
+            self.bar.set_postfix_str(result)
+            self.bar.close()
+            self.bar = None
+
+
+class StreamBars(TaskBar):
+    """One bar for each task of a stream, in the place of Trainer's; scoring belongs to the task.
+
+    Args:
+        trainer ([`DriftTrainer`]): Whose bars they are.
+    """
+
+    def __init__(self, trainer: DriftTrainer) -> None:
+        super().__init__()
+        self.trainer = trainer
+        self.work: list[float] = []
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.close()  # of a task that failed
+        trainer, name = self.trainer, self.trainer.snapshots.task
+        todo = [task for task in trainer.tasks if task.name not in trainer.knowledge.names]
+        if not self.work and state.is_world_process_zero:
+            prepared = [trainer.prepared(task) for task in todo]
+            self.work = [steps_of(args, len(task.train)) * mean_length(task) for task in prepared]
+            print(plan(args, prepared), flush=True)
+        number = [task.name for task in trainer.tasks].index(name) + 1
+        self.title = f"{name} ({number} of {len(trainer.tasks)})"
+        super().on_train_begin(args, state, control)
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        super().on_step_end(args, state, control)
+        if self.bar is not None and self.bar.n - self.bar.initial == TIMED and len(self.work) > 1:
+            seconds = self.bar.format_dict["elapsed"] * sum(self.work) / self.work[0] * state.max_steps / TIMED
+            self.bar.write(f"Training on all tasks takes about {duration(seconds)}.")
+            self.work = self.work[:1]
+
+    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.set_postfix_str("scoring")
+
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any) -> None:
+        super().on_log(args, state, control, logs)
+        if "eval_average_accuracy" in logs:
+            self.close(f"average accuracy so far {logs['eval_average_accuracy']:.3f}")
+
+
+def show_bars(trainer: DriftTrainer) -> None:
+    """Shows one bar for each task of a trainer, in the place of all others."""
+    trainer.remove_callback(ProgressCallback)
+    trainer.scorer.quiet = True
+    trainer.add_callback(StreamBars(trainer))
+
+
+def plan(args: TrainingArguments, tasks: list[PreparedTask]) -> str:
+    """What will be learned, in one line."""
+    told = [
+        f"{task.name} ({len(task.train_examples):,} rows, {steps_of(args, len(task.train)):,} steps)" for task in tasks
+    ]
+    return f"Learning {', then '.join(told)}. Each task is trained, then all so far are scored."
+
+
+def steps_of(args: TrainingArguments, rows: int) -> int:
+    """Optimizer steps that `Trainer` takes for that many training rows."""
+    if args.max_steps > 0:
+        return args.max_steps
+    size = args.train_batch_size * args.world_size
+    batches = rows // size if args.dataloader_drop_last else math.ceil(rows / size)
+    return math.ceil(args.num_train_epochs * max(math.ceil(batches / args.gradient_accumulation_steps), 1))
+
+
+def mean_length(task: PreparedTask) -> float:
+    """Tokens of a training row."""
+    rows = task.train.select(spread_over(len(task.train), MEASURED))
+    return float(np.mean([len(ids) for ids in rows["input_ids"]]))
