@@ -134,6 +134,8 @@ def push_to_hub(
 
 
 def _loaded_as(model: Any, repo_id: str, branch: str) -> str | None:
+    if isinstance(model, str | os.PathLike):
+        return None
     names = model.active_adapters() if callable(model.active_adapters) else model.active_adapters
     return loaded_commit(model.peft_config[names[0]], repo_id, branch)
 
