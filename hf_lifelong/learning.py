@@ -15,8 +15,9 @@ from peft import get_peft_model
 from transformers import AutoTokenizer, HfArgumentParser, set_seed
 from transformers.hf_argparser import string_to_bool
 
-from .adapter.config import TASK_TYPES, DriftAdapterConfig
+from .adapter import DriftAdapterConfig
 from .loading import load, load_base
+from .settings import TASK_TYPES
 from .training import DriftTrainer, DriftTrainingArguments
 from .training.progress import show_bars
 from .training.sources import TaskSource, suggestion

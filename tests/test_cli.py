@@ -21,11 +21,11 @@ from typer.testing import CliRunner
 
 import hf_lifelong
 from hf_lifelong import knowledge_of
-from hf_lifelong.adapter import config as adapter_config
 from hf_lifelong.adapter import forget
 from hf_lifelong.cli import app
 from hf_lifelong.hub import pull, push_to_hub
 from hf_lifelong.loading import load
+from hf_lifelong.settings import POLICIES
 from hf_lifelong.training.checkpoints import stream_folder
 
 ADAPTER = ("adapter_model.safetensors", "adapter_config.json")
@@ -259,7 +259,7 @@ def test_predict_says_what_is_wrong(learned, tmp_path, bert_folder):
 def test_choices_of_the_command_line_are_those_of_the_library():
     from hf_lifelong.cli import Retrieval
 
-    assert Retrieval.__args__ == adapter_config.POLICIES
+    assert Retrieval.__args__ == POLICIES
 
 
 # inspect

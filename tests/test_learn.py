@@ -67,7 +67,7 @@ def test_tasks_on_the_command_line_are_yaml_or_json():
 
 
 def test_every_setting_of_an_adapter_can_be_given_and_none_is_typed_twice():
-    own = set(DriftAdapterConfig.__annotations__) - {"knowledge"} | {"task_type"}
+    own = set(DriftAdapterConfig.__annotations__) - {"knowledge", "digest"} | {"task_type"}
     assert {f.name for f in fields(parse([])[1])} == own
 
 

@@ -111,7 +111,7 @@ def learn_statistics(tasks: Sequence[PreparedTask], setting: Setting, classes: C
         weights = classes.weights() if classes.means else None
         seconds += time.perf_counter() - start
         scores = {tasks[j].name: score(tasks[j], tests[j], classes, weights) for j in range(number + 1)}
-        matrix.add(task.name, task.objective.metric, majority(task), scores)
+        matrix.add(task.name, task.objective.metric, majority(task, task.test), scores)
     given = [score(task, tests[j], classes, weights, only=j) for j, task in enumerate(tasks)]
     stores = [classes.bytes_of(j) for j in range(len(tasks))]
     return Result(matrix, stores, seconds, beside={"accuracy_task_given": float(np.mean(given))})

@@ -317,7 +317,7 @@ def learn_in_turn(
         seconds += time.perf_counter() - start
         seen = range(number + 1)
         scores = {learner.tasks[j].name: learner.score(j, seen) for j in seen}
-        matrix.add(task.name, task.objective.metric, majority(task), scores)
+        matrix.add(task.name, task.objective.metric, majority(task, task.test), scores)
         stores.append(stored(number) if stored else 0)
     last = len(learner.tasks) - 1
     given = [learner.score(j, [j]) for j in range(last + 1)]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..knowledge import KnowledgeBase, LearnedTask, Signature
-from .checks import check_usable, dtype_of
+from .checks import check_precision, check_unchecked, dtype_of
 from .heads import Lifelong, lifelong_of
 from .layers import DriftLayer, DriftTunerLayer
 from .sharding import gathered, whole
@@ -77,7 +77,8 @@ def open_task(
     with its head too when `same_head`."""
     root = lifelong_of(model)
     adapter = root.active_adapters[0]
-    check_usable(model, adapter)
+    check_precision(model, adapter)
+    check_unchecked(model, adapter)
     knowledge = root.knowledge[adapter]
     if not knowledge.tasks:  # the base may have been cast since it got the adapter
         set_knowledge(model, replace(knowledge, base={**knowledge.base, "dtype": dtype_of(model)}))
@@ -153,7 +154,8 @@ def forget(model: nn.Module, task: str) -> None:
     """
     root = lifelong_of(model)
     adapter = root.active_adapters[0]
-    check_usable(model, adapter)
+    check_precision(model, adapter)
+    check_unchecked(model, adapter)
     knowledge = root.knowledge[adapter]
     t = knowledge.index(task)
     members = slice(knowledge.member_offsets[t], knowledge.member_offsets[t + 1])

@@ -13,11 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..digests import TensorDigest
-from ..knowledge import KnowledgeBase, LearnedTask
+from ..knowledge import KnowledgeBase
 from ..knowledge.layout import BOUNDS, PREFIX, ROOT, SIZES, sizes_of
-from ..objectives import HEAD_KINDS, TEXT_KINDS, get_objective
-from ..objectives.prompts import fields_of
-from ..texts import is_unicode
 from .architectures import is_causal, layers_of
 from .heads import Lifelong, lifelong_of
 from .layers import Bank, DriftLayer, DriftTunerLayer
@@ -105,48 +102,6 @@ def check_quantised(model: nn.Module) -> None:
             )
 
 
-def check_tasks(knowledge: KnowledgeBase, config: Any) -> None:
-    """Refuses a manifest whose tasks the adapter could not answer.
-
-    Raises:
-        ValueError: names the task.
-    """
-    for task in knowledge.tasks:
-        try:
-            check_task(task, config)
-        except ValueError as error:
-            raise ValueError(f"`knowledge`, task `{task.name}`: {error}") from error
-
-
-def check_task(task: LearnedTask, config: Any) -> None:
-    """Refuses a task that an adapter of a configuration could not answer (`ValueError`)."""
-    check_kind(task.kind, config.task_type)
-    if task.width != get_objective(task.kind).head_width(task.labels):
-        raise ValueError(f"a head of {task.width} rows does not fit its kind, {task.kind}.")
-    if len(set(task.labels)) < len(task.labels) or "" in task.labels:
-        raise ValueError(
-            f"`labels` are {list(task.labels)}, empty or twice; each label needs a name of its own, of one character "
-            "at least."
-        )
-    for text in (*task.labels, task.template or ""):
-        if not is_unicode(text):
-            raise ValueError(f"{text!r:.100} holds half a character (a lone surrogate), which no file can hold.")
-    if task.template is not None:
-        fields_of(task.template)
-
-
-def check_kind(kind: str, task_type: str) -> None:
-    """Refuses a kind of task that a base cannot answer.
-
-    Raises:
-        ValueError: names the kinds that it can.
-    """
-    kinds = TEXT_KINDS if task_type == "CAUSAL_LM" else HEAD_KINDS
-    if kind not in kinds:
-        base = "a causal language model" if kinds is TEXT_KINDS else "a base without a head (`AutoModel`)"
-        raise ValueError(f"`kind` is {kind!r}, but on {base} a task is one of {list(kinds)}.")
-
-
 def check_base(knowledge: KnowledgeBase, found: dict[str, Any], trunk: int) -> None:
     """Refuses a base of another shape, and warns of other weights or another dtype.
 
@@ -210,7 +165,12 @@ def check_usable(model: nn.Module, adapter_name: str) -> None:
             f"adapter (`load_adapter(folder, {adapter_name!r})`); for a new one, leave out `low_cpu_mem_usage`, and "
             "`knowledge` in its configuration."
         )
-    root = lifelong_of(model)
+    check_unchecked(model, adapter_name)
+
+
+def check_unchecked(model: nn.Module, adapter_name: str) -> None:
+    """`check_held` for tensors that came into a model unchecked, once: before they answer, are changed or saved."""
+    root, held = lifelong_of(model), _held(model, adapter_name)
     if adapter_name in root.unchecked and all(map(is_whole, held.values())):
         check_held(model, adapter_name)
         root.unchecked.discard(adapter_name)

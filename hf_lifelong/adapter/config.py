@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,23 +14,8 @@ from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 
 from ..files import read_header
 from ..knowledge import KnowledgeBase
+from ..settings import ANSWERS, POLICIES, UNCERTAINTIES, are_names, check_settings
 from .registration import drift_type
-
-POLICIES = ("signature", "uncertainty", "cascade")
-UNCERTAINTIES = ("entropy", "variance")
-ANSWERS = ("merged", "ensemble")
-TASK_TYPES = ("FEATURE_EXTRACTION", "CAUSAL_LM")
-
-# Largest counts: a configuration may come from anybody, and is believed before a base or a tensor is seen.
-MOST = {
-    "r": 2**16,
-    "members": 10_000,
-    "signature_rank": 2**16,
-    "signature_size": 2**20,
-    "max_length": 2**20,
-    "max_new_tokens": 2**20,
-}
-MOST_GROUPS, MOST_ALPHA = 2**31, 1e6
 
 
 class LoadedFrom(NamedTuple):
@@ -160,69 +144,10 @@ class DriftAdapterConfig(PeftConfig):
         self.loaded_from: LoadedFrom | None = None
         for name in ("target_modules", "exclude_modules"):
             value = getattr(self, name)
-            setattr(self, name, set(value) if isinstance(value, list | tuple) and _are_names(value) else value)
-        self._check()
-
-    def _check(self) -> None:
-        if self.task_type not in TASK_TYPES:
-            raise ValueError(
-                f"`task_type` is {self.task_type!r}; heads belong to the adapter, so load the base with `AutoModel` "
-                'and leave `task_type` out, or load a language model with `AutoModelForCausalLM` and give "CAUSAL_LM".'
-            )
-        if self.task_type == "CAUSAL_LM" and self.answer == "ensemble":
-            raise ValueError(
-                '`answer` is "ensemble", but a language model answers with merged members: an ensemble would need a '
-                'cache for each member. Give `answer="merged"`.'
-            )
-        for name, choices in (("retrieval", POLICIES), ("uncertainty", UNCERTAINTIES), ("answer", ANSWERS)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"`{name}` is {getattr(self, name)!r}; choose one of {list(choices)}.")
-        for name, most in MOST.items():
-            self._check_count(name, 1, most)
-        self._check_count("stride", 0, MOST["max_length"])
-        if self.resident_groups is not None:
-            self._check_count("resident_groups", 1, MOST_GROUPS)
-        for name in ("per_batch", "inference_mode"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"`{name}` is {getattr(self, name)!r:.200}; it must be true or false.")
-        for name in ("target_modules", "exclude_modules"):
-            names = getattr(self, name)
-            if not (names is None or isinstance(names, str) or _are_names(names)):
-                raise ValueError(f"`{name}` is {names!r:.200}; it must be a string or a set of strings.")
-        if not (_is_number(self.lora_alpha) and 0 < self.lora_alpha <= MOST_ALPHA):
-            raise ValueError(
-                f"`lora_alpha` is {self.lora_alpha!r:.200}; it must be a number above 0, at most {MOST_ALPHA:,.0f}."
-            )
-        if self.trunk_depth is not None and not (_is_number(self.trunk_depth) and 0 <= self.trunk_depth < 1):
-            raise ValueError(f"`trunk_depth` is {self.trunk_depth!r}; it must be a share of the layers in [0, 1).")
-        if not (_is_number(self.lora_dropout) and 0 <= self.lora_dropout < 1):
-            raise ValueError(f"`lora_dropout` is {self.lora_dropout!r}; it must be a probability in [0, 1).")
-        if not (_is_number(self.signature_shrinkage) and 0 < self.signature_shrinkage <= 1):
-            raise ValueError(f"`signature_shrinkage` is {self.signature_shrinkage!r}; it must be in (0, 1].")
-        if self.task_type != "CAUSAL_LM" and self.stride >= self.max_length // 2:
-            raise ValueError(
-                f"`stride` is {self.stride}; it must be less than half of `max_length` ({self.max_length}), or "
-                "windows would not move forward."
-            )
-        if not isinstance(self.digest, str | None):
-            raise ValueError(f"`digest` is {self.digest!r:.100}; it must be a string, as it is saved, or None.")
+            setattr(self, name, set(value) if isinstance(value, list | tuple) and are_names(value) else value)
+        check_settings(vars(self))
         if self.knowledge is not None:
             KnowledgeBase.from_dict(self.knowledge)
-
-    def _check_count(self, name: str, least: int, most: int) -> None:
-        value = getattr(self, name)
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            raise ValueError(f"`{name}` is {value!r:.200}; it must be an integer from {least} to {most}.")
-
-    @classmethod
-    def without_knowledge(cls, saved: Mapping[str, Any]) -> DriftAdapterConfig:
-        """A configuration from its saved form (`to_dict`), less the manifest and fields that are not known.
-
-        Raises:
-            ValueError: for what a new configuration could not be either.
-        """
-        fields = {name: value for name, value in saved.items() if name in cls.__dataclass_fields__}
-        return cls(**fields | {"knowledge": None})
 
     @classmethod
     def from_pretrained(
@@ -265,14 +190,6 @@ class DriftAdapterConfig(PeftConfig):
     def to_dict(self) -> dict[str, Any]:
         """As PEFT's, with sets as sorted lists: a saved configuration must not depend on hash seeds."""
         return {k: sorted(v) if isinstance(v, set) else v for k, v in super().to_dict().items()}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _are_names(value: Any) -> bool:
-    return isinstance(value, list | tuple | set) and all(isinstance(name, str) for name in value)
 
 
 def _fetch_tensors(repo_id: str, subfolder: str | None, options: dict[str, Any]) -> Path:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ..knowledge import KnowledgeBase
 from ..objectives.base import MODEL_INPUTS
+from ..settings import ANSWERS, POLICIES, UNCERTAINTIES
 from .calls import Request, in_eval_mode
-from .config import ANSWERS, POLICIES, UNCERTAINTIES
 from .finite import broken_rows, refuse_broken, without_broken
 from .heads import Lifelong, lifelong_of
 from .hooks import TARGETS, LifelongOutput, TrunkDone, mask_for

@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from ..digests import digest_of
 from ..knowledge import KnowledgeBase
 from ..knowledge.layout import PREFIX
+from ..settings import check_tasks
 from .architectures import is_causal, settle_trunk, signature_depths, target_names
 from .bank import forget
 from .calls import Route
@@ -25,7 +26,6 @@ from .checks import (
     check_quantised,
     check_state_dict,
     check_task_type,
-    check_tasks,
     check_tasks_of,
     check_tensors,
     check_usable,
@@ -89,7 +89,7 @@ class DriftModel(BaseTuner):
             self._new_knowledge = KnowledgeBase(found, trunk, signature_depths(trunk))
         else:
             self._new_knowledge = KnowledgeBase.from_dict(config.knowledge)
-            check_tasks(self._new_knowledge, config)
+            check_tasks(self._new_knowledge, config.task_type)
             check_base(self._new_knowledge, found, trunk)
         if root is None:
             return

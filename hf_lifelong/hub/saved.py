@@ -18,13 +18,12 @@ from typing import Any
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from ..adapter.checks import check_tasks
-from ..adapter.config import DriftAdapterConfig
 from ..digests import digest_of
 from ..evaluation import AccuracyMatrix
 from ..files import LARGEST_HEADER, LARGEST_JSON, DamagedFileError, Header, read_header, read_json, read_tensors
 from ..knowledge import KnowledgeBase, ManifestError
 from ..knowledge.layout import PREFIX, ROOT, parts_of, sizes_of
+from ..settings import check_settings, check_tasks
 from .markdown import clean
 
 CONFIG = "adapter_config.json"
@@ -168,9 +167,9 @@ def check_config(config: Any, from_hub: bool) -> KnowledgeBase:
     Raises:
         ValueError: names the field.
     """
-    settings = _settings(config, from_hub)
+    _check_settings(config, from_hub)
     knowledge = KnowledgeBase() if config["knowledge"] is None else KnowledgeBase.from_dict(config["knowledge"])
-    check_tasks(knowledge, settings)
+    check_tasks(knowledge, config.get("task_type"))
     if knowledge.base or knowledge.tasks:
         _check_base(knowledge.base)
     if knowledge.scores is not None:
@@ -183,9 +182,8 @@ def quoting(path: Path, error: ValueError) -> ManifestError:
     return ManifestError(clean(f"`{path}`: {error}"[:10_000], LONGEST_ERROR))
 
 
-def _settings(config: Any, from_hub: bool) -> DriftAdapterConfig:
-    """The settings in a configuration; refuses what is none of a lifelong adapter, and what it must not hold
-    (`ValueError`)."""
+def _check_settings(config: Any, from_hub: bool) -> None:
+    """Refuses what is no configuration of a lifelong adapter, and what it must not hold (`ValueError`)."""
     if not isinstance(config, dict) or config.get("peft_type") != "DRIFT" or "knowledge" not in config:
         raise ManifestError("it is the configuration of no lifelong adapter (`peft_type` must be `DRIFT`)")
     for key in ("auto_mapping", "auto_map"):
@@ -209,7 +207,7 @@ def _settings(config: Any, from_hub: bool) -> DriftAdapterConfig:
     # PEFT takes a string for a pattern, and there are patterns that never end.
     if not isinstance(targets, list) or not targets or not all(isinstance(name, str) for name in targets):
         raise ManifestError(f"`target_modules` must be a list of the layers' names, as it is saved, not {targets!r}")
-    return DriftAdapterConfig.without_knowledge(config)
+    check_settings(config)
 
 
 def _check_count(where: str, value: Any) -> None:

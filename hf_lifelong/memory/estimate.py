@@ -301,7 +301,9 @@ def _with_tasks(base: Any, config: DriftAdapterConfig, tasks: int, labels: int) 
     ]
     knowledge = KnowledgeBase(describe_base(base), trunk, signature_depths(trunk), learned)
     config.knowledge = knowledge.to_dict()
-    return get_peft_model(base, config)
+    model = get_peft_model(base, config)
+    lifelong_of(model).unchecked.clear()  # nothing here has values that could be wrong
+    return model
 
 
 def _readable(size: int) -> str:

@@ -23,12 +23,12 @@ from transformers import (
 )
 
 from ..adapter import DriftAdapterConfig
-from ..adapter.checks import check_kind
 from ..evaluation.checks import is_name
 from ..knowledge import LONGEST_NOTE, UNKNOWN, LearnedTask, TaskData
 from ..objectives import HEAD_KINDS, KINDS, TEXT_KINDS, Objective, get_objective, head_objective
 from ..objectives.prompts import ensure_padding, with_prompts
 from ..objectives.rows import MissingColumnError
+from ..settings import check_kind
 from .modules import MODULES, with_module
 from .parts import Part, draw
 

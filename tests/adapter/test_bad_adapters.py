@@ -17,6 +17,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 from hf_lifelong import DriftAdapterConfig, knowledge_of, predict
 from hf_lifelong.adapter.checks import fingerprint
+from hf_lifelong.knowledge import FORMAT
 
 LAYER = "base_model.model.encoder.layer.3.output.dense.drift_bank_A"
 HEAD = "base_model.model.lifelong.drift_bank_head_weight"
@@ -75,7 +76,7 @@ DAMAGES = {
     "NaN": (change_tensors, put_nan, "drift_signature_mean` holds NaN"),
     "fewer members stated": (change_manifest, drop_last_member, r"shape \(4, .*the manifest asks for \(3, "),
     "more members stated": (change_manifest, claim_many_members, r"the manifest asks for \(1000000002, "),
-    "newer format": (change_manifest, lambda m: m.update(format=3), "`knowledge.format` is 3, this package reads up"),
+    "newer format": (change_manifest, lambda m: m.update(format=FORMAT + 1), "is 4, this package reads up to 3"),
     "unknown field": (change_manifest, lambda m: m.update(colour="red"), r"unknown fields \['colour'\]"),
     "missing field": (change_manifest, lambda m: m.pop("tasks"), r"lacks \['tasks'\]"),
     "unknown kind": (change_manifest, lambda m: m["tasks"][0].update(kind="juggling"), "juggling"),

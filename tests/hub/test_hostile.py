@@ -18,6 +18,7 @@ from safetensors.torch import load, save
 from transformers import AutoModel
 
 from hf_lifelong import DriftAdapterConfig, predict
+from hf_lifelong.knowledge import FORMAT
 from hf_lifelong.loading import load as load_adapter
 
 REPO = "evil/learner"
@@ -287,7 +288,7 @@ HOSTILE = {
     "no targets": (config(target_modules=[]), "`target_modules` must be a list of the layers' names"),
     "text as trunk depth": (config(trunk_depth="deep"), "`trunk_depth` is 'deep'; it must be a share"),
     "manifest of a list": (config(knowledge=[]), "`knowledge` must be an object, not list"),
-    "newer format": (manifest(format=3), "adapter_config.json`: `knowledge.format` is 3.*upgrade with"),
+    "newer format": (manifest(format=FORMAT + 1), "adapter_config.json`: `knowledge.format` is 4.*upgrade with"),
     "format that is true": (manifest(format=True), "`knowledge.format` must be a positive integer"),
     "field of elsewhere": (manifest(code="x"), r"unknown fields \['code'\]"),
     # Tensors
