@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from tqdm.auto import tqdm
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..hub.markdown import duration
-from .scoring import spread_over
 
 if TYPE_CHECKING:
     from .tasks import PreparedTask
     from .trainer import DriftTrainer
 
-TIMED = 10  # steps by which the time of all is estimated
-MEASURED = 256  # rows whose length is
+TIMED = 30  # steps by which the time of all is estimated; the first are slower than the rest
 
 
 class TaskBar(TrainerCallback):
@@ -71,10 +69,13 @@ class StreamBars(TaskBar):
         self.close()  # of a task that failed
         trainer, name = self.trainer, self.trainer.snapshots.task
         todo = [task for task in trainer.tasks if task.name not in trainer.knowledge.names]
-        if not self.work and state.is_world_process_zero:
+        if not self.work:
             prepared = [trainer.prepared(task) for task in todo]
-            self.work = [steps_of(args, len(task.train)) * mean_length(task) for task in prepared]
-            print(plan(args, prepared), flush=True)
+            if state.is_world_process_zero:
+                print(plan(args, prepared), flush=True)
+            # A single task's own bar says how long it takes; every process measures, because they share rows.
+            costs = [cost_of(trainer, task) for task in prepared] if len(todo) > 1 else [0.0]
+            self.work = [steps_of(args, len(task.train)) * cost for task, cost in zip(prepared, costs, strict=True)]
         number = [task.name for task in trainer.tasks].index(name) + 1
         self.title = f"{name} ({number} of {len(trainer.tasks)})"
         super().on_train_begin(args, state, control)
@@ -120,7 +121,10 @@ def steps_of(args: TrainingArguments, rows: int) -> int:
     return math.ceil(args.num_train_epochs * max(math.ceil(batches / args.gradient_accumulation_steps), 1))
 
 
-def mean_length(task: PreparedTask) -> float:
-    """Tokens of a training row."""
-    rows = task.train.select(spread_over(len(task.train), MEASURED))
-    return float(np.mean([len(ids) for ids in rows["input_ids"]]))
+def cost_of(trainer: DriftTrainer, task: PreparedTask) -> float:
+    """Seconds that a batch of a task takes through the trunk: as many times as long as one of another task as its
+    steps take."""
+    for _ in range(2):  # the first pass also sets things up
+        start = time.perf_counter()
+        trainer.scorer.features(task, task.asked, trainer.args.train_batch_size)
+    return time.perf_counter() - start
