@@ -71,7 +71,7 @@ def test_a_session_that_only_scores_claims_no_settings(two_sessions, prepare, tm
     scored.evaluate()
     scored.save_model(str(tmp_path / "scored"))
     text = Path(tmp_path, "scored", "README.md").read_text()
-    assert "learning_rate" not in text and "## Training" not in text and "session" not in text
+    assert "gradient_noise" not in text and "## Training" not in text and "session" not in text
     assert "were scored" not in text and "Which group answered" in text
     assert list(scored.matrix.confusion) == ["sentiment", "answers", "topics"]
 
