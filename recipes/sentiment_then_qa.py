@@ -60,7 +60,7 @@ class RecipeArguments:
 
 DEFAULTS = {
     "output_dir": "out/sentiment_then_qa",
-    "num_train_epochs": 3,
+    "num_train_epochs": 2,
     # Both for speed on a CPU, and for both sides: a quarter of all tokens would be padding, and a third of a step goes
     # into random numbers and the slow form of attention that takes them.
     "train_sampling_strategy": "group_by_length",
