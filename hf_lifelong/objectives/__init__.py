@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from .base import HeadObjective, Objective
+from .base import Objective
+from .head import HeadObjective
 
 HEAD_KINDS: tuple[str, ...] = ("text-classification", "question-answering", "token-classification")
 """Kinds that a head of its own answers, on a base without one (`AutoModel`)."""

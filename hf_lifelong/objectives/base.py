@@ -12,9 +12,7 @@ from .labels import bare_integers, declared_names, is_decimal, name_of, shown
 from .rows import DataError, MissingColumnError, check_dataset, check_not_empty, column_values
 
 if TYPE_CHECKING:
-    import numpy as np
     from datasets import Dataset
-    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 MODEL_INPUTS: tuple[str, ...] = ("input_ids", "token_type_ids", "attention_mask")
@@ -344,107 +342,6 @@ class Objective(ABC):
 
     def _tokenised_extras(self, dataset: Dataset) -> dict[str, list[Any]]:
         return {"example": list(range(len(dataset)))}
-
-
-class HeadObjective(Objective):
-    """A kind of task that is answered by a head of its own on a base without one.
-
-    Attributes:
-        per_token (`bool`): Whether the head reads every token (`True`) or the mean-pooled text (`False`).
-    """
-
-    per_token: ClassVar[bool]
-
-    def decode(
-        self,
-        scores: np.ndarray,
-        features: Dataset,
-        examples: Dataset,
-        columns: Mapping[str, str],
-        labels: Sequence[str],
-        unanswered: bool = False,
-    ) -> list[dict[str, Any]]:
-        """Turns the probabilities of all features into one answer per example.
-
-        Args:
-            scores (`np.ndarray` of shape `[F, D, C]`): Probabilities as `distributions` gives them, of right-padded
-                features. D and C may be larger or smaller than a feature needs; what is missing counts as zero.
-            features (`datasets.Dataset` of F rows): Made by `encode(training=False)`.
-            examples (`datasets.Dataset` of E rows): The data set that `features` was made of.
-            columns (`dict[str, str]`): Role to column name.
-            labels (`list[str]`): The task's label names.
-            unanswered (`bool`): Whether an example may have no answer (what the method of that name found).
-
-        Returns:
-            `list[dict]`: E answers in the order of `examples`, each with at least `answer` and `score`.
-
-        Raises:
-            ValueError: If the sizes do not fit, or `features` lacks the columns in `extras`.
-        """
-        missing = [name for name in self.extras if name not in features.column_names]
-        if missing:
-            raise ValueError(f"features has no column {missing[0]!r}; make it with encode(..., training=False).")
-        table = features.select_columns(list(self.extras)).with_format("arrow")[:]
-        sources = self.sources_of(examples, self.resolve_columns(examples, columns))
-        return self.decode_rows(
-            scores, {name: table.column(name) for name in self.extras}, sources, labels, unanswered
-        )
-
-    @abstractmethod
-    def loss(self, logits: Tensor, batch: Mapping[str, Tensor], mask: Tensor) -> Tensor:
-        """Returns the loss that training minimises.
-
-        Args:
-            logits (`Tensor` of shape `[N, T, W]` if `per_token` else `[N, W]`): Outputs of the head, any float dtype.
-            batch (`dict[str, Tensor]`): Holds `targets`, int64.
-            mask (`Tensor` of shape `[N, T]`): Attention mask, 1 for tokens and 0 for padding.
-
-        Returns:
-            `Tensor`: float32 scalar in nats; 0 if the batch has no target that counts.
-        """
-
-    @abstractmethod
-    def distributions(self, logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the distributions that answers and their uncertainty are taken of.
-
-        Args:
-            logits (`Tensor` of shape `[N, T, W]` if `per_token` else `[N, W]`): Outputs of the head, any float dtype.
-            mask (`Tensor` of shape `[N, T]`): Attention mask, 1 for tokens and 0 for padding.
-
-        Returns:
-            `tuple[Tensor, Tensor, Tensor]`, all float32: `probabilities` `[N, D, C]`, which sum to 1 over C;
-            `weights` `[N, D]`, each distribution's share in the row's uncertainty, which sum to 1 over D;
-            `log_classes` `[N, D]`, the largest entropy a distribution can have, in nats, at least log 2.
-        """
-
-    @abstractmethod
-    def sizes(self, tokens: int, labels: int) -> tuple[int, int]:
-        """D and C of the `distributions` of rows of that many tokens, with that many labels."""
-
-    @abstractmethod
-    def decode_rows(
-        self,
-        scores: np.ndarray,
-        features: Mapping[str, Any],
-        sources: Sequence[Any],
-        labels: Sequence[str],
-        unanswered: bool = False,
-    ) -> list[dict[str, Any]]:
-        """`decode` for features that are not in a data set, such as those of `inputs.encode_inputs`.
-
-        Args:
-            scores (`np.ndarray` of shape `[F, D, C]`): As in `decode`.
-            features (`dict`): The columns in `extras`, F entries each; `example` counts from 0 to E - 1.
-            sources (`list` of length E): What answers are cut from: contexts (question answering), word lists (token
-                classification), anything (text classification). An input of another form has no such source:
-                give `""` or `None`, and the answer is empty.
-            labels (`list[str]`): The task's label names.
-            unanswered (`bool`): As in `decode`.
-        """
-
-    @abstractmethod
-    def sources_of(self, examples: Dataset, columns: Mapping[str, str]) -> list[Any]:
-        """Returns `sources` of `decode_rows` for a data set."""
 
 
 def check_comparable(answers: Sequence[Any], references: Sequence[Any]) -> None:

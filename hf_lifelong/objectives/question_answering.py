@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import HeadObjective, check_comparable, check_references
+from .base import check_comparable, check_references
+from .head import HeadObjective
 from .inputs import check_texts, tokenize_windows
 from .labels import IGNORED, most_frequent
 from .matching import match_scores, normalise

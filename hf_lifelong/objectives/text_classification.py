@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import HeadObjective, check_comparable, check_references
+from .base import check_comparable, check_references
+from .head import HeadObjective
 from .inputs import check_texts, tokenize_texts
 from .labels import find_label_names, is_label, label_ids, label_index, label_scores, most_frequent, why_no_label
 from .numeric import LOG_2, fit, mean_cross_entropy

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from .base import HeadObjective, check_comparable, check_references
+from .base import check_comparable, check_references
+from .head import HeadObjective
 from .inputs import check_words, tokenize_words
 from .labels import (
     IGNORED,
