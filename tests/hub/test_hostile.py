@@ -387,7 +387,7 @@ def refused(place, name, match, kinds=(ValueError, OSError)):
     seconds, peak = time.process_time() - start, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
-    assert seconds < 1
+    assert seconds < 10  # what would take all memory, or never end, takes more on any machine
     assert peak < 20_000_000
     assert listing(place) == before
 
