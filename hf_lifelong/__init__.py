@@ -86,8 +86,8 @@ def _register_pipeline() -> None:
 class _AfterImport(importlib.abc.MetaPathFinder):
     """Runs a function once, right after a module's first import.
 
-    PEFT has no entry point for methods that live outside of it, and importing it here would cost seconds to programs
-    that only want `hf_lifelong`'s command line or version.
+    PEFT has no entry point for methods that live outside of it, and importing it here would take 5 seconds of a CPU,
+    where `import hf_lifelong` alone takes 0.02: what only reads a version or the help of the command line needs none.
     """
 
     def __init__(self, module: str, function: Callable[[], None]) -> None:

@@ -13,9 +13,9 @@ import torch
 import yaml
 from peft import get_peft_model
 from transformers import AutoTokenizer, HfArgumentParser, set_seed
-from transformers.hf_argparser import string_to_bool
 
 from .adapter import DriftAdapterConfig
+from .compat import string_to_bool
 from .loading import load, load_base
 from .settings import TASK_TYPES
 from .training import DriftTrainer, DriftTrainingArguments

@@ -11,10 +11,10 @@ from peft import PeftModel, prepare_model_for_kbit_training
 from safetensors import SafetensorError
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.integrations import is_deepspeed_zero3_enabled
-from transformers.utils import find_adapter_config_file
 
 from .adapter import DriftAdapterConfig
 from .adapter.config import LoadedFrom
+from .compat import find_adapter_config_file
 from .hub import PullError, SavedAdapter, pull
 from .hub.errors import reason_of
 from .hub.saved import CONFIG, quoting

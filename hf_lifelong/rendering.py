@@ -99,7 +99,7 @@ if hasattr(os, "register_at_fork"):  # a child has no part in the pipes of its p
 
 def serve() -> None:
     """Answers the lines of stdin on stdout."""
-    from transformers.utils.chat_template_utils import render_jinja_template
+    from hf_lifelong.compat import render_jinja_template
 
     if sys.platform != "win32":
         import resource

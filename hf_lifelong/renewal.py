@@ -9,23 +9,11 @@ from copy import deepcopy
 from typing import Any
 
 from transformers import TrainerControl
-from transformers.trainer_callback import ExportableState
 from transformers.utils import logging
 
-logger = logging.get_logger(__name__)
+from .compat import ExportableState, forget_training
 
-# What a training leaves in a `Trainer` and the next one reads: what it is before the first.
-UNUSED: Mapping[str, Any] = {
-    "optimizer": None,
-    "lr_scheduler": None,
-    "_created_lr_scheduler": False,
-    "_signature_columns": None,
-    "_mixed_mesh_grads": None,
-    "is_in_train": False,
-    "current_flos": 0,
-}
-# The same, of attributes that there are none of before the first.
-ABSENT = ("_eval_dataloaders", "current_gradient_accumulation_steps", "model_preparation_time")
+logger = logging.get_logger(__name__)
 
 
 class Renewal:
@@ -49,13 +37,9 @@ class Renewal:
         """Makes ready for a training. The state of a callback goes back to what it was when it was first seen here;
         the object, and what it does not call its state, stay."""
         trainer, accelerator = self.trainer, self.trainer.accelerator
-        for name, value in UNUSED.items():
-            setattr(trainer, name, value)
-        for name in ABSENT:
-            vars(trainer).pop(name, None)
+        forget_training(trainer)
         trainer.model_wrapped = trainer.model
         trainer.control = TrainerControl()
-        trainer._train_batch_size = trainer.args.train_batch_size
         trainer.gather_function = functools.partial(
             accelerator.gather_for_metrics, use_gather_object=trainer.args.eval_use_gather_object
         )

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from ..compat import cache_in, cache_of, is_packed
 from ..knowledge import KnowledgeBase, margin_of
 from ..objectives.numeric import LOG_2
 from .calls import Fork, Found, Pass
@@ -59,7 +60,7 @@ class CausalConductor(Conductor):
         if passed is None or current is None:
             return passed
         kwargs = passed[1]
-        cache = kwargs.get("past_key_values")
+        cache = cache_in(kwargs)
         rows, tokens = _size(kwargs)
         if cache is not None and cache.get_seq_length():
             if current.mode == "bank":
@@ -97,7 +98,7 @@ class CausalConductor(Conductor):
         if current.request.novelty and fork.features is not None:
             found.novelty = self.root.novelty(fork.features, group)
         current.request.found = found
-        cache = getattr(output, "past_key_values", None)
+        cache = cache_of(output)
         if cache is not None:
             # Kept, the rows' factors are not gathered again for each token; of many rows they would fill the memory.
             fork.plan.factors = {} if fork.rows <= MOST_KEPT_ROWS else None
@@ -132,7 +133,7 @@ class CausalConductor(Conductor):
         index = kept.plan.index if kept is not None else None
         if kept is None or kept.knowledge is not self._knowledge or (index is not None and len(index) != rows):
             raise ValueError(
-                "`past_key_values` was not filled by this model with this batch and this adapter as it is now, so the "
+                "The cache was not filled by this model with this batch and this adapter as it is now, so the "
                 "groups of its rows are not known. Give the whole prompt in one pass, without a cache."
             )
         if tokens > 1 and not kept.several:
@@ -213,7 +214,7 @@ def refuse_unsure_routing(kwargs: Mapping[str, Any]) -> None:
     Raises:
         ValueError: says what to leave out.
     """
-    if "cache" in kwargs or "cu_seq_lens_q" in kwargs:
+    if is_packed(kwargs):
         raise ValueError(
             "Continuous batching packs the tokens of several requests into one row, so that no request has a prompt "
             "of its own to choose a group by; use `generate`, whose batches may mix tasks."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import math
 import warnings
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..compat import keeps_cache
 from ..digests import TensorDigest
 from ..knowledge import KnowledgeBase
 from ..knowledge.layout import BOUNDS, PREFIX, ROOT, SIZES, sizes_of
@@ -74,10 +74,10 @@ def check_task_type(config: Any, model: Any) -> None:
             f"`task_type` is {config.task_type!r}, but `{type(model).__name__}` is a causal language model; give "
             '`DriftAdapterConfig(task_type="CAUSAL_LM")`, or load the base with `AutoModel` for tasks with heads.'
         )
-    if is_causal(model) and "past_key_values" not in inspect.signature(model.forward).parameters:
+    if is_causal(model) and not keeps_cache(model):
         raise ValueError(
-            f"`{type(model).__name__}` keeps no `past_key_values`, so the group of an answer could not be kept from "
-            "token to token; state-space models are not supported."
+            f"`{type(model).__name__}` keeps no cache of keys and values, so the group of an answer could not be kept "
+            "from token to token; state-space models are not supported."
         )
     if not is_causal(model) and config.task_type == "CAUSAL_LM":
         raise ValueError(

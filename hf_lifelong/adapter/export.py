@@ -20,9 +20,9 @@ from transformers import (
     AutoModelForTokenClassification,
     PreTrainedModel,
 )
-from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
+from ..compat import Conv1D
 from ..files import write_tensors
 from ..folders import atomic_folder
 from ..knowledge import LearnedTask

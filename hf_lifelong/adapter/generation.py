@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from ..compat import cache_argument, cache_of
 from ..objectives.prompts import encode_answers
 from .causal import positions
 from .finite import broken_rows, without_broken
@@ -227,7 +228,7 @@ def _likelihood(
     model: nn.Module, root: Any, inputs: Mapping[str, Tensor], output: Any, row: Tensor, tokens: Tensor, known: Tensor
 ) -> Tensor:
     """Log-likelihood of `tokens [N, L]` after the prompts of the rows `row [N]`, where `known [N, L]`: `[N]`."""
-    cache = output.past_key_values
+    cache = cache_of(output)
     cache.batch_select_indices(row)
     root.conductor.follow(cache, row)
     mask = inputs.get("attention_mask")
@@ -238,7 +239,11 @@ def _likelihood(
     if tokens.shape[1] > 1:
         place = positions(mask)[:, inputs["input_ids"].shape[1] :]
         rest = model(
-            input_ids=tokens[:, :-1], attention_mask=mask, position_ids=place, past_key_values=cache, use_cache=True
+            input_ids=tokens[:, :-1],
+            attention_mask=mask,
+            position_ids=place,
+            use_cache=True,
+            **{cache_argument(): cache},
         ).logits
     log_p = torch.cat([first, rest], dim=1).float().log_softmax(-1)
     return (log_p.gather(2, tokens[..., None])[..., 0] * known).sum(1)

@@ -10,8 +10,8 @@ from typing import Any
 
 from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
+from ..compat import Conv1D
 from ..digests import digest_of
 from ..knowledge import KnowledgeBase
 from ..knowledge.layout import PREFIX

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import BitsAndBytesConfig
-from transformers.pytorch_utils import Conv1D
-from transformers.quantizers.base import HfQuantizer
-from transformers.quantizers.quantizers_utils import should_convert_module
+
+from ..compat import Conv1D, not_quantised, should_convert_module
 
 # Weights that share one constant, and constants of weights that share one (double quantisation).
 _BLOCK, _DOUBLE_BLOCK = 64, 256
@@ -102,7 +101,7 @@ def quantise(model: Any, settings: BitsAndBytesConfig) -> None:
         model (`PreTrainedModel`): On the meta device.
         settings (`BitsAndBytesConfig`): As given to `from_pretrained`.
     """
-    kept = HfQuantizer.get_modules_to_not_convert(model, settings.llm_int8_skip_modules, model._keep_in_fp32_modules)
+    kept = not_quantised(model, settings.llm_int8_skip_modules)
     layers = {
         name: module
         for name, module in model.named_modules()

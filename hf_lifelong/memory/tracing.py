@@ -32,6 +32,7 @@ from ..adapter.calls import Request
 from ..adapter.heads import active_config, knowledge_of, lifelong_of
 from ..adapter.passes import asking
 from ..adapter.planning import MOST_CANDIDATES, Choice, Tables
+from ..compat import cache_argument, cache_of
 from ..knowledge.signatures import ROWS_AT_ONCE, ROWS_AT_ONCE_GPU
 
 
@@ -207,11 +208,11 @@ def answering_pass(model: Any, steps: Steps) -> tuple[int, int]:
             model(**steps.rows(steps.length))
             return 0, live.peak
         last = {"logits_to_keep": 1} if "logits_to_keep" in root.conductor.base_names else {}
-        cache = model(**steps.rows(steps.length), use_cache=True, **last).past_key_values
+        cache = cache_of(model(**steps.rows(steps.length), use_cache=True, **last))
         if steps.new_tokens > 1:
             _fill(cache, steps.new_tokens - 2)
             past = steps.length + steps.new_tokens - 2
-            cache = model(**steps.rows(1, past), past_key_values=cache, use_cache=True, **last).past_key_values
+            cache = cache_of(model(**steps.rows(1, past), use_cache=True, **{cache_argument(): cache}, **last))
         kept = size_of(tensor for layer in cache.layers for tensor in (layer.keys, layer.values))
         return kept, live.peak
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from transformers.pytorch_utils import Conv1D
 
+from ..compat import Conv1D
 from .masks import Masks
 from .targets import Target, prunable
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
+from ..compat import Conv1D
 from .calibration import Batches, check_batches, moments
 from .targets import Target
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
+
+from ..compat import Conv1D
 
 logger = logging.get_logger(__name__)
 _KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv1D)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from ..compat import LengthGroupedSampler
 
 
 class RepeatableGrouping(LengthGroupedSampler):

@@ -16,13 +16,13 @@ import torch
 from huggingface_hub import HfApi
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
-from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from ..adapter import knowledge_of, lifelong_of
 from ..adapter.checks import check_usable
 from ..adapter.heads import active_adapter, active_config
 from ..adapter.sharding import make_whole
+from ..compat import LengthGroupedSampler, has_scheduler
 from ..evaluation import AccuracyMatrix
 from ..folders import sole_writer
 from ..hub import PushConflictError, push_to_hub
@@ -288,7 +288,7 @@ class DriftTrainer(Trainer):
             learning_rate_factor, ends=ends, warmup=self.args.get_warmup_steps(num_training_steps)
         )
         self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
-        self._created_lr_scheduler = True
+        has_scheduler(self)
         return self.lr_scheduler
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

@@ -1,0 +1,175 @@
+"""The one place that touches what is private in transformers and PEFT, or differs between their versions.
+
+What other modules import from here is looked up when they do, so that importing this module costs nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+    from peft.tuners.tuners_utils import check_target_module_exists
+    from transformers.hf_argparser import string_to_bool
+    from transformers.pytorch_utils import Conv1D
+    from transformers.quantizers.quantizers_utils import should_convert_module
+    from transformers.trainer_callback import ExportableState
+    from transformers.trainer_pt_utils import LengthGroupedSampler
+    from transformers.utils import find_adapter_config_file
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+# Names that their documentation does not promise, each with the module that has it.
+INTERNAL = {
+    "Conv1D": "transformers.pytorch_utils",
+    "ExportableState": "transformers.trainer_callback",
+    "LengthGroupedSampler": "transformers.trainer_pt_utils",
+    "PEFT_TYPE_TO_CONFIG_MAPPING": "peft.mapping",
+    "check_target_module_exists": "peft.tuners.tuners_utils",
+    "find_adapter_config_file": "transformers.utils",
+    "render_jinja_template": "transformers.utils.chat_template_utils",
+    "should_convert_module": "transformers.quantizers.quantizers_utils",
+    "string_to_bool": "transformers.hf_argparser",
+}
+# Methods that classes of this package give a form of their own, by the class of theirs that calls them.
+OVERRIDDEN = {
+    "transformers.Trainer": (
+        "_get_output_dir",
+        "_get_train_sampler",
+        "_load_callback_state",
+        "_push_from_checkpoint",
+        "_save",
+    ),
+    "peft.tuners.tuners_utils.BaseTuner": (
+        "_check_merge_allowed",
+        "_create_and_replace",
+        "_get_adapter_state_dict",
+        "_prepare_adapter_config",
+        "_prepare_model",
+        "_remap_adapter_state_dict_for_load",
+        "_remove_adapter_name_from_key",
+        "_replace_module",
+    ),
+    "peft.PeftModel": ("_enable_peft_forward_hooks",),
+    "peft.tuners.tuners_utils.BaseTunerLayer": ("_move_adapter_to_device_of_base_layer",),
+}
+# What a training leaves in a `Trainer` and the next one reads: what it is before the first. `ABSENT` is what there is
+# none of before it.
+UNUSED: Mapping[str, Any] = {
+    "optimizer": None,
+    "lr_scheduler": None,
+    "_created_lr_scheduler": False,
+    "_signature_columns": None,
+    "_mixed_mesh_grads": None,
+    "is_in_train": False,
+    "current_flos": 0,
+}
+ABSENT = ("_eval_dataloaders", "current_gradient_accumulation_steps", "model_preparation_time")
+
+__all__ = [
+    "ABSENT",
+    "INTERNAL",
+    "OVERRIDDEN",
+    "PEFT_TYPE_TO_CONFIG_MAPPING",
+    "UNUSED",
+    "Conv1D",
+    "ExportableState",
+    "LengthGroupedSampler",
+    "cache_argument",
+    "cache_in",
+    "cache_of",
+    "check_target_module_exists",
+    "find_adapter_config_file",
+    "forget_training",
+    "has_scheduler",
+    "is_packed",
+    "keeps_cache",
+    "not_quantised",
+    "peft_type",
+    "render_jinja_template",
+    "should_convert_module",
+    "string_to_bool",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in INTERNAL:
+        raise AttributeError(f"module `{__name__}` has no attribute `{name}`")
+    return getattr(import_module(INTERNAL[name]), name)
+
+
+@functools.cache
+def cache_argument() -> str:
+    """What models call the keys and values of earlier tokens, as argument and in their output: `past_key_values`, from
+    transformers 5.24 on `cache`."""
+    from transformers.modeling_outputs import CausalLMOutputWithPast
+
+    return "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
+
+
+def keeps_cache(model: Any) -> bool:
+    """Whether a language model keeps the keys and values of earlier tokens, and no other state."""
+    return not model._is_stateful and cache_argument() in inspect.signature(model.forward).parameters
+
+
+def cache_in(arguments: Mapping[str, Any]) -> Any:
+    """The cache among the arguments of a pass, or `None`; several requests in one row have none of their own."""
+    return None if is_packed(arguments) else arguments.get("cache", arguments.get("past_key_values"))
+
+
+def cache_of(output: Any) -> Any:
+    """The cache in the output of a language model, or `None`."""
+    return output.cache if hasattr(output, "cache") else getattr(output, "past_key_values", None)
+
+
+def is_packed(arguments: Mapping[str, Any]) -> bool:
+    """Whether a row of a pass holds the tokens of several requests, as in continuous batching."""
+    return "cu_seq_lens_q" in arguments
+
+
+def not_quantised(model: Any, skipped: list[str] | None) -> list[str]:
+    """The modules that transformers leaves as they are when it quantises a model with bitsandbytes.
+
+    Args:
+        skipped (`list[str]`, *optional*): `llm_int8_skip_modules` of the settings.
+    """
+    from transformers.quantizers.base import HfQuantizer
+
+    return list(HfQuantizer.get_modules_to_not_convert(model, skipped, model._keep_in_fp32_modules))
+
+
+def forget_training(trainer: Any) -> None:
+    """Sets what a training leaves in the attributes of a `Trainer` to what it was before the first."""
+    for name, value in UNUSED.items():
+        setattr(trainer, name, value)
+    for name in ABSENT:
+        vars(trainer).pop(name, None)
+    trainer._train_batch_size = trainer.args.train_batch_size
+
+
+def has_scheduler(trainer: Any) -> None:
+    """Tells a `Trainer` that `create_scheduler` has made one."""
+    trainer._created_lr_scheduler = True
+
+
+def peft_type(name: str) -> Any:
+    """A member of `PeftType` for a method of another package, made on first use.
+
+    `PeftType` is a closed enum, and `register_peft_method` takes its members only; the enum's own tables are extended
+    the way `EnumType` fills them, because a member of any other type breaks transformers' own adapter loading.
+    """
+    from peft.utils.peft_types import PeftType
+
+    if name not in PeftType.__members__:
+        member: Any = str.__new__(PeftType, name)
+        member._name_ = member._value_ = name
+        member.__objclass__ = PeftType
+        member._sort_order_ = len(PeftType._member_names_)
+        PeftType._member_names_.append(name)
+        PeftType._member_map_[name] = member
+        PeftType._value2member_map_[name] = member
+        type.__setattr__(PeftType, name, member)
+    return PeftType.__members__[name]
