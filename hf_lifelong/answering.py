@@ -30,6 +30,9 @@ OPTIONS = ("policy", "group", "answer", "uncertainty", "per_batch", "abstain")
 # What is said of an input that no learned task answers.
 NOTHING = {"answer": None, "score": 0.0, "uncertainty": 1.0, "margin": 0.0, "novelty": NOWHERE}
 
+# What of a model's output answers are made of.
+SAID = ("task", "scores", "uncertainty", "margin", "novelty")
+
 # Where a tokenizer cuts is set in the tokenizer itself, so that two threads would cut each other's texts.
 TOKENISING = shared_lock()
 
@@ -181,7 +184,8 @@ class LifelongPipeline(Pipeline):
         out = predict(
             self.model, dict(self.tokenizer.pad(batch, return_tensors="pt", padding_side="right")), **options
         )
-        given = {key: value.cpu().numpy() for key, value in out.items() if value is not None}
+        # Not all of it: hidden states stay on their device, and may be of a dtype that NumPy lacks.
+        given = {key: part.cpu().numpy() for key in SAID if (part := getattr(out, key)) is not None}
         return [{key: value[i] for key, value in given.items()} for i in range(len(batch["input_ids"]))]
 
     def postprocess(  # type: ignore[override]

@@ -1,0 +1,103 @@
+"""The rows of the shared matrix of behaviours: kinds of tasks on tiny bases, under different settings.
+
+A new kind is one row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from datasets import Dataset
+
+from hf_lifelong import Task
+
+FILMS = ["a fine film", "a dull and slow film", "the best of the year", "nobody needs this"] * 6
+PLACES = ["the weather in the north", "trains to the south are late", "a storm at sea", "a quiet town"] * 6
+
+
+@dataclass(frozen=True)
+class Row:
+    """Args:
+    name (`str`): Shown as the test's parameter.
+    base (`str`): `model_type` of the tiny base.
+    tasks (`Callable`): Makes the two tasks that are learned.
+    ask (`Callable`): What the pipeline is given for a row of their data.
+    causal (`bool`): Whether the base is a language model.
+    config (`dict`): Of the adapter.
+    arguments (`dict`): Of the training.
+    dtype (`str`): Of the base.
+    """
+
+    name: str
+    base: str
+    tasks: Callable[[], list[Task]]
+    ask: Callable[[dict[str, Any]], Any]
+    causal: bool = False
+    config: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
+    dtype: str = "float32"
+
+
+def two(kind: str, rows: Callable[[list[str], int], dict[str, list]], names: tuple[str, str] = ("films", "places")):
+    """Two tasks of a kind: the same form, other texts."""
+
+    def make() -> list[Task]:
+        made = []
+        for seed, (name, texts) in enumerate(zip(names, (FILMS, PLACES), strict=True)):
+            data = Dataset.from_dict(rows(texts, seed))
+            made.append(Task(name, kind, data, validation=data.select(range(8)), test=data.select(range(4))))
+        return made
+
+    return make
+
+
+def classes(texts: list[str], seed: int) -> dict[str, list]:
+    labels = (("bad", "good"), ("early", "late", "never"))[seed]
+    return {"text": texts, "label": [labels[i % len(labels)] for i in range(len(texts))]}
+
+
+def questions(texts: list[str], seed: int) -> dict[str, list]:
+    words = [text.split()[-1] for text in texts]
+    answers = [{"text": [word], "answer_start": [text.rindex(word)]} for text, word in zip(texts, words, strict=True)]
+    return {"question": ["what comes last?"] * len(texts), "context": texts, "answers": answers}
+
+
+def tags(texts: list[str], seed: int) -> dict[str, list]:
+    tokens = [text.split() for text in texts]
+    name = ("LAST", "FIRST")[seed]
+    last = [[name if i == len(words) - 1 else "O" for i in range(len(words))] for words in tokens]
+    return {"tokens": tokens, "ner_tags": last}
+
+
+def written(texts: list[str], seed: int) -> dict[str, list]:
+    return {"prompt": texts, "completion": [text.split()[-1] for text in texts]}
+
+
+ROWS = [
+    Row("text-classification", "bert", two("text-classification", classes), lambda row: row["text"]),
+    Row(
+        "text-classification in bfloat16, by ensemble and cascade",
+        "distilbert",
+        two("text-classification", classes),
+        lambda row: row["text"],
+        config={"answer": "ensemble", "retrieval": "cascade"},
+        dtype="bfloat16",
+    ),
+    Row(
+        "question-answering in windows",
+        "roberta",
+        two("question-answering", questions),
+        lambda row: {"question": row["question"], "context": row["context"]},
+        config={"stride": 2, "max_length": 12},
+    ),
+    Row(
+        "token-classification by uncertainty",
+        "modernbert",
+        two("token-classification", tags),
+        lambda row: {"tokens": row["tokens"]},
+        config={"retrieval": "uncertainty"},
+    ),
+    Row("text-generation", "llama", two("text-generation", written), lambda row: row["prompt"], causal=True),
+]
