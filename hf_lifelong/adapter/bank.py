@@ -5,26 +5,19 @@ Nothing here is called while a wrapped model (DDP, FSDP) is training: stacked te
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 
 import torch
 from torch import Tensor, nn
 
 from ..knowledge import KnowledgeBase, LearnedTask, Signature
+from ..storage import TensorSpec, part_of_task, sizes_of
 from .checks import check_precision, check_unchecked, dtype_of
-from .heads import Lifelong, lifelong_of
+from .heads import lifelong_of
 from .layers import DriftLayer, DriftTunerLayer
 from .sharding import gathered, whole
 
-# Working tensor → the stack that keeps its snapshots.
-_STACKS = {
-    "drift_A": "drift_bank_A",
-    "drift_B": "drift_bank_B",
-    "drift_head_weight": "drift_bank_head_weight",
-    "drift_head_bias": "drift_bank_head_bias",
-}
 Snapshot = dict[str, Tensor]
 
 
@@ -54,14 +47,16 @@ def snapshot_of(model: nn.Module, task: str) -> Snapshot:
     root = lifelong_of(model)
     adapter = root.active_adapters[0]
     knowledge = root.knowledge[adapter]
-    member = knowledge.member_offsets[knowledge.index(task) + 1] - 1
-    rows = slice(knowledge.head_offsets[member], knowledge.head_offsets[member + 1])
+    t = knowledge.index(task)
+    members = knowledge.tasks[t].members
     found = {}
     for name, module in drift_modules(model):
-        kept = rows if isinstance(module, Lifelong) else member
-        for working in module.adapter_layer_names:
-            stack = getattr(module, _STACKS[working])[adapter].detach()
-            found[f"{name}.{working}"] = _laid(working, stack[kept])
+        for spec in module.specs:
+            if spec.keeps is None:
+                continue
+            stack = module.held(adapter)[spec.name].detach()[part_of_task(spec, knowledge, t)]
+            newest = stack.unflatten(0, (members, -1))[-1] if len(stack) else stack
+            found[f"{name}.{spec.keeps}"] = spec.laid(newest.squeeze(0) if spec.per == "members" else newest)
     return found
 
 
@@ -106,8 +101,22 @@ def close_task(model: nn.Module) -> None:
     root.close()
 
 
-def add_task(model: nn.Module, task: LearnedTask, snapshots: list[Snapshot], signature: Signature) -> None:
-    """Appends the members, heads and signature of a task; what was there is copied bit by bit, never changed."""
+def add_task(
+    model: nn.Module,
+    task: LearnedTask,
+    snapshots: list[Snapshot],
+    signature: Signature,
+    values: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Appends what is a task's own to every stack; what was there is copied bit by bit, never changed.
+
+    Args:
+        values (`Mapping[str, Tensor]`, *optional*): What else is kept of it, by the names of the root's tensors; zero
+            where it is not given.
+
+    Raises:
+        ValueError: when the name is known, or a number of members, classes or other units differs from `task`'s.
+    """
     root = lifelong_of(model)
     adapter = root.active_adapters[0]
     if len(snapshots) != task.members:
@@ -116,19 +125,23 @@ def add_task(model: nn.Module, task: LearnedTask, snapshots: list[Snapshot], sig
         raise ValueError(
             f"`signature` has {len(signature.classes)} class means, but task `{task.name}` states {task.classes}."
         )
-    knowledge = root.knowledge[adapter].with_task(task)  # refuses a known name before anything is changed
+    before = root.knowledge[adapter]
+    knowledge = before.with_task(task)  # refuses a known name before anything is changed
+    given = {f"drift_signature_{part.name}": getattr(signature, part.name) for part in fields(Signature)}
+    given |= values or {}
+    end, own = sizes_of(before), {**root.settled(adapter), **sizes_of(replace(before, tasks=[task]))}
     for name, module in drift_modules(model):
-        for working in module.adapter_layer_names:
-            new = [_laid(working, snapshot[f"{name}.{working}"]) for snapshot in snapshots]
-            stack = torch.cat(new) if isinstance(module, Lifelong) else torch.stack(new)
-            _replace(module, _STACKS[working], adapter, partial(_with, new=stack))
-    for part in ("mean", "factor", "diagonal", "classes"):
-        rows = getattr(signature, part)
-        rows = rows if part == "classes" else rows.unsqueeze(0)
-        _replace(root, f"drift_signature_{part}", adapter, partial(_with, new=rows))
-    nothing = torch.zeros_like(signature.classes)
-    _replace(root, "drift_closed_weight", adapter, partial(_with, new=nothing))
-    _replace(root, "drift_closed_bias", adapter, partial(_with, new=nothing[:, 0]))
+        for spec in module.specs:
+            if spec.per is None:
+                continue
+            if spec.keeps is not None:
+                working = [spec.laid(snapshot[f"{name}.{spec.keeps}"]) for snapshot in snapshots]
+                new = torch.cat([spec.stacked(part) for part in working])
+            elif spec.name in given:
+                new = spec.stacked(given[spec.name])
+            else:
+                new = torch.zeros(spec.shape({**own, **module.sizes}), dtype=spec.torch_dtype)
+            _put(module, spec, adapter, slice(end[spec.per], end[spec.per]), new)
     set_knowledge(model, knowledge)
 
 
@@ -136,10 +149,12 @@ def set_closed_form(model: nn.Module, task: str, weight: Tensor, bias: Tensor) -
     """Gives a learned task its closed-form head, `[C, D]` and `[C]`."""
     root = lifelong_of(model)
     adapter = root.active_adapters[0]
-    start, end = root.knowledge[adapter].class_offsets[(t := root.knowledge[adapter].index(task)) : t + 2]
-    with torch.no_grad():  # counted as a change, unlike one of `.data`: heads that are kept must follow
-        root.drift_closed_weight[adapter][start:end] = weight.to(root.where())
-        root.drift_closed_bias[adapter][start:end] = bias.to(root.where())
+    knowledge = root.knowledge[adapter]
+    values = {"drift_closed_weight": weight, "drift_closed_bias": bias}
+    for spec in root.specs:
+        if spec.name in values:
+            own = part_of_task(spec, knowledge, knowledge.index(task))
+            _put(root, spec, adapter, own, values[spec.name])
 
 
 def forget(model: nn.Module, task: str) -> None:
@@ -158,37 +173,23 @@ def forget(model: nn.Module, task: str) -> None:
     check_unchecked(model, adapter)
     knowledge = root.knowledge[adapter]
     t = knowledge.index(task)
-    members = slice(knowledge.member_offsets[t], knowledge.member_offsets[t + 1])
-    rows = slice(knowledge.head_offsets[members.start], knowledge.head_offsets[members.stop])
     for _, module in drift_modules(model):
-        if isinstance(module, Lifelong):
-            for part in ("mean", "factor", "diagonal"):
-                _replace(module, f"drift_signature_{part}", adapter, partial(_without, gone=slice(t, t + 1)))
-            classes = slice(*knowledge.class_offsets[t : t + 2])
-            for container in ("drift_signature_classes", "drift_closed_weight", "drift_closed_bias"):
-                _replace(module, container, adapter, partial(_without, gone=classes))
-        for working in module.adapter_layer_names:
-            gone = rows if isinstance(module, Lifelong) else members
-            _replace(module, _STACKS[working], adapter, partial(_without, gone=gone))
+        for spec in module.specs:
+            if spec.per is not None:
+                _put(module, spec, adapter, part_of_task(spec, knowledge, t))
     set_knowledge(model, knowledge.without(task))
 
 
-def _laid(working: str, tensor: Tensor) -> Tensor:
-    """A working tensor as it lies in its stack, and the other way round: there `drift_B` is `[r, out]`."""
-    return tensor.mT if working == "drift_B" else tensor
-
-
-def _with(stack: Tensor, new: Tensor) -> Tensor:
-    return torch.cat([stack, new.to(stack.device)])
-
-
-def _without(stack: Tensor, gone: slice) -> Tensor:
-    return torch.cat([stack[: gone.start], stack[gone.stop :]])
-
-
-def _replace(module: nn.Module, container: str, adapter: str, change: Callable[[Tensor], Tensor]) -> None:
-    stack = getattr(module, container)
-    stack[adapter] = nn.Parameter(change(stack[adapter].detach()), requires_grad=False)
+def _put(module: DriftTunerLayer, spec: TensorSpec, adapter: str, own: slice, new: Tensor | None = None) -> None:
+    """Puts something in the place of a part of a stack, or nothing."""
+    bank, device = getattr(module, spec.name), module.where()
+    stack = bank[adapter].detach() if adapter in bank else torch.empty(0, dtype=spec.torch_dtype, device=device)
+    parts = [stack[: own.start], *([] if new is None else [new.to(stack.device)]), stack[own.stop :]]
+    changed = torch.cat([part for part in parts if len(part)] or parts[:1])
+    if len(changed) or not spec.optional:
+        bank[adapter] = nn.Parameter(changed, requires_grad=False)
+    elif adapter in bank:
+        del bank[adapter]
 
 
 def set_knowledge(model: nn.Module, knowledge: KnowledgeBase) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,9 +13,9 @@ from torch import Tensor, nn
 from ..compat import keeps_cache
 from ..digests import TensorDigest
 from ..knowledge import KnowledgeBase
-from ..knowledge.layout import BOUNDS, PREFIX, ROOT, SIZES, sizes_of
+from ..storage import PREFIX, ROOT, TENSORS, LayoutError, check_layout, check_values, sizes_of, spec_of
 from .architectures import is_causal, layers_of
-from .heads import Lifelong, lifelong_of
+from .heads import lifelong_of
 from .layers import Bank, DriftLayer, DriftTunerLayer
 from .sharding import gathered, is_whole
 
@@ -141,7 +140,7 @@ def check_name(adapter_name: str, model: nn.Module) -> None:
     containers = (Bank(), nn.ModuleDict())
     if (
         "." in adapter_name
-        or adapter_name in parts | {*PREFIX.split("."), ROOT, *SIZES}
+        or adapter_name in parts | {*PREFIX.split("."), ROOT, *(spec.name for spec in TENSORS)}
         or any(hasattr(container, adapter_name) for container in containers)
     ):
         raise ValueError(
@@ -158,8 +157,8 @@ def check_usable(model: nn.Module, adapter_name: str) -> None:
         ValueError: says how to load it.
     """
     check_precision(model, adapter_name)
-    stacks, held = _stacks(model, adapter_name), _held(model, adapter_name)
-    if all(tensor.is_meta for tensor in stacks or held.values()):
+    held = _stacks(model, adapter_name) or _held(model, adapter_name)
+    if all(tensor.is_meta for tensor in held.values()):
         raise ValueError(
             f"Adapter `{adapter_name}` has no values, because no file was loaded into it. Load the folder of an "
             f"adapter (`load_adapter(folder, {adapter_name!r})`); for a new one, leave out `low_cpu_mem_usage`, and "
@@ -183,47 +182,39 @@ def check_precision(model: nn.Module, adapter_name: str) -> None:
     Raises:
         ValueError: says how to get them back.
     """
-    dtypes = {tensor.dtype for tensor in _stacks(model, adapter_name)} - {torch.float32}
-    if dtypes:
-        raise ValueError(
-            f"What adapter `{adapter_name}` has learned was cast to {dtypes.pop()}, which changes its answers. Load "
-            "it again, onto a base of that dtype (`from_pretrained(..., dtype=...)`), or cast the whole model with "
-            "`model.to(...)`, which leaves adapters as they are."
-        )
+    for name, tensor in _stacks(model, adapter_name).items():
+        spec = spec_of(name)
+        if spec is not None and tensor.dtype != spec.torch_dtype:
+            raise ValueError(
+                f"What adapter `{adapter_name}` has learned was cast to {tensor.dtype}, which changes its answers. "
+                "Load it again, onto a base of that dtype (`from_pretrained(..., dtype=...)`), or cast the whole "
+                "model with `model.to(...)`, which leaves adapters as they are."
+            )
 
 
-def _stacks(model: nn.Module, adapter_name: str) -> list[Tensor]:
+def _stacks(model: nn.Module, adapter_name: str) -> dict[str, Tensor]:
     """All that an adapter has learned; nothing before its first task."""
-    working = [f".{name}" for name in (*DriftLayer.adapter_layer_names, *Lifelong.adapter_layer_names)]
-    held = _held(model, adapter_name).items()
-    return [tensor for name, tensor in held if tensor.numel() and not name.endswith(tuple(working))]
+    found = {}
+    for name, tensor in _held(model, adapter_name).items():
+        spec = spec_of(name)
+        if spec is not None and spec.per is not None and tensor.numel():
+            found[name] = tensor
+    return found
 
 
 def _held(model: nn.Module, adapter_name: str) -> dict[str, Tensor]:
+    """The tensors of an adapter, named as in its file without `PREFIX`."""
     return {
-        f"{name}.{container}": getattr(module, container)[adapter_name]
-        for name, module in model.named_modules()
-        if isinstance(module, DriftTunerLayer) and module.holds(adapter_name)
-        for container in module.tensors
+        f"{name.removeprefix(PREFIX)}.{container}": tensor
+        for name, module in _holding(model, adapter_name)
+        for container, tensor in module.held(adapter_name).items()
     }
 
 
-def expected_shapes(model: nn.Module, adapter_name: str) -> dict[str, tuple[int, ...]]:
-    """Tensors of an adapter, named as in its file → the shapes that the manifest asks for; -1 where any size is right.
-
-    Taken from the manifest, not from memory: a model may hold fewer members than the file that it is to load.
-
-    Raises:
-        ValueError: when the model holds a tensor of other dimensions, which only a damaged file gives it.
-    """
-    stated = {**sizes_of(lifelong_of(model).knowledge[adapter_name]), "open": -1}
-    shapes = {}
-    for name, tensor in _held(model, adapter_name).items():
-        part, sizes = name.removeprefix(PREFIX), SIZES[name.rpartition(".")[2]]
-        if tensor.dim() != len(sizes):
-            raise _misfit(f"`{part}` has shape {tuple(tensor.shape)}, it must have {len(sizes)} dimensions")
-        shapes[part] = tuple(stated.get(size, found) for size, found in zip(sizes, tensor.shape, strict=True))
-    return shapes
+def _holding(model: nn.Module, adapter_name: str) -> Iterator[tuple[str, DriftTunerLayer]]:
+    for name, module in model.named_modules():
+        if isinstance(module, DriftTunerLayer) and module.holds(adapter_name):
+            yield name, module
 
 
 def check_tensors(
@@ -238,41 +229,28 @@ def check_tensors(
         ValueError: names the first tensor that is missing, surplus, of another shape or dtype, or with values that it
             cannot have; or says that the digest is another one.
     """
-    expected = expected_shapes(model, adapter_name)
+    root = lifelong_of(model)
+    # From the manifest, not from memory: a model may hold fewer members than the file that it is to load.
+    known = {**root.settled(adapter_name), **sizes_of(root.knowledge[adapter_name])}
+    layers = {
+        name.removeprefix(PREFIX): module.sizes
+        for name, module in _holding(model, adapter_name)
+        if isinstance(module, DriftLayer)
+    }
     found = {key.removeprefix(PREFIX): value for key, value in state_dict.items()}
-    missing, surplus = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-    if missing or surplus:
-        raise _misfit(
-            f"{len(missing)} tensors are missing (first: {missing[:1]}), {len(surplus)} are surplus (first: "
-            f"{surplus[:1]})"
-        )
+    shapes = {name: (str(held.dtype).removeprefix("torch."), tuple(held.shape)) for name, held in found.items()}
     taken = TensorDigest()
-    for key, shape in sorted(expected.items()):
-        tensor = found[key]
-        if tensor.device.type == "meta":
-            raise _misfit(f"the file gave no `{key}`")
-        if len(shape) != tensor.dim() or any(e not in (-1, f) for e, f in zip(shape, tensor.shape, strict=True)):
-            raise _misfit(f"`{key}` has shape {tuple(tensor.shape)}, the manifest asks for {shape}")
-        if tensor.dtype != torch.float32:
-            raise _misfit(f"`{key}` is {tensor.dtype}, it must be float32")
-        for part in taken.parts(key, tensor):
-            _check_values(key, part)
+    try:
+        check_layout(shapes, known, layers)
+        for name, tensor in sorted(found.items()):
+            if tensor.device.type == "meta":
+                raise LayoutError(f"the file gave no `{name}`")
+            for part in taken.parts(name, tensor):
+                check_values(name, part)
+    except LayoutError as error:
+        raise _misfit(str(error)) from error
     if digest is not None and digest != taken.hexdigest():
         raise _misfit("its tensors are not those that were saved with it: they were damaged, or are of another save")
-
-
-def _check_values(key: str, part: Tensor) -> None:
-    # A sum is quicker than a look at each value, and finite where all are, unless they are huge.
-    if not math.isfinite(part.sum()) and not torch.isfinite(part).all():
-        raise _misfit(f"`{key}` holds NaN or infinite values")
-    bounds = BOUNDS.get(key.rpartition(".")[2])
-    if bounds is not None and part.numel():
-        least, most = map(float, part.aminmax())
-        if not bounds[0] <= least <= most <= bounds[1]:
-            raise _misfit(
-                f"`{key}` holds values from {least:.3g} to {most:.3g}, but what it is a statistic of lies between "
-                f"{bounds[0]:.3g} and {bounds[1]:.3g}"
-            )
 
 
 def check_held(model: nn.Module, adapter_name: str) -> None:
@@ -299,7 +277,8 @@ def check_tasks_of(model: nn.Module, adapter_name: str, tensors: Mapping[str, Te
     knowledge = lifelong_of(model).knowledge[adapter_name]
     stated = sizes_of(knowledge)
     for name, tensor in tensors.items():
-        for size, found in zip(SIZES.get(name.rpartition(".")[2], ()), tensor.shape, strict=False):
+        spec = spec_of(name)
+        for size, found in zip(() if spec is None else spec.symbols, tensor.shape, strict=False):
             if stated.get(size, found) != found:
                 known = ", ".join(f"`{task}`" for task in knowledge.names) or "no task"
                 raise ValueError(

@@ -22,9 +22,10 @@ from ..knowledge import (
     novelty,
     shared_router,
 )
+from ..storage import ROOT, sizes_of, specs_at
 from .calls import Route
 from .config import DriftAdapterConfig
-from .layers import Bank, DriftTunerLayer, Gathered, Plan, empty_bank
+from .layers import Bank, DriftTunerLayer, Gathered, Plan, names_of
 from .planning import Tables
 from .residence import Residence
 
@@ -40,27 +41,14 @@ class OpenTask:
 class Lifelong(DriftTunerLayer):
     """Heads, signatures and manifest of a model's lifelong adapters; a child of the base model named `lifelong`.
 
-    Tensors per adapter, all float32: the working head `drift_head_weight [W, H]`, `drift_head_bias [W]`; the heads of
-    all members, `drift_bank_head_weight [ΣW, H]`, `drift_bank_head_bias [ΣW]`; the signatures of all tasks,
-    `drift_signature_mean [tasks, D]`, `drift_signature_factor [tasks, rank, D]`,
-    `drift_signature_diagonal [tasks, D]`, `drift_signature_classes [Σclasses, D]`; the closed-form heads of all tasks,
-    `drift_closed_weight [Σclasses, D]`, `drift_closed_bias [Σclasses]`, zero where a task has none.
+    Its tensors are those that `storage.TENSORS` puts at the root: the working head; the heads of all members; of all
+    tasks the signatures and the closed-form heads (zero where a task has none).
     """
 
-    adapter_layer_names = ("drift_head_weight", "drift_head_bias")
-    other_param_names = (
-        "drift_bank_head_weight",
-        "drift_bank_head_bias",
-        "drift_signature_mean",
-        "drift_signature_factor",
-        "drift_signature_diagonal",
-        "drift_signature_classes",
-        "drift_closed_weight",
-        "drift_closed_bias",
-        "knowledge",
-        "config",
-    )
-    tensors = (*adapter_layer_names, *other_param_names[:8])
+    specs = specs_at(ROOT)
+    tensors = tuple(spec.name for spec in specs)
+    adapter_layer_names = names_of(specs, trained=True)
+    other_param_names = (*names_of(specs, trained=False), "knowledge", "config")
     drift_head_weight: Bank
     drift_head_bias: Bank
     drift_bank_head_weight: Bank
@@ -101,25 +89,19 @@ class Lifelong(DriftTunerLayer):
         self, adapter_name: str, config: DriftAdapterConfig, knowledge: KnowledgeBase, device: torch.device
     ) -> None:
         """Adds the tensors of one adapter; what will be loaded starts without memory."""
-        tasks, rows, d = len(knowledge.tasks), knowledge.head_rows, self.features
-        classes = knowledge.class_offsets[-1]
-        self.drift_head_weight[adapter_name] = nn.Parameter(torch.zeros(0, self.hidden_size, device=device))
-        self.drift_head_bias[adapter_name] = nn.Parameter(torch.zeros(0, device=device))
-        self.drift_bank_head_weight[adapter_name] = empty_bank((rows, self.hidden_size), device)
-        self.drift_bank_head_bias[adapter_name] = empty_bank((rows,), device)
-        self.drift_signature_mean[adapter_name] = empty_bank((tasks, d), device)
-        self.drift_signature_factor[adapter_name] = empty_bank((tasks, config.signature_rank, d), device)
-        self.drift_signature_diagonal[adapter_name] = empty_bank((tasks, d), device)
-        self.drift_signature_classes[adapter_name] = empty_bank((classes, d), device)
-        self.drift_closed_weight[adapter_name] = empty_bank((classes, d), device)
-        self.drift_closed_bias[adapter_name] = empty_bank((classes,), device)
         self.knowledge[adapter_name] = knowledge
         self.config[adapter_name] = config
+        self.create(adapter_name, {"open": 0, **self.settled(adapter_name), **sizes_of(knowledge)}, device)
         self.checked_files.discard(adapter_name)
         self.digests[adapter_name] = config.digest
-        if tasks:
+        if knowledge.tasks:
             self.unchecked.add(adapter_name)
         self.refresh()
+
+    def settled(self, adapter_name: str) -> dict[str, int]:
+        """The sizes of an adapter's tensors that do not follow from what it has learned."""
+        config = self.config[adapter_name]
+        return {"r": config.r, "rank": config.signature_rank, "hidden": self.hidden_size, "features": self.features}
 
     @property
     def name(self) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from ..storage import LAYER, TensorSpec, specs_at
 from .calls import Route
 
 # Mixtures of groups whose merged factors and heads are kept; beyond it the oldest goes.
@@ -104,14 +105,21 @@ class Bank(nn.ParameterDict):
             self._parameters.update(held)
 
 
-class DriftTunerLayer(nn.Module, BaseTunerLayer):
-    """What the injected layers and the root share: `tensors` names their containers, each keyed by adapter name."""
+def names_of(specs: Iterable[TensorSpec], trained: bool) -> tuple[str, ...]:
+    """Names of the tensors of the working adapter, or of all others."""
+    return tuple(spec.name for spec in specs if (spec.per is None) == trained)
 
+
+class DriftTunerLayer(nn.Module, BaseTunerLayer):
+    """What the injected layers and the root share: a container for each of their `specs`, keyed by adapter name."""
+
+    specs: tuple[TensorSpec, ...] = ()
     tensors: tuple[str, ...] = ()
 
     def __init__(self, route: Route) -> None:
         super().__init__()
         self.route = route
+        self.sizes: dict[str, int] = {}  # those of its tensors that differ from layer to layer
         for name in self.tensors:
             setattr(self, name, Bank())
         self.register_load_state_dict_pre_hook(size_from_file)
@@ -120,10 +128,34 @@ class DriftTunerLayer(nn.Module, BaseTunerLayer):
         """Whether an adapter has tensors here: adapters of one model may have other targets."""
         return adapter_name in getattr(self, self.tensors[0])
 
+    def held(self, adapter_name: str) -> dict[str, nn.Parameter]:
+        """The tensors of an adapter by their containers' names."""
+        banks = {name: getattr(self, name) for name in self.tensors}
+        return {name: bank[adapter_name] for name, bank in banks.items() if adapter_name in bank}
+
+    def create(
+        self, adapter_name: str, sizes: Mapping[str, int], device: torch.device | None, rests: bool = False
+    ) -> None:
+        """Adds the tensors of one adapter; what will be loaded starts without memory.
+
+        Args:
+            sizes (`Mapping[str, int]`): The number for each symbol in `specs`.
+            rests (`bool`): Whether what the adapter has learned stays off the device.
+        """
+        for spec in self.specs:
+            bank = getattr(self, spec.name)
+            if spec.per is None:
+                bank[adapter_name] = nn.Parameter(torch.zeros(spec.shape(sizes), device=device))
+            elif not spec.is_absent(sizes):
+                if rests:
+                    bank.resting.add(adapter_name)
+                bank[adapter_name] = empty_bank(spec.shape(sizes), "cpu" if rests else device, spec.torch_dtype)
+
     def freeze(self, adapter_name: str) -> None:
         """Nothing but the working tensors is ever trained, however the adapter was loaded."""
-        for container in set(self.tensors) - set(self.adapter_layer_names):
-            getattr(self, container)[adapter_name].requires_grad_(False)
+        for name, tensor in self.held(adapter_name).items():
+            if name not in self.adapter_layer_names:
+                tensor.requires_grad_(False)
 
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
         """Makes one adapter the active one; it can be trained while a task is open, and only then.
@@ -166,9 +198,10 @@ class DriftLayer(DriftTunerLayer):
     the base's dtype.
     """
 
-    adapter_layer_names = ("drift_A", "drift_B")
-    other_param_names = ("drift_bank_A", "drift_bank_B", "drift_dropout", "scaling")
-    tensors = ("drift_A", "drift_B", "drift_bank_A", "drift_bank_B")
+    specs = specs_at(LAYER)
+    tensors = tuple(spec.name for spec in specs)
+    adapter_layer_names = names_of(specs, trained=True)
+    other_param_names = (*names_of(specs, trained=False), "drift_dropout", "scaling")
     base_layer: Any
     drift_A: Bank
     drift_B: Bank
@@ -182,21 +215,19 @@ class DriftLayer(DriftTunerLayer):
         self.scaling: dict[str, float] = {}
         self.kept = Gathered()
 
-    def update_layer(self, adapter_name: str, config: Any, members: int, fan_in: int, fan_out: int) -> None:
-        """Adds the tensors of one adapter; a bank that will be loaded starts without memory."""
+    def update_layer(
+        self, adapter_name: str, config: Any, sizes: Mapping[str, int], fan_in: int, fan_out: int
+    ) -> None:
+        """Adds the tensors of one adapter, which follow the base and, in `sizes`, the manifest."""
         if config.r > max(fan_in, fan_out):
             # Checked here for every way of loading: a configuration may come from anybody, and asks for this memory.
             raise ValueError(
                 f"`r` is {config.r}, but a layer with {fan_in} inputs and {fan_out} outputs has no use for a rank "
                 f"above {max(fan_in, fan_out)}. Give a smaller one."
             )
-        device = self.where()
-        self.drift_A[adapter_name] = nn.Parameter(torch.zeros(config.r, fan_in, device=device))
-        self.drift_B[adapter_name] = nn.Parameter(torch.zeros(fan_out, config.r, device=device))
-        for bank, shape in ((self.drift_bank_A, (config.r, fan_in)), (self.drift_bank_B, (config.r, fan_out))):
-            if config.resident_groups is not None:
-                bank.resting.add(adapter_name)
-            bank[adapter_name] = empty_bank((members, *shape), "cpu" if adapter_name in bank.resting else device)
+        self.sizes = {"in": fan_in, "out": fan_out}
+        rests = config.resident_groups is not None
+        self.create(adapter_name, {"r": config.r, **self.sizes, **sizes}, self.where(), rests)
         self.drift_dropout[adapter_name] = nn.Dropout(config.lora_dropout)
         self.scaling[adapter_name] = config.lora_alpha / config.r
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
@@ -298,10 +329,11 @@ def member_factors(bank_a: Tensor, bank_b: Tensor, members: Tensor, weights: Ten
     return (a[0], b[0]) if len(members) == 1 else (a, b)
 
 
-def empty_bank(shape: tuple[int, ...], device: torch.device | str) -> nn.Parameter:
+def empty_bank(shape: tuple[int, ...], device: torch.device | str | None, dtype: torch.dtype) -> nn.Parameter:
     """A frozen stack of the size that the manifest states; without memory until a file that agrees is read."""
-    where = torch.device("meta") if math.prod(shape) else torch.device(device)
-    return nn.Parameter(torch.empty(shape, device=where, dtype=torch.float32), requires_grad=False)
+    return nn.Parameter(
+        torch.empty(shape, device="meta" if math.prod(shape) else device, dtype=dtype), requires_grad=False
+    )
 
 
 def size_from_file(module: Any, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
@@ -310,12 +342,14 @@ def size_from_file(module: Any, state_dict: dict[str, Tensor], prefix: str, *_: 
     Trainer loads checkpoints into a model that may have learned less than the file holds. What the file holds is
     checked against the manifest before this (`checks.check_tensors`).
     """
-    for container in module.tensors:
-        for name, parameter in getattr(module, container).items():
-            loaded = state_dict.get(f"{prefix}{container}.{name}")
-            if loaded is None or (loaded.shape == parameter.shape and parameter.device.type != "meta"):
-                continue
-            rests = name in getattr(module, container).resting
-            device = "cpu" if rests else module.where() or loaded.device
-            fresh = torch.empty(loaded.shape, dtype=parameter.dtype, device=device)
-            getattr(module, container)[name] = nn.Parameter(fresh, requires_grad=parameter.requires_grad)
+    for spec in module.specs:
+        bank = getattr(module, spec.name)
+        for name in list(getattr(module, module.tensors[0])):
+            held, loaded = bank.get(name), state_dict.get(f"{prefix}{spec.name}.{name}")
+            if loaded is None:
+                if held is not None and spec.optional and f"{prefix}{module.tensors[0]}.{name}" in state_dict:
+                    del bank[name]
+            elif held is None or loaded.shape != held.shape or held.device.type == "meta":
+                device = "cpu" if name in bank.resting else module.where() or loaded.device
+                fresh = torch.empty(loaded.shape, dtype=spec.torch_dtype, device=device)
+                bank[name] = nn.Parameter(fresh, requires_grad=held is not None and held.requires_grad)

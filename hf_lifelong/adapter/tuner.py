@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from ..compat import Conv1D
 from ..digests import digest_of
 from ..knowledge import KnowledgeBase
-from ..knowledge.layout import PREFIX
 from ..settings import check_tasks
+from ..storage import PREFIX, sizes_of, spec_of
 from .architectures import is_causal, settle_trunk, signature_depths, target_names
 from .bank import forget
 from .calls import Route
@@ -120,11 +120,11 @@ class DriftModel(BaseTuner):
         weight: Any = base.weight
         shape = getattr(weight, "ds_shape", weight.shape)  # a part that ZeRO-3 shares out has none of its own
         fan: Any = shape if isinstance(base, Conv1D) else (base.in_features, base.out_features)
-        members = self._new_knowledge.member_offsets[-1]
+        sizes = sizes_of(self._new_knowledge)
         if layer is not target:
             # Before it has tensors: PEFT moves 8-bit layers, and a bank that will be loaded has no memory to move.
             self._replace_module(parent, target_name, layer, target)
-        layer.update_layer(adapter_name, peft_config, members, int(fan[0]), int(fan[1]))
+        layer.update_layer(adapter_name, peft_config, sizes, int(fan[0]), int(fan[1]))
         if layer is not target:
             layer.set_adapter(self.active_adapters, inference_mode=peft_config.inference_mode)
 
@@ -174,8 +174,11 @@ class DriftModel(BaseTuner):
         # Every way of saving takes the tensors here, and writes the configuration afterwards.
         check_usable(model, adapter_name)
         found = super()._get_adapter_state_dict(model, config, adapter_name, *args, **kwargs)
-        found = {key: tensor.float() for key, tensor in found.items()}  # of what was cast nothing was learned
         names = {key: cls._remove_adapter_name_from_key(key, adapter_name).removeprefix(PREFIX) for key in found}
+        # Of what was cast nothing was learned.
+        for key, tensor in found.items():
+            spec = spec_of(names[key])
+            found[key] = tensor if spec is None else tensor.to(spec.torch_dtype)
         # What is shared out among processes, or has no memory, becomes no file of an adapter.
         is_file = all(is_whole(tensor) and not tensor.is_meta for tensor in found.values())
         config.digest = digest_of({names[key]: tensor for key, tensor in found.items()}) if is_file else None

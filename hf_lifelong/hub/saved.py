@@ -22,8 +22,8 @@ from ..digests import digest_of
 from ..evaluation import AccuracyMatrix
 from ..files import LARGEST_HEADER, LARGEST_JSON, DamagedFileError, Header, read_header, read_json, read_tensors
 from ..knowledge import KnowledgeBase, ManifestError
-from ..knowledge.layout import PREFIX, ROOT, parts_of, sizes_of
 from ..settings import check_settings, check_tasks
+from ..storage import PREFIX, LayoutError, check_layout, dtype_in_header, sizes_of, spec_of, task_bytes
 from .markdown import clean
 
 CONFIG = "adapter_config.json"
@@ -261,45 +261,26 @@ def check_header(
     Args:
         size (`int`): Bytes of the file.
     """
-    modules: dict[str, dict[str, tuple[int, ...]]] = {ROOT: {}}
-    for name, (dtype, shape) in header.items():
-        module, _, part = name.removeprefix(PREFIX).rpartition(".")
-        if part not in parts_of(module):
-            raise _misfit(where, f"`{name}` is surplus")
-        if dtype != "F32":
-            raise _misfit(where, f"`{name}` is {dtype}, it must be F32")
-        if part in modules.setdefault(module, {}):
-            raise _misfit(where, f"`{name}` stands twice")
-        modules[module][part] = shape
+    found: dict[str, tuple[str, tuple[int, ...]]] = {}
+    taken = 0
+    for full, (code, shape) in header.items():
+        name, spec = full.removeprefix(PREFIX), spec_of(full)
+        if name in found:
+            raise _misfit(where, f"`{full}` stands twice")
+        found[name] = dtype_in_header(code), shape
+        taken += spec.torch_dtype.itemsize * math.prod(shape) if spec is not None else 0
     hidden = knowledge.base.get("hidden_size")
     known = {"r": config["r"], "rank": config["signature_rank"], **sizes_of(knowledge)}
     if hidden is not None:
         known |= {"hidden": hidden, "features": min(knowledge.pooled_width(hidden), config["signature_size"])}
-    for module, parts in modules.items():
-        sizes = _check_shapes(where, module, parts, known)
-        if hidden is not None and max(sizes.get("in", 0), sizes.get("out", 0)) > WIDEST * hidden:
-            raise _misfit(where, f"`{module}` is more than {WIDEST} times as wide as the base")
-    taken = sum(4 * math.prod(shape) for _, shape in header.values())
+    try:
+        for module, sizes in check_layout(found, known).items():
+            if hidden is not None and max(sizes.get("in", 0), sizes.get("out", 0)) > WIDEST * hidden:
+                raise LayoutError(f"`{module}` is more than {WIDEST} times as wide as the base")
+    except LayoutError as error:
+        raise _misfit(where, str(error)) from error
     if not taken <= size <= taken + LARGEST_HEADER + 8:
         raise _misfit(where, f"its tensors take {taken:,} bytes, the file has {size:,}")
-
-
-def _check_shapes(
-    where: str | Path, module: str, parts: Mapping[str, tuple[int, ...]], known: Mapping[str, int]
-) -> dict[str, int]:
-    """Refuses tensors of a module whose shapes differ from each other or from what is known; returns all its sizes."""
-    sizes = dict(known)
-    for part, symbols in parts_of(module).items():
-        name, shape = f"{module}.{part}", parts.get(part)
-        if shape is None:
-            raise _misfit(where, f"`{name}` is missing")
-        if len(shape) != len(symbols):
-            raise _misfit(where, f"`{name}` has shape {shape}, it must have {len(symbols)} dimensions")
-        for symbol, found in zip(symbols, shape, strict=True):
-            wanted = sizes.setdefault(symbol, found)
-            if found != wanted:
-                raise _misfit(where, f"`{name}` has shape {shape}, {found} must be {wanted}")
-    return sizes
 
 
 def _misfit(where: str | Path, reason: str) -> DamagedFileError:
@@ -317,23 +298,8 @@ def check_digest(where: str | Path, tensors: Path, config: Any) -> None:
 
 
 def task_sizes(tensors: Path, knowledge: KnowledgeBase) -> dict[str, int]:
-    """Task → bytes that its members, heads and signature take in an adapter's file, read off the file's header."""
-    member = row = signature = place = 0
-    for name, (_, shape) in read_header(tensors).items():
-        part = name.rpartition(".")[2]
-        taken = 4 * math.prod(shape[1:])
-        if part.startswith("drift_bank_head"):
-            row += taken
-        elif part.startswith("drift_bank"):
-            member += taken
-        elif part == "drift_signature_classes" or part.startswith("drift_closed"):
-            place += taken
-        elif part.startswith("drift_signature"):
-            signature += taken
-    return {
-        task.name: task.members * (member + task.width * row) + signature + task.classes * place
-        for task in knowledge.tasks
-    }
+    """Task → bytes that all that is its own takes in an adapter's file, read off the file's header."""
+    return task_bytes({name: shape for name, (_, shape) in read_header(tensors).items()}, knowledge)
 
 
 def check_tokenizer(path: Path) -> None:

@@ -17,6 +17,7 @@ from ..adapter.architectures import settle_trunk, signature_depths
 from ..adapter.bank import open_task
 from ..adapter.checks import describe_base
 from ..knowledge import KnowledgeBase, LearnedTask
+from ..storage import LAYER, specs_at
 from .bases import read_base
 from .optimizers import OPTIMIZERS
 from .quantised import count_weights, largest_layer
@@ -204,7 +205,7 @@ def _answered(
     members off the device."""
     weights, parameters, largest = size_of(resident_tensors(base)), count_weights(base), largest_layer(base)
     model = _with_tasks(base, config, tasks, labels)
-    held, working = size_of(resident_tensors(model)), _size_of_named(model, ".drift_A.", ".drift_B.")
+    held, working = size_of(resident_tensors(model)), _size_of_layers(model, trained=True)
     held -= round(resting * _banks(model))
     cache, peak = answering_pass(model, steps)
     return {
@@ -250,11 +251,13 @@ def _trained(
 
 def _banks(model: Any) -> int:
     """Bytes of all members but their heads."""
-    return _size_of_named(model, ".drift_bank_A.", ".drift_bank_B.")
+    return _size_of_layers(model, trained=False)
 
 
-def _size_of_named(model: Any, *parts: str) -> int:
-    return size_of(p for name, p in model.named_parameters() if any(part in name for part in parts))
+def _size_of_layers(model: Any, trained: bool) -> int:
+    """Bytes of what injected layers hold: of the working adapter, or of all members."""
+    names = {spec.name for spec in specs_at(LAYER) if (spec.per is None) == trained}
+    return size_of(p for name, p in model.named_parameters() if names.intersection(name.split(".")))
 
 
 def _own_config(config: Any) -> DriftAdapterConfig:

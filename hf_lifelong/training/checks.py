@@ -24,7 +24,7 @@ from ..files import read_json
 from ..hub.saved import CONFIG, TOKENIZER_CONFIG, check_config, check_sizes, check_tokenizer
 from ..hub.tokenizer import read_tokenizer
 from ..knowledge import KnowledgeBase
-from ..knowledge.layout import SIZES
+from ..storage import spec_of
 from .drift import cycle_ends
 from .tasks import PreparedTask
 
@@ -151,7 +151,7 @@ def check_base_kept(model: Any) -> None:
     read_again(model, [])
     with warnings.catch_warnings(action="ignore"):  # saving says the same
         saved = get_peft_model_state_dict(model, adapter_name=lifelong_of(model).active_adapters[0])
-    surplus = [name for name in saved if name.rpartition(".")[2] not in SIZES]
+    surplus = [name for name in saved if spec_of(name) is None]
     if surplus:
         raise ValueError(
             f"The base's `{surplus[0]}` is not that of the base as it is saved, such as after "

@@ -68,14 +68,18 @@ def flatten(tensors):
 
 
 DAMAGES = {
-    "missing tensor": (change_tensors, lambda t: t.pop(LAYER), "1 tensors are missing.*layer.3.output.dense"),
-    "surplus tensor": (change_tensors, lambda t: t.update(extra=torch.zeros(1)), "1 are surplus.*'extra'"),
-    "another shape": (change_tensors, cut_rank, r"dense.drift_bank_A` has shape \(4, 1, 48\).*asks for \(4, 2, 48\)"),
-    "other dimensions": (change_tensors, flatten, r"drift_bank_A` has shape \(4, 96\).*asks for \(4, 2, 48\)"),
-    "another dtype": (change_tensors, as_half, "dense.drift_bank_A` is torch.float16, it must be float32"),
+    "missing tensor": (change_tensors, lambda t: t.pop(LAYER), "layer.3.output.dense.drift_bank_A` is missing"),
+    "surplus tensor": (change_tensors, lambda t: t.update(extra=torch.zeros(1)), "`extra` is surplus"),
+    "another shape": (
+        change_tensors,
+        cut_rank,
+        r"drift_bank_A` has shape \(4, 1, 48\), it must be \(4, 2, 48\)",
+    ),
+    "other dimensions": (change_tensors, flatten, r"drift_bank_A` has shape \(4, 96\), it must have 3 dim"),
+    "another dtype": (change_tensors, as_half, "dense.drift_bank_A` is float16, it must be float32"),
     "NaN": (change_tensors, put_nan, "drift_signature_mean` holds NaN"),
-    "fewer members stated": (change_manifest, drop_last_member, r"shape \(4, .*the manifest asks for \(3, "),
-    "more members stated": (change_manifest, claim_many_members, r"the manifest asks for \(1000000002, "),
+    "fewer members stated": (change_manifest, drop_last_member, r"shape \(10, 32\), it must be \(7, 32\)"),
+    "more members stated": (change_manifest, claim_many_members, r"it must be \(2000000006, 32\)"),
     "newer format": (change_manifest, lambda m: m.update(format=FORMAT + 1), "is 4, this package reads up to 3"),
     "unknown field": (change_manifest, lambda m: m.update(colour="red"), r"unknown fields \['colour'\]"),
     "missing field": (change_manifest, lambda m: m.pop("tasks"), r"lacks \['tasks'\]"),
@@ -122,7 +126,7 @@ def test_a_hostile_manifest_costs_neither_memory_nor_time(folder, bert_folder):
     base = AutoModel.from_pretrained(bert_folder, dtype=torch.float32)
     tracemalloc.start()
     start = time.perf_counter()
-    with pytest.raises(ValueError, match="the manifest asks for"):
+    with pytest.raises(ValueError, match="it must be"):
         PeftModel.from_pretrained(base, folder)
     assert time.perf_counter() - start < 1
     assert tracemalloc.get_traced_memory()[1] < 20_000_000

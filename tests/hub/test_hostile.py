@@ -163,7 +163,7 @@ SETTING = "it must be an integer from 1 to"
 HOSTILE = {
     # Counts
     "10^11 members": (task(members=10**11), rf"tasks\[0\].members` {COUNT} 100000000000"),
-    "2·10^9 members": (task(members=2 * 10**9), r"has shape \(4, 32\), 4 must be 4000000000, to fit"),
+    "2·10^9 members": (task(members=2 * 10**9), r"has shape \(4, 32\), it must be \(4000000000, 32\), to fit"),
     "no members": (task(members=0), rf"tasks\[0\].members` {COUNT} 0"),
     "negative members": (task(members=-2), rf"tasks\[0\].members` {COUNT} -2"),
     "float members": (task(members=2.0), rf"tasks\[0\].members` {COUNT} 2.0"),
@@ -177,10 +177,10 @@ HOSTILE = {
     "no rank": (config(r=0), f"`r` is 0; {SETTING} 65536"),
     "huge rank": (config(r=10**12), f"`r` is 1000000000000; {SETTING} 65536"),
     "float rank": (config(r=2.0), f"`r` is 2.0; {SETTING} 65536"),
-    "other rank": (config(r=3), r"must be 3, to fit `adapter_config.json`"),
+    "other rank": (config(r=3), r"has shape \(2, 32\), it must be \(3, 32\), to fit `adapter_config.json`"),
     "negative signature": (config(signature_rank=-4), f"`signature_rank` is -4; {SETTING} 65536"),
     "hidden size of a float": (base_facts(hidden_size=32.0), "`knowledge.base.hidden_size` must be a positive"),
-    "other hidden size": (base_facts(hidden_size=33), "32 must be 33, to fit"),
+    "other hidden size": (base_facts(hidden_size=33), r"has shape \(0, 32\), it must be \(0, 33\), to fit"),
     "no layers": (base_facts(layers=0), "`knowledge.base.layers` must be a positive integer"),
     # Settings that a new configuration could not have either
     "text as a switch": (config(per_batch="no"), "adapter_config.json`: `per_batch` is 'no'; it must be true or"),
@@ -307,8 +307,11 @@ HOSTILE = {
     "negative shape": (header(lambda h: h[BANK].update(shape=[2, 2, -48])), f"{TENSORS}` cannot be used"),
     "float shape": (header(lambda h: h[BANK].update(shape=[2, 2.0, 48])), f"{TENSORS}` cannot be used"),
     "dtype that is none": (header(lambda h: h[BANK].update(dtype="PY")), f"{TENSORS}` cannot be used"),
-    "half precision": (tensors(lambda t: t.update({BANK: t[BANK].half()})), "drift_bank_A` is F16, it must be F32"),
-    "integers": (tensors(lambda t: t.update({BANK: t[BANK].long()})), "drift_bank_A` is I64, it must be F32"),
+    "half precision": (
+        tensors(lambda t: t.update({BANK: t[BANK].half()})),
+        "drift_bank_A` is float16, it must be float32",
+    ),
+    "integers": (tensors(lambda t: t.update({BANK: t[BANK].long()})), "drift_bank_A` is int64, it must be float32"),
     "missing tensor": (tensors(lambda t: t.pop(BANK)), "layer.3.output.dense.drift_bank_A` is missing"),
     "missing heads": (tensors(lambda t: t.pop(HEADS)), "`lifelong.drift_bank_head_weight` is missing"),
     "tensor under two names": (
@@ -318,7 +321,10 @@ HOSTILE = {
     "text as shape": (header(lambda h: h[BANK].update(shape=[2, 2, "48"])), f"{TENSORS}` cannot be used"),
     "surplus tensor": (tensors(put("evil", torch.zeros(1))), "`evil` is surplus, to fit"),
     "weights of the base": (tensors(put("embeddings.weight", torch.zeros(1))), "`embeddings.weight` is surplus"),
-    "more members than stated": (tensors(lambda t: t.update({BANK: t[BANK].repeat(2, 1, 1)})), "4 must be 2"),
+    "more members than stated": (
+        tensors(lambda t: t.update({BANK: t[BANK].repeat(2, 1, 1)})),
+        r"\(4, 2, 48\), it must be \(2, 2, 48\)",
+    ),
     "other dimensions": (tensors(lambda t: t.update({BANK: t[BANK].flatten(1)})), "it must have 3 dimensions"),
     "wide layer": (tensors(widen), "layer.9.output.dense` is more than 64 times as wide as the base"),
     # Tokenizers and the rest
