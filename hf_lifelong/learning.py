@@ -18,10 +18,7 @@ from transformers.hf_argparser import string_to_bool
 from .adapter import DriftAdapterConfig
 from .loading import load, load_base
 from .settings import TASK_TYPES
-from .training import DriftTrainer, DriftTrainingArguments
-from .training.progress import show_bars
-from .training.sources import TaskSource, suggestion
-from .training.tasks import check_samples
+from .training import DriftTrainer, DriftTrainingArguments, TaskSource, check_samples, show_bars, suggestion
 
 # How `--help` calls the values of an argument.
 KINDS = {int: "INTEGER", float: "NUMBER", string_to_bool: "TRUE|FALSE"}

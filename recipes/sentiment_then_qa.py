@@ -38,8 +38,7 @@ from hf_lifelong.files import write_json
 from hf_lifelong.folders import atomic_folder
 from hf_lifelong.learning import base_dtype, learn, parse, use_all_cores
 from hf_lifelong.loading import load, load_base
-from hf_lifelong.training.cards import adapter_record
-from hf_lifelong.training.tasks import PreparedTask
+from hf_lifelong.training import PreparedTask, adapter_record
 
 HERE = Path(__file__).parent
 PLAIN = "one LoRA, task after task"

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ..adapter import Snapshot
 from ..digests import RECORD, check_files, record_files
 from ..files import DamagedFileError, read_json, read_tensors, write_json, write_tensors
 from ..folders import atomic_folder
@@ -29,7 +29,6 @@ STATE = "drift_task.json"
 SNAPSHOTS = "snapshots.safetensors"
 COMMIT = "commit-"
 CHECKPOINT = f"{PREFIX_CHECKPOINT_DIR}-"
-Snapshot = dict[str, torch.Tensor]
 
 
 @dataclass
