@@ -78,9 +78,9 @@ ASKED = ("text", "text_pair", "question", "context", "tokens", "prompt")
 def read_arguments(argv: list[str]) -> tuple[Any, ...]:
     """The arguments of the run, with the packaged model and data where none are given."""
     options: dict[str, Any] = {"extra": [RecipeArguments], "description": __doc__.splitlines()[0]}
-    found = parse(argv, given=DEFAULTS, **options)
+    found = parse(argv, preset=DEFAULTS, **options)
     if found[-1].quick:
-        found = parse(argv, given=DEFAULTS | QUICK, **options)
+        found = parse(argv, preset=DEFAULTS | QUICK, **options)
     learning, adapter, training, _ = found
     generates = adapter.task_type == "CAUSAL_LM"
     if learning.model_name_or_path is None:

@@ -51,34 +51,34 @@ class CardTrainer(Protocol):
     def output_dir(self) -> str: ...
 
 
-def write_card(trainer: CardTrainer, folder: str | os.PathLike[str], **given: Any) -> None:
-    """Writes the model card into a saved adapter's folder; `given` are facts that only the user knows (`license`,
+def write_card(trainer: CardTrainer, folder: str | os.PathLike[str], **user_facts: Any) -> None:
+    """Writes the model card into a saved adapter's folder; `user_facts` are those that only the user knows (`license`,
     `language`)."""
     config = active_config(trainer.model).to_dict()
-    card = model_card(trainer.knowledge, config, facts_of(trainer, Path(folder), **given))
+    card = model_card(trainer.knowledge, config, facts_of(trainer, Path(folder), **user_facts))
     (Path(folder) / CARD).write_text(str(card), encoding="utf-8")
 
 
-def adapter_record(trainer: CardTrainer, **given: Any) -> dict[str, Any]:
+def adapter_record(trainer: CardTrainer, **user_facts: Any) -> dict[str, Any]:
     """What a recorded run keeps of its adapter, so that the card can be rendered again without the model.
 
     Args:
-        given: Facts that the trainer does not know, such as `base_model` or `seconds`; see [`CardFacts`].
+        user_facts: Facts that the trainer does not know, such as `base_model` or `seconds`; see [`CardFacts`].
 
     Returns:
         `dict` for JSON: `config` (`DriftAdapterConfig.to_dict` with the manifest) and `facts` (`CardFacts.to_dict`);
         nothing in it tells of the machine's folders.
     """
-    facts = facts_of(trainer, Path(trainer.output_dir), **given)
+    facts = facts_of(trainer, Path(trainer.output_dir), **user_facts)
     config = active_config(trainer.model).to_dict() | {"base_model_name_or_path": facts.base_model}
     return {"config": config, "facts": facts.to_dict()}
 
 
-def facts_of(trainer: CardTrainer, folder: Path, **given: Any) -> CardFacts:
+def facts_of(trainer: CardTrainer, folder: Path, **user_facts: Any) -> CardFacts:
     """What is known of an adapter beside its manifest; no times, because a resumed run writes the same card."""
     base = trainer.args.hub_base_model or active_config(trainer.model).base_model_name_or_path
     tensors = folder / TENSORS
-    known = {
+    facts = {
         "repo_id": getattr(trainer, "hub_model_id", None) or trainer.args.hub_model_id,
         "base_model": public_base(base),
         "base_size": _bytes(p for n, p in trainer.model.named_parameters() if "drift_" not in n),
@@ -87,7 +87,7 @@ def facts_of(trainer: CardTrainer, folder: Path, **given: Any) -> CardFacts:
         "picture": (folder / PICTURE).exists(),
         **session_of(trainer),
     }
-    return CardFacts(**{**known, **{name: value for name, value in given.items() if value is not None}})
+    return CardFacts(**{**facts, **{name: value for name, value in user_facts.items() if value is not None}})
 
 
 def session_of(trainer: CardTrainer) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def session_of(trainer: CardTrainer) -> dict[str, Any]:
         "training": {name: getattr(trainer.args, name) for name in SETTINGS if name != overruled},
         "command": command(sys.argv),
         "hardware": hardware(),
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "versions": {name: installed for name in PACKAGES if (installed := _version(name))},
     }
 
 

@@ -124,5 +124,5 @@ def publish(commit: Path, output_dir: str | os.PathLike[str]) -> None:
 
 def _numbered(folder: Path, prefix: str) -> list[Path]:
     """Folders named `prefix` and a number, in the order of the numbers."""
-    found = [path for path in folder.glob(f"{prefix}*") if path.name.removeprefix(prefix).isdigit()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix(prefix)))
+    folders = [path for path in folder.glob(f"{prefix}*") if path.name.removeprefix(prefix).isdigit()]
+    return sorted(folders, key=lambda path: int(path.name.removeprefix(prefix)))

@@ -106,18 +106,18 @@ def check_inputs(task: PreparedTask, limits: InputLimits) -> None:
             f"{config.max_length + config.max_new_tokens} tokens, but the base has positions for {most} only; lower "
             "one of them in `DriftAdapterConfig`."
         )
-    parts = {"train": task.train, "validation": task.validation.features, "test": task.test.features}
-    for part, features in parts.items():
+    splits = {"train": task.train, "validation": task.validation.features, "test": task.test.features}
+    for split, features in splits.items():
         longest = max(pc.max(pc.list_value_length(ids)).as_py() for ids in _batches(features, "input_ids"))
         if most is not None and longest > most:
-            raise ValueError(f"`{part}` has a row of {longest} tokens, but the base has positions for {most} only.")
+            raise ValueError(f"`{split}` has a row of {longest} tokens, but the base has positions for {most} only.")
         for column, size in (("input_ids", limits.tokens), ("token_type_ids", limits.token_types)):
             for values in _batches(features, column):
                 lowest, highest = pc.min_max(pc.list_flatten(values)).as_py().values()
                 if size is None or lowest is None or 0 <= lowest <= highest < size:
                     continue
                 raise ValueError(
-                    f"`{part}` has {lowest if lowest < 0 else highest} among its `{column}`, but the base knows 0 to "
+                    f"`{split}` has {lowest if lowest < 0 else highest} among its `{column}`, but the base knows 0 to "
                     f"{size - 1}; take the tokenizer of the base."
                 )
 

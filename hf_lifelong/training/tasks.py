@@ -68,7 +68,7 @@ class Task:
         if self.kind not in KINDS:
             raise ValueError(f"`kind` of task `{self.name}` is {self.kind!r}; choose one of {list(KINDS)}.")
         if not isinstance(self.columns, dict) or not all(
-            isinstance(part, str) for pair in self.columns.items() for part in pair
+            isinstance(name, str) for pair in self.columns.items() for name in pair
         ):
             raise ValueError(f"`columns` of task `{self.name}` is {self.columns!r:.100}; give columns' names by role.")
         if not isinstance(self.template, str | None):
