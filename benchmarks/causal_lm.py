@@ -25,7 +25,7 @@ from record import RESULTS, fill, header
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from hf_lifelong import AccuracyMatrix, DriftAdapterConfig, DriftTrainer, DriftTrainingArguments, Task
-from hf_lifelong.training.cards import adapter_record
+from hf_lifelong.training import adapter_record
 
 sys.path.append(str(Path(__file__).parents[1] / "recipes"))
 from plain_lora import learn_in_turn

@@ -30,7 +30,7 @@ from hf_lifelong.adapter import trunk_features
 from hf_lifelong.adapter.bank import add_task, close_task, open_task, take_snapshot
 from hf_lifelong.knowledge import LearnedTask, fit_signature
 from hf_lifelong.memory import MemoryEstimate, estimate_memory
-from hf_lifelong.training.drift import gradient_noise_hook
+from hf_lifelong.training import gradient_noise_hook
 
 GPT2 = {"vocab_size": 50257, "n_positions": 1024}
 LLAMA = {

@@ -14,9 +14,7 @@ from rivals import trainer_settings
 from transformers import AutoModel, AutoTokenizer, set_seed
 
 from hf_lifelong import DriftAdapterConfig, DriftTrainer, DriftTrainingArguments, Task
-from hf_lifelong.training.cards import adapter_record
-from hf_lifelong.training.scoring import Scored
-from hf_lifelong.training.tasks import Split
+from hf_lifelong.training import Scores, Split, adapter_record
 
 # Test rows a task that a policy is scored on; running all members on all rows takes an hour on a CPU.
 OTHER_POLICIES = {"cascade": None, "uncertainty": 100}
@@ -72,9 +70,9 @@ def drift(
     }
 
 
-def score(trainer: DriftTrainer, task: Task, policy: str, most: int | None) -> Scored:
+def score(trainer: DriftTrainer, task: Task, policy: str, most: int | None) -> Scores:
     """Scores the first test rows of a task (`None`: all) under a policy."""
     prepared = trainer.prepared(task)
     rows = range(min(most or len(prepared.test.examples), len(prepared.test.examples)))
     part = Split(prepared.test.examples.select(rows), prepared.test.features.select(rows))
-    return trainer.scorer.score(prepared, part, policy)
+    return trainer.evaluator.score(prepared, part, policy)

@@ -52,8 +52,7 @@ from hf_lifelong.adapter import lifelong_of
 from hf_lifelong.adapter.architectures import target_names
 from hf_lifelong.adapter.bank import add_task, close_task, open_task, take_snapshot
 from hf_lifelong.knowledge import LearnedTask, fit_signature
-from hf_lifelong.training import stream
-from hf_lifelong.training.tasks import PreparedTask
+from hf_lifelong.training import PreparedTask, TaskLearner, Visit
 
 METHODS = ("ours", "lora", "lora_all_layers")
 RANK, MEMBERS, EARLIER = 8, 5, 3
@@ -252,13 +251,14 @@ def learn(pipe: Connection, method: str, setting: Setting) -> None:
         turns.hand_over()
         highest = 0
         if method == "ours":
-            started_from = stream.begin(trainer, prepared)
-            trainer.snapshots.begin(prepared.name, trainer.knowledge.names, trainer.task_dir)
-            trainer.train_task(None)
+            learner, visit = TaskLearner(trainer), Visit(prepared, trainer.knowledge)
+            learner.open(visit)
+            learner.train(visit)
             highest = peak()  # also taken here: files that are mapped later would count less of it
             if not setting.shape:
                 turns.stop()
-                stream.keep(trainer, prepared, started_from)
+                learner.fit(visit)
+                learner.group(visit)
         else:
             trainer.train()
         after = turns.stop()
@@ -272,8 +272,7 @@ def learn(pipe: Connection, method: str, setting: Setting) -> None:
 def accuracy(trainer: Any, prepared: PreparedTask) -> float:
     """On the test rows; ours with the right group given, as each LoRA is asked its own task."""
     if isinstance(trainer, DriftTrainer):
-        close_task(trainer.model)
-        return trainer.scorer.oracle(prepared, prepared.test, prepared.name)["accuracy"]
+        return trainer.evaluator.oracle(prepared, prepared.test, prepared.name)["accuracy"]
     rows = prepared.test.features.select_columns([*prepared.tokenizer.model_input_names, "labels"])
     hit = logits_of(trainer.model, prepared.tokenizer, rows).argmax(1) == torch.tensor(rows["labels"][:]).numpy()
     return float(hit.mean())

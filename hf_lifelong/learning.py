@@ -18,10 +18,7 @@ from .adapter import DriftAdapterConfig
 from .compat import string_to_bool
 from .loading import load, load_base
 from .settings import TASK_TYPES
-from .training import DriftTrainer, DriftTrainingArguments
-from .training.progress import show_bars
-from .training.sources import TaskSource, suggestion
-from .training.tasks import check_samples
+from .training import DriftTrainer, DriftTrainingArguments, TaskSource, check_samples, show_bars, suggestion
 
 # How `--help` calls the values of an argument.
 KINDS = {int: "INTEGER", float: "NUMBER", string_to_bool: "TRUE|FALSE"}
@@ -91,12 +88,12 @@ class LearnArguments:
 
 def _adapter_arguments() -> type:
     """A dataclass with what a user sets of `DriftAdapterConfig`; `None` is what was not given."""
-    hints, known = get_type_hints(DriftAdapterConfig), DriftAdapterConfig.__dataclass_fields__
+    hints, settings = get_type_hints(DriftAdapterConfig), DriftAdapterConfig.__dataclass_fields__
     names = [name for name in DriftAdapterConfig.__annotations__ if name not in ("knowledge", "digest")]
     arguments: list[Any] = []
     for name in names:
-        default = "" if known[name].default is None else f" (default: {known[name].default})"
-        metadata = {**known[name].metadata, "help": known[name].metadata["help"] + default}
+        default = "" if settings[name].default is None else f" (default: {settings[name].default})"
+        metadata = {**settings[name].metadata, "help": settings[name].metadata["help"] + default}
         hint = list[str] | str | None if "set[str]" in str(hints[name]) else hints[name] | None
         arguments.append((name, hint, field(default=None, metadata=metadata)))
     task_type = {"help": "CAUSAL_LM where the base is a language model.", "choices": TASK_TYPES}
@@ -130,7 +127,7 @@ def parse(
     argv: Sequence[str],
     *,
     extra: Sequence[type] = (),
-    given: Mapping[str, Any] | None = None,
+    preset: Mapping[str, Any] | None = None,
     prog: str | None = None,
     description: str | None = None,
 ) -> tuple[Any, ...]:
@@ -139,7 +136,7 @@ def parse(
     Args:
         argv (`list[str]`): The command line, without the program.
         extra (`list[type]`, *optional*): Further dataclasses of arguments.
-        given (`dict`, *optional*): Defaults that differ from those here.
+        preset (`dict`, *optional*): Defaults that differ from those here.
         prog, description (`str`, *optional*): For `--help`.
 
     Returns:
@@ -159,16 +156,16 @@ def parse(
         formatter_class=_Formatter,
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file with any of the arguments below.")
-    parser.set_defaults(**{**defaults(), **(given or {})})
+    parser.set_defaults(**{**defaults(), **(preset or {})})
     config = parser.file_of(argv)
     from_file = parser.read(config) if config is not None else []
-    *found, _, rest = parser.parse_args_into_dataclasses(
+    *arguments, _, rest = parser.parse_args_into_dataclasses(
         [*from_file, *argv], return_remaining_strings=True, look_for_args_file=False
     )
     if rest:
         name = rest[0].lstrip("-").partition("=")[0]
         parser.error(f"`{rest[0]}` is no argument{suggestion(name, parser.names)}")
-    return tuple(found)
+    return tuple(arguments)
 
 
 def learn(

@@ -52,8 +52,8 @@ class Renewal:
         if self._scale is not None:
             accelerator.scaler.load_state_dict(self._scale)
         for key, callback in _stateful(handler.callbacks):
-            known = self._states.setdefault(key, deepcopy(callback.state()))
-            set_state(callback, deepcopy(known))
+            first = self._states.setdefault(key, deepcopy(callback.state()))
+            set_state(callback, deepcopy(first))
 
 
 def load_states(callbacks: Iterable[Any], stored: Mapping[str, Any]) -> None:
@@ -63,14 +63,14 @@ def load_states(callbacks: Iterable[Any], stored: Mapping[str, Any]) -> None:
         callbacks: Those in use; several of a class in the order in which they were.
         stored (`dict`): `TrainerState.stateful_callbacks`.
     """
-    found = set()
+    restored = set()
     for (kind, position), callback in _stateful(callbacks):
         states = stored.get(kind.__name__, [])
         states = states if isinstance(states, list) else [states]
         if position < len(states):
-            found.add(kind.__name__)
+            restored.add(kind.__name__)
             set_state(callback, states[position])
-    if lost := sorted(stored.keys() - found):
+    if lost := sorted(stored.keys() - restored):
         logger.warning(
             f"The checkpoint holds the state of {lost}, but there is no such callback; add it to go on alike."
         )

@@ -21,8 +21,7 @@ from hf_lifelong.adapter.architectures import target_names
 from hf_lifelong.adapter.pooling import masked_mean
 from hf_lifelong.objectives import head_objective
 from hf_lifelong.objectives.base import MODEL_INPUTS
-from hf_lifelong.training.progress import TaskBar
-from hf_lifelong.training.tasks import PreparedTask
+from hf_lifelong.training import PreparedTask, TaskBar
 
 
 class OneLora(nn.Module):

@@ -38,8 +38,7 @@ from hf_lifelong.files import write_json
 from hf_lifelong.folders import atomic_folder
 from hf_lifelong.learning import base_dtype, learn, parse, use_all_cores
 from hf_lifelong.loading import load, load_base
-from hf_lifelong.training.cards import adapter_record
-from hf_lifelong.training.tasks import PreparedTask
+from hf_lifelong.training import PreparedTask, adapter_record
 
 HERE = Path(__file__).parent
 PLAIN = "one LoRA, task after task"
@@ -79,9 +78,9 @@ ASKED = ("text", "text_pair", "question", "context", "tokens", "prompt")
 def read_arguments(argv: list[str]) -> tuple[Any, ...]:
     """The arguments of the run, with the packaged model and data where none are given."""
     options: dict[str, Any] = {"extra": [RecipeArguments], "description": __doc__.splitlines()[0]}
-    found = parse(argv, given=DEFAULTS, **options)
+    found = parse(argv, preset=DEFAULTS, **options)
     if found[-1].quick:
-        found = parse(argv, given=DEFAULTS | QUICK, **options)
+        found = parse(argv, preset=DEFAULTS | QUICK, **options)
     learning, adapter, training, _ = found
     generates = adapter.task_type == "CAUSAL_LM"
     if learning.model_name_or_path is None:

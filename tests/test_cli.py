@@ -139,13 +139,13 @@ def test_learn_goes_on_from_a_folder_and_from_the_hub(where, request, learned, d
 KILLED = """
 import os, signal
 from hf_lifelong.cli import main
-from hf_lifelong.training import stream
-keep = stream.keep
-def keep_or_die(trainer, prepared, *more):
-    if prepared.name == "news":
+from hf_lifelong.training import TaskLearner
+fit = TaskLearner.fit
+def fit_or_die(learner, visit):
+    if visit.task.name == "news":
         os.kill(os.getpid(), signal.SIGKILL)
-    return keep(trainer, prepared, *more)
-stream.keep = keep_or_die
+    return fit(learner, visit)
+TaskLearner.fit = fit_or_die
 main()
 """
 

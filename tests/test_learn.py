@@ -104,7 +104,7 @@ def test_a_recipe_adds_arguments_and_other_defaults():
     class Extra:
         quick: bool = field(default=False)
 
-    *_, training, extra = parse(["--quick"], extra=[Extra], given={"num_train_epochs": 9, "logging_steps": 3})
+    *_, training, extra = parse(["--quick"], extra=[Extra], preset={"num_train_epochs": 9, "logging_steps": 3})
     assert extra.quick and (training.num_train_epochs, training.logging_steps) == (9, 3)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hf_lifelong.training.tasks import PreparedTask
+from hf_lifelong.training import PreparedTask
 
 from . import arrow, frozen, osf, ours, regularised, sequential
 from .shared import Result, Setting

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModel
 
 from hf_lifelong.adapter.pooling import masked_mean
-from hf_lifelong.training.tasks import PreparedTask
+from hf_lifelong.training import PreparedTask
 
 from .shared import (
     Result,

@@ -22,8 +22,7 @@ from hf_lifelong import DriftAdapterConfig
 from hf_lifelong.adapter.architectures import settle_trunk
 from hf_lifelong.adapter.pooling import masked_mean
 from hf_lifelong.evaluation import AccuracyMatrix
-from hf_lifelong.training.stream import majority
-from hf_lifelong.training.tasks import PreparedTask
+from hf_lifelong.training import PreparedTask, majority
 
 from .shared import Result, Setting, batches, in_order, on_device
 

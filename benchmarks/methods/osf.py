@@ -9,7 +9,7 @@ from peft import OSFConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import AutoModel
 
-from hf_lifelong.training.tasks import PreparedTask
+from hf_lifelong.training import PreparedTask
 
 from .shared import LORA, Result, Setting, SharedLearner, learn_in_turn, trainable_bytes
 

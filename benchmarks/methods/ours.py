@@ -17,7 +17,7 @@ from transformers import AutoModel, set_seed
 from hf_lifelong import DriftAdapterConfig, DriftTrainer, DriftTrainingArguments
 from hf_lifelong.adapter.bank import drift_modules, set_knowledge
 from hf_lifelong.adapter.heads import Lifelong, active_config, lifelong_of
-from hf_lifelong.training.tasks import PreparedTask, Split
+from hf_lifelong.training import PreparedTask, Split
 
 from .shared import Result, Setting, training_arguments
 
@@ -108,11 +108,11 @@ def with_closed_form(trainer: DriftTrainer, factor: float) -> dict[str, float]:
     given = [bank.clone() for bank in banks]
     for bank in banks:
         bank.mul_(factor)
-    trainer.scorer.clear()
+    trainer.evaluator.clear()
     found = under(trainer, "signature")
     for bank, values in zip(banks, given, strict=True):
         bank.copy_(values)
-    trainer.scorer.clear()
+    trainer.evaluator.clear()
     return found
 
 
@@ -128,7 +128,7 @@ def keep_last_members(trainer: DriftTrainer) -> None:
             for bank in (getattr(module, name)[adapter].data for name in names):
                 bank[first:last] = bank[last - width : last].repeat(end - start, *[1] * (bank.dim() - 1))
     set_knowledge(trainer.model, knowledge)
-    trainer.scorer.clear()
+    trainer.evaluator.clear()
 
 
 def under(trainer: DriftTrainer, policy: str, most: int | None = None) -> dict[str, float]:
@@ -136,7 +136,7 @@ def under(trainer: DriftTrainer, policy: str, most: int | None = None) -> dict[s
     accuracies, retrieved = [], []
     for task in trainer.tasks:
         prepared = trainer.prepared(task)
-        scored = trainer.scorer.score(prepared, first_rows(prepared.test, most), policy)
+        scored = trainer.evaluator.score(prepared, first_rows(prepared.test, most), policy)
         accuracies.append(scored.metrics[prepared.objective.metric])
         retrieved.append(scored.retrieval)
     found = {"average_accuracy": float(np.mean(accuracies)), "retrieval_accuracy": float(np.mean(retrieved))}

@@ -13,7 +13,7 @@ from peft import LoraConfig
 from torch import Tensor, nn
 from transformers import DataCollatorWithPadding
 
-from hf_lifelong.training.tasks import PreparedTask
+from hf_lifelong.training import PreparedTask
 
 from .shared import LORA, Result, Setting, SharedLearner, SharedModel, learn_in_turn
 

@@ -9,8 +9,7 @@ import numpy as np
 from datasets import Dataset
 
 from hf_lifelong.evaluation import AccuracyMatrix
-from hf_lifelong.training.stream import majority
-from hf_lifelong.training.tasks import PreparedTask
+from hf_lifelong.training import PreparedTask, majority
 
 from .shared import Result, Setting, SharedLearner, learn_in_turn, trainable_bytes
 

@@ -26,8 +26,7 @@ from hf_lifelong.adapter.pooling import masked_mean
 from hf_lifelong.evaluation import AccuracyMatrix
 from hf_lifelong.objectives import head_objective
 from hf_lifelong.objectives.base import MODEL_INPUTS
-from hf_lifelong.training.stream import majority
-from hf_lifelong.training.tasks import PreparedTask, Split
+from hf_lifelong.training import PreparedTask, Split, majority
 
 NO_TARGET = -100
 LORA = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.1, "target_modules": ["query", "value"]}

@@ -1,13 +1,26 @@
 """The PEFT method: configuration, injected layers, heads, hooks on the base model, answers."""
 
-from .bank import forget
+from .architectures import InputLimits, input_limits
+from .bank import (
+    Snapshot,
+    add_task,
+    close_task,
+    forget,
+    open_task,
+    set_closed_form,
+    set_knowledge,
+    take_snapshot,
+)
+from .checks import check_tensors, check_usable
 from .config import DriftAdapterConfig
+from .decoding import decode_answers
 from .export import ExportReport, export
-from .generation import Generated, generate, score_labels
-from .heads import Lifelong, knowledge_of, lifelong_of
+from .generation import Generated, answer_prompts, generate, likeliest_labels, score_labels
+from .heads import Lifelong, active_adapter, active_config, knowledge_of, lifelong_of
 from .hooks import LifelongOutput
 from .passes import predict, trunk_features
 from .registration import register
+from .sharding import local, make_whole
 from .tuner import DriftModel
 
 register()
@@ -17,15 +30,33 @@ __all__ = [
     "DriftModel",
     "ExportReport",
     "Generated",
+    "InputLimits",
     "Lifelong",
     "LifelongOutput",
+    "Snapshot",
+    "active_adapter",
+    "active_config",
+    "add_task",
+    "answer_prompts",
+    "check_tensors",
+    "check_usable",
+    "close_task",
+    "decode_answers",
     "export",
     "forget",
     "generate",
+    "input_limits",
     "knowledge_of",
     "lifelong_of",
+    "likeliest_labels",
+    "local",
+    "make_whole",
+    "open_task",
     "predict",
     "register",
     "score_labels",
+    "set_closed_form",
+    "set_knowledge",
+    "take_snapshot",
     "trunk_features",
 ]

@@ -1,7 +1,39 @@
-"""Learning a stream of tasks with the Hugging Face `Trainer`."""
+"""Learning a stream of tasks with the Hugging Face `Trainer`, or with a loop of one's own."""
 
 from .arguments import DriftTrainingArguments
-from .tasks import Task
+from .cards import adapter_record
+from .checkpoints import Checkpoint
+from .data import PreparedTask, Split
+from .drift import gradient_noise_hook
+from .evaluator import Evaluator, Scores
+from .learner import TaskLearner, Visit
+from .measuring import majority, measure
+from .progress import TaskBar, show_bars
+from .protocol import TaskTrainer, Trained
+from .sources import TaskSource, suggestion
+from .tasks import Task, check_samples
 from .trainer import DriftTrainer
 
-__all__ = ["DriftTrainer", "DriftTrainingArguments", "Task"]
+__all__ = [
+    "Checkpoint",
+    "DriftTrainer",
+    "DriftTrainingArguments",
+    "Evaluator",
+    "PreparedTask",
+    "Scores",
+    "Split",
+    "Task",
+    "TaskBar",
+    "TaskLearner",
+    "TaskSource",
+    "TaskTrainer",
+    "Trained",
+    "Visit",
+    "adapter_record",
+    "check_samples",
+    "gradient_noise_hook",
+    "majority",
+    "measure",
+    "show_bars",
+    "suggestion",
+]

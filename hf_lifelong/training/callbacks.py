@@ -11,8 +11,7 @@ from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..adapter.bank import Snapshot, take_snapshot
-from ..adapter.heads import lifelong_of
+from ..adapter import Snapshot, lifelong_of, take_snapshot
 from .checkpoints import Checkpoint, mark_complete
 from .drift import cycle_ends, cycle_position, decay
 

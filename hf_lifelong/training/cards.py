@@ -7,18 +7,17 @@ import shlex
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
-from ..adapter.heads import active_config
+from ..adapter import active_config
 from ..hub import CardFacts, model_card
 from ..hub.markdown import public
 from ..hub.saved import CARD, PICTURE, TENSORS, task_sizes
 from ..hub.transfer import public_base
-
-if TYPE_CHECKING:
-    from .trainer import DriftTrainer
+from ..knowledge import KnowledgeBase
+from .arguments import DriftTrainingArguments
 
 SETTINGS = (
     *("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate"),
@@ -28,34 +27,58 @@ SETTINGS = (
 PACKAGES = ("hf_lifelong", "torch", "transformers", "peft", "accelerate", "datasets")
 
 
-def write_card(trainer: DriftTrainer, folder: str | os.PathLike[str], **given: Any) -> None:
-    """Writes the model card into a saved adapter's folder; `given` are facts that only the user knows (`license`,
+class CardTrainer(Protocol):
+    """What a card tells of a trainer: [`DriftTrainer`] has it.
+
+    Attributes:
+        args ([`DriftTrainingArguments`]): How the tasks of the session were learned.
+        session (`list[str]`): Names of the tasks that were learned with these arguments.
+        model (`nn.Module`): The model with the lifelong adapter.
+        knowledge ([`KnowledgeBase`]): What it has learned.
+        output_dir (`str`): Where the adapter is written.
+    """
+
+    args: DriftTrainingArguments
+    session: list[str]
+
+    @property
+    def model(self) -> torch.nn.Module: ...
+
+    @property
+    def knowledge(self) -> KnowledgeBase: ...
+
+    @property
+    def output_dir(self) -> str: ...
+
+
+def write_card(trainer: CardTrainer, folder: str | os.PathLike[str], **user_facts: Any) -> None:
+    """Writes the model card into a saved adapter's folder; `user_facts` are those that only the user knows (`license`,
     `language`)."""
     config = active_config(trainer.model).to_dict()
-    card = model_card(trainer.knowledge, config, facts_of(trainer, Path(folder), **given))
+    card = model_card(trainer.knowledge, config, facts_of(trainer, Path(folder), **user_facts))
     (Path(folder) / CARD).write_text(str(card), encoding="utf-8")
 
 
-def adapter_record(trainer: DriftTrainer, **given: Any) -> dict[str, Any]:
+def adapter_record(trainer: CardTrainer, **user_facts: Any) -> dict[str, Any]:
     """What a recorded run keeps of its adapter, so that the card can be rendered again without the model.
 
     Args:
-        given: Facts that the trainer does not know, such as `base_model` or `seconds`; see [`CardFacts`].
+        user_facts: Facts that the trainer does not know, such as `base_model` or `seconds`; see [`CardFacts`].
 
     Returns:
         `dict` for JSON: `config` (`DriftAdapterConfig.to_dict` with the manifest) and `facts` (`CardFacts.to_dict`);
         nothing in it tells of the machine's folders.
     """
-    facts = facts_of(trainer, Path(trainer.output_dir), **given)
+    facts = facts_of(trainer, Path(trainer.output_dir), **user_facts)
     config = active_config(trainer.model).to_dict() | {"base_model_name_or_path": facts.base_model}
     return {"config": config, "facts": facts.to_dict()}
 
 
-def facts_of(trainer: DriftTrainer, folder: Path, **given: Any) -> CardFacts:
+def facts_of(trainer: CardTrainer, folder: Path, **user_facts: Any) -> CardFacts:
     """What is known of an adapter beside its manifest; no times, because a resumed run writes the same card."""
     base = trainer.args.hub_base_model or active_config(trainer.model).base_model_name_or_path
     tensors = folder / TENSORS
-    known = {
+    facts = {
         "repo_id": getattr(trainer, "hub_model_id", None) or trainer.args.hub_model_id,
         "base_model": public_base(base),
         "base_size": _bytes(p for n, p in trainer.model.named_parameters() if "drift_" not in n),
@@ -64,10 +87,10 @@ def facts_of(trainer: DriftTrainer, folder: Path, **given: Any) -> CardFacts:
         "picture": (folder / PICTURE).exists(),
         **session_of(trainer),
     }
-    return CardFacts(**{**known, **{name: value for name, value in given.items() if value is not None}})
+    return CardFacts(**{**facts, **{name: value for name, value in user_facts.items() if value is not None}})
 
 
-def session_of(trainer: DriftTrainer) -> dict[str, Any]:
+def session_of(trainer: CardTrainer) -> dict[str, Any]:
     """How this trainer learned its tasks; nothing where it has learned none of those that the adapter knows."""
     learned = [name for name in trainer.session if name in trainer.knowledge.names]
     if not learned:
@@ -78,7 +101,7 @@ def session_of(trainer: DriftTrainer) -> dict[str, Any]:
         "training": {name: getattr(trainer.args, name) for name in SETTINGS if name != overruled},
         "command": command(sys.argv),
         "hardware": hardware(),
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "versions": {name: installed for name in PACKAGES if (installed := _version(name))},
     }
 
 

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ..adapter import Snapshot
 from ..digests import RECORD, check_files, record_files
 from ..files import DamagedFileError, read_json, read_tensors, write_json, write_tensors
 from ..folders import atomic_folder
@@ -29,7 +29,6 @@ STATE = "drift_task.json"
 SNAPSHOTS = "snapshots.safetensors"
 COMMIT = "commit-"
 CHECKPOINT = f"{PREFIX_CHECKPOINT_DIR}-"
-Snapshot = dict[str, torch.Tensor]
 
 
 @dataclass
@@ -125,5 +124,5 @@ def publish(commit: Path, output_dir: str | os.PathLike[str]) -> None:
 
 def _numbered(folder: Path, prefix: str) -> list[Path]:
     """Folders named `prefix` and a number, in the order of the numbers."""
-    found = [path for path in folder.glob(f"{prefix}*") if path.name.removeprefix(prefix).isdigit()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix(prefix)))
+    folders = [path for path in folder.glob(f"{prefix}*") if path.name.removeprefix(prefix).isdigit()]
+    return sorted(folders, key=lambda path: int(path.name.removeprefix(prefix)))

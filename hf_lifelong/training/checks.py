@@ -5,41 +5,60 @@ from __future__ import annotations
 import copy
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow.compute as pc
+import torch
 from datasets import Dataset
 from peft.utils import get_peft_model_state_dict
 from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, Trainer
 from transformers.trainer_utils import IntervalStrategy
 
-from ..adapter import knowledge_of, lifelong_of
-from ..adapter.architectures import InputLimits, input_limits
-from ..adapter.heads import active_config
+from ..adapter import InputLimits, active_adapter, active_config, check_usable, input_limits, knowledge_of
 from ..evaluation import AccuracyMatrix
 from ..files import read_json
 from ..hub.saved import CONFIG, TOKENIZER_CONFIG, check_config, check_sizes, check_tokenizer
 from ..hub.tokenizer import read_tokenizer
 from ..knowledge import KnowledgeBase
 from ..storage import spec_of
+from .arguments import DriftTrainingArguments
+from .data import PreparedTask
 from .drift import cycle_ends
-from .tasks import PreparedTask
-
-if TYPE_CHECKING:
-    from .trainer import DriftTrainer
+from .protocol import TaskTrainer
 
 # What Trainer measures beside a task's metrics.
 MEASURED = frozenset({"loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time"})
 ROWS_AT_ONCE = 10_000
 
 
-def check_stream(trainer: DriftTrainer, tasks: list[PreparedTask]) -> None:
+def check_setup(model: Any, args: Any, options: Mapping[str, Any]) -> None:
+    """Refuses what a stream of tasks cannot be trained with, before anything is set up."""
+    if not isinstance(args, DriftTrainingArguments):
+        raise ValueError(f"`args` must be `DriftTrainingArguments`, not `{type(args).__name__}`.")
+    if options.get("model_init") is not None:
+        raise ValueError("`model_init` would lose what was learned with every task; give `model`.")
+    if options.get("optimizers", (None, None)) != (None, None):
+        raise ValueError("`optimizers` cannot be given: each task needs its own. Use `optim` in the arguments.")
+    if not isinstance(model, torch.nn.Module):
+        raise ValueError(
+            f"`model` must be a model, not {model!r:.60}; give `get_peft_model(base, DriftAdapterConfig())`."
+        )
+    check_usable(model, active_adapter(model))
+    if args.n_gpu > 1:
+        raise ValueError(
+            "Several GPUs in one process (`nn.DataParallel`) are not supported. Start one process a GPU: "
+            "`accelerate launch script.py`."
+        )
+
+
+def check_stream(trainer: TaskTrainer, tasks: Sequence[PreparedTask]) -> None:
     """Refuses what could not be trained to its end, or what could not be read again once it is written.
 
     Args:
+        trainer ([`TaskTrainer`]): Whose model is to learn them.
         tasks (`list[PreparedTask]`): All tasks that are to be learned.
 
     Raises:
@@ -51,17 +70,15 @@ def check_stream(trainer: DriftTrainer, tasks: list[PreparedTask]) -> None:
         check_tokenizer_kept(trainer.processing_class, limits)
     for task in tasks:
         try:
-            check_steps(trainer, task)
+            trainer.check_task(task)
             check_inputs(task, limits)
-            check_best_metric(trainer, task)
             read_again(trainer.model, [task])
         except ValueError as error:
             raise ValueError(f"Task `{task.name}`: {error}") from error
 
 
-def check_steps(trainer: DriftTrainer, task: PreparedTask) -> None:
+def check_steps(trainer: Trainer, args: DriftTrainingArguments, members: int, task: PreparedTask) -> None:
     """Refuses a task whose rows give no batch, or fewer optimiser steps than members, as Trainer counts them."""
-    args = trainer.args
     rows: Any = range(len(task.train))
     loader: Any = DataLoader(rows, batch_size=args.train_batch_size, drop_last=args.dataloader_drop_last)
     loader = trainer.accelerator.prepare_data_loader(loader)
@@ -72,7 +89,7 @@ def check_steps(trainer: DriftTrainer, task: PreparedTask) -> None:
             "`per_device_train_batch_size`, or leave `dataloader_drop_last` out."
         )
     steps = trainer.set_initial_training_values(args, loader)[-1]
-    cycle_ends(steps, active_config(trainer.model).members, args.first_cycle)
+    cycle_ends(steps, members, args.first_cycle)
 
 
 def check_inputs(task: PreparedTask, limits: InputLimits) -> None:
@@ -89,19 +106,19 @@ def check_inputs(task: PreparedTask, limits: InputLimits) -> None:
             f"{config.max_length + config.max_new_tokens} tokens, but the base has positions for {most} only; lower "
             "one of them in `DriftAdapterConfig`."
         )
-    parts = {"train": task.train, "validation": task.validation.features, "test": task.test.features}
-    for part, features in parts.items():
+    splits = {"train": task.train, "validation": task.validation.features, "test": task.test.features}
+    for split, features in splits.items():
         longest = max(pc.max(pc.list_value_length(ids)).as_py() for ids in _batches(features, "input_ids"))
         if most is not None and longest > most:
-            raise ValueError(f"`{part}` has a row of {longest} tokens, but the base has positions for {most} only.")
-        for column, known in (("input_ids", limits.tokens), ("token_type_ids", limits.token_types)):
+            raise ValueError(f"`{split}` has a row of {longest} tokens, but the base has positions for {most} only.")
+        for column, size in (("input_ids", limits.tokens), ("token_type_ids", limits.token_types)):
             for values in _batches(features, column):
-                found = pc.min_max(pc.list_flatten(values)).as_py()
-                if known is None or found["min"] is None or 0 <= found["min"] <= found["max"] < known:
+                lowest, highest = pc.min_max(pc.list_flatten(values)).as_py().values()
+                if size is None or lowest is None or 0 <= lowest <= highest < size:
                     continue
                 raise ValueError(
-                    f"`{part}` has {found['min'] if found['min'] < 0 else found['max']} among its `{column}`, but the "
-                    f"base knows 0 to {known - 1}; take the tokenizer of the base."
+                    f"`{split}` has {lowest if lowest < 0 else highest} among its `{column}`, but the base knows 0 to "
+                    f"{size - 1}; take the tokenizer of the base."
                 )
 
 
@@ -113,18 +130,18 @@ def _batches(features: Dataset, column: str) -> Iterator[Any]:
             yield table.column(column)
 
 
-def check_best_metric(trainer: DriftTrainer, task: PreparedTask) -> None:
-    """Refuses a `metric_for_best_model` that no evaluation of a task gives."""
-    args, name, metrics = trainer.args, trainer.args.metric_for_best_model, trainer.metrics_of(task)
+def check_best_metric(args: DriftTrainingArguments, task: PreparedTask, metrics: Any) -> None:
+    """Refuses a `metric_for_best_model` that no evaluation of a task gives; `metrics` are what computes them."""
+    name = args.metric_for_best_model
     if name is None or args.eval_strategy == IntervalStrategy.NO:
         return
-    known = set(MEASURED)
+    names = set(MEASURED)
     if metrics is not None and not args.prediction_loss_only:
         if metrics != task.own_metrics:
             return  # a function of the user's gives what it gives
-        known |= task.scores_of_references().keys()
-    if name.removeprefix("eval_") not in known:
-        raise ValueError(f"`metric_for_best_model` is {name!r}; a {task.kind} task gives {sorted(known)}.")
+        names |= task.scores_of_references().keys()
+    if name.removeprefix("eval_") not in names:
+        raise ValueError(f"`metric_for_best_model` is {name!r}; a {task.kind} task gives {sorted(names)}.")
 
 
 def check_tokenizer_kept(tokenizer: PreTrainedTokenizerBase, limits: InputLimits) -> None:
@@ -150,7 +167,7 @@ def check_base_kept(model: Any) -> None:
     """Refuses a base that a saved adapter could not name, or parts of which PEFT would save with it."""
     read_again(model, [])
     with warnings.catch_warnings(action="ignore"):  # saving says the same
-        saved = get_peft_model_state_dict(model, adapter_name=lifelong_of(model).active_adapters[0])
+        saved = get_peft_model_state_dict(model, adapter_name=active_adapter(model))
     surplus = [name for name in saved if spec_of(name) is None]
     if surplus:
         raise ValueError(
@@ -162,12 +179,12 @@ def check_base_kept(model: Any) -> None:
 
 def read_again(model: Any, tasks: list[PreparedTask]) -> None:
     """Writes the configuration that a commit of these tasks would, and gives it to what reads it (`ValueError`)."""
-    config, known = copy.copy(active_config(model)), knowledge_of(model)
+    config, before = copy.copy(active_config(model)), knowledge_of(model)
     matrix = AccuracyMatrix()
     for task in tasks:
         matrix.add(task.name, task.objective.metric, None, {})
     learned = [task.learned(config.members, 1) for task in tasks]
-    config.knowledge = KnowledgeBase(known.base, known.trunk, known.depths, learned, matrix.to_dict()).to_dict()
+    config.knowledge = KnowledgeBase(before.base, before.trunk, before.depths, learned, matrix.to_dict()).to_dict()
     with tempfile.TemporaryDirectory() as folder:
         config.save_pretrained(folder)
         check_config(read_json(Path(folder, CONFIG)), from_hub=False)

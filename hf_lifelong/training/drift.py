@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..adapter.sharding import local
+from ..adapter import local
 
 
 def cycle_ends(steps: int, cycles: int, first: float) -> list[int]:

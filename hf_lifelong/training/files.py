@@ -26,20 +26,20 @@ def load_files(path: Path) -> DatasetDict:
         OSError: when there is no such file.
         DatasetsError: when `datasets` cannot read it.
     """
-    known = ", ".join(FORMATS)
+    formats = ", ".join(FORMATS)
     if not path.exists():
         raise FileNotFoundError("there is no such file")
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.suffix.lower() in FORMATS)
         source: dict[str, Any] = {"path": str(path)}
     elif path.suffix.lower() not in FORMATS:
-        raise ValueError(f"files that end in {path.suffix!r} are not read; convert it to one of {known}")
+        raise ValueError(f"files that end in {path.suffix!r} are not read; convert it to one of {formats}")
     else:
         files = [path]
         source = {"path": FORMATS[path.suffix.lower()], "data_files": str(path)}
     options = _options(files)
     data = load_dataset(**source, **options)
-    return DatasetDict({name: _rows(part, bool(options)) for name, part in data.items()})
+    return DatasetDict({name: _rows(split, bool(options)) for name, split in data.items()})
 
 
 def _options(files: list[Path]) -> dict[str, Any]:

@@ -5,50 +5,52 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import starmap
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import evaluate
 from datasets import Features
 
-if TYPE_CHECKING:
-    from .tasks import PreparedTask
-
-MODULES = (evaluate.EvaluationModule, evaluate.CombinedEvaluations)
+from .tasks import MODULES, Task
 
 
 def with_module(
-    scores: dict[str, float], prepared: PreparedTask, answers: Sequence[Any], references: Sequence[Any]
+    scores: dict[str, float],
+    task: Task,
+    labels: Sequence[str],
+    answers: Sequence[Any],
+    references: Sequence[Any],
 ) -> dict[str, float]:
     """A task's scores, and beside them those of its module, if it has one. Where a name is taken, the module's own
     name comes in front, as `evaluate.combine` does it.
 
     Args:
         scores (`dict[str, float]`): What the task's objective gave.
-        prepared (`PreparedTask`): The task.
+        task (`Task`): The task.
+        labels (`list[str]`): Its label names.
         answers (`list` of length E): As its objective's `score` takes them.
         references (`list` of length E): As its objective's `references` gives them.
 
     Raises:
         ValueError: when the module fails, or gives no dict; names the task.
     """
-    module = prepared.task.compute_metrics
+    module = task.compute_metrics
     if not isinstance(module, MODULES):
         return scores
     try:
-        predictions, right = FORMS[prepared.kind](_options(module), answers, references, prepared.labels)
-        found = module.compute(predictions=predictions, references=right)
+        predictions, right = FORMS[task.kind](_options(module), answers, references, labels)
+        results = module.compute(predictions=predictions, references=right)
     # A module is code of anybody, and may fail in any way.
     except Exception as error:
         raise ValueError(
-            f"`compute_metrics` of task `{prepared.name}` failed on the answers of a {prepared.kind} task: {error!r}. "
+            f"`compute_metrics` of task `{task.name}` failed on the answers of a {task.kind} task: {error!r}. "
             "Give a module that takes their form, or a function as `Trainer` takes it."
         ) from error
-    if not isinstance(found, Mapping):
+    if not isinstance(results, Mapping):
         raise ValueError(
-            f"`compute_metrics` of task `{prepared.name}` gave {found!r:.60} and no dict; a module must give its "
+            f"`compute_metrics` of task `{task.name}` gave {results!r:.60} and no dict; a module must give its "
             "numbers by name, and in every process (`num_process=1`), because each has all answers."
         )
-    numbers = {str(key): float(value) for key, value in found.items() if _is_number(value)}
+    numbers = {str(key): float(value) for key, value in results.items() if _is_number(value)}
     prefix = getattr(module, "name", "combined")
     return {**scores, **{f"{prefix}_{key}" if key in scores else key: value for key, value in numbers.items()}}
 

@@ -80,3 +80,10 @@ def draw(classes: Sequence[Any], count: int, seed: int = 0) -> tuple[list[int], 
     # One row of every class, then those that lie earliest in their class: each beginning has of each class its share.
     order = shuffled[np.lexsort((np.where(rank > 0, (rank + 0.5) / sizes, -sizes), rank > 0))]
     return rng.permutation(order[:count]).tolist(), rng.permutation(order[count:]).tolist()
+
+
+def spread_over(count: int, limit: int | None) -> list[int]:
+    """Rows of a data set of `count` rows: all, or `limit` evenly spread over it where it is longer."""
+    if limit is None or count <= limit:
+        return list(range(count))
+    return np.linspace(0, count - 1, limit).astype(int).tolist()

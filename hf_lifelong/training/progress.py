@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..hub.markdown import duration
-
-if TYPE_CHECKING:
-    from .tasks import PreparedTask
-    from .trainer import DriftTrainer
+from .data import PreparedTask
+from .trainer import DriftTrainer
 
 TIMED = 30  # steps by which the time of all is estimated; the first are slower than the rest
 
@@ -100,7 +98,7 @@ class StreamBars(TaskBar):
 def show_bars(trainer: DriftTrainer) -> None:
     """Shows one bar for each task of a trainer, in the place of all others."""
     trainer.remove_callback(ProgressCallback)
-    trainer.scorer.quiet = True
+    trainer.evaluator.quiet = True
     trainer.add_callback(StreamBars(trainer))
 
 
@@ -126,5 +124,5 @@ def cost_of(trainer: DriftTrainer, task: PreparedTask) -> float:
     steps take."""
     for _ in range(2):  # the first pass also sets things up
         start = time.perf_counter()
-        trainer.scorer.features(task, task.asked, trainer.args.train_batch_size)
+        trainer.evaluator.features(task, task.asked, trainer.args.train_batch_size)
     return time.perf_counter() - start

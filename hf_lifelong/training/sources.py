@@ -59,7 +59,7 @@ class TaskSource:
             raise ValueError(f"`dataset` of task {self.name!r} is empty; give an id on the Hub, a folder, or a file.")
         columns = self.columns
         if not isinstance(columns, dict) or not all(
-            isinstance(part, str) for pair in columns.items() for part in pair
+            isinstance(name, str) for pair in columns.items() for name in pair
         ):
             raise ValueError(f"`columns` of task `{self.name}` is {columns!r}; give names of columns by role.")
         for key in ("max_train_samples", "max_test_samples"):
@@ -78,10 +78,10 @@ class TaskSource:
         """
         if not isinstance(data, Mapping):
             raise ValueError(f"`{where}` is {data!r:.100}; give a mapping with `name`, `kind` and `dataset`.")
-        known = [f.name for f in fields(cls)]
-        unknown = [key for key in data if key not in known]
+        names = [f.name for f in fields(cls)]
+        unknown = [key for key in data if key not in names]
         if unknown:
-            raise ValueError(f"`{where}` has the unknown key `{unknown[0]}`{suggestion(unknown[0], known)}.")
+            raise ValueError(f"`{where}` has the unknown key `{unknown[0]}`{suggestion(unknown[0], names)}.")
         required = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
         missing = [key for key in required if key not in data]
         if missing:
@@ -143,14 +143,14 @@ def fewest(*limits: int | None) -> int | None:
 
 def causes(error: BaseException | None) -> str:
     """What an error says, and what those that it comes from say, in one line."""
-    found = []
+    messages = []
     while error is not None:
-        found.append(" ".join(str(error).split()).rstrip("."))
+        messages.append(" ".join(str(error).split()).rstrip("."))
         error = error.__cause__
-    return ": ".join(dict.fromkeys(found))
+    return ": ".join(dict.fromkeys(messages))
 
 
-def suggestion(name: Any, known: Iterable[str]) -> str:
-    """What an error message adds where an unknown name is near to a known one."""
-    near = difflib.get_close_matches(str(name), list(known), n=1)
+def suggestion(name: Any, names: Iterable[str]) -> str:
+    """What an error message adds where an unknown name is near to one of `names`."""
+    near = difflib.get_close_matches(str(name), list(names), n=1)
     return f"; did you mean `{near[0]}`?" if near else ""

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-import shutil
-import tempfile
 import zlib
-from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -18,28 +15,28 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_utils import PredictionOutput, TrainOutput
 
-from ..adapter import knowledge_of, lifelong_of
-from ..adapter.checks import check_usable
-from ..adapter.heads import active_adapter, active_config
-from ..adapter.sharding import make_whole
+from ..adapter import active_config, knowledge_of, lifelong_of, make_whole
 from ..compat import LengthGroupedSampler, has_scheduler
 from ..evaluation import AccuracyMatrix
 from ..folders import sole_writer
-from ..hub import PushConflictError, push_to_hub
 from ..hub.continuing import loaded_commit
-from ..hub.saved import CARD
 from ..hub.transfer import base_name, keep_active, write_matrix
 from ..knowledge import KnowledgeBase
 from ..renewal import Renewal, load_states
-from . import stream
 from .arguments import DriftTrainingArguments
 from .callbacks import SnapshotCallback
 from .cards import write_card
-from .checkpoints import stream_folder, task_folder
+from .checkpoints import Checkpoint, stream_folder, task_folder
+from .checks import check_best_metric, check_setup, check_steps
+from .data import PreparedTask
 from .drift import gradient_noise_hook, learning_rate_factor
+from .evaluator import Evaluator
+from .measuring import matrix_of, measure
+from .protocol import Trained
+from .pushing import Pusher
 from .sampling import RepeatableGrouping
-from .scoring import Scorer
-from .tasks import PreparedTask, Task, check_names, single_task
+from .stream import learn_stream
+from .tasks import Task, check_names, tasks_of
 
 
 class DriftTrainer(Trainer):
@@ -81,21 +78,8 @@ class DriftTrainer(Trainer):
         args = args if args is not None else DriftTrainingArguments("trainer_output")
         check_setup(model, args, options)
         args = cast(DriftTrainingArguments, args)
-        if (tasks is None) == (train_dataset is None):
-            raise ValueError("Give either `tasks` or `train_dataset`: exactly one of them says what to learn.")
-        if tasks is not None and eval_dataset is not None:
-            raise ValueError(
-                "`eval_dataset` goes with `train_dataset`; with `tasks`, give each `Task` a `validation`."
-            )
-        if tasks is None:
-            generates = active_config(model).task_type == "CAUSAL_LM"
-            tasks = [single_task(train_dataset, eval_dataset, knowledge_of(model).names, generates)]
-        self.tasks = list(tasks) if isinstance(tasks, Iterable) else [tasks]
-        if not self.tasks:
-            raise ValueError("`tasks` is empty; give at least one `Task`.")
-        others = [task for task in self.tasks if not isinstance(task, Task)]
-        if isinstance(tasks, Task) or others:
-            raise ValueError(f"`tasks` is {tasks!r:.60}; give a list of `Task`.")
+        generates = active_config(model).task_type == "CAUSAL_LM"
+        self.tasks = tasks_of(tasks, train_dataset, eval_dataset, knowledge_of(model).names, generates)
         if not isinstance(processing_class, PreTrainedTokenizerBase | None):
             raise ValueError(f"`processing_class` is {processing_class!r:.60}; give the tokenizer of the base.")
         check_names(self.tasks, [])
@@ -104,7 +88,7 @@ class DriftTrainer(Trainer):
             base_name(active_config(model).base_model_name_or_path, args.hub_base_model)
         self.task_dir = str(args.output_dir)
         self.session: list[str] = []  # tasks that were learned with these arguments
-        self._pushed: dict[str | None, str | None] = {}
+        self._pusher = Pusher()
         self._prepared: dict[str, PreparedTask] = {}
         self._user_metrics = options.get("compute_metrics")
         self._user_collator = data_collator
@@ -139,13 +123,17 @@ class DriftTrainer(Trainer):
     @property
     def matrix(self) -> AccuracyMatrix | None:
         """The accuracy matrix as last measured; `None` before the first task and after forgetting one."""
-        scores = self.knowledge.scores
-        return AccuracyMatrix.from_dict(scores) if scores is not None else None
+        return matrix_of(self.knowledge)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether training shares the model's parameters out among processes."""
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
     @functools.cached_property
-    def scorer(self) -> Scorer:
+    def evaluator(self) -> Evaluator:
         """Answers data sets with the model."""
-        return Scorer(self.model, self.accelerator, self.args.eval_batch_size, bool(self.args.disable_tqdm))
+        return Evaluator(self.model, self.accelerator, self.args.eval_batch_size, bool(self.args.disable_tqdm))
 
     def prepared(self, task: Task) -> PreparedTask:
         """A task with its data encoded; done once."""
@@ -186,33 +174,52 @@ class DriftTrainer(Trainer):
             raise ValueError("`trial`: hyperparameter search is not supported for a stream of tasks.")
         alone = sole_writer(stream_folder(self.output_dir)) if self.args.should_save else nullcontext()
         with alone:
-            return stream.learn(self, bool(resume_from_checkpoint), ignore_keys_for_eval=ignore_keys_for_eval)
+            return learn_stream(self, bool(resume_from_checkpoint), ignore_keys_for_eval)
 
-    def metrics_of(self, prepared: PreparedTask) -> Any:
-        """What computes metrics while a task is trained: what it was given, or the trainer, or the kind's own."""
-        is_given = prepared.task.compute_metrics is not None or self._user_metrics is None
-        return prepared.compute_metrics if is_given else self._user_metrics
+    def metrics_of(self, task: PreparedTask) -> Any:
+        """What computes metrics while a task is trained: the task's own, or the trainer's, or the kind's."""
+        is_own = task.task.compute_metrics is not None or self._user_metrics is None
+        return task.compute_metrics if is_own else self._user_metrics
 
-    def train_task(self, checkpoint: str | None, **options: Any) -> TrainOutput:
-        """One run of `Trainer.train`, on the task that was started."""
+    def check_task(self, task: PreparedTask) -> None:
+        """Refuses a task that this trainer could not train to its end, or of which no evaluation gives the metric that
+        the best model is chosen by (`ValueError`)."""
+        check_steps(self, self.args, active_config(self.model).members, task)
+        check_best_metric(self.args, task, self.metrics_of(task))
+
+    def train_task(
+        self, task: PreparedTask, checkpoint: Checkpoint | None, ignore_keys_for_eval: list[str] | None = None
+    ) -> Trained:
+        """One run of `Trainer.train` on a task that the working adapter is open for."""
+        self._start_task(task)
+        self.snapshots.begin(task.name, self.knowledge.names, self.task_dir, checkpoint)
         try:
-            output = super().train(resume_from_checkpoint=checkpoint, **options)
+            output = super().train(str(checkpoint.folder) if checkpoint else None, None, ignore_keys_for_eval)
             make_whole(self.model, self.model_wrapped)
-            return output
         finally:
             self.is_in_train = False
+        return Trained(self.snapshots.snapshots, output)
 
-    def start_task(self, prepared: PreparedTask) -> None:
+    def _start_task(self, task: PreparedTask) -> None:
         """Makes everything that a task must not inherit from the one before anew."""
-        root = lifelong_of(self.model)
-        root.still = not self.args.drift_dropout
-        self.task_dir = str(task_folder(self.output_dir, prepared.name))
-        self.train_dataset, self.eval_dataset = prepared.train, prepared.held_out
-        collator = self._user_collator or prepared.collator()
+        lifelong_of(self.model).still = not self.args.drift_dropout
+        self.task_dir = str(task_folder(self.output_dir, task.name))
+        self.train_dataset, self.eval_dataset = task.train, task.held_out
+        collator = self._user_collator or task.collator()
         self.data_collator = collator if collator is not None else self.data_collator
-        self.label_names = list(prepared.objective.targets)
-        self.compute_metrics = self.metrics_of(prepared)
+        self.label_names = list(task.objective.targets)
+        self.compute_metrics = self.metrics_of(task)
         self._renewal.begin()
+
+    def save_adapter(self, folder: Path) -> None:
+        """Writes the adapter folder: adapter, tokenizer, accuracy matrix as JSON and picture, model card."""
+        self.model.save_pretrained(str(folder))
+        keep_active(self.model, folder)
+        if self.processing_class is not None:
+            self.processing_class.save_pretrained(str(folder))
+        if self.matrix is not None:
+            write_matrix(self.matrix, folder)
+        write_card(self, folder)  # last: PEFT has written a card of its own, and the picture is there
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
@@ -233,9 +240,11 @@ class DriftTrainer(Trainer):
                 "`eval_dataset`: outside of training, what is scored are the tasks' own parts. Give the data as "
                 "`test` of its `Task`."
             )
-        if not set(self.knowledge.names) & {task.name for task in self.tasks}:
+        learned = [task for task in self.tasks if task.name in self.knowledge.names]
+        if not learned:
             raise ValueError("None of this trainer's tasks is learned yet; call `train()` first.")
-        metrics = {f"{metric_key_prefix}_{key}": value for key, value in stream.measure(self).items()}
+        scores = measure(self.model, self.evaluator, [self.prepared(task) for task in learned])
+        metrics = {f"{metric_key_prefix}_{key}": value for key, value in scores.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -265,9 +274,9 @@ class DriftTrainer(Trainer):
         return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        known = self.optimizer
+        before = self.optimizer
         optimizer = super().create_optimizer(model)
-        if optimizer is not known:
+        if optimizer is not before:
             held = {id(p) for group in optimizer.param_groups for p in group["params"]}
             lost = [n for n, p in self.model.named_parameters() if p.requires_grad and id(p) not in held]
             if lost:
@@ -334,48 +343,28 @@ class DriftTrainer(Trainer):
         self.save_model(_internal_call=True)
         if not self.is_world_process_zero():
             return None
-        folder = Path(tempfile.mkdtemp())  # what is uploaded in the background must not change
         if self.matrix is not None:
             write_matrix(self.matrix, Path(self.output_dir))
         self.create_model_card(**{k: v for k, v in kwargs.items() if k in ("language", "license")})
-        shutil.copytree(self.output_dir, folder, dirs_exist_ok=True, ignore=lambda _, names: _not_pushed(names))
-        branch = revision or self.args.hub_revision
-        private = self.args.hub_private_repo if private is None else private
-        upload = functools.partial(self._upload, folder, branch, commit_message, token or self.args.hub_token, private)
-        return upload() if blocking else HfApi().run_as_future(upload)
-
-    def _upload(
-        self, folder: Path, branch: str | None, message: str | None, token: str | None, private: bool | None
-    ) -> Any:
-        loaded = loaded_commit(active_config(self.model), str(self.hub_model_id), branch or "main")
-        known = self._pushed.get(branch, loaded)
-        self._pushed[branch] = None  # until the answer is here, nobody knows what the branch points to
-        try:
-            found = push_to_hub(
-                folder,
-                str(self.hub_model_id),
-                card=(folder / CARD).read_text(encoding="utf-8"),
-                base_model=self.args.hub_base_model,
-                private=private,
-                revision=branch,
-                commit_message=message,
-                token=token,
-                parent_commit=known,
-            )
-        except PushConflictError:
-            self._pushed[branch] = known
-            raise
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        self._pushed[branch] = found.oid
-        return found
+        branch, repo_id = revision or self.args.hub_revision, str(self.hub_model_id)
+        push = self._pusher.ready(
+            self.output_dir,
+            repo_id,
+            branch,
+            loaded_commit(active_config(self.model), repo_id, branch or "main"),
+            base_model=self.args.hub_base_model,
+            private=self.args.hub_private_repo if private is None else private,
+            commit_message=commit_message,
+            token=token or self.args.hub_token,
+        )
+        return push() if blocking else HfApi().run_as_future(push)
 
     def _noise_share(self) -> float:
         return self.args.gradient_noise * self.snapshots.scale
 
     def _noise_seed(self) -> int:
         # Sharded parameters (FSDP, ZeRO) are disjoint parts of one gradient; equal noise on them would be correlated.
-        rank = self.accelerator.process_index if self.is_fsdp_enabled or self.is_deepspeed_enabled else 0
+        rank = self.accelerator.process_index if self.is_sharded else 0
         return zlib.crc32(f"{self.args.seed}/{self.snapshots.task}/{self.state.global_step}/{rank}".encode())
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
@@ -402,28 +391,3 @@ class DriftTrainer(Trainer):
     def _get_output_dir(self, trial: Any) -> str:
         # The one place that Trainer asks where checkpoints go: those of a task must not mix with another's.
         return self.task_dir
-
-
-def _not_pushed(names: list[str]) -> set[str]:
-    """Folders of a run, which may be large: checkpoints, commits, logs."""
-    return {name for name in names if name.startswith(("_", ".", "checkpoint-", "runs"))}
-
-
-def check_setup(model: Any, args: Any, options: dict[str, Any]) -> None:
-    """Refuses what a stream of tasks cannot be trained with, before anything is set up."""
-    if not isinstance(args, DriftTrainingArguments):
-        raise ValueError(f"`args` must be `DriftTrainingArguments`, not `{type(args).__name__}`.")
-    if options.get("model_init") is not None:
-        raise ValueError("`model_init` would lose what was learned with every task; give `model`.")
-    if options.get("optimizers", (None, None)) != (None, None):
-        raise ValueError("`optimizers` cannot be given: each task needs its own. Use `optim` in the arguments.")
-    if not isinstance(model, torch.nn.Module):
-        raise ValueError(
-            f"`model` must be a model, not {model!r:.60}; give `get_peft_model(base, DriftAdapterConfig())`."
-        )
-    check_usable(model, active_adapter(model))
-    if args.n_gpu > 1:
-        raise ValueError(
-            "Several GPUs in one process (`nn.DataParallel`) are not supported. Start one process a GPU: "
-            "`accelerate launch script.py`."
-        )

@@ -15,7 +15,7 @@ from sharded import learn_by_hand
 from training_helpers import STILL, answers, make_model, make_trainer, members_of, scores_of, sentiment
 from transformers import AutoTokenizer, TrainerCallback
 
-from hf_lifelong.training import checkpoints
+from hf_lifelong.training import checkpoints, evaluator
 
 DRIFTING = {
     "gradient_noise": 0.1,
@@ -68,16 +68,16 @@ def note_writes() -> list[list[str]]:
     return marks
 
 
-def note_asked(trainer) -> list[int]:
+def note_asked() -> list[int]:
     """The rows of each batch that this process answers from now on."""
     asked: list[int] = []
-    known = trainer.scorer._ask
+    predict = evaluator.predict
 
-    def noting(prepared, batch, *options):
+    def noting(model, batch, *args, **options):
         asked.append(len(batch["input_ids"]))
-        return known(prepared, batch, *options)
+        return predict(model, batch, *args, **options)
 
-    trainer.scorer._ask = noting
+    evaluator.predict = noting
     return asked
 
 
@@ -99,8 +99,8 @@ def main(base: str, work: Path) -> None:
     marks = note_writes()
     trainer.train()
     note = {"marks": list(marks), "wrapped": type(trainer.model_wrapped).__name__, "validated": list(validated)}
-    trainer.scorer.clear()
-    asked = note_asked(trainer)
+    trainer.evaluator.clear()
+    asked = note_asked()
     metrics = trainer.evaluate()
     note |= {
         "asked": sum(asked),

@@ -21,7 +21,7 @@ from transformers import AutoModel, AutoTokenizer, EarlyStoppingCallback, Traine
 
 from hf_lifelong import knowledge_of
 from hf_lifelong.hub import transfer
-from hf_lifelong.training import checkpoints, stream
+from hf_lifelong.training import checkpoints, learner
 
 # Each variant: arguments of the trainer, on top of 6 steps a task with a checkpoint every second one.
 VARIANTS = {
@@ -119,9 +119,9 @@ def arm(point: str, trainer) -> None:
     elif what == "mark":  # the last file of a checkpoint is missing
         before(checkpoints, "write_json", lambda path, _: path.name == checkpoints.STATE and here())
     elif what == "keep":  # training has ended, commit has not begun
-        before(stream, "keep", here)
+        before(learner.TaskLearner, "fit", here)
     elif what == "add_task":
-        after(stream, "add_task", here)
+        after(learner, "add_task", here)
     elif what == "file":  # in the middle of writing the adapter
 
         def half(tensors, path, **_):
@@ -137,7 +137,7 @@ def arm(point: str, trainer) -> None:
     elif what == "publish":  # half of the files copied to `output_dir`
         before(checkpoints.shutil, "copyfile", lambda a, b: a.name == "adapter_model.safetensors" and here())
     elif what == "discard":  # committed, the checkpoints of the task still there
-        after(stream, "write_commit", here)
+        after(learner, "write_commit", here)
     else:
         raise ValueError(point)
 

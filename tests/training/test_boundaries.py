@@ -187,7 +187,7 @@ def test_a_signature_keeps_the_mean_of_each_class_and_one_of_a_task_without_clas
     kept = root.drift_signature_classes["default"]
     assert trainer.knowledge.class_offsets == [0, 2, 3] and len(kept) == 3
     prepared = trainer.prepared(trainer.tasks[0])
-    features = trainer.scorer.features(prepared, prepared.train, 20)
+    features = trainer.evaluator.features(prepared, prepared.train, 20)
     labels = torch.tensor(prepared.train["labels"])[np.linspace(0, len(prepared.train) - 1, 20).astype(int)]
     means = torch.stack([features[labels == k].mean(0) for k in (0, 1)])
     torch.testing.assert_close(kept[:2], means, rtol=1e-4, atol=1e-5)
@@ -201,7 +201,7 @@ def test_a_closed_form_head_is_fitted_once_and_is_part_of_every_answer_but_least
     root = lifelong_of(trainer.model)
     weight, bias = (part["default"] for part in (root.drift_closed_weight, root.drift_closed_bias))
     prepared = trainer.prepared(trainer.tasks[0])
-    features = trainer.scorer.features(prepared, prepared.train, trainer.args.signature_samples)
+    features = trainer.evaluator.features(prepared, prepared.train, trainer.args.signature_samples)
     fitted = fit_closed_form(features, torch.tensor(prepared.train["labels"]), 2)
     share = weight[0, 0] / fitted[0][0, 0]
     assert round(float(share), 4) in WEIGHTS and not weight[2].any()
@@ -226,8 +226,8 @@ def test_a_tasks_score_counts_its_closed_form_head(train):
     trainer = train([sentiment()])
     prepared, noted = trainer.prepared(trainer.tasks[0]), trainer.knowledge.tasks[0].score
     assert lifelong_of(trainer.model).drift_closed_weight["default"].any()
-    trainer.scorer.clear()
-    assert trainer.scorer.oracle(prepared, prepared.validation, prepared.name)["accuracy"] == noted
+    trainer.evaluator.clear()
+    assert trainer.evaluator.oracle(prepared, prepared.validation, prepared.name)["accuracy"] == noted
 
 
 def test_later_tasks_leave_a_closed_form_head_alone(train):

@@ -14,8 +14,8 @@ from hf_lifelong import Task
 from hf_lifelong.hub import CardFacts, model_card
 from hf_lifelong.hub.saved import TENSORS, task_sizes
 from hf_lifelong.knowledge import KnowledgeBase, TaskData
+from hf_lifelong.training import PreparedTask
 from hf_lifelong.training.cards import adapter_record, command
-from hf_lifelong.training.tasks import PreparedTask
 
 TEXTS = {"text": ["a film", "a day"] * 4, "label": ["good", "bad"] * 4}
 

@@ -14,7 +14,6 @@ from transformers import AutoModel, PreTrainedTokenizer
 
 from hf_lifelong import DriftAdapterConfig, Task, knowledge_of
 from hf_lifelong.loading import load
-from hf_lifelong.training import stream
 from hf_lifelong.training.checks import check_stream
 
 WORDS = ["good film", "bad film", "fine play", "poor play", "warm song", "dull song", "new book", "old book"]
@@ -243,7 +242,7 @@ def test_what_is_prepared_can_be_loaded(bert_folder, tokenizer, tmp_path, seed):
             continue
         learn_task(trainer.model, prepared.name, prepared.kind, prepared.labels, 0)
         (tmp_path / "saved").mkdir()
-        stream.save(trainer, tmp_path / "saved")
+        trainer.save_adapter(tmp_path / "saved")
         loaded, read = load(tmp_path / "saved")
         assert knowledge_of(loaded) == trainer.knowledge
         assert read(WORDS)["input_ids"] == own(WORDS)["input_ids"]

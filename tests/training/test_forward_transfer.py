@@ -8,7 +8,7 @@ from datasets import ClassLabel
 from training_helpers import answers, digest, sentiment, topics
 
 from hf_lifelong.evaluation import to_text
-from hf_lifelong.training import stream
+from hf_lifelong.training import TaskLearner
 
 
 def again(**options):
@@ -25,7 +25,7 @@ def turned():
 def test_a_task_with_known_labels_is_scored_by_the_model_as_it_stood(train, prepare):
     trainer = train([sentiment(), answers()], grouping="boundary")
     prepared = trainer.prepared(again())
-    before = trainer.scorer.score(prepared, prepared.test).metrics["accuracy"]
+    before = trainer.evaluator.score(prepared, prepared.test).metrics["accuracy"]
     learned = trainer.matrix
     later = prepare([again()], model=trainer.model, folder="later", grouping="boundary")
     later.train()
@@ -43,7 +43,7 @@ def test_a_task_of_another_kind_or_with_other_labels_is_not_scored(train, second
 
 def test_scoring_before_a_task_leaves_its_training_as_it_was(train, monkeypatch, tmp_path):
     train([sentiment(), again()], folder="scored")
-    monkeypatch.setattr(stream, "score_before", lambda *_: None)
+    monkeypatch.setattr(TaskLearner, "score_before", lambda *_: None)
     train([sentiment(), again()], folder="plain")
     name = "adapter_model.safetensors"
     assert digest(tmp_path / "scored" / name) == digest(tmp_path / "plain" / name)

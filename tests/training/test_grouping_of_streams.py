@@ -5,7 +5,7 @@ from datasets import ClassLabel, Dataset
 from training_helpers import answers, sentiment, topics
 
 from hf_lifelong import Task
-from hf_lifelong.training import scoring, stream
+from hf_lifelong.training import evaluator, learner
 
 
 def groups(trainer):
@@ -21,7 +21,7 @@ def test_a_task_that_comes_back_joins_its_group(train, tmp_path):
     assert groups(trainer) == {"sentiment": "sentiment", "answers": "answers", "again": "sentiment"}
     assert trainer.knowledge.group_index("again") == 0
     assert trainer.matrix.tasks == ["sentiment", "answers", "again"]
-    assert trainer.scorer.score(trainer.prepared(again()), trainer.prepared(again()).test).groups.count("sentiment")
+    assert trainer.evaluator.score(trainer.prepared(again()), trainer.prepared(again()).test).groups.count("sentiment")
 
 
 def test_every_task_opens_a_group_at_a_boundary(train):
@@ -59,8 +59,8 @@ def test_only_a_group_that_does_as_well_is_joined(train, monkeypatch, old, group
     def oracle(self, prepared, split, task):
         return {"accuracy": scores[task] if prepared.name == "again" else 1.0, "f1": 1.0}
 
-    monkeypatch.setattr("hf_lifelong.training.scoring.Scorer.oracle", oracle)
-    monkeypatch.setattr(stream, "measure", lambda *_: {})
+    monkeypatch.setattr("hf_lifelong.training.Evaluator.oracle", oracle)
+    monkeypatch.setattr(learner, "measure", lambda *_: {})
     trainer = train([sentiment(), again()], grouping_tolerance=0.1)
     assert groups(trainer)["again"] == group
 
@@ -68,20 +68,20 @@ def test_only_a_group_that_does_as_well_is_joined(train, monkeypatch, old, group
 def test_scores_of_a_group_are_those_of_its_newest_member(train):
     trainer = train([sentiment(), again()], grouping_tolerance=1.0)
     prepared = trainer.prepared(sentiment())
-    newest = trainer.scorer.oracle(prepared, prepared.test, "again")
+    newest = trainer.evaluator.oracle(prepared, prepared.test, "again")
     assert trainer.matrix.oracle[-1][0] == newest["accuracy"]
 
 
 def test_answers_of_learned_tasks_are_kept_between_commits(train, monkeypatch):
     """Old members never change, so a later task asks only for rows that go elsewhere."""
     asked = []
-    predict = scoring.predict
+    predict = evaluator.predict
 
     def counting(model, batch, *args, **kwargs):
         asked.append(len(batch["input_ids"]))
         return predict(model, batch, *args, **kwargs)
 
-    monkeypatch.setattr(scoring, "predict", counting)
+    monkeypatch.setattr(evaluator, "predict", counting)
     trainer = train([sentiment(), answers()], grouping="boundary")
     first = sum(asked)
     trainer.evaluate()

@@ -32,14 +32,6 @@ def squad(module):
     return module("squad_like", SQUAD["predictions"], SQUAD["references"], body.strip())
 
 
-class Prepared:
-    """What `with_module` reads of a task."""
-
-    def __init__(self, kind, module, labels=()):
-        self.name, self.kind, self.labels = "mine", kind, labels
-        self.task = type("T", (), {"compute_metrics": module})
-
-
 def given(module, kind, answers, references, labels=()):
     """The predictions and references that a module gets."""
     return modules.FORMS[kind](modules._options(module), answers, references, labels)
@@ -134,7 +126,7 @@ def test_a_module_that_fails_is_refused_before_training_and_the_task_named(prepa
 def test_a_module_that_gives_no_dict_names_the_task(module):
     wrong = module("wrong", "Value('int32')", "Value('int32')", "return 0.5")
     with pytest.raises(ValueError, match=r"`compute_metrics` of task `mine` gave 0.5 and no dict"):
-        modules.with_module({}, Prepared("text-classification", wrong, ("a", "b")), ["a"], ["b"])
+        modules.with_module({}, sentiment("mine", compute_metrics=wrong), ("a", "b"), ["a"], ["b"])
 
 
 def test_what_is_neither_function_nor_module_is_refused():

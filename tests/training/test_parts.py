@@ -7,8 +7,8 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from hf_lifelong import DriftAdapterConfig, Task
+from hf_lifelong.training import PreparedTask
 from hf_lifelong.training.parts import Part, draw
-from hf_lifelong.training.tasks import PreparedTask
 
 
 def films(**columns):

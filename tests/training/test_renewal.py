@@ -75,7 +75,7 @@ def test_all_attributes_are_before_the_second_training_what_they_were_before_the
     names = first.keys() | second.keys()
     assert {name for name in names if first.get(name, "absent") != second.get(name, "absent")} == set()
     (old, new), objects = look.held, {n for n, v in look.held[1].items() if not isinstance(v, PLAIN)}
-    assert {n for n in objects if new[n] is old[n] and id(new[n]) not in before} == {"trainer.scorer"} | {
+    assert {n for n in objects if new[n] is old[n] and id(new[n]) not in before} == {"trainer.evaluator"} | {
         n for n in objects if n.startswith(("args.", "gradients.plugin"))
     }
     assert seen == [[0] * 6] * 3 + [[1] * 6] * 3  # each on its own validation data, though workers go on living

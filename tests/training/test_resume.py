@@ -17,7 +17,7 @@ from hf_lifelong import folders, forget
 from hf_lifelong.digests import RECORD
 from hf_lifelong.forgetting import forget_saved
 from hf_lifelong.hub import pull
-from hf_lifelong.training import checkpoints, stream
+from hf_lifelong.training import TaskLearner, checkpoints, learner
 
 HERE = Path(__file__).parent
 CASES = [(variant, point) for variant, points in POINTS.items() for point in points]
@@ -84,14 +84,14 @@ class Stop(Exception):
 
 def stopped(prepare, monkeypatch, tasks, **arguments):
     """A stream that fails when its last task has been trained, before it is committed."""
-    keep = stream.keep
+    fit = TaskLearner.fit
 
-    def fail(trainer, prepared, started_from):
-        if prepared.name == tasks[-1].name:
+    def fail(self, visit):
+        if visit.task.name == tasks[-1].name:
             raise Stop
-        return keep(trainer, prepared, started_from)
+        return fit(self, visit)
 
-    monkeypatch.setattr(stream, "keep", fail)
+    monkeypatch.setattr(TaskLearner, "fit", fail)
     trainer = prepare(tasks, save_strategy="steps", save_steps=2, **arguments)
     with pytest.raises(Stop):
         trainer.train()
@@ -249,7 +249,7 @@ def test_a_failed_task_leaves_the_model_as_it_was(prepare, train, tmp_path, monk
 @pytest.mark.parametrize("function", ["measure", "fit_signature"])
 def test_a_failed_commit_leaves_the_model_as_it_was(prepare, tmp_path, monkeypatch, function):
     trainer = prepare([sentiment(), topics()])
-    known = getattr(stream, function)
+    known = getattr(learner, function)
     calls = []
 
     def fail(*args):
@@ -258,7 +258,7 @@ def test_a_failed_commit_leaves_the_model_as_it_was(prepare, tmp_path, monkeypat
             raise Stop
         return known(*args)
 
-    monkeypatch.setattr(stream, function, fail)
+    monkeypatch.setattr(learner, function, fail)
     with pytest.raises(Stop):
         trainer.train()
     assert trainer.knowledge.names == ["sentiment"] and trainer.matrix.tasks == ["sentiment"]

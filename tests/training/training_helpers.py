@@ -11,7 +11,7 @@ from transformers import AutoModel
 
 from hf_lifelong import DriftAdapterConfig, DriftTrainer, DriftTrainingArguments, Task
 from hf_lifelong.adapter.heads import active_config
-from hf_lifelong.training.tasks import PreparedTask
+from hf_lifelong.training import PreparedTask
 
 DATA = Path(__file__).parents[2] / "recipes" / "data"
 PLAIN = {"gradient_noise": 0.0, "input_noise": 0.0, "drift_dropout": False, "cyclic_learning_rate": False}
@@ -116,7 +116,6 @@ def scores_of(trainer) -> list:
     found = []
     for task in trainer.tasks:
         prepared = trainer.prepared(task)
-        rows = list(range(len(prepared.test.features)))
-        answers = trainer.scorer._answers_of(prepared, prepared.test, {task.name: rows})
-        found += [float(answers[row, task.name].max()) for row in rows]
+        answers = trainer.evaluator.answers(prepared, prepared.test, [task.name] * len(prepared.test.features))
+        found += [float(scores.max()) for scores in answers]
     return found

@@ -1,0 +1,245 @@
+"""The data of a task, made ready for training and scoring: parts split, columns and labels found, texts encoded."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import re
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import (
+    DataCollatorForSeq2Seq,
+    DataCollatorForTokenClassification,
+    DataCollatorWithPadding,
+    EvalPrediction,
+)
+
+from ..adapter import DriftAdapterConfig
+from ..knowledge import LONGEST_NOTE, LearnedTask, TaskData
+from ..objectives import TEXT_KINDS, Objective, get_objective, head_objective
+from ..objectives.prompts import ensure_padding, with_prompts
+from ..settings import check_kind
+from .modules import with_module
+from .parts import Part, draw, spread_over
+from .tasks import MODULES, Task
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Examples of a task and the features made of them (several per example where contexts are long).
+
+    It is equal to itself alone, and can be hashed, so that what was computed of a split can be kept under it.
+
+    Args:
+        examples (`datasets.Dataset`): Rows as the user gave them; of text generation with their prompts.
+        features (`datasets.Dataset`): Encoded rows; `example` is the place of each in `examples`.
+    """
+
+    examples: Dataset
+    features: Dataset
+
+
+class PreparedTask:
+    """A task with its labels found, its columns checked and its data encoded.
+
+    Args:
+        task (`Task`): What the user handed in.
+        tokenizer: The base model's tokenizer.
+        config (`DriftAdapterConfig`): Gives lengths.
+        validation_share (`float`): For tasks without validation data.
+
+    Raises:
+        ValueError: for missing columns, labels outside the names, too little data.
+    """
+
+    def __init__(self, task: Task, tokenizer: Any, config: DriftAdapterConfig, validation_share: float) -> None:
+        self.task, self.name, self.kind = task, task.name, task.kind
+        self.tokenizer, self.config = tokenizer, config
+        self.objective: Objective = get_objective(task.kind)
+        self.generates = task.kind in TEXT_KINDS
+        try:
+            check_kind(task.kind, str(config.task_type))
+            if self.generates and tokenizer is not None:
+                ensure_padding(tokenizer)
+            whole = Part.whole("train", task.train)
+            train, validation = self._split(whole, validation_share)
+            with whole.located():
+                self.labels = tuple(self.objective.label_names(whole.data, task.columns))
+            self.width = self.objective.head_width(self.labels)
+            self.train_examples = train.data
+            self.columns = self.objective.resolve_columns(train.data, task.columns)
+            with train.located():
+                self.unanswered = self.objective.unanswered(train.data, self.columns)
+            self.train = self._encode(train, training=True)
+            self.validation = self._scored(validation)
+            # What scores are measured on; encoded now, so that bad data is refused before anything is trained.
+            test = None if task.test is None else self._at_most(Part.whole("test", task.test), task.max_test_samples)
+            self.test = self.validation if test is None else self._scored(test.map(self._with_prompts))
+        except ValueError as error:
+            raise ValueError(f"Task `{task.name}`: {error}") from error
+        if isinstance(task.compute_metrics, MODULES):
+            self.scores_of_references()  # one that cannot be used is refused before training
+
+    @functools.cached_property
+    def asked(self) -> Dataset:
+        """The training rows as the model is asked them, without answers: what a signature is fitted on."""
+        return self._features(self.train_examples, training=False) if self.generates else self.train
+
+    def asked_classes(self, limit: int) -> torch.Tensor | None:
+        """The class of each of the rows of `asked`, `[n]`, int64, of `limit` evenly spread over them where there are
+        more; `None` where texts have no class."""
+        if not self.objective.one_label:
+            return None
+        labels = self.asked["labels"]
+        return torch.tensor([labels[row] for row in spread_over(len(labels), limit)])
+
+    @functools.cached_property
+    def held_out(self) -> Dataset:
+        """The validation rows with their targets, for evaluation while the task is trained."""
+        return self._features(self.validation.examples, training=True) if self.generates else self.validation.features
+
+    @property
+    def source(self) -> TaskData:
+        """What is known of the data, from what `datasets` noted when it was loaded."""
+        info = self.task.train.info
+        on_hub = re.search(r"hf://datasets/([\w.-]+/[\w.-]+)@", " ".join(info.download_checksums or {}))
+        # Files that were given one by one are called after their format.
+        name = info.dataset_name if info.dataset_name != info.builder_name else None
+        config = info.config_name if on_hub and info.config_name != "default" else None
+        texts = {"name": name, "hub_id": on_hub and on_hub[1], "config": config, "license": info.license}
+        return TaskData(
+            **{key: text[:LONGEST_NOTE] if text else None for key, text in texts.items()},
+            rows=len(self.train_examples),
+            scored_on="validation" if self.task.test is None else "test",
+        )
+
+    def _split(self, whole: Part, share: float) -> tuple[Part, Part]:
+        """Training and validation part, which is split off where it was not given."""
+        task = self.task
+        train = self._at_most(whole, task.max_train_samples)
+        if task.validation is not None:
+            validation = Part.whole("validation", task.validation)
+        elif len(train.rows) < 2:
+            raise ValueError("`train` has one row, so no validation part can be split off; give more rows.")
+        else:
+            size = min(max(round(len(train.rows) * share), 1), len(train.rows) - 1)
+            kept, split_off = draw(self._classes(train), len(train.rows) - size)
+            train, validation = train.select(kept), train.select(split_off)
+        return train.map(self._with_prompts), validation.map(self._with_prompts)
+
+    def _at_most(self, part: Part, most: int | None) -> Part:
+        if most is None or most >= len(part.rows):
+            return part
+        return part.select(draw(self._classes(part), most)[0])
+
+    def _classes(self, part: Part) -> Sequence[Any]:
+        return self.objective.classes(part.data, self.task.columns) or [None] * len(part.rows)
+
+    def _with_prompts(self, data: Dataset) -> Dataset:
+        return with_prompts(data, self.task.columns, self.task.template) if self.generates else data
+
+    def _scored(self, part: Part) -> Split:
+        with part.located():
+            self.objective.check_names(part.data, self.train_examples, self.columns, self.labels)
+        return Split(part.data, self._encode(part, training=False))
+
+    def _encode(self, part: Part, training: bool) -> Dataset:
+        with part.located():
+            if self.objective.is_tokenised(part.data):  # encoding does not read its answers
+                self.objective.references(part.data, self.columns, self.labels)
+            return self._features(part.data, training)
+
+    def _features(self, data: Dataset, training: bool) -> Dataset:
+        config = self.config
+        if self.tokenizer is None and not self.objective.is_tokenised(data):
+            raise ValueError(
+                "the data is not tokenised and `processing_class` is missing; give the tokenizer to `DriftTrainer`."
+            )
+        return self.objective.encode(
+            data, self.columns, self.labels, self.tokenizer, config.max_length, config.stride, training
+        )
+
+    @property
+    def seed(self) -> int:
+        """Differs between tasks, and does not depend on which other tasks there are."""
+        return zlib.crc32(self.name.encode()) % 2**20
+
+    def collator(self) -> Any:
+        """Pads a batch of this kind's features; those of heads on the right, whatever the tokenizer prefers."""
+        if self.tokenizer is None:
+            return None
+        if self.generates:
+            return DataCollatorForSeq2Seq(self.tokenizer)
+        tokenizer = copy.copy(self.tokenizer)  # the user's own goes on as it is
+        tokenizer.padding_side = "right"
+        per_token = self.kind == "token-classification"
+        return (DataCollatorForTokenClassification if per_token else DataCollatorWithPadding)(tokenizer)
+
+    def pad(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """Tensors of some rows: prompts are padded on the left, because answers follow them, all else on the right."""
+        side = "left" if self.generates else "right"
+        return dict(self.tokenizer.pad(batch, return_tensors="pt", padding_side=side))
+
+    def scores_of_references(self) -> dict[str, float]:
+        """The kind's metrics, and the task's module's, of the right answers to the test part."""
+        references = self.objective.references(self.test.examples, self.columns, self.labels)
+        answers = [(gold["text"] or [""])[0] if isinstance(gold, dict) else gold for gold in references]
+        return with_module(self.objective.score(answers, references), self.task, self.labels, answers, references)
+
+    def learned(self, members: int, examples: int, started_from: str | None = None) -> LearnedTask:
+        """What the manifest says of the task once it is learned, before it has a score or joins a group.
+
+        Args:
+            members (`int`): Snapshots that were kept.
+            examples (`int`): Texts that the signature was fitted on.
+            started_from (`str`, *optional*): The task that training started from.
+        """
+        return LearnedTask(
+            name=self.name,
+            kind=self.kind,
+            labels=self.labels,
+            width=self.width,
+            members=members,
+            group=self.name,
+            examples=examples,
+            classes=len(self.labels) if self.objective.one_label else 1,
+            started_from=started_from,
+            template=self.task.template,
+            data=self.source,
+            unanswered=self.unanswered,
+        )
+
+    @property
+    def compute_metrics(self) -> Callable[[EvalPrediction], dict[str, float]] | None:
+        """What is computed while the task is trained: the function it was given, or the kind's metrics. None beside
+        the loss for text generation, where they would need the logits of all tokens."""
+        own = self.task.compute_metrics
+        if own is not None and not isinstance(own, MODULES):
+            return own
+        return None if self.generates else self.own_metrics
+
+    def own_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        """The kind's metrics, and the task's module's, of the working adapter on the validation part, from logits
+        padded with -100."""
+        objective = head_objective(self.kind)
+        logits = torch.as_tensor(np.asarray(prediction.predictions), dtype=torch.float32)
+        if not bool(logits.isfinite().all()):
+            raise ValueError(
+                f"Task `{self.name}`: the working adapter gives NaN or infinite logits, so training has diverged. "
+                "Lower `learning_rate`, or set `max_grad_norm`."
+            )
+        mask = logits[..., 0] != -100 if logits.dim() == 3 else torch.ones(len(logits), 1, dtype=torch.bool)
+        scores = objective.distributions(logits, mask)[0].numpy()
+        split = self.validation
+        decoded = objective.decode(
+            scores, split.features, split.examples, self.columns, self.labels, unanswered=self.unanswered
+        )
+        references = objective.references(split.examples, self.columns, self.labels)
+        answers = [answer["answer"] for answer in decoded]
+        return with_module(objective.score(answers, references), self.task, self.labels, answers, references)

@@ -1,0 +1,244 @@
+"""Answers of a model to whole data sets, and the scores of them.
+
+Members never change once they are committed, so the answer of a group to a row is stored: after a later task only the
+routing is done again, and only rows that go elsewhere are run.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from datasets import Dataset
+from tqdm.auto import tqdm
+
+from ..adapter import (
+    active_config,
+    answer_prompts,
+    decode_answers,
+    knowledge_of,
+    lifelong_of,
+    likeliest_labels,
+    predict,
+    trunk_features,
+)
+from ..knowledge import KnowledgeBase
+from ..objectives import head_objective
+from ..objectives.base import MODEL_INPUTS
+from .data import PreparedTask, Split
+from .modules import with_module
+from .parts import spread_over
+
+Batch = dict[str, torch.Tensor]
+# What a group says of a row: scores `[D, C]`; of a language model its text (`answer`) and likeliest label (`label`).
+RowAnswer = np.ndarray | dict[str, Any]
+
+
+@dataclass
+class Scores:
+    """Scores of one data set.
+
+    Args:
+        metrics (`dict[str, float]`): The kind's metrics, and those of the task's module.
+        retrieval (`float`): Share of the rows that went to the task's own group.
+        groups (`list[str]`): Group that answered each row.
+    """
+
+    metrics: dict[str, float]
+    retrieval: float
+    groups: list[str]
+
+
+def kinds_in_question(knowledge: KnowledgeBase, kind: str) -> tuple[str, ...] | None:
+    """The kinds that inputs of the form of those of `kind` are of: that one, since each has a form of its own; `None`
+    where no such task is known."""
+    return (kind,) if any(task.kind == kind for task in knowledge.tasks) else None
+
+
+class Evaluator:
+    """Scores tasks with a model that has a lifelong adapter.
+
+    Args:
+        model (`nn.Module`): The model.
+        accelerator (`accelerate.Accelerator`): Shares rows among processes.
+        batch_size (`int`): Rows of a batch.
+        quiet (`bool`): No progress bars.
+    """
+
+    def __init__(self, model: torch.nn.Module, accelerator: Accelerator, batch_size: int, quiet: bool) -> None:
+        self.model, self.accelerator, self.batch_size, self.quiet = model, accelerator, batch_size, quiet
+        self._features: WeakKeyDictionary[Split, torch.Tensor] = WeakKeyDictionary()
+        # Split → learned task → row → what the task's newest members say of it.
+        self._answers: WeakKeyDictionary[Split, dict[str, dict[int, RowAnswer]]] = WeakKeyDictionary()
+
+    def clear(self) -> None:
+        """Drops all stored answers; needed where the adapter's tensors were changed from outside."""
+        self._features.clear()
+        self._answers.clear()
+
+    def forget(self, name: str) -> None:
+        """Drops the stored answers of a task's members."""
+        for answers in self._answers.values():
+            answers.pop(name, None)
+
+    def features(self, task: PreparedTask, rows: Dataset, limit: int | None = None) -> torch.Tensor:
+        """Trunk features of a data set's rows, `[rows, D]`, on the CPU; of `limit` rows evenly spread over it where it
+        is longer."""
+        index = spread_over(len(rows), limit)
+        of_row = self._run(task, rows, index, "Signature", lambda batch, _: trunk_features(self.model, batch).cpu())
+        return torch.stack([of_row[row] for row in index])
+
+    def answers(self, task: PreparedTask, split: Split, names: Sequence[str]) -> list[RowAnswer]:
+        """What learned tasks say of the rows of a split; rows whose answer is stored are not run again.
+
+        Args:
+            task ([`PreparedTask`]): The task that the split is of.
+            split ([`Split`]): The rows.
+            names (`list[str]`): For each row the learned task whose newest members answer it.
+
+        Returns:
+            `list`: For each row its scores `[D, C]`; of a language model `{"answer": text, "label": likeliest label}`.
+        """
+        stored = self._answers.setdefault(split, defaultdict(dict))
+        missing = [row for row, name in enumerate(names) if row not in stored[name]]
+        if missing:
+            group_of = {name: knowledge_of(self.model).group_index(name) for name in set(names)}
+            groups = torch.tensor([group_of[name] for name in names])
+
+            def ask(batch: Batch, rows: list[int]) -> list[RowAnswer]:
+                return [answer for _, answer in self._ask(task, batch, "oracle", groups[rows], "merged")]
+
+            for row, answer in self._run(task, split.features, missing, f"Answering {task.name}", ask).items():
+                stored[names[row]][row] = answer
+        return [stored[name][row] for row, name in enumerate(names)]
+
+    def oracle(self, task: PreparedTask, split: Split, name: str) -> dict[str, float]:
+        """Metrics when the newest members of the learned task `name` answer every row."""
+        names = [name] * len(split.features)
+        return self._metrics(task, split, names, self.answers(task, split, names))
+
+    def probabilities(self, task: PreparedTask, split: Split, name: str) -> torch.Tensor:
+        """Probabilities of the labels of a text classification when the newest members of the learned task `name`
+        answer every row, `[rows, C]`."""
+        scores: list[Any] = self.answers(task, split, [name] * len(split.features))
+        return torch.tensor(np.stack([of_row[0, : len(task.labels)] for of_row in scores]))
+
+    def score(self, task: PreparedTask, split: Split, policy: str | None = None) -> Scores:
+        """Scores without being told the task, under a policy (the configuration's where it is `None`). What the form
+        of the inputs shows is known: whether they are texts, words or questions on a context."""
+        config = active_config(self.model)
+        if (policy or config.retrieval) == "signature" and config.answer == "merged" and not config.per_batch:
+            names = self._route(task, split)
+            answers = self.answers(task, split, names)
+        else:
+            names, answers = self._ask_untold(task, split, policy)
+        metrics = self._metrics(task, split, names, answers, module=True)
+        group_of = {learned.name: learned.group for learned in knowledge_of(self.model).tasks}
+        groups = [group_of[name] for name in names]
+        own = group_of.get(task.name)
+        return Scores(metrics, float(np.mean([group == own for group in groups])), groups)
+
+    def _route(self, task: PreparedTask, split: Split) -> list[str]:
+        """The newest task of the group that the signature chooses for each row."""
+        if split not in self._features:
+            self._features[split] = self.features(task, split.features)
+        root, knowledge = lifelong_of(self.model), knowledge_of(self.model)
+        newest = [knowledge.tasks[index].name for index in knowledge.newest]
+        posterior = root.posterior(self._features[split], kinds_in_question(knowledge, task.kind))
+        return [newest[group] for group in posterior.argmax(1).tolist()]
+
+    def _ask_untold(self, task: PreparedTask, split: Split, policy: str | None) -> tuple[list[str], list[RowAnswer]]:
+        """For each row the learned task that answers it under a policy, and what that says."""
+        rows, learned = range(len(split.features)), knowledge_of(self.model).names
+        of_row = self._run(
+            task, split.features, rows, f"Answering {task.name}", lambda batch, _: self._ask(task, batch, policy)
+        )
+        return [learned[of_row[row][0]] for row in rows], [of_row[row][1] for row in rows]
+
+    def _ask(
+        self,
+        task: PreparedTask,
+        batch: Batch,
+        policy: str | None,
+        group: torch.Tensor | None = None,
+        answer: str | None = None,
+    ) -> list[tuple[int, RowAnswer]]:
+        """Per row the position of the task that answered, and its scores `[D, C]`, or the text that it gave and, where
+        it has labels, the likeliest of them."""
+        knowledge = knowledge_of(self.model)
+        if not task.generates:
+            kinds = kinds_in_question(knowledge, task.kind) if group is None else None
+            out = predict(self.model, batch, policy, group, answer, kinds=kinds)
+            return list(zip(out.task.tolist(), out.scores.cpu().numpy(), strict=True))  # type: ignore[union-attr]
+        texts = answer_prompts(self.model, batch, task.tokenizer, policy=policy, group=group)
+        groups = torch.tensor(knowledge.group_of_task)[[text["task"] for text in texts]]
+        labels = likeliest_labels(self.model, batch, task.tokenizer, texts, groups)
+        rows = zip(texts, labels, strict=True)
+        return [(text["task"], {"answer": text["answer"], "label": label["answer"]}) for text, label in rows]
+
+    def _run(
+        self,
+        task: PreparedTask,
+        features: Dataset,
+        rows: Sequence[int],
+        title: str,
+        function: Callable[[Batch, list[int]], Iterable[Any]],
+    ) -> dict[int, Any]:
+        """Runs `function(batch, its rows)`, which gives one result on the CPU for each row, over rows in order of
+        length, shared among processes; returns the result of each row."""
+        columns = [name for name in MODEL_INPUTS if name in features.column_names]
+        inputs = features.select_columns(columns).with_format(None).select(rows)[:]
+        order = np.argsort([-len(ids) for ids in inputs["input_ids"]], kind="stable").tolist()
+        batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
+        results: list[tuple[int, Any]] = []
+        with self.accelerator.split_between_processes(batches) as share:
+            for places in tqdm(share, desc=title, disable=self.quiet or len(share) < 2, leave=False):
+                batch = task.pad({name: [values[place] for place in places] for name, values in inputs.items()})
+                of_batch = [rows[place] for place in places]
+                results.extend(zip(of_batch, function(batch, of_batch), strict=True))
+        if self.accelerator.num_processes > 1:
+            results = gather_object(results)
+        return dict(results)
+
+    def _metrics(
+        self,
+        task: PreparedTask,
+        split: Split,
+        names: Sequence[str],
+        answers: Sequence[RowAnswer],
+        module: bool = False,
+    ) -> dict[str, float]:
+        """The kind's metrics of the answers to a split, and those of the task's module if it is asked too."""
+        references = task.objective.references(split.examples, task.columns, task.labels)
+        texts: list[Any] = list(answers)
+        answered = [text["answer"] for text in texts] if task.generates else self._decoded(task, split, names, texts)
+        metrics = task.objective.score(answered, references)
+        if task.generates and task.labels:
+            right = [text["label"] in gold["text"] for text, gold in zip(texts, references, strict=True)]
+            metrics["accuracy"] = float(np.mean(right))
+        return with_module(metrics, task.task, task.labels, answered, references) if module else metrics
+
+    def _decoded(
+        self, task: PreparedTask, split: Split, names: Sequence[str], scores: Sequence[np.ndarray]
+    ) -> list[Any]:
+        """What the heads' scores say, example by example."""
+        objective, knowledge = head_objective(task.kind), knowledge_of(self.model)
+        position = {name: i for i, name in enumerate(knowledge.names)}
+        rows = split.features.with_format(None)[:]
+        decoded = decode_answers(
+            knowledge,
+            [position[name] for name in names],
+            scores,
+            {name: rows[name] for name in objective.extras},
+            objective.sources_of(split.examples, task.columns),
+        )
+        # An answer of another kind cannot be right, even where its words are those of a right one.
+        same = [knowledge.tasks[answer["task"]].kind == task.kind for answer in decoded]
+        return [answer["answer"] if ok else None for answer, ok in zip(decoded, same, strict=True)]

@@ -1,0 +1,298 @@
+"""`TaskLearner`: the life cycle of one task, from its data to a commit.
+
+    prepare → open → train → fit → group → measure → commit, or roll back
+
+It knows neither a list of tasks nor `Trainer`. Whoever has the data of a task, from a list or found in a stream of
+rows, hands it in; whatever trains is behind [`TaskTrainer`].
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from transformers import set_seed
+from transformers.trainer_utils import TrainOutput
+
+from ..adapter import (
+    Snapshot,
+    active_config,
+    add_task,
+    close_task,
+    forget,
+    knowledge_of,
+    lifelong_of,
+    open_task,
+    set_closed_form,
+    set_knowledge,
+)
+from ..knowledge import (
+    CHANCE,
+    KnowledgeBase,
+    LearnedTask,
+    Router,
+    best_weight,
+    candidate_groups,
+    fit_closed_form,
+    fit_signature,
+    joins,
+    told_apart,
+)
+from .checkpoints import newest_checkpoint, task_folder, write_commit
+from .checks import check_stream
+from .data import PreparedTask
+from .measuring import majority, measure
+from .protocol import TaskTrainer
+
+logger = logging.getLogger(__name__)
+
+# Training texts by which the learned task that lies nearest is found.
+COMPARED_TEXTS = 256
+
+
+@dataclass(repr=False, eq=False)
+class Visit:
+    """One task on its way through [`TaskLearner`]. Each step reads what those before it wrote here; what a step writes
+    is not there before it.
+
+    Args:
+        task ([`PreparedTask`]): The task.
+        before ([`KnowledgeBase`]): What the model knew when the task came, to which a roll back returns.
+        forward (`float`, *optional*): Score on the task at that time, for FWT.
+
+    Attributes:
+        started_from (`str`, *optional*): From `open`: the learned task whose newest member training starts from.
+        members (`list[Snapshot]`): From `train`: what becomes the task's members.
+        output (`TrainOutput`): From `train`: steps, loss and metrics.
+        features (`Tensor`): From `fit`: `[n, D]`, float32, trunk features of training texts, spread evenly over them.
+        classes (`Tensor`, *optional*): From `fit`: `[n]`, int64, the class of each; `None` where texts have no class.
+        router (`Router`, *optional*): From `fit`: tells the tasks apart that were learned before; `None` without any,
+            and where every task opens a group.
+        learned ([`LearnedTask`]): From `fit`, completed by `group`: the task's line in the manifest.
+        scores (`dict[str, float]`): From `measure`: what was measured of all tasks.
+    """
+
+    task: PreparedTask
+    before: KnowledgeBase
+    forward: float | None = None
+    started_from: str | None = None
+    members: list[Snapshot] = field(init=False)
+    output: TrainOutput = field(init=False)
+    features: torch.Tensor = field(init=False)
+    classes: torch.Tensor | None = None
+    router: Router | None = None
+    learned: LearnedTask = field(init=False)
+    scores: dict[str, float] = field(init=False)
+
+
+class TaskLearner:
+    """Takes tasks through their life cycle, one at a time.
+
+    `learn` goes all the way to the commit, each step is a method of its own, and a step that fails leaves the model as
+    it was before the task.
+
+    Args:
+        trainer ([`TaskTrainer`]): Trains the working adapter and keeps the model.
+    """
+
+    def __init__(self, trainer: TaskTrainer) -> None:
+        self.trainer = trainer
+
+    @property
+    def knowledge(self) -> KnowledgeBase:
+        """What the model has learned."""
+        return knowledge_of(self.trainer.model)
+
+    def prepare(self, tasks: Sequence[PreparedTask]) -> None:
+        """Refuses tasks that could not be learned to their end, or not be read again, before any is trained.
+
+        Args:
+            tasks (`list[PreparedTask]`): All that are to be learned with this model, as far as they are there.
+
+        Raises:
+            ValueError: names the task, if it is about one.
+        """
+        if len(tasks) > 1 and self.trainer.is_sharded:
+            raise ValueError(
+                f"`tasks` holds {len(tasks)} tasks to learn, but under FSDP and DeepSpeed a launch learns one, "
+                "because a sharded model cannot grow. Give one task a launch, each time with the adapter of the last "
+                "one."
+            )
+        check_stream(self.trainer, tasks)
+
+    def learn(
+        self,
+        task: PreparedTask,
+        at_hand: Sequence[PreparedTask] = (),
+        resume: bool = False,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> Visit:
+        """Learns a task in memory: every step but `prepare` and `commit`.
+
+        Args:
+            task ([`PreparedTask`]): The task; one that `prepare` let pass.
+            at_hand (`list[PreparedTask]`): Tasks whose data is there, in the order in which they are to be scored
+                afterwards, as far as they are learned by then. Without any, the task alone.
+            resume (`bool`): Whether training goes on from the task's newest whole checkpoint.
+            ignore_keys_for_eval (`list[str]`, *optional*): As in `Trainer.train`.
+
+        Returns:
+            [`Visit`], for `commit`.
+
+        Raises:
+            Exception: whatever a step raises; the model is then as it was before.
+        """
+        visit = Visit(task, self.knowledge, self.score_before(task))
+        try:
+            self.open(visit)
+            self.train(visit, resume, ignore_keys_for_eval)
+            self.fit(visit)
+            self.group(visit)
+            self.measure(visit, at_hand or [task])
+        except BaseException:
+            self.roll_back(visit)
+            raise
+        self.trainer.log({f"eval_{key}": value for key, value in visit.scores.items()})
+        learned = visit.learned
+        logger.info(f"Task `{learned.name}` is kept in group `{learned.group}` with {learned.members} members")
+        return visit
+
+    def open(self, visit: Visit) -> None:
+        """Chooses what the task starts from, and makes the working adapter ready for it."""
+        task, seed = visit.task, self.trainer.args.seed + visit.task.seed
+        set_seed(seed)
+        start = self.starting_point(task)
+        visit.started_from = start.name if start is not None else None
+        same_head = start is not None and is_alike(start, task)
+        set_seed(seed)
+        open_task(self.trainer.model, task.kind, task.labels, task.width, visit.started_from, same_head)
+
+    def train(self, visit: Visit, resume: bool = False, ignore_keys_for_eval: list[str] | None = None) -> None:
+        """Trains the working adapter, or goes on where the task's newest whole checkpoint was written."""
+        task, folder = visit.task, task_folder(str(self.trainer.args.output_dir), visit.task.name)
+        checkpoint = newest_checkpoint(folder, task.name, visit.before.names) if resume else None
+        visit.members, visit.output = self.trainer.train_task(task, checkpoint, ignore_keys_for_eval)
+
+    def fit(self, visit: Visit) -> None:
+        """Adds the task to the model: its members, and what is fitted on the trunk features of its training texts."""
+        task, model, args = visit.task, self.trainer.model, self.trainer.args
+        samples = args.signature_samples
+        visit.features = self.trainer.evaluator.features(task, task.asked, samples)
+        visit.classes = task.asked_classes(samples)
+        if args.grouping == "performance":
+            visit.router = lifelong_of(model).router  # adding the task makes another
+        visit.learned = task.learned(len(visit.members), len(visit.features), visit.started_from)
+        rank = active_config(model).signature_rank
+        signature = fit_signature(visit.features, rank, visit.classes, visit.learned.classes)
+        add_task(model, visit.learned, visit.members, signature)
+        self.trainer.evaluator.forget(task.name)  # what was answered under this name was of other members
+        self._fit_closed_form(visit)
+
+    def group(self, visit: Visit) -> None:
+        """Scores the task on its validation part; it joins the group of a task that has come back, or opens one."""
+        task, model = visit.task, self.trainer.model
+        own = self.trainer.evaluator.oracle(task, task.validation, task.name)
+        group = self._group_come_back(visit, own[task.objective.likeness]) or task.name
+        baseline = majority(task, task.validation)
+        score = own[task.objective.metric]
+        learned = visit.learned = replace(visit.learned, score=score, baseline=baseline, group=group)
+        set_knowledge(model, replace(self.knowledge, tasks=[*visit.before.tasks, learned]))
+        close_task(model)
+        if learned.at_chance:
+            logger.warning(
+                f"Task `{learned.name}` is kept, but its {task.objective.metric} on its validation part is "
+                f"{score:.3f}, and that of always giving its most frequent answer {baseline:.3f}. {CHANCE}"
+            )
+
+    def measure(self, visit: Visit, at_hand: Sequence[PreparedTask]) -> None:
+        """Scores all learned tasks whose data is at hand, and adds to the accuracy matrix."""
+        visit.scores = measure(self.trainer.model, self.trainer.evaluator, at_hand, visit.task, visit.forward)
+
+    def commit(self, visit: Visit) -> None:
+        """Writes what was learned into `output_dir`, whole or not at all, then drops the task's checkpoints. Where
+        writing fails, the model goes on knowing the task."""
+        args = self.trainer.args
+        if args.should_save:
+            write_commit(str(args.output_dir), self.trainer.save_adapter)
+            shutil.rmtree(task_folder(str(args.output_dir), visit.task.name), ignore_errors=True)
+        self.trainer.accelerator.wait_for_everyone()
+
+    def roll_back(self, visit: Visit) -> None:
+        """Makes the model what it was before the task, wherever its life cycle broke off. Checkpoints stay."""
+        model = self.trainer.model
+        if self.knowledge.names != visit.before.names:
+            forget(model, visit.task.name)
+        close_task(model)
+        set_knowledge(model, visit.before)
+
+    def score_before(self, task: PreparedTask) -> float | None:
+        """The score on a task that is not learned yet, for FWT: of the model as it stands, which is not told the task.
+        `None` where no learned task is of the same kind with the same label names, so that no answer could be right,
+        and of a sharded model, which is whole only after training."""
+        alike = any(is_alike(learned, task) for learned in self.knowledge.tasks)
+        if not alike or not task.labels or self.trainer.is_sharded:
+            return None
+        return self.trainer.evaluator.score(task, task.test).metrics[task.objective.metric]
+
+    def starting_point(self, task: PreparedTask) -> LearnedTask | None:
+        """The learned task that a new one starts from, as `start_from` says."""
+        knowledge, args = self.knowledge, self.trainer.args
+        if args.start_from == "fresh" or not knowledge.tasks:
+            return None
+        if args.start_from == "previous":
+            return knowledge.tasks[-1]
+        newest = [knowledge.tasks[index] for index in knowledge.newest]
+        alike = [learned for learned in newest if is_alike(learned, task)]
+        if not alike or not task.labels:  # answers that are texts of their own have no form in common
+            return None
+        if len(alike) == 1 or self.trainer.is_sharded:
+            return alike[-1]  # a sharded model is whole, and can be asked, only after training
+        texts = min(COMPARED_TEXTS, args.signature_samples)
+        features = self.trainer.evaluator.features(task, task.asked, texts)
+        router = lifelong_of(self.trainer.model).router
+        return newest[candidate_groups(knowledge, router, features, task.kind, task.labels)[0]]
+
+    def _fit_closed_form(self, visit: Visit) -> None:
+        """Gives a task that was just added its closed-form head, weighed on its validation part; none where its texts
+        have no class or say nothing of them."""
+        task, evaluator, split = visit.task, self.trainer.evaluator, visit.task.validation
+        if visit.classes is None:
+            return
+        head = fit_closed_form(visit.features, visit.classes, len(task.labels))
+        if head is None:
+            return
+        members = evaluator.probabilities(task, split, task.name)
+        closed = evaluator.features(task, split.features) @ head[0].T + head[1]
+        tiny = torch.finfo(members.dtype).tiny
+        weight = best_weight(members.clamp_min(tiny).log(), closed, torch.tensor(split.features["labels"]))
+        set_closed_form(self.trainer.model, task.name, weight * head[0], weight * head[1])
+        evaluator.forget(task.name)  # the members were asked without it
+
+    def _group_come_back(self, visit: Visit, own: float) -> str | None:
+        """The group whose data has come back with the task, and which answers it as well as the new members, who score
+        `own`; `None` where there is none."""
+        task, before, args, evaluator = visit.task, visit.before, self.trainer.args, self.trainer.evaluator
+        if args.grouping != "performance":
+            return None
+        held_out = evaluator.features(task, task.validation.features, args.signature_samples)
+        near = candidate_groups(before, visit.router, held_out, task.kind, task.labels)
+        if not near:
+            return None
+        root = lifelong_of(self.trainer.model)
+        likelihood = root.likelihood(held_out.to(root.where()))
+        for group in near:
+            tasks = [index for index, of_task in enumerate(before.group_of_task) if of_task == group]
+            if told_apart(likelihood, len(before.tasks), tasks):
+                continue
+            old = evaluator.oracle(task, task.validation, before.tasks[before.newest[group]].name)
+            if joins(old[task.objective.likeness], own, args.grouping_tolerance):
+                return before.groups[group]
+        return None
+
+
+def is_alike(learned: LearnedTask, task: PreparedTask) -> bool:
+    """Whether a learned task has the kind and the label names of another one, so that either can answer both."""
+    return (learned.kind, learned.labels) == (task.kind, task.labels)
