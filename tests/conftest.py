@@ -1,8 +1,11 @@
 """Small fixtures that every part of the tests may use: tiny random models in folders, and one real tokenizer."""
 
+import functools
+import gc
 import os
 
-os.environ["HF_HUB_OFFLINE"] = "1"
+# Before the libraries are imported, and for the programs that tests start: each worker of pytest has one core.
+os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,8 +30,7 @@ from transformers import (
 )
 
 from hf_lifelong.hub import transfer
-
-torch.set_num_threads(1)
+from hf_lifelong.training import checks
 
 SIZES = {
     "hidden_size": 32,
@@ -51,6 +53,26 @@ EXTRA = {
     },
     "modernbert": {"bos_token_id": 101, "eos_token_id": 102, "cls_token_id": 101, "sep_token_id": 102},
 }
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick_collections():
+    """Trainer collects garbage at each start, which takes long with all that was imported."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_tokenizer():
+    """Each training checks that its tokenizer can be read again, which takes long where all have the same one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checks, "check_tokenizer_kept", functools.cache(checks.check_tokenizer_kept))
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

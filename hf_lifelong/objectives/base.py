@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..texts import without_panics
+from .encoding import BatchEncoder
 from .labels import bare_integers, declared_names, is_decimal, name_of, shown
 from .rows import DataError, MissingColumnError, check_dataset, check_not_empty, column_values
 
@@ -129,12 +129,12 @@ class Objective(ABC):
         columns = self.resolve_columns(dataset, columns)
         if self.is_tokenised(dataset):
             return self._keep_tokenised(dataset, columns, labels, tokenizer, training)
-        encode_batch = partial(
+        encode_batch = BatchEncoder(
             self._encode_named,
+            tokenizer,
             names=self._own_names(dataset, columns, labels),
             columns=columns,
             labels=list(labels),
-            tokenizer=tokenizer,
             max_length=max_length,
             stride=stride,
             training=training,

@@ -1,3 +1,5 @@
+import copy
+import pickle
 import subprocess
 import sys
 
@@ -6,6 +8,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from hf_lifelong.objectives import HEAD_KINDS, KINDS, Objective, get_objective
+from hf_lifelong.objectives.encoding import BatchEncoder
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -120,3 +123,27 @@ def test_features_and_scores_must_fit(kind, tokenizer):
     train = objective.encode(data, {}, labels, tokenizer, 16, 4, training=True)
     with pytest.raises(ValueError, match="features has no column 'example'"):
         objective.decode(np.ones((len(train), 2, 2)), train, data, {}, labels)
+
+
+def test_a_file_that_was_encoded_is_not_encoded_again_with_an_equal_tokenizer(tokenizer, tmp_path):
+    Dataset.from_dict(ROWS["text-classification"]).save_to_disk(tmp_path)
+    other = copy.deepcopy(tokenizer)
+    other.add_tokens(["weather"])
+
+    def encode(tokenizer):
+        data, given = Dataset.load_from_disk(tmp_path), get_objective("text-classification")
+        return given.encode(data, given.resolve_columns(data, {}), ["0", "1"], tokenizer, 8, 0, True).cache_files
+
+    first = encode(tokenizer)
+    assert first == encode(tokenizer) == encode(copy.deepcopy(tokenizer))
+    assert first != encode(other)
+
+
+def input_ids(batch, rows, tokenizer, max_length):
+    return {"input_ids": tokenizer(batch["text"], truncation=True, max_length=max_length)["input_ids"]}
+
+
+def test_what_encodes_can_be_sent_to_another_process(tokenizer):
+    encoder = BatchEncoder(input_ids, tokenizer, max_length=4)
+    batch = {"text": ["the weather in the north", "a film"]}
+    assert pickle.loads(pickle.dumps(encoder))(batch, [0, 1]) == input_ids(batch, [0, 1], tokenizer, 4)

@@ -1,31 +1,8 @@
-import functools
-import gc
 import textwrap
 
 import evaluate
 import pytest
-import torch
 from training_helpers import make_model, make_trainer
-
-from hf_lifelong.training import checks
-
-
-@pytest.fixture(autouse=True, scope="session")
-def quick():
-    """Trainer collects garbage at each start, which takes long with all that was imported."""
-    gc.collect()
-    gc.freeze()
-
-
-@pytest.fixture(autouse=True, scope="session")
-def one_tokenizer():
-    """Each training checks that its tokenizer can be read again, which takes long where all have the same one."""
-    checks.check_tokenizer_kept = functools.cache(checks.check_tokenizer_kept)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
 
 
 @pytest.fixture
