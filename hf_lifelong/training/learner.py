@@ -89,10 +89,10 @@ class Visit:
 
 
 class TaskLearner:
-    """Takes tasks through their life cycle, one at a time.
+    """Takes tasks through their life cycle, one at a time. Each step is a method of its own.
 
-    `learn` goes all the way to the commit, each step is a method of its own, and a step that fails leaves the model as
-    it was before the task.
+    `prepare` comes first, for all tasks that are there; `learn` goes through all steps up to the commit and rolls back
+    when one fails; `commit` writes.
 
     Args:
         trainer ([`TaskTrainer`]): Trains the working adapter and keeps the model.

@@ -59,8 +59,9 @@ def learn_stream(
         visit = learner.learn(task, tasks, resume, ignore_keys_for_eval)
         trainer.session.append(task.name)
         learner.commit(visit)
-        push(trainer, task.name, last=task is todo[-1])
         output = visit.output
+        del visit  # nothing of a task takes memory while the next one is trained
+        push(trainer, task.name, last=task is todo[-1])
     return output
 
 
