@@ -3,10 +3,10 @@
 from .bank import forget
 from .config import DriftAdapterConfig
 from .export import ExportReport, export
-from .generation import Generated, generate, score_labels
+from .forward.answer import LifelongOutput
+from .forward.generate import Generated, generate, score_labels
+from .forward.predict import predict, trunk_features
 from .heads import Lifelong, knowledge_of, lifelong_of
-from .hooks import LifelongOutput
-from .passes import predict, trunk_features
 from .registration import register
 from .tuner import DriftModel
 

@@ -17,8 +17,8 @@ from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from ..adapter import knowledge_of, lifelong_of, predict, trunk_features
-from ..adapter.decoding import decode_answers
-from ..adapter.generation import answer_prompts, likeliest_labels
+from ..adapter.forward.decoding import decode_answers
+from ..adapter.forward.generate import answer_prompts, likeliest_labels
 from ..knowledge import KnowledgeBase
 from ..objectives import head_objective
 from ..objectives.base import MODEL_INPUTS
@@ -132,7 +132,7 @@ class Scorer:
             self._splits.append(split)
         root, knowledge = lifelong_of(self.model), self.knowledge
         newest = [knowledge.tasks[task].name for task in knowledge.newest]
-        posterior = root.posterior(self._features[id(split)], kinds_in_question(self.knowledge, prepared.kind))
+        posterior = root.index.posterior(self._features[id(split)], kinds_in_question(self.knowledge, prepared.kind))
         return [newest[g] for g in posterior.argmax(1).tolist()]
 
     def _answers_of(

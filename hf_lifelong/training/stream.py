@@ -208,7 +208,7 @@ def starting_point(trainer: DriftTrainer, prepared: PreparedTask) -> LearnedTask
     if len(alike) == 1 or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         return knowledge.tasks[alike[-1]]  # a sharded model is whole, and can be asked, only after training
     some = trainer.scorer.features(prepared, prepared.asked, min(COMPARED_TEXTS, trainer.args.signature_samples))
-    nearest = candidate_groups(knowledge, lifelong_of(trainer.model).router, some, *form)[0]
+    nearest = candidate_groups(knowledge, lifelong_of(trainer.model).index.router, some, *form)[0]
     return knowledge.tasks[knowledge.newest[nearest]]
 
 
@@ -229,7 +229,7 @@ def keep(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None
     """Adds the members of a task to the model and decides their group."""
     model, scorer = trainer.model, trainer.scorer
     config = lifelong_of(model).config[lifelong_of(model).active_adapters[0]]
-    before, router = trainer.knowledge, lifelong_of(model).router
+    before, router = trainer.knowledge, lifelong_of(model).index.router
     features, of_class = train_features(trainer, prepared), train_classes(trainer, prepared)
     examples = min(len(prepared.asked), trainer.args.signature_samples)
     learned = prepared.learned(len(trainer.snapshots.snapshots), examples, started_from)
@@ -244,7 +244,7 @@ def keep(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None
     objective = prepared.objective
     own = scorer.oracle(prepared, prepared.validation, prepared.name)
     group = prepared.name
-    likelihood = lifelong_of(model).likelihood(held_out.to(lifelong_of(model).where())) if near else None
+    likelihood = lifelong_of(model).index.likelihood(held_out.to(lifelong_of(model).where())) if near else None
     for candidate in near:
         members = [task for task, group in enumerate(before.group_of_task) if group == candidate]
         if likelihood is None or told_apart(likelihood, len(before.tasks), members):
