@@ -22,6 +22,7 @@ from ..adapter.forward.generate import answer_prompts, likeliest_labels
 from ..knowledge import KnowledgeBase
 from ..objectives import head_objective
 from ..objectives.base import MODEL_INPUTS
+from ..retrieval import NearestSignature, policy_of
 from .modules import with_module
 from .tasks import PreparedTask, Split
 
@@ -111,7 +112,8 @@ class Scorer:
         """Metrics without being told the task, under a policy (the configuration's where it is `None`). What the form
         of the inputs shows is known: whether they are texts, words or questions on a context."""
         config = lifelong_of(self.model).config[lifelong_of(self.model).active_adapters[0]]
-        if (policy or config.retrieval) == "signature" and config.answer == "merged" and not config.per_batch:
+        by_signature = type(policy_of(policy or config.retrieval)) is NearestSignature
+        if by_signature and config.answer == "merged" and not config.per_batch:
             chosen = self._route(prepared, split)
             wanted: dict[str, list[int]] = defaultdict(list)
             for row, task in enumerate(chosen):
