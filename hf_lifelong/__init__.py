@@ -24,6 +24,7 @@ _PUBLIC = {
     "DriftTrainingArguments": "hf_lifelong.training",
     "KnowledgeBase": "hf_lifelong.knowledge",
     "LifelongPipeline": "hf_lifelong.answering",
+    "RetrievalPolicy": "hf_lifelong.retrieval",
     "SAPCallback": "hf_lifelong.pruning",
     "Task": "hf_lifelong.training",
     "export": "hf_lifelong.adapter",
@@ -41,6 +42,7 @@ __all__ = [
     "DriftTrainingArguments",
     "KnowledgeBase",
     "LifelongPipeline",
+    "RetrievalPolicy",
     "SAPCallback",
     "Task",
     "__version__",
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from .evaluation import AccuracyMatrix
     from .knowledge import KnowledgeBase
     from .pruning import SAPCallback
+    from .retrieval import RetrievalPolicy
     from .training import DriftTrainer, DriftTrainingArguments, Task
 
 

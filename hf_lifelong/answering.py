@@ -14,10 +14,10 @@ from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .adapter import knowledge_of, predict
-from .adapter.calls import shared_lock
-from .adapter.decoding import decode_answers
-from .adapter.finite import NOWHERE
-from .adapter.generation import answer_prompts
+from .adapter.forward.context import shared_lock
+from .adapter.forward.decoding import decode_answers
+from .adapter.forward.finite import NOWHERE
+from .adapter.forward.generate import answer_prompts
 from .adapter.heads import active_config
 from .knowledge import UNKNOWN, KnowledgeBase
 from .objectives.base import MODEL_INPUTS

@@ -95,6 +95,7 @@ def _adapter_arguments() -> type:
         default = "" if settings[name].default is None else f" (default: {settings[name].default})"
         metadata = {**settings[name].metadata, "help": settings[name].metadata["help"] + default}
         hint = list[str] | str | None if "set[str]" in str(hints[name]) else hints[name] | None
+        hint = str | None if "choices" in metadata else hint  # of a retrieval policy, too, the name is given
         arguments.append((name, hint, field(default=None, metadata=metadata)))
     task_type = {"help": "CAUSAL_LM where the base is a language model.", "choices": TASK_TYPES}
     arguments.append(("task_type", str | None, field(default=None, metadata=task_type)))

@@ -11,9 +11,9 @@ from typing import Any
 from .knowledge import KnowledgeBase, LearnedTask
 from .objectives import HEAD_KINDS, TEXT_KINDS, get_objective
 from .objectives.prompts import fields_of
+from .retrieval import check_policy
 from .texts import is_unicode
 
-POLICIES = ("signature", "uncertainty", "cascade")
 UNCERTAINTIES = ("entropy", "variance")
 ANSWERS = ("merged", "ensemble")
 TASK_TYPES = ("FEATURE_EXTRACTION", "CAUSAL_LM")
@@ -71,7 +71,7 @@ def _task_type(value: Any) -> str | None:
 # Counts have an upper end: a configuration may come from anybody, and is believed before a base or a tensor is seen.
 CHECKS: dict[str, Check] = {
     "task_type": _optional(_task_type),
-    "retrieval": _choice(POLICIES),
+    "retrieval": check_policy,
     "uncertainty": _choice(UNCERTAINTIES),
     "answer": _choice(ANSWERS),
     "r": _count(1, 2**16),

@@ -18,7 +18,7 @@ from transformers import ProgressCallback, Trainer, TrainingArguments, set_seed
 
 from hf_lifelong import DriftAdapterConfig, DriftTrainingArguments
 from hf_lifelong.adapter.architectures import target_names
-from hf_lifelong.adapter.pooling import masked_mean
+from hf_lifelong.adapter.forward.pooling import masked_mean
 from hf_lifelong.objectives import head_objective
 from hf_lifelong.objectives.base import MODEL_INPUTS
 from hf_lifelong.training import PreparedTask, TaskBar

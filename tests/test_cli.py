@@ -25,7 +25,7 @@ from hf_lifelong.adapter import forget
 from hf_lifelong.cli import app
 from hf_lifelong.hub import pull, push_to_hub
 from hf_lifelong.loading import load
-from hf_lifelong.settings import POLICIES
+from hf_lifelong.retrieval import POLICIES
 from hf_lifelong.training.checkpoints import stream_folder
 
 ADAPTER = ("adapter_model.safetensors", "adapter_config.json")

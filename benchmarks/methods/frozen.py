@@ -20,7 +20,7 @@ from transformers import AutoModel
 
 from hf_lifelong import DriftAdapterConfig
 from hf_lifelong.adapter.architectures import settle_trunk
-from hf_lifelong.adapter.pooling import masked_mean
+from hf_lifelong.adapter.forward.pooling import masked_mean
 from hf_lifelong.evaluation import AccuracyMatrix
 from hf_lifelong.training import PreparedTask, majority
 

@@ -13,12 +13,12 @@ from .bank import (
 )
 from .checks import check_tensors, check_usable
 from .config import DriftAdapterConfig
-from .decoding import decode_answers
 from .export import ExportReport, export
-from .generation import Generated, answer_prompts, generate, likeliest_labels, score_labels
+from .forward.answer import LifelongOutput
+from .forward.decoding import decode_answers
+from .forward.generate import Generated, answer_prompts, generate, likeliest_labels, score_labels
+from .forward.predict import predict, trunk_features
 from .heads import Lifelong, active_adapter, active_config, knowledge_of, lifelong_of
-from .hooks import LifelongOutput
-from .passes import predict, trunk_features
 from .registration import register
 from .sharding import local, make_whole
 from .tuner import DriftModel

@@ -14,7 +14,8 @@ from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 
 from ..files import read_header
 from ..knowledge import KnowledgeBase
-from ..settings import ANSWERS, POLICIES, UNCERTAINTIES, are_names, check_settings
+from ..retrieval import POLICIES, RetrievalPolicy, policy_of, read_name, saved_name
+from ..settings import ANSWERS, UNCERTAINTIES, are_names, check_settings
 from .registration import drift_type
 
 
@@ -58,10 +59,11 @@ class DriftAdapterConfig(PeftConfig):
             `None` takes 0.5, and 0.25 for a language model.
         members (`int`, *optional*, defaults to `5`):
             Snapshots that are kept of each task.
-        retrieval (`str`, *optional*, defaults to `"signature"`):
+        retrieval (`str`, `type` or [`RetrievalPolicy`], *optional*, defaults to `"signature"`):
             How the group of an input is chosen: `"signature"` (where the input lies in the trunk), `"uncertainty"`
-            (DriftNet as we read it: the least uncertain group, all members run) or `"cascade"` (signature, then
-            uncertainty among the groups that are still in question).
+            (DriftNet as we read it: the least uncertain group, all members run), `"cascade"` (signature, then
+            uncertainty among the groups that are still in question), or a policy of your own, of which a saved adapter
+            knows the name alone: loaded again, it warns, and chooses by signature until it is given the policy.
         uncertainty (`str`, *optional*, defaults to `"entropy"`):
             What uncertainty is: `"entropy"` (of the mean probabilities, as a share of the largest possible) or
             `"variance"` (of the probabilities between members; entropy where members do not run one by one, that is
@@ -110,7 +112,7 @@ class DriftAdapterConfig(PeftConfig):
         default=None, metadata={"help": "Share of the layers, from the bottom, that carry no adapter, in [0, 1)."}
     )
     members: int = field(default=5, metadata={"help": "Snapshots that are kept of each task."})
-    retrieval: str = field(
+    retrieval: str | type[RetrievalPolicy] | RetrievalPolicy = field(
         default="signature",
         metadata={"help": "How the group of an input is chosen.", "choices": POLICIES},
     )
@@ -146,6 +148,9 @@ class DriftAdapterConfig(PeftConfig):
             value = getattr(self, name)
             setattr(self, name, set(value) if isinstance(value, list | tuple) and are_names(value) else value)
         check_settings(vars(self))
+        self.retrieval = read_name(self.retrieval)
+        if isinstance(self.retrieval, type):
+            self.retrieval = policy_of(self.retrieval, "retrieval")
         if self.knowledge is not None:
             KnowledgeBase.from_dict(self.knowledge)
 
@@ -188,8 +193,10 @@ class DriftAdapterConfig(PeftConfig):
         super().save_pretrained(str(save_directory), **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        """As PEFT's, with sets as sorted lists: a saved configuration must not depend on hash seeds."""
-        return {k: sorted(v) if isinstance(v, set) else v for k, v in super().to_dict().items()}
+        """As PEFT's, with sets as sorted lists, because a saved configuration must not depend on hash seeds, and the
+        retrieval policy by name."""
+        plain = {k: sorted(v) if isinstance(v, set) else v for k, v in super().to_dict().items()}
+        return plain | {"retrieval": saved_name(self.retrieval)}
 
 
 def _fetch_tensors(repo_id: str, subfolder: str | None, options: dict[str, Any]) -> Path:

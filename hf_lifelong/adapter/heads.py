@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from ..knowledge import (
-    Familiarity,
-    KnowledgeBase,
-    Router,
-    Signature,
-    familiarity,
-    group_posterior,
-    novelty,
-    shared_router,
-)
+from ..knowledge import KnowledgeBase, Signature
 from ..storage import ROOT, sizes_of, specs_at
-from .calls import Route
 from .config import DriftAdapterConfig
-from .layers import Bank, DriftTunerLayer, Gathered, Plan, names_of
-from .planning import Tables
-from .residence import Residence
+from .forward.context import Context
+from .forward.plan import Plan
+from .index import Index
+from .layers import Bank, DriftTunerLayer, Gathered, names_of
+
+if TYPE_CHECKING:
+    from .forward.conductor import Conductor
+    from .forward.residence import Residence
 
 
 @dataclass
@@ -59,10 +53,10 @@ class Lifelong(DriftTunerLayer):
     drift_signature_classes: Bank
     drift_closed_weight: Bank
     drift_closed_bias: Bank
-    conductor: Any  # the base's hooks (`hooks.Conductor`)
+    conductor: Conductor
 
-    def __init__(self, route: Route, hidden_size: int, features: int) -> None:
-        super().__init__(route)
+    def __init__(self, context: Context, hidden_size: int, features: int) -> None:
+        super().__init__(context)
         self.hidden_size = hidden_size
         self.features = features
         self.knowledge: dict[str, KnowledgeBase] = {}
@@ -72,9 +66,7 @@ class Lifelong(DriftTunerLayer):
         self.frozen_below: tuple[nn.Module, ...] = ()
         self.above: tuple[nn.Module, ...] = ()
         self.still = False
-        self._router: Router | None = None
-        self._familiarity: Familiarity | None = None
-        self._tables: Tables | None = None
+        self._index: Index | None = None
         self.residence: Residence | None = None
         self.kept_heads, self.kept_closed = Gathered(), Gathered()
         self.ready = False  # whether what all passes share is computed
@@ -120,56 +112,18 @@ class Lifelong(DriftTunerLayer):
         )
 
     @property
-    def router(self) -> Router | None:
-        """Discriminants of the tasks present; computed on first use and again after any change."""
-        knowledge, config = self.knowledge[self.active_adapters[0]], self.config[self.active_adapters[0]]
-        router = self._router
-        if router is None and knowledge.tasks:
-            counts = torch.tensor([task.examples for task in knowledge.tasks])
-            classes, groups = [task.classes for task in knowledge.tasks], knowledge.group_of_task
-            # The first pass may run under a trainer's autocast, which would round a covariance beyond use.
-            with torch.no_grad(), torch.autocast(self.signature.mean.device.type, enabled=False), _factorised():
-                router = shared_router(self.signature, counts, classes, groups, config.signature_shrinkage)
-            self._router = router
-        return router
-
-    def likelihood(self, features: Tensor, kinds: tuple[str, ...] | None = None) -> Tensor:
-        """Log-likelihoods by signature, up to a constant per row: `[B, D]` → `[B, tasks]`; of other kinds -inf."""
-        if self.router is None:
-            raise ValueError("The adapter knows no task yet, so it has no signature to compare inputs with.")
-        tables = self.tables(features.device)
-        allowed = tables.allowed(kinds)
-        return self.router(features, None if allowed is None else allowed[tables.group_of_task])
-
-    def posterior(self, features: Tensor, kinds: tuple[str, ...] | None = None) -> Tensor:
-        """Probabilities of the groups by signature, on the root's device: `[B, D]` → `[B, groups]`."""
-        likelihood = self.likelihood(features.to(self.where()), kinds)
-        tables = self.tables(likelihood.device)
-        return group_posterior(likelihood, tables.group_of_task, tables.groups)
-
-    def tables(self, device: torch.device) -> Tables:
-        """What the manifest says of each group, as tensors."""
-        tables = self._tables
-        if tables is None or tables.task.device != device:
-            tables = self._tables = Tables(self.knowledge[self.active_adapters[0]], device)
-        return tables
-
-    def novelty(self, features: Tensor, group: Tensor) -> Tensor:
-        """How new each row is to the nearest task of its group, `[B]`; 0 when one task is known, see `familiarity`."""
-        known = self._familiarity
-        if known is None:
-            with torch.no_grad(), torch.autocast(features.device.type, enabled=False), _factorised():
-                known = self._familiarity = familiarity(self.signature, self.router)  # type: ignore[arg-type]
-        if known is None:
-            return features.new_zeros(len(features))
-        in_group = self.tables(group.device).group_of_task == group[:, None]
-        with torch.autocast(features.device.type, enabled=False):
-            nearest = self.likelihood(features).masked_fill(~in_group, float("-inf")).argmax(1)
-            return novelty(features, nearest, known)
+    def index(self) -> Index:
+        """What is computed from the tensors and the manifest of the active adapter; another one after any change."""
+        index = self._index
+        if index is None:
+            name = self.active_adapters[0]
+            index = Index(self.signature, self.knowledge[name], self.config[name].signature_shrinkage)
+            self._index = index
+        return index
 
     def refresh(self) -> None:
         """Drops what was computed from the tensors and the manifest."""
-        self._router, self._familiarity, self._tables, self.residence = None, None, None, None
+        self._index, self.residence = None, None
         self.kept_heads, self.kept_closed = Gathered(), Gathered()
         self.ready = False
 
@@ -201,7 +155,7 @@ class Lifelong(DriftTunerLayer):
         self.drift_head_weight[name] = nn.Parameter(weight)
         self.drift_head_bias[name] = nn.Parameter(bias)
         self.task = OpenTask(kind, labels)
-        self.route.resting = "working"
+        self.context.learning = True
 
     def close(self) -> None:
         """Ends training of a task: the working head is emptied, so that a saved adapter bears no trace of it."""
@@ -209,7 +163,7 @@ class Lifelong(DriftTunerLayer):
         for container in (self.drift_head_weight, self.drift_head_bias):
             container[name] = nn.Parameter(container[name].detach()[:0].clone(), requires_grad=False)
         self.task = None
-        self.route.resting = "base"
+        self.context.learning = False
 
     def working_logits(self, hidden: Tensor) -> Tensor:
         """`[…, H]` → `[…, W]` through the working head."""
@@ -236,7 +190,7 @@ class Lifelong(DriftTunerLayer):
 
     def _mean_heads(self, weight: Tensor, bias: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
         """The mean head of each entry of a plan's members, `[entries, W, H]` and `[entries, 1, W]`."""
-        tables = self.tables(weight.device)
+        tables = self.index.tables(weight.device)
         columns = torch.arange(tables.widest, device=weight.device)
         weights = 1 / plan.members.shape[1] if plan.weights is None else plan.weights[..., None]
         share = (columns < tables.head_width[plan.members][..., None]) * weights
@@ -261,7 +215,7 @@ class Lifelong(DriftTunerLayer):
 
     def _closed_heads(self, weight: Tensor, bias: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
         """The closed-form head of each row's task, or of the one that answers all, `[N, W, D]` and `[N, 1, W]`."""
-        tables = self.tables(weight.device)
+        tables = self.index.tables(weight.device)
         task = plan.pair_task[plan.pair] if plan.key is None else plan.pair_task[:1]
         columns = torch.arange(tables.widest, device=weight.device)
         known = columns < tables.classes[task][:, None]
@@ -273,18 +227,6 @@ class Lifelong(DriftTunerLayer):
         for module in (*self.frozen_below, *(self.above if self.still else ())):
             module.eval()
         return self
-
-
-@contextmanager
-def _factorised() -> Iterator[None]:
-    """Says in which file the statistics are that no covariance can be made of."""
-    try:
-        yield
-    except torch.linalg.LinAlgError as error:
-        raise ValueError(
-            "The statistics of the tasks in the adapter's `adapter_model.safetensors` cannot be used: they give no "
-            f"covariance that can be inverted ({error}). Restore the file and its `adapter_config.json` from one save."
-        ) from error
 
 
 def _loading(root: Lifelong, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:

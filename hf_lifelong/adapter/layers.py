@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,47 +12,13 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from ..storage import LAYER, TensorSpec, specs_at
-from .calls import Route
+from .forward.context import Context, Factors, Pass
+from .forward.plan import Plan
 
 # Mixtures of groups whose merged factors and heads are kept; beyond it the oldest goes.
 MOST_MERGED = 4
-
-
-@dataclass
-class Plan:
-    """Which member answers which row above the trunk.
-
-    Args:
-        row (`Tensor`): `[N]`, input row of each row above the trunk; `None` when rows stay as they are (N = B).
-        members (`Tensor`): `[N, K]`, members whose updates are averaged for a row. With `key` one entry for each
-            group that answers, `[G, K]`; otherwise fewer entries than rows are those of blocks of rows of one size.
-        weights (`Tensor`, *optional*): As `members`; their weights, summing to 1 (0 where there are fewer than K
-            members). Without it each counts 1 / K.
-        pair (`Tensor`): `[N]`, the (input, group) pair that a row belongs to.
-        pair_row (`Tensor`): `[pairs]`, input row of each pair.
-        pair_group (`Tensor`): `[pairs]`, group of each pair.
-        pair_task (`Tensor`): `[pairs]`, the task whose head and members answer for the pair.
-        preference (`Tensor`): `[B, groups]`, the signature's posterior; `None` when the signature was not asked.
-        key (`tuple`, *optional*): The members as numbers: what each layer keeps their merged factors under.
-        index (`Tensor`, *optional*): `[N]`, the entry of `members` of each row; `None` where one answers all rows.
-        factors (`dict`, *optional*): The factors of the rows in each layer, kept while an answer is generated.
-        stacks (`dict`, *optional*): Where members lie that do not answer from the bank (`residence.Residence`).
-        seats (`Tensor`, *optional*): As `members`: their places in these stacks.
-    """
-
-    row: Tensor | None
-    members: Tensor
-    weights: Tensor | None
-    pair: Tensor
-    pair_row: Tensor
-    pair_group: Tensor
-    pair_task: Tensor
-    preference: Tensor | None = None
-    key: tuple[int, ...] | None = None
-    index: Tensor | None = None
-    factors: dict[nn.Module, tuple[Tensor, Tensor]] | None = None
-    stacks: dict[DriftLayer, tuple[Tensor, Tensor]] | None = None
-    seats: Tensor | None = None
+# What layers do outside of passes: with the working pair while a task is open, else as the base.
+AT_REST = {True: Pass("working"), False: Pass("base")}
 
 
 class Gathered(dict[tuple[int, ...], tuple[tuple[Tensor, ...], list[int], tuple[Tensor, Tensor]]]):
@@ -116,9 +81,9 @@ class DriftTunerLayer(nn.Module, BaseTunerLayer):
     specs: tuple[TensorSpec, ...] = ()
     tensors: tuple[str, ...] = ()
 
-    def __init__(self, route: Route) -> None:
+    def __init__(self, context: Context) -> None:
         super().__init__()
-        self.route = route
+        self.context = context
         self.sizes: dict[str, int] = {}  # those of its tensors that differ from layer to layer
         for name in self.tensors:
             setattr(self, name, Bank())
@@ -168,10 +133,10 @@ class DriftTunerLayer(nn.Module, BaseTunerLayer):
                 f"`adapter_name` is {adapter_names!r}; of the lifelong adapters of a model one is active at a time, "
                 "and it chooses among its tasks itself. Give one name."
             )
-        super().set_adapter(adapter_names, inference_mode=inference_mode or self.route.resting != "working")
+        super().set_adapter(adapter_names, inference_mode=inference_mode or not self.context.learning)
 
     def set_requires_grad(self, adapter_names: str | Sequence[str], requires_grad: bool = True) -> None:
-        super().set_requires_grad(adapter_names, requires_grad and self.route.resting == "working")
+        super().set_requires_grad(adapter_names, requires_grad and self.context.learning)
 
     def unmerge(self) -> None:
         """Nothing to do: an adapter is never merged."""
@@ -208,8 +173,8 @@ class DriftLayer(DriftTunerLayer):
     drift_bank_A: Bank
     drift_bank_B: Bank
 
-    def __init__(self, base_layer: nn.Module, route: Route) -> None:
-        super().__init__(route)
+    def __init__(self, base_layer: nn.Module, context: Context) -> None:
+        super().__init__(context)
         self.base_layer = base_layer
         self.drift_dropout = nn.ModuleDict()
         self.scaling: dict[str, float] = {}
@@ -246,30 +211,32 @@ class DriftLayer(DriftTunerLayer):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         result = self.base_layer(x, *args, **kwargs)
-        current = self.route.current
-        mode = self.route.resting if current is None else current.mode
-        if mode == "base" or self.disable_adapters:
+        current = self.context.current
+        if current is None:
+            current = AT_REST[self.context.learning]
+        if current.mode == "base" or self.disable_adapters:
             return result
-        name, plan = self.active_adapters[0], None if current is None else current.plan
+        name, plan = self.active_adapters[0], current.plan
         if not self.holds(name):
             return result
         x = x.to(self.drift_A[name].dtype)
         if plan is not None:
-            a, b = (factor.to(x.device) for factor in self._factors(name, plan))
+            a, b = (factor.to(x.device) for factor in self._factors(name, plan, current.factors))
             scale = self.scaling[name] / (plan.members.shape[1] if plan.weights is None else 1)
         else:
             x = self.drift_dropout[name](x)
             a, b, scale = self.drift_A[name], self.drift_B[name].T, self.scaling[name]
         return with_update(result, x, a, b, scale)
 
-    def _factors(self, name: str, plan: Plan) -> tuple[Tensor, Tensor]:
-        if plan.factors is not None and self in plan.factors:
-            return plan.factors[self]
+    def _factors(self, name: str, plan: Plan, shared: Factors | None) -> tuple[Tensor, Tensor]:
+        """The factors of each row, which the passes of one answer have in `shared`."""
+        if shared is not None and self in shared:
+            return shared[self]
         a, b = self._merged(name, plan)
         if plan.index is not None:
             a, b = a[plan.index.to(a.device)], b[plan.index.to(b.device)]
-            if plan.factors is not None:
-                plan.factors[self] = a, b
+            if shared is not None:
+                shared[self] = a, b
         return a, b
 
     def _merged(self, name: str, plan: Plan) -> tuple[Tensor, Tensor]:
@@ -278,8 +245,8 @@ class DriftLayer(DriftTunerLayer):
 
     def _mean(self, bank_a: Tensor, bank_b: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
         members = plan.members
-        if plan.stacks is not None and plan.seats is not None:
-            members, (bank_a, bank_b) = plan.seats, plan.stacks[self]
+        if plan.seats is not None:
+            members, (bank_a, bank_b) = plan.seats.place, plan.seats.stacks[self]
         weights = plan.weights if plan.weights is None else plan.weights.to(bank_a.device)
         return member_factors(bank_a, bank_b, members.to(bank_a.device), weights)
 

@@ -18,8 +18,6 @@ from ..settings import check_tasks
 from ..storage import PREFIX, sizes_of, spec_of
 from .architectures import is_causal, settle_trunk, signature_depths, target_names
 from .bank import forget
-from .calls import Route
-from .causal import CausalConductor
 from .checks import (
     check_base,
     check_name,
@@ -32,10 +30,13 @@ from .checks import (
     describe_base,
 )
 from .export import ExportReport, export
+from .forward.answer import LifelongOutput
+from .forward.causal import CausalConductor
+from .forward.context import Context
+from .forward.encoder import HeadConductor
+from .forward.predict import predict
 from .heads import Lifelong, knowledge_of, lifelong_of
-from .hooks import HeadConductor, LifelongOutput
 from .layers import DriftLayer, DriftTunerLayer
-from .passes import predict
 from .sharding import is_whole
 
 
@@ -80,7 +81,7 @@ class DriftModel(BaseTuner):
 
     def _read_manifest(self, model: Any, config: Any, adapter_name: str) -> None:
         root = getattr(model, "lifelong", None)
-        self.route = root.route if root is not None else Route()
+        self.context = root.context if root is not None else Context()
         check_task_type(config, model)
         check_quantised(model)
         found = describe_base(model)
@@ -115,7 +116,7 @@ class DriftModel(BaseTuner):
         current_key: str,
         parameter_name: str | None = None,
     ) -> None:
-        layer = target if isinstance(target, DriftLayer) else DriftLayer(target, self.route)
+        layer = target if isinstance(target, DriftLayer) else DriftLayer(target, self.context)
         base = layer.get_base_layer()
         weight: Any = base.weight
         shape = getattr(weight, "ds_shape", weight.shape)  # a part that ZeRO-3 shares out has none of its own
@@ -131,7 +132,7 @@ class DriftModel(BaseTuner):
     def _add_root(self, model: Any, config: Any, adapter_name: str) -> None:
         if not hasattr(model, "lifelong"):
             hidden, knowledge = int(model.config.hidden_size), self._new_knowledge
-            model.lifelong = Lifelong(self.route, hidden, _features(knowledge, hidden, config))
+            model.lifelong = Lifelong(self.context, hidden, _features(knowledge, hidden, config))
             conductor = CausalConductor if is_causal(model) else HeadConductor
             model.lifelong.conductor = conductor(model, model.lifelong, knowledge.trunk, knowledge.depths)
             model.lifelong.conductor.handles.append(model.register_load_state_dict_pre_hook(check_state_dict))

@@ -1,22 +1,15 @@
-"""What has been learned: tasks, members and groups (manifest), signatures, grouping and retrieval. No model code."""
+"""What has been learned: tasks, members and groups (manifest), signatures and grouping. No model code."""
 
 from .closed_form import best_weight, fit_closed_form
 from .grouping import candidate_groups, joins, told_apart
 from .manifest import CHANCE, FORMAT, LONGEST_NOTE, UNKNOWN, KnowledgeBase, LearnedTask, ManifestError, TaskData
-from .retrieval import (
-    group_posterior,
-    leading_candidates,
-    margin_of,
-    mean_by_pair,
-    normalised_entropy,
-    summed_variance,
-)
 from .signatures import (
     Familiarity,
     Router,
     Signature,
     familiarity,
     fit_signature,
+    group_posterior,
     novelty,
     shared_router,
 )
@@ -40,12 +33,7 @@ __all__ = [
     "fit_signature",
     "group_posterior",
     "joins",
-    "leading_candidates",
-    "margin_of",
-    "mean_by_pair",
-    "normalised_entropy",
     "novelty",
     "shared_router",
-    "summed_variance",
     "told_apart",
 ]

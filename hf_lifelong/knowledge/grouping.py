@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from .manifest import KnowledgeBase
-from .retrieval import group_posterior
-from .signatures import Router
+from .signatures import Router, group_posterior
 
 
 def candidate_groups(

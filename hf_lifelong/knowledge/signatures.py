@@ -149,6 +149,18 @@ def best_of(values: Tensor, owner: Tensor, owners: int) -> Tensor:
     return least.scatter_reduce(1, owner.expand_as(values), values, "amax")
 
 
+def group_posterior(log_likelihood: Tensor, group_of_task: Tensor, groups: int) -> Tensor:
+    """Log-likelihoods per task `[rows, tasks]` → probabilities per group `[rows, groups]`, all groups equally likely.
+
+    A group of several tasks counts by its nearest one.
+
+    Args:
+        group_of_task (`Tensor`): `[tasks]`, index of the group of each task.
+        groups (`int`): How many groups there are.
+    """
+    return best_of(log_likelihood, group_of_task, groups).softmax(1)
+
+
 def fit_signature(features: Tensor, rank: int, labels: Tensor | None = None, classes: int = 1) -> Signature:
     """Fits the signature of one task.
 

@@ -8,10 +8,9 @@ in its place ([`LikeCuda`]), and what kernels of the CPU take inside is added ([
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -28,12 +27,18 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from ..adapter.calls import Request
-from ..adapter.heads import active_config, knowledge_of, lifelong_of
-from ..adapter.passes import asking
-from ..adapter.planning import MOST_CANDIDATES, Choice, Tables
+from ..adapter.forward.causal import CausalConductor
+from ..adapter.forward.conductor import Conductor
+from ..adapter.forward.context import Pass
+from ..adapter.forward.decisions import Decisions
+from ..adapter.forward.plan import Plan
+from ..adapter.forward.predict import asking
+from ..adapter.forward.query import Query, query_of
+from ..adapter.heads import Lifelong, active_config, lifelong_of
+from ..adapter.index import Index, Tables
 from ..compat import cache_argument, cache_of
 from ..knowledge.signatures import ROWS_AT_ONCE, ROWS_AT_ONCE_GPU
+from ..retrieval import Cascade, Evidence, LeastUncertain, NearestSignature, Oracle, RetrievalPolicy, Routing
 
 
 def size_of(tensors: Iterable[Tensor]) -> int:
@@ -137,8 +142,8 @@ class Steps:
 
 
 @contextmanager
-def without_memory(model: Any) -> Iterator[FakeTensorMode]:
-    """Makes a model on the meta device one that can be run inside.
+def without_memory(model: Any, cuda: bool) -> Iterator[None]:
+    """Makes a model on the meta device one that can be run inside, as if on a GPU where `cuda`.
 
     Raises:
         ValueError: when the base does something that depends on numbers.
@@ -146,9 +151,9 @@ def without_memory(model: Any) -> Iterator[FakeTensorMode]:
     try:
         with FakeTensorMode(allow_non_fake_inputs=True) as mode:
             model.to_empty(device="cpu")
-            lifelong_of(model).conductor.check_mask = lambda mask: None  # there are no numbers to check
+            lifelong_of(model).conductor.decisions = WithoutNumbers(mode, cuda)
             model.get_base_model().tie_weights()
-            yield mode
+            yield
     except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException) as error:
         raise ValueError(
             f"`model`: `{type(model.get_base_model()).__name__}` cannot be run without numbers, because what it does "
@@ -168,7 +173,7 @@ def training_pass(model: Any, steps: Steps) -> tuple[int, int]:
     """
     model.train()
     with ExitStack() as stack:
-        stack.enter_context(without_memory(model))
+        stack.enter_context(without_memory(model, steps.cuda))
         live = stack.enter_context(LiveBytes(resident_tensors(model)))
         if steps.cuda:
             stack.enter_context(LikeCuda(steps.autocast))
@@ -191,19 +196,12 @@ def answering_pass(model: Any, steps: Steps) -> tuple[int, int]:
         `tuple[int, int]`: Bytes of the cache at the end, and the most that is taken.
     """
     root = lifelong_of(model)
-    if not generates(model):
-        # Scores are taken of the hidden states when all else is gone, and how many there are depends on the numbers.
-        root.conductor.finish = lambda output, current: output
     with ExitStack() as stack:
-        mode = stack.enter_context(without_memory(model))
-        root.ready = True  # there are no numbers to check
-        root.conductor.plan = _without_numbers(root.conductor.plan, knowledge_of(model), mode)
-        at_once = ROWS_AT_ONCE_GPU if steps.cuda else ROWS_AT_ONCE
-        root.likelihood = partial(_all_in_question, root, at_once)  # type: ignore[method-assign]
+        stack.enter_context(without_memory(model, steps.cuda))
         live = stack.enter_context(LiveBytes(resident_tensors(model)))
         stack.enter_context(LikeCuda(False) if steps.cuda else LikeCpu())
-        stack.enter_context(asking(model, root, Request()))
-        _ = root.router  # computed before the first answer begins
+        stack.enter_context(asking(model, root, query_of(active_config(model))))
+        _ = root.index.router  # computed before the first answer begins
         if not generates(model):
             model(**steps.rows(steps.length))
             return 0, live.peak
@@ -238,32 +236,67 @@ def _fill(cache: Any, tokens: int) -> None:
         )
 
 
-def _all_in_question(root: Any, most: int, features: Tensor, kinds: Any = None) -> Tensor:
-    """`Lifelong.likelihood` for fake tensors: as if all inputs were in question, `most` of them at a time."""
-    router = root.router
-    of_task = features.new_empty(len(features), len(router.apart))
-    if router.own is not None:
-        some = features[:most]
-        of_class, of_group = (some.new_empty(len(some), n) for n in (len(router.weight), router.groups))
-        router.own(some, of_class, of_task[:most], of_group, router.group)
-    return of_task
+class WithoutNumbers(Decisions):
+    """The decisions of a pass whose tensors have no numbers: as if rows were of as many groups as they can be, and as
+    unsure as a policy lets them be.
 
+    Args:
+        mode (`FakeTensorMode`): In which the pass runs.
+        cuda (`bool`): Whether it is that of a GPU.
+    """
 
-def _without_numbers(plan: Callable[..., Any], knowledge: Any, mode: FakeTensorMode) -> Callable[..., Any]:
-    """`Conductor.plan` for fake tensors: as if rows were of as many groups as they can be, and as unsure as they can
-    be under `cascade`."""
+    def __init__(self, mode: FakeTensorMode, cuda: bool) -> None:
+        self.mode, self.at_once = mode, ROWS_AT_ONCE_GPU if cuda else ROWS_AT_ONCE
 
-    def planned(choice: Choice, tables: Tables, rows: int, likelihood: Any, group: Any) -> Any:
+    def prepare(self, base: nn.Module, root: Lifelong) -> None:
+        """There is nothing to check."""
+
+    def check_mask(self, mask: Tensor) -> None:
+        """There is nothing to check."""
+
+    def fork(
+        self, conductor: Conductor, query: Query, tables: Tables, features: Tensor | None, rows: int
+    ) -> tuple[Routing, Plan]:
+        policy = _stand_in(query.policy)
+        if policy.needs_likelihood and features is not None:
+            _compare_all(conductor.root.index, features, self.at_once)
         with unset_fake_temporarily():
-            tasks = len(knowledge.tasks)
+            real = Tables(conductor.root.index.knowledge, torch.device("cpu"))
+            tasks = len(real.group_of_task)
             spread = torch.arange(rows) % tasks
-            if likelihood is not None:
-                far = (torch.arange(tasks) - spread[:, None]) % tasks
-                unsure = MOST_CANDIDATES if choice.policy == "cascade" else 1
-                likelihood = torch.where(far < unsure, 0.0, -torch.inf)
-            real = Tables(knowledge, torch.device("cpu"))
-            made = plan(choice, real, rows, likelihood, None if group is None else spread)
-        tensors = {f.name: getattr(made, f.name) for f in fields(made)}
-        return replace(made, **{k: mode.from_tensor(v) for k, v in tensors.items() if isinstance(v, Tensor)})
+            far = (torch.arange(tasks) - spread[:, None]) % tasks
+            unsure = policy.most if isinstance(policy, Cascade) else 1
+            likelihood = torch.where(far < unsure, 0.0, -torch.inf)
+            group = None if query.group is None else spread
+            evidence = Evidence(rows, real.groups, real.group_of_task, likelihood=likelihood, group=group)
+            routing = policy.route(evidence)
+            plan = conductor.plan(query, real, routing, rows)
+        return self._faked(routing), self._faked(plan)
 
-    return planned
+    def finish(self, conductor: Conductor, output: Any, current: Pass) -> Any:
+        # Scores are taken of the hidden states when all else is gone, and how many there are depends on the numbers.
+        is_answer = current.mode == "bank" and not isinstance(conductor, CausalConductor)
+        return output if is_answer else super().finish(conductor, output, current)
+
+    def _faked(self, value: Any) -> Any:
+        """A dataclass whose tensors have no numbers."""
+        tensors = {field.name: getattr(value, field.name) for field in fields(value)}
+        return replace(value, **{k: self.mode.from_tensor(v) for k, v in tensors.items() if isinstance(v, Tensor)})
+
+
+def _stand_in(policy: RetrievalPolicy) -> RetrievalPolicy:
+    """A built-in policy that asks as much of a model: what a user's own does with numbers cannot be seen."""
+    if isinstance(policy, NearestSignature | Cascade | LeastUncertain | Oracle):
+        return policy
+    return LeastUncertain() if policy.every_member else Cascade() if policy.asks_members else NearestSignature()
+
+
+def _compare_all(index: Index, features: Tensor, most: int) -> None:
+    """Takes what `Router` takes where all inputs are in question, `most` of them at a time."""
+    router = index.router
+    if router is None or router.own is None:
+        return
+    of_task = features.new_empty(len(features), len(router.apart))
+    some = features[:most]
+    of_class, of_group = (some.new_empty(len(some), n) for n in (len(router.weight), router.groups))
+    router.own(some, of_class, of_task[:most], of_group, router.group)

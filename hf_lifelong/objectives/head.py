@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from torch import Tensor
 
+    from .uncertainty import MemberAnswers
+
 
 class HeadObjective(Objective):
     """A kind of task that is answered by a head of its own on a base without one.
@@ -84,6 +86,20 @@ class HeadObjective(Objective):
             `weights` `[N, D]`, each distribution's share in the row's uncertainty, which sum to 1 over D;
             `log_classes` `[N, D]`, the largest entropy a distribution can have, in nats, at least log 2.
         """
+
+    def uncertainty(self, answers: MemberAnswers) -> Tensor:
+        """How unsure a group is of its answer, from what its members say: by default the entropy of their mean.
+
+        Args:
+            answers ([`~objectives.uncertainty.MemberAnswers`]): Made of the `distributions` of every member that ran;
+                those of other kinds may be among them, whose entries are not looked at.
+
+        Returns:
+            `Tensor` of shape `[pairs]`, float32, at least 0.
+        """
+        from .uncertainty import entropy_of_mean  # which imports torch
+
+        return entropy_of_mean(answers)
 
     @abstractmethod
     def sizes(self, tokens: int, labels: int) -> tuple[int, int]:

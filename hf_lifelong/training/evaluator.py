@@ -32,6 +32,7 @@ from ..adapter import (
 from ..knowledge import KnowledgeBase
 from ..objectives import head_objective
 from ..objectives.base import MODEL_INPUTS
+from ..retrieval import NearestSignature, policy_of
 from .data import PreparedTask, Split
 from .modules import with_module
 from .parts import spread_over
@@ -134,7 +135,8 @@ class Evaluator:
         """Scores without being told the task, under a policy (the configuration's where it is `None`). What the form
         of the inputs shows is known: whether they are texts, words or questions on a context."""
         config = active_config(self.model)
-        if (policy or config.retrieval) == "signature" and config.answer == "merged" and not config.per_batch:
+        by_signature = type(policy_of(policy or config.retrieval)) is NearestSignature
+        if by_signature and config.answer == "merged" and not config.per_batch:
             names = self._route(task, split)
             answers = self.answers(task, split, names)
         else:
@@ -151,7 +153,7 @@ class Evaluator:
             self._features[split] = self.features(task, split.features)
         root, knowledge = lifelong_of(self.model), knowledge_of(self.model)
         newest = [knowledge.tasks[index].name for index in knowledge.newest]
-        posterior = root.posterior(self._features[split], kinds_in_question(knowledge, task.kind))
+        posterior = root.index.posterior(self._features[split], kinds_in_question(knowledge, task.kind))
         return [newest[group] for group in posterior.argmax(1).tolist()]
 
     def _ask_untold(self, task: PreparedTask, split: Split, policy: str | None) -> tuple[list[str], list[RowAnswer]]:

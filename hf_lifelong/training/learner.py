@@ -183,7 +183,7 @@ class TaskLearner:
         visit.features = self.trainer.evaluator.features(task, task.asked, samples)
         visit.classes = task.asked_classes(samples)
         if args.grouping == "performance":
-            visit.router = lifelong_of(model).router  # adding the task makes another
+            visit.router = lifelong_of(model).index.router  # adding the task makes another
         visit.learned = task.learned(len(visit.members), len(visit.features), visit.started_from)
         rank = active_config(model).signature_rank
         signature = fit_signature(visit.features, rank, visit.classes, visit.learned.classes)
@@ -252,7 +252,7 @@ class TaskLearner:
             return alike[-1]  # a sharded model is whole, and can be asked, only after training
         texts = min(COMPARED_TEXTS, args.signature_samples)
         features = self.trainer.evaluator.features(task, task.asked, texts)
-        router = lifelong_of(self.trainer.model).router
+        router = lifelong_of(self.trainer.model).index.router
         return newest[candidate_groups(knowledge, router, features, task.kind, task.labels)[0]]
 
     def _fit_closed_form(self, visit: Visit) -> None:
@@ -282,7 +282,7 @@ class TaskLearner:
         if not near:
             return None
         root = lifelong_of(self.trainer.model)
-        likelihood = root.likelihood(held_out.to(root.where()))
+        likelihood = root.index.likelihood(held_out.to(root.where()))
         for group in near:
             tasks = [index for index, of_task in enumerate(before.group_of_task) if of_task == group]
             if told_apart(likelihood, len(before.tasks), tasks):

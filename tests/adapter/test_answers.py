@@ -11,7 +11,7 @@ from torch.nn.functional import linear, softmax
 from transformers import AutoModel
 
 from hf_lifelong import DriftAdapterConfig, knowledge_of, predict
-from hf_lifelong.adapter import lifelong_of, passes, trunk_features
+from hf_lifelong.adapter import lifelong_of, trunk_features
 from hf_lifelong.adapter.bank import add_task, close_task, open_task
 from hf_lifelong.adapter.layers import DriftLayer, member_factors
 from hf_lifelong.knowledge import LearnedTask, fit_signature
@@ -242,8 +242,8 @@ def test_what_chooses_groups_is_computed_in_float32_under_autocast(make_model, b
     predict(plain, batch, novelty=True)
     with torch.autocast("cpu", torch.bfloat16):
         predict(rounded, batch, novelty=True)
-    one, two = (lifelong_of(model) for model in (plain, rounded))
-    for a, b in ((one.router, two.router), (one.router.own, two.router.own), (one._familiarity, two._familiarity)):
+    one, two = (lifelong_of(model).index for model in (plain, rounded))
+    for a, b in ((one.router, two.router), (one.router.own, two.router.own), (one.familiarity, two.familiarity)):
         assert all(torch.equal(x, getattr(b, k)) for k, x in vars(a).items() if isinstance(x, torch.Tensor))
 
 
@@ -303,7 +303,7 @@ def test_uncertainty_in_parts_is_the_same_as_at_once(make_model, batch, monkeypa
     model = make_model()
     whole = predict(model, batch, policy="uncertainty", novelty=True)
     members, tokens = knowledge_of(model).member_offsets[-1], batch["input_ids"].shape[1]
-    monkeypatch.setattr(passes, "MOST_TOKENS", 3 * members * tokens)
+    monkeypatch.setattr("hf_lifelong.adapter.forward.predict.MOST_TOKENS", 3 * members * tokens)
     parts = predict(model, batch, policy="uncertainty", novelty=True)
     answers_equal(parts, whole, ALONE)
     torch.testing.assert_close(parts.novelty, whole.novelty)

@@ -15,10 +15,10 @@ from peft import AutoPeftModelForCausalLM, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GenerationConfig, TextStreamer
 
 from hf_lifelong import DriftAdapterConfig, forget, generate, predict, score_labels
-from hf_lifelong.adapter import causal, lifelong_of, trunk_features
+from hf_lifelong.adapter import lifelong_of, trunk_features
 from hf_lifelong.adapter.layers import DriftLayer
-from hf_lifelong.knowledge import mean_by_pair, normalised_entropy, summed_variance
 from hf_lifelong.objectives.prompts import encode_answers
+from hf_lifelong.objectives.uncertainty import mean_by_pair, normalised_entropy, summed_variance
 
 FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma2", "gpt_neox", "opt")
 MODES = {
@@ -159,9 +159,9 @@ def test_trunk_runs_once_a_token_and_answers_do_not_mix(spread, language_tokeniz
         group = predict(model, prompt).group.item()
         whole = {"input_ids": torch.cat([prompt["input_ids"], torch.tensor([[7]])], 1)}
         torch.testing.assert_close(predict(model, whole, "oracle", group).logits[:, -1:], found, rtol=1e-4, atol=1e-4)
-    assert len(lifelong_of(model).conductor.kept) == 2
+    assert len(lifelong_of(model).conductor.under_way) == 2
     del a, b
-    assert len(lifelong_of(model).conductor.kept) == 0
+    assert len(lifelong_of(model).conductor.under_way) == 0
 
 
 @pytest.mark.parametrize("most", [2**27, 1])
@@ -170,7 +170,7 @@ def test_trunk_runs_once_a_token_and_answers_do_not_mix(spread, language_tokeniz
 def test_uncertainty_is_that_of_the_prompts_next_tokens(
     model_type, uncertainty, most, make_language_model, language_tokenizer, monkeypatch
 ):
-    monkeypatch.setattr(causal, "MOST_LOGITS", most)  # all rows at once, one by one
+    monkeypatch.setattr("hf_lifelong.adapter.forward.causal.MOST_LOGITS", most)  # all rows at once, one by one
     model, batch = make_language_model(model_type, uncertainty=uncertainty), rows_of(language_tokenizer)
     found = predict(model, batch, "uncertainty")
     members = lifelong_of(model)
@@ -203,7 +203,7 @@ def test_uncertainty_is_that_of_the_prompts_next_tokens(
     assert torch.equal(answer.group, found.group)
     given = generate(model, batch, "oracle", found.group, max_new_tokens=4, do_sample=False, pad_token_id=0)
     assert torch.equal(answer.tokens, given.tokens)
-    assert members.route.current is None
+    assert members.context.current is None
 
 
 def test_cascade_and_batches_of_one_task(spread, language_tokenizer):
@@ -368,7 +368,7 @@ def test_copies_and_pickles_answer_the_same(spread, language_tokenizer):
 def test_labels_in_parts_are_the_same_as_at_once(spread, language_tokenizer, monkeypatch):
     model, batch = spread("llama", language_tokenizer), rows_of(language_tokenizer)
     whole = score_labels(model, batch, language_tokenizer, novelty=True)
-    monkeypatch.setattr("hf_lifelong.adapter.generation.MOST_LABEL_ROWS", 3)
+    monkeypatch.setattr("hf_lifelong.adapter.forward.generate.MOST_LABEL_ROWS", 3)
     parts = score_labels(model, batch, language_tokenizer, novelty=True)
     assert torch.equal(whole.group, parts.group)
     for key in ("scores", "margin", "novelty", "uncertainty"):

@@ -147,7 +147,7 @@ def test_a_compiled_graph_ends_at_one_place_where_groups_are_chosen(pair, batch)
         found = torch._dynamo.explain(pair[1])(**batch)
     torch.compiler.reset()
     assert {reason.user_stack[-1].line for reason in found.break_reasons} == {
-        "self.root.residence.seat(current.plan, current)"
+        "plan = replace(plan, seats=residence.seats_of(plan.members, plan.key))"
     }
     answers_equal(plain, predict(pair[0], batch))
 

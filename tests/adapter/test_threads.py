@@ -14,7 +14,7 @@ from learned import TEXTS
 from hf_lifelong import generate, predict
 from hf_lifelong.adapter import lifelong_of
 from hf_lifelong.adapter.bank import close_task, open_task
-from hf_lifelong.adapter.calls import in_eval_mode
+from hf_lifelong.adapter.forward.context import in_eval_mode
 from hf_lifelong.answering import LifelongPipeline
 
 THREADS = 8
@@ -99,16 +99,16 @@ def test_a_pass_that_ends_by_an_error_leaves_nothing_behind(make_model, batch):
     for ask in (lambda: model(**batch), lambda: predict(model, batch, policy="oracle", group=1)):
         with pytest.raises(RuntimeError, match="no memory"), torch.no_grad():
             ask()
-        route = lifelong_of(model).route
-        assert route.current is None and route.request is None
+        context = lifelong_of(model).context
+        assert context.current is None and context.call is None
     handle.remove()
     assert torch.equal(predict(model, batch).scores, expected.scores)
 
 
 def test_each_module_gets_its_mode_back_when_the_last_thread_has_its_answer(make_model):
     model = make_model(tasks=("films",)).train()
-    before, route = [m.training for m in model.modules()], lifelong_of(model).route
-    first, second = in_eval_mode(model, route), in_eval_mode(model, route)
+    before, context = [m.training for m in model.modules()], lifelong_of(model).context
+    first, second = in_eval_mode(model, context), in_eval_mode(model, context)
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)
@@ -120,7 +120,7 @@ def test_each_module_gets_its_mode_back_when_the_last_thread_has_its_answer(make
 def test_learning_while_another_thread_asks_is_refused(make_model, batch):
     model = make_model(tasks=("films",))
     open_task(model, *TASKS["news"], 3)
-    with in_eval_mode(model, lifelong_of(model).route), pytest.raises(RuntimeError, match="another thread asks"):
+    with in_eval_mode(model, lifelong_of(model).context), pytest.raises(RuntimeError, match="another thread asks"):
         model(**batch)
     assert model(**batch).logits.shape == (4, 3)
     close_task(model)

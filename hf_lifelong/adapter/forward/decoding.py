@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..knowledge import KnowledgeBase
-from ..objectives import head_objective
+from ...knowledge import KnowledgeBase
+from ...objectives import head_objective
 
 
 def decode_answers(

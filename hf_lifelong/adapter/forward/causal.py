@@ -14,15 +14,18 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from ..compat import cache_in, cache_of, is_packed
-from ..knowledge import KnowledgeBase, margin_of
-from ..objectives.numeric import LOG_2
-from .calls import Fork, Found, Pass
-from .heads import Lifelong
-from .hooks import Conductor, LifelongOutput, mask_for
-from .layers import Plan
-from .planning import Choice, Tables, settle
-from .pooling import token_shares
+from ...compat import cache_in, cache_of, is_packed
+from ...knowledge import KnowledgeBase
+from ...objectives.numeric import LOG_2
+from ...retrieval import BUILT_IN
+from ..heads import Lifelong
+from ..index import Tables
+from .answer import Answer, LifelongOutput, settle
+from .conductor import Conductor
+from .context import Factors, Fork, Pass
+from .plan import Plan, merged, merged_by_group
+from .pooling import mask_for, token_shares
+from .query import Query
 
 # Most numbers of next-token distributions that the members of a few rows may give at once (float32, 0.5 GB).
 MOST_LOGITS = 2**27
@@ -30,18 +33,20 @@ MOST_LOGITS = 2**27
 MOST_KEPT_ROWS = 8
 
 
-@dataclass
-class Kept:
-    """What goes on with a cache.
+@dataclass(frozen=True, eq=False)
+class UnderWay:
+    """An answer that goes on from pass to pass, with the cache that its prompt filled.
 
     Args:
-        plan (`Plan`): The members of each of its rows.
-        knowledge (`KnowledgeBase`): What the adapter knew, whose members the plan numbers.
+        plan ([`Plan`]): The members of each of its rows.
+        knowledge ([`KnowledgeBase`]): What the adapter knew, whose members the plan numbers.
+        factors (`dict`, *optional*): Where its passes keep the factors of its rows.
         several (`bool`): Whether more than one token at a time may follow.
     """
 
     plan: Plan
     knowledge: KnowledgeBase
+    factors: Factors | None = None
     several: bool = False
 
 
@@ -52,32 +57,27 @@ class CausalConductor(Conductor):
 
     def __init__(self, base: nn.Module, root: Lifelong, trunk: int, depths: list[int]) -> None:
         super().__init__(base, root, trunk, depths)
-        self.kept: WeakKeyDictionary[Any, Kept] = WeakKeyDictionary()
+        self.under_way: WeakKeyDictionary[Any, UnderWay] = WeakKeyDictionary()
 
-    def begin(self, base: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
-        passed = super().begin(base, args, kwargs)
-        current = self.route.current
-        if passed is None or current is None:
-            return passed
-        kwargs = passed[1]
-        cache = cache_in(kwargs)
-        rows, tokens = _size(kwargs)
+    def begun(self, base: nn.Module, kwargs: dict[str, Any], current: Pass) -> Pass:
+        cache, rows = cache_in(kwargs), _size(kwargs)[0]
         if cache is not None and cache.get_seq_length():
-            if current.mode == "bank":
-                self._go_on(current, cache, rows, tokens)
-            return passed
+            return self._going_on(current, cache, kwargs) if current.mode == "bank" else current
         if kwargs.get("position_ids") is None and current.mask is not None:
             # Absolute positions would otherwise count padding on the left.
             kwargs["position_ids"] = positions(current.mask)
-        if current.mode != "bank" or current.choice is None:
-            return passed
-        if current.group is None:
+        query = current.query
+        if query is None or query.only_features:
+            return current
+        if query.group is None:
             refuse_unsure_routing(kwargs)
-        elif len(current.group) != rows:
-            current.group = current.group.repeat_interleave(rows // len(current.group))  # beams
-        if current.choice.policy in ("uncertainty", "cascade") and not current.request.vote:
-            self._vote_first(base, kwargs, current)
-        return passed
+        elif len(query.group) != rows:  # beams
+            query = replace(query, group=query.group.repeat_interleave(rows // len(query.group)))
+        if query.policy.asks_members and not query.only_vote:
+            voted = self._vote_first(base, kwargs, current.mask, query)
+            query = replace(query, policy=BUILT_IN["oracle"], group=voted.group)
+            return replace(current, query=query, voted=voted)
+        return replace(current, query=query)
 
     def weigh_tokens(self, mask: Tensor) -> Tensor:
         """All tokens count alike but the first, whose hidden state is the same large one in every text."""
@@ -85,24 +85,26 @@ class CausalConductor(Conductor):
         return token_shares(torch.where(later.any(1, keepdim=True), later, mask))
 
     def finish(self, output: Any, current: Pass) -> Any:
-        fork = current.fork
-        if fork is None:  # a task is being learned, or an answer goes on
+        query, fork = current.query, current.fork
+        if query is None or fork is None:  # a task is being learned, or an answer goes on
             return output
-        if current.request.vote:
-            return self._vote(output.logits, current, fork)
-        group, found = fork.plan.pair_group, current.request.found
-        if found is None:  # else the members have voted
-            preference = fork.plan.preference
-            margin = margin_of(preference) if preference is not None else torch.ones_like(group, dtype=torch.float32)
-            found = Found(group, fork.tables.task[group], margin)
-        if current.request.novelty and fork.features is not None:
-            found.novelty = self.root.novelty(fork.features, group)
-        current.request.found = found
+        if query.only_vote:
+            return self._vote(output.logits, current.mask, query, fork)
+        answer = current.voted
+        if answer is None and fork.routing.settled is not None:
+            group, margin = fork.routing.settled
+            answer = Answer(group, fork.tables.task[group], margin)
+        call = self.context.call
+        if call is not None and answer is not None:
+            if query.novelty and fork.features is not None:
+                answer = replace(answer, novelty=self.root.index.novelty(fork.features, answer.group))
+            call.answer = answer
         cache = cache_of(output)
         if cache is not None:
             # Kept, the rows' factors are not gathered again for each token; of many rows they would fill the memory.
-            fork.plan.factors = {} if fork.rows <= MOST_KEPT_ROWS else None
-            self.kept[cache] = Kept(fork.plan, self._knowledge)
+            factors: Factors | None = {} if fork.rows <= MOST_KEPT_ROWS else None
+            # Its seats are those of this pass alone.
+            self.under_way[cache] = UnderWay(replace(fork.plan, seats=None), self._knowledge, factors)
         return output
 
     @property
@@ -111,11 +113,11 @@ class CausalConductor(Conductor):
 
     def __getstate__(self) -> dict[str, Any]:
         # A weak dictionary cannot be pickled, and no answer is under way in a copy.
-        return self.__dict__ | {"kept": None}
+        return self.__dict__ | {"under_way": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.kept = WeakKeyDictionary()
+        self.under_way = WeakKeyDictionary()
 
     def follow(self, cache: Any, row: Tensor) -> None:
         """Lets several tokens at once follow a cache whose rows were chosen anew.
@@ -123,73 +125,65 @@ class CausalConductor(Conductor):
         Args:
             row (`Tensor`): `[N]`, the row of the prefill that each row of the cache is now.
         """
-        plan = self.kept[cache].plan
+        plan = self.under_way[cache].plan
         if plan.index is not None:
-            plan = replace(plan, index=plan.index[row], factors=None)
-        self.kept[cache] = Kept(plan, self._knowledge, several=True)
+            plan = replace(plan, index=plan.index[row])
+        self.under_way[cache] = UnderWay(plan, self._knowledge, several=True)
 
-    def _go_on(self, current: Pass, cache: Any, rows: int, tokens: int) -> None:
-        kept = self.kept.get(cache)
-        index = kept.plan.index if kept is not None else None
-        if kept is None or kept.knowledge is not self._knowledge or (index is not None and len(index) != rows):
+    def _going_on(self, current: Pass, cache: Any, kwargs: Mapping[str, Any]) -> Pass:
+        """The pass that adds tokens to an answer."""
+        answer, (rows, tokens) = self.under_way.get(cache), _size(kwargs)
+        index = answer.plan.index if answer is not None else None
+        if answer is None or answer.knowledge is not self._knowledge or (index is not None and len(index) != rows):
             raise ValueError(
                 "The cache was not filled by this model with this batch and this adapter as it is now, so the "
                 "groups of its rows are not known. Give the whole prompt in one pass, without a cache."
             )
-        if tokens > 1 and not kept.several:
+        if tokens > 1 and not answer.several:
             raise ValueError(
                 f"{tokens} tokens follow a cache at once. Groups are chosen once, on the whole prompt, so chunked "
                 "prefill (`prefill_chunk_size`), assisted decoding (`assistant_model`, `prompt_lookup_num_tokens`) "
                 "and a further turn on an old cache are not supported: give the whole prompt to `generate` instead."
             )
-        current.routed = True
-        current.plan = kept.plan
+        plan = answer.plan
         if self.root.residence is not None:  # other answers may have taken the seats
-            self.root.residence.seat(kept.plan, current)
+            plan = replace(plan, seats=self.root.residence.seats_of(plan.members, plan.key))
+        return replace(current, plan=plan, factors=answer.factors)
 
-    def plan(self, choice: Choice, tables: Tables, rows: int, likelihood: Tensor | None, group: Tensor | None) -> Plan:
-        plan = super().plan(choice, tables, rows, likelihood, group)
-        if plan.row is None and torch.compiler.is_compiling():  # how many groups there are would end a graph
-            plan.index = torch.arange(rows, device=plan.members.device) if rows > 1 else None
-        elif plan.row is None:  # a group's members are merged once for all its rows, and for the passes that follow
-            groups, index = torch.unique(plan.pair_group, return_inverse=True)
-            first = torch.zeros_like(groups).scatter_(0, index, torch.arange(rows, device=groups.device))
-            plan.members = plan.members[first]
-            plan.weights = plan.weights[first] if plan.weights is not None else None
-            plan.key = tuple(plan.members.flatten().tolist())
-            plan.index = index if len(groups) > 1 else None
-        return plan
+    def merged_of(self, tables: Tables, row: Tensor, group: Tensor) -> Plan:
+        if not torch.compiler.is_compiling():
+            return merged_by_group(tables, row, group)
+        # How many groups there are would end a graph.
+        return replace(merged(tables, row, group, expand=False), index=row if len(row) > 1 else None)
 
-    def _vote_first(self, base: nn.Module, kwargs: dict[str, Any], current: Pass) -> None:
-        """Asks all members for the least uncertain group, in a pass of its own without a cache: the rows of all
+    def _vote_first(self, base: nn.Module, kwargs: dict[str, Any], mask: Tensor | None, query: Query) -> Answer:
+        """Asks all members for the least uncertain group, in passes of their own without a cache: the rows of all
         members would fill it."""
         names = ("input_ids", "inputs_embeds", "position_ids")
-        asked = {name: kwargs[name] for name in names if kwargs.get(name) is not None} | {
-            "attention_mask": current.mask
-        }
+        asked = {name: kwargs[name] for name in names if kwargs.get(name) is not None} | {"attention_mask": mask}
         rows, tokens = _size(kwargs)
         members = self._knowledge.member_offsets[-1]
         vocabulary = int(base.config.vocab_size)  # type: ignore[union-attr, arg-type]
-        step = max(1, MOST_LOGITS // (members * tokens * vocabulary))
-        step = rows if current.choice is not None and current.choice.per_batch else step
-        with self.route.asking(replace(current.request, vote=True)):
+        step = rows if query.per_batch else max(1, MOST_LOGITS // (members * tokens * vocabulary))
+        with self.context.asking(replace(query, only_vote=True)):
             votes = [
                 base(**{k: v.expand(rows, *v.shape[1:])[i : i + step] for k, v in asked.items()}, use_cache=False)
                 for i in range(0, rows, step)
             ]
-        found = Found(*(torch.cat([vote[k] for vote in votes]) for k in ("group", "task", "margin", "uncertainty")))
-        current.group, current.request.found = found.group, found
-        current.choice = replace(current.choice, policy="oracle")  # type: ignore[type-var]
+        return Answer(
+            **{k: torch.cat([vote[k] for vote in votes]) for k in ("group", "task", "margin", "uncertainty")}
+        )
 
-    def _vote(self, logits: Tensor, current: Pass, fork: Fork) -> LifelongOutput:
-        mask = mask_for(current.mask, logits, fork.plan.row)
-        spread = token_distributions(logits, mask)
-        _, group, uncertainty, margin = settle(fork.choice, fork.plan, spread, fork.rows, fork.tables.groups)
-        return LifelongOutput(group=group, task=fork.tables.task[group], uncertainty=uncertainty, margin=margin)
+    def _vote(self, logits: Tensor, mask: Tensor | None, query: Query, fork: Fork) -> LifelongOutput:
+        spread = token_distributions(logits, mask_for(mask, logits, fork.plan.row))
+        answer = settle(query, fork, spread)
+        return LifelongOutput(
+            group=answer.group, task=answer.task, uncertainty=answer.uncertainty, margin=answer.margin
+        )
 
 
 def token_distributions(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Next-token distributions of a text as `planning.settle` takes them: each token counts the same.
+    """Next-token distributions of a text as `settle` takes them: each token counts the same.
 
     Args:
         logits (`Tensor`): `[N, T, V]`.

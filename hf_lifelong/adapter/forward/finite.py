@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -37,12 +38,13 @@ def without_broken(answer: Any, broken: Tensor) -> Any:
         return answer
     if answer.novelty is None:
         refuse_broken(broken, "; `novelty=True` (in the pipeline `abstain=True`) calls such inputs unknown instead")
+    changed = {}
     for name, value in UNKNOWN.items():
         part = getattr(answer, name, None)
         if part is not None:
             rows = broken.repeat_interleave(len(part) // len(broken))
-            setattr(answer, name, part.masked_fill(rows.view(-1, *[1] * (part.dim() - 1)), value))
-    return answer
+            changed[name] = part.masked_fill(rows.view(-1, *[1] * (part.dim() - 1)), value)
+    return replace(answer, **changed)
 
 
 def refuse_broken(broken: Tensor, instead: str = "") -> None:

@@ -8,16 +8,17 @@ the seats used longest ago are given away first.
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
-from .calls import LOCK, Pass
-from .layers import DriftLayer, Plan
+from ..layers import DriftLayer
+from .context import LOCK
+from .plan import Seats
 
-# The members that passes under way answer with, from the seats of a model. Other threads begin passes meanwhile.
-_IN_USE: WeakKeyDictionary[Pass, tuple[Residence, list[int]]] = WeakKeyDictionary()
+# What passes under way answer with. Other threads begin passes meanwhile.
+_IN_USE: WeakSet[Seats] = WeakSet()
 
 
 class Residence:
@@ -42,24 +43,28 @@ class Residence:
                     self.stacks[layer] = a, b
 
     @torch.compiler.disable
-    def seat(self, plan: Plan, current: Pass) -> None:
-        """Gives the members of a pass seats until it ends; a plan of more members than seats are free takes them out
-        of the banks itself, layer by layer."""
-        members = list(dict.fromkeys(plan.key or plan.members.unique().tolist()))
-        with LOCK:
-            table = self._places(members, current)
-        if table is None:
-            plan.stacks = plan.seats = None
-            return
-        table = table.to(plan.members.device)
-        known = torch.tensor(members, device=plan.members.device)
-        order = known.argsort()
-        plan.seats = table[order][torch.searchsorted(known[order], plan.members)]
-        plan.stacks = self.stacks
+    def seats_of(self, members: Tensor, key: tuple[int, ...] | None) -> Seats | None:
+        """Seats for the members of a plan, which has them for as long as it holds them; `None` where more members are
+        asked for than seats are free, so that each layer takes them out of its bank.
 
-    def _places(self, members: list[int], current: Pass) -> Tensor | None:
-        """The seats of members, which a pass has from here on; `None` where others hold too many."""
-        held = {member for where, used in _IN_USE.values() if where is self for member in used}
+        Args:
+            members (`Tensor`), key (`tuple`, *optional*): As in [`Plan`].
+        """
+        taken = tuple(dict.fromkeys(key or members.unique().tolist()))
+        with LOCK:
+            table = self._places(taken)
+            if table is None:
+                return None
+            table, asked = table.to(members.device), torch.tensor(taken, device=members.device)
+            order = asked.argsort()
+            place = table[order][torch.searchsorted(asked[order], members)]
+            seats = Seats(self, taken, place, self.stacks)
+            _IN_USE.add(seats)
+            return seats
+
+    def _places(self, members: tuple[int, ...]) -> Tensor | None:
+        """The seats of members; `None` where passes under way hold too many."""
+        held = {member for seats in _IN_USE if seats.residence is self for member in seats.taken}
         if len(held.union(members)) > self.seats:
             return None
         for member in [*held, *members]:  # those that stay are not given away for those that come
@@ -68,7 +73,6 @@ class Residence:
         missing = [member for member in members if member not in self.seat_of]
         if missing:
             self._bring(missing)
-        _IN_USE[current] = self, members
         return torch.tensor([self.seat_of[member] for member in members])
 
     def _bring(self, members: list[int]) -> None:

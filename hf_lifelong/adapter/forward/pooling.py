@@ -9,6 +9,13 @@ import torch
 from torch import Tensor
 
 
+def mask_for(mask: Tensor | None, hidden: Tensor, row: Tensor | None = None) -> Tensor:
+    """The mask of the rows of `hidden [N, T, H]`: the rows `row [N]` of `mask [B, T]`, or 1 for every token."""
+    if mask is None:
+        return torch.ones(hidden.shape[:2], dtype=torch.long, device=hidden.device)
+    return mask if row is None else mask[row]
+
+
 def token_shares(mask: Tensor) -> Tensor:
     """How much each token counts in the mean of its text, float32: `[B, T]` → `[B, T, 1]`."""
     weight = mask.float().unsqueeze(-1)

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from ..compat import cache_argument, cache_of
-from ..objectives.prompts import encode_answers
+from ...compat import cache_argument, cache_of
+from ...objectives.prompts import encode_answers
+from ...retrieval import PolicyLike
+from ..heads import Lifelong, active_config, knowledge_of
+from .answer import Answer, LifelongOutput
 from .causal import positions
 from .finite import broken_rows, without_broken
-from .heads import active_config, knowledge_of
-from .hooks import LifelongOutput
-from .passes import asking, joined, model_inputs, request_of
+from .predict import asking, joined, question
+from .query import Query
 
 # Most (prompt, label) rows that are run at once.
 MOST_LABEL_ROWS = 256
 
 
-@dataclass
+@dataclass(frozen=True)
 class Generated:
     """What `generate` gives for B prompts.
 
@@ -50,7 +52,7 @@ class Generated:
 def generate(
     model: nn.Module,
     batch: Mapping[str, Any],
-    policy: str | None = None,
+    policy: PolicyLike | None = None,
     group: int | str | Tensor | None = None,
     per_batch: bool | None = None,
     novelty: bool = False,
@@ -71,26 +73,25 @@ def generate(
         ValueError: as `predict`; when prompts are padded on the right; when `generate` is asked for a mode in
             which groups cannot be chosen on the whole prompt.
     """
-    root, request = request_of(model, batch, policy, group, per_batch=per_batch, novelty=novelty)
-    inputs = _prompts(model, batch)
+    root, inputs, query = _prompts(model, batch, policy, group, per_batch, novelty)
     rows, length = inputs["input_ids"].shape
     settings = effective_settings(model, options)
     meter = _Meter(settings.eos_token_id, rows, counts=(settings.num_beams or 1) == 1)
     options["logits_processor"] = LogitsProcessorList([*(options.get("logits_processor") or []), meter])
-    with asking(model, root, request):
+    with asking(model, root, query) as call:
         sequences: Any = model.generate(**inputs, **options)  # type: ignore[operator]
     sequences = sequences if isinstance(sequences, Tensor) else sequences.sequences
-    found: Any = request.found
-    first = slice(None, None, len(found.group) // rows)
+    chosen = _answered(call.answer)
+    first = slice(None, None, len(chosen.group) // rows)  # of the beams of each prompt
     score, uncertainty = meter.result(sequences, length)
     answer = Generated(
         tokens=sequences[:, length:],
-        group=found.group[first],
-        task=found.task[first],
-        margin=found.margin[first],
+        group=chosen.group[first],
+        task=chosen.task[first],
+        margin=chosen.margin[first],
         score=score,
         uncertainty=uncertainty,
-        novelty=found.novelty[first] if found.novelty is not None else None,
+        novelty=chosen.novelty[first] if chosen.novelty is not None else None,
     )
     return without_broken(answer, meter.broken | broken_rows((answer.margin, answer.novelty), rows))
 
@@ -99,7 +100,7 @@ def score_labels(
     model: nn.Module,
     batch: Mapping[str, Any],
     tokenizer: Any,
-    policy: str | None = None,
+    policy: PolicyLike | None = None,
     group: int | str | Tensor | None = None,
     per_batch: bool | None = None,
     novelty: bool = False,
@@ -116,37 +117,35 @@ def score_labels(
         [`LifelongOutput`] with `scores [B, 1, C]`, zero padded and all zero where the task has no labels, `group`,
         `task`, `uncertainty` (entropy of the scores as a share of the largest possible), `margin` and `novelty`.
     """
-    root, request = request_of(model, batch, policy, group, per_batch=per_batch, novelty=novelty)
-    inputs = _prompts(model, batch)
+    root, inputs, query = _prompts(model, batch, policy, group, per_batch, novelty)
     tasks = root.knowledge[root.active_adapters[0]].tasks
     rows, most = len(inputs["input_ids"]), max((len(task.labels) for task in tasks), default=0)
     step = max(1, MOST_LABEL_ROWS // max(most, 1))
     last = {"logits_to_keep": 1} if "logits_to_keep" in root.conductor.base_names else {}
     if step < rows:
-        with asking(model, root, request):  # for all parts at once: `per_batch` may ask for one group
+        with asking(model, root, query) as call:  # for all parts at once: `per_batch` may ask for one group
             model(**inputs, use_cache=True, **last)
-        chosen: Any = request.found
+        chosen = _answered(call.answer)
         parts = [
             score_labels(
                 model, {k: v[i : i + step] for k, v in inputs.items()}, tokenizer, "oracle", part, novelty=novelty
             )
             for i, part in zip(range(0, rows, step), chosen.group.split(step), strict=True)
         ]
-        whole = joined(parts)
-        whole.margin = chosen.margin
+        whole = replace(joined(parts), margin=chosen.margin)
         return without_broken(whole, broken_rows([whole.margin], rows))
-    with asking(model, root, request):
+    with asking(model, root, query) as call:
         output: Any = model(**inputs, use_cache=True, **last)
-        found: Any = request.found
-        names = [tasks[t].labels for t in found.task.tolist()]
+        chosen = _answered(call.answer)
+        names = [tasks[t].labels for t in chosen.task.tolist()]
         scores = _label_scores(model, root, inputs, output, names, tokenizer)
     largest = torch.tensor([float(max(len(labels), 2)) for labels in names], device=scores.device).log()
     answer = LifelongOutput(
         scores=scores,
-        group=found.group,
-        task=found.task,
-        margin=found.margin,
-        novelty=found.novelty,
+        group=chosen.group,
+        task=chosen.task,
+        margin=chosen.margin,
+        novelty=chosen.novelty,
         uncertainty=torch.special.entr(scores).sum((1, 2)) / largest,
     )
     return without_broken(answer, broken_rows((scores, answer.margin, answer.novelty), rows))
@@ -264,21 +263,39 @@ def effective_settings(model: Any, options: Mapping[str, Any]) -> Any:
     return settings
 
 
-def _prompts(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The prompts of a batch, refused unless answers can follow them.
+def _prompts(
+    model: nn.Module,
+    batch: Mapping[str, Any],
+    policy: PolicyLike | None,
+    group: int | str | Tensor | None,
+    per_batch: bool | None,
+    novelty: bool,
+) -> tuple[Lifelong, dict[str, Tensor], Query]:
+    """The root of a model, the prompts of a batch, refused unless answers can follow them, and what is asked of them.
 
     Raises:
         ValueError: when they are no token ids, or padded on the right, or the model writes no text.
     """
+    root, inputs, query = question(model, batch, policy, group, None, None, per_batch, novelty)
     if active_config(model).task_type != "CAUSAL_LM":
         raise ValueError("`model` is no language model, so it writes no text; ask it with `predict`.")
-    inputs = model_inputs(model, batch)
     if "input_ids" not in inputs:
         raise ValueError(f"`batch` has no `input_ids`, only {sorted(inputs)}; give what the tokenizer gives.")
     mask = inputs.get("attention_mask")
     if mask is not None and bool((mask[:, -1] == 0).any()):
         raise ValueError("`batch` is padded on the right; a language model goes on at the end, so pad on the left.")
-    return inputs
+    return root, inputs, query
+
+
+def _answered(answer: Answer | None) -> Answer:
+    """What a call was told of the groups.
+
+    Raises:
+        RuntimeError: when no pass has chosen any, because something keeps the base's hooks from running.
+    """
+    if answer is None:
+        raise RuntimeError("No group was chosen: the forward hooks of the base model did not run. Leave them on.")
+    return answer
 
 
 class _Meter(LogitsProcessor):

@@ -10,11 +10,6 @@ from hf_lifelong.knowledge import (
     candidate_groups,
     group_posterior,
     joins,
-    leading_candidates,
-    margin_of,
-    mean_by_pair,
-    normalised_entropy,
-    summed_variance,
     told_apart,
 )
 
@@ -28,55 +23,6 @@ def test_a_group_counts_by_its_nearest_task():
 def test_likelihoods_far_below_zero_give_probabilities():
     posterior = group_posterior(torch.tensor([[-1e6, -1e6 - 1.0]]), torch.tensor([0, 1]), 2)
     assert posterior.sum() == pytest.approx(1) and posterior[0, 0] > posterior[0, 1]
-
-
-def test_margin_is_best_minus_second_best():
-    torch.testing.assert_close(margin_of(torch.tensor([[0.2, 0.7, 0.1]])), torch.tensor([0.5]))
-    assert margin_of(torch.tensor([[0.3], [0.9]])).tolist() == [1.0, 1.0]
-
-
-def test_candidates_are_those_still_in_question():
-    posterior = torch.tensor(
-        [
-            [0.95, 0.04, 0.01, 0.0],  # clear
-            [0.60, 0.30, 0.07, 0.03],  # one too unlikely
-            [0.30, 0.25, 0.25, 0.20],  # more than the most
-        ]
-    )
-    found = leading_candidates(posterior, clear=0.9, least=0.05, most=3)
-    assert found.sum(1).tolist() == [1, 3, 3]
-    assert found[0].tolist() == [True, False, False, False]
-    assert found[1].tolist() == [True, True, True, False]
-    assert found[2, 0] and not found[2, 3]
-
-
-def test_the_best_group_is_a_candidate_however_unlikely():
-    assert leading_candidates(torch.full((1, 40), 1 / 40), 0.9, 0.05, 3).sum() == 1
-    assert leading_candidates(torch.ones(2, 1), 0.9, 0.05, 3).all()
-
-
-def test_entropy_is_a_share_of_the_largest():
-    p = torch.tensor([[[0.5, 0.5, 0.0]], [[1.0, 0.0, 0.0]], [[0.25, 0.75, 0.0]]])
-    found = normalised_entropy(p, torch.ones(3, 1), torch.full((3, 1), math.log(2)))
-    expected = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75)) / math.log(2)
-    torch.testing.assert_close(found, torch.tensor([1.0, 0.0, expected]))
-
-
-def test_entropy_averages_distributions_by_weight():
-    p = torch.tensor([[[0.5, 0.5], [1.0, 0.0]]])
-    found = normalised_entropy(p, torch.tensor([[0.25, 0.75]]), torch.full((1, 2), math.log(2)))
-    torch.testing.assert_close(found, torch.tensor([0.25]))
-
-
-def test_variance_sums_over_classes():
-    p = torch.tensor([[[0.2, 0.8]], [[0.6, 0.4]], [[0.5, 0.5]]])
-    found = summed_variance(p, torch.ones(2, 1), torch.tensor([0, 0, 1]), 2)
-    torch.testing.assert_close(found, torch.tensor([0.04 + 0.04, 0.0]))
-
-
-def test_means_by_pair():
-    values = torch.tensor([[1.0], [5.0], [3.0]])
-    assert mean_by_pair(values, torch.tensor([0, 1, 0]), 3).tolist() == [[2.0], [5.0], [0.0]]
 
 
 def learned(name, group, labels=("a", "b"), kind="text-classification"):

@@ -1,46 +1,43 @@
-"""Retrieval: which group answers an input. Pure functions of tensors; no loop over rows, groups or members.
+"""How unsure answers are, from the distributions that the members of a group give. Pure functions of tensors.
 
 `pair` numbers the (input, group) pairs that were run; a row of model output belongs to one member of one pair.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from .signatures import best_of
 
-
-def group_posterior(log_likelihood: Tensor, group_of_task: Tensor, groups: int) -> Tensor:
-    """Log-likelihoods per task `[rows, tasks]` → probabilities per group `[rows, groups]`, all groups equally likely.
-
-    A group of several tasks counts by its nearest one.
+@dataclass(frozen=True, eq=False)
+class MemberAnswers:
+    """What the members that ran say of each (input, group) pair.
 
     Args:
-        group_of_task (`Tensor`): `[tasks]`, index of the group of each task.
-        groups (`int`): How many groups there are.
+        values (`Tensor`): `[N, D, C]`, float32, what `HeadObjective.distributions` gives of each row of output.
+        pair (`Tensor`): `[N]`, int64, the pair of each row.
+        mean (`Tensor`): `[pairs, D, C]`, their means over the members of a pair.
+        weights (`Tensor`): `[pairs, D]`, share of each distribution, summing to 1.
+        log_classes (`Tensor`): `[pairs, D]`, the largest entropy that each can have, in nats.
     """
-    return best_of(log_likelihood, group_of_task, groups).softmax(1)
+
+    values: Tensor
+    pair: Tensor
+    mean: Tensor
+    weights: Tensor
+    log_classes: Tensor
 
 
-def margin_of(preference: Tensor) -> Tensor:
-    """Best minus second-best preference per row, `[rows, groups]` → `[rows]`; 1 where there is one group only."""
-    if preference.shape[1] < 2:
-        return preference.new_ones(len(preference))
-    best = preference.topk(2, dim=1).values
-    return best[:, 0] - best[:, 1]
+def entropy_of_mean(answers: MemberAnswers) -> Tensor:
+    """Predictive entropy of each pair, `[pairs]`; see `normalised_entropy`."""
+    return normalised_entropy(answers.mean, answers.weights, answers.log_classes)
 
 
-def leading_candidates(posterior: Tensor, clear: float, least: float, most: int) -> Tensor:
-    """The groups that are still in question for each row, `[rows, groups]` bool.
-
-    Where the best posterior reaches `clear`, it is the only candidate; elsewhere the `most` best groups with a
-    posterior of at least `least`. The best group is always a candidate.
-    """
-    best, order = posterior.topk(min(most, posterior.shape[1]), dim=1)
-    keep = (best >= least) & (best[:, :1] < clear)
-    keep[:, 0] = True
-    return torch.zeros_like(posterior, dtype=torch.bool).scatter(1, order, keep)
+def variance_between(answers: MemberAnswers) -> Tensor:
+    """Variance between the members of each pair, `[pairs]`; see `summed_variance`."""
+    return summed_variance(answers.values, answers.weights, answers.pair, len(answers.mean))
 
 
 def mean_by_pair(values: Tensor, pair: Tensor, pairs: int) -> Tensor:

@@ -1,0 +1,164 @@
+"""From what the members that ran have put out to one answer per input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers.utils import ModelOutput
+
+from ...objectives.uncertainty import MemberAnswers, entropy_of_mean, mean_by_pair, variance_between
+from ..index import Tables
+from .context import Fork
+from .plan import Plan
+from .query import Query
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a pass says of its B inputs, all `[B]` but the scores; see [`LifelongOutput`]."""
+
+    group: Tensor
+    task: Tensor
+    margin: Tensor
+    uncertainty: Tensor | None = None
+    novelty: Tensor | None = None
+    scores: Tensor | None = None
+
+
+@dataclass
+class LifelongOutput(ModelOutput):
+    """What the base model gives once it carries a lifelong adapter, and what `predict` gives.
+
+    While a task is being learned: `loss` (with targets) and `logits` of the working adapter. Otherwise, for B inputs:
+
+    Args:
+        scores (`Tensor`, *optional*): `[B, D, C]`, the probabilities that the answer is read from, zero padded: for
+            text classification D = 1 and C labels; for question answering D = 2 (start, end) and C tokens; for token
+            classification D tokens and C labels.
+        logits (`Tensor`, *optional*): `[B, T, V]`, of the next token, from a language model.
+        group (`Tensor`): `[B]`, the group that answered.
+        task (`Tensor`): `[B]`, position of that group's newest task, whose kind and labels the scores are of.
+        uncertainty (`Tensor`): `[B]`.
+        margin (`Tensor`): `[B]`, by how much the group was preferred to the next one.
+        novelty (`Tensor`, *optional*): `[B]`, distance from the task as a share of the limit; above 1 it is unknown.
+        last_hidden_state (`Tensor`): Of the base model; its rows are those of the members that ran.
+        hidden_states, attentions (`tuple[Tensor]`, *optional*): Of the base model, where it was asked for them; above
+            the trunk, their rows are those of the members that ran.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    scores: Tensor | None = None
+    group: Tensor | None = None
+    task: Tensor | None = None
+    uncertainty: Tensor | None = None
+    margin: Tensor | None = None
+    novelty: Tensor | None = None
+    last_hidden_state: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+def row_distributions(logits: Tensor, mask: Tensor, plan: Plan, tables: Tables) -> tuple[Tensor, Tensor, Tensor]:
+    """The distributions that each row's kind takes its answer from.
+
+    All rows go through every kind that the adapter has, and each keeps those of its own: next to the base's layers
+    that costs nothing, and no shape depends on what was chosen.
+
+    Args:
+        logits (`Tensor`): `[N, T, W]`, or `[N, 1, W]` of pooled texts unless `tables.per_token`.
+        mask (`Tensor`): `[N, T]`.
+
+    Returns:
+        `probabilities [N, D, C]`, `weights [N, D]`, `log_classes [N, D]`, zero padded (one padded in the last) to the
+        largest D and C among the kinds.
+    """
+    group = plan.pair_group[plan.pair]
+    absent = torch.arange(logits.shape[-1], device=logits.device) >= tables.width[group][:, None, None]
+    logits = logits.masked_fill(absent, float("-inf"))
+    parts = []
+    for objective, widest in zip(tables.objectives, tables.widest_of, strict=True):
+        if objective.per_token:
+            own = logits[..., :widest]
+        else:
+            own = _masked_mean(logits, mask) if tables.per_token else logits.squeeze(1)
+        parts.append(objective.distributions(own, mask))
+    if len(parts) == 1:
+        return parts[0]
+    kind = tables.kind[group]
+    probabilities, weights, log_classes = zip(*parts, strict=True)
+    return _own(probabilities, kind, 0.0), _own(weights, kind, 0.0), _own(log_classes, kind, 1.0)
+
+
+def _own(parts: tuple[Tensor, ...], kind: Tensor, fill: float) -> Tensor:
+    """Of tensors `[N, …]`, one for each kind, the row of each row's kind, padded to the largest shape."""
+    shape = [max(part.shape[axis] for part in parts) for axis in range(1, parts[0].dim())]
+    padded = []
+    for part in parts:
+        room = [size for most, known in zip(shape, part.shape[1:], strict=True) for size in (most - known, 0)]
+        padded.append(nn.functional.pad(part, room[::-1], value=fill))
+    return torch.stack(padded)[kind, torch.arange(len(kind), device=kind.device)]
+
+
+def without_padding(scores: Tensor, group: Tensor, tables: Tables, tokens: int) -> Tensor:
+    """Scores `[B, D, C]` cut to what the groups that answered need: those of other kinds may be far larger."""
+    answered = group.unique()
+    kinds, widths = tables.kind[answered].tolist(), tables.width[answered].tolist()
+    sizes = [tables.objectives[kind].sizes(tokens, width) for kind, width in zip(kinds, widths, strict=True)]
+    return scores[:, : max(d for d, _ in sizes), : max(c for _, c in sizes)]
+
+
+def _masked_mean(logits: Tensor, mask: Tensor) -> Tensor:
+    weight = (mask / mask.sum(1, keepdim=True).clamp_min(1)).to(logits.dtype)
+    # A masked sum by product would turn the -inf of absent labels into NaN.
+    mean = torch.einsum("nt,ntw->nw", weight, logits.masked_fill(logits.isneginf(), 0.0))
+    return torch.where(logits[:, 0].isneginf(), logits[:, 0], mean)
+
+
+def settle(query: Query, fork: Fork, distributions: tuple[Tensor, Tensor, Tensor]) -> Answer:
+    """Takes one answer per input from the outputs of all members that ran.
+
+    Args:
+        fork ([`Fork`]): Says which members these are.
+        distributions (`tuple` of `Tensor`): As `row_distributions` gives them.
+    """
+    rows, tables, plan = fork.rows, fork.tables, fork.plan
+    values, weights, log_classes = distributions
+    pairs, mean = len(plan.pair_row), values
+    if query.each_member:  # several rows are one pair's
+        mean = mean_by_pair(values, plan.pair, pairs)
+        first = torch.zeros(pairs, dtype=torch.long, device=plan.pair.device).scatter_reduce(
+            0, plan.pair, torch.arange(len(plan.pair), device=plan.pair.device), "amin", include_self=False
+        )
+        weights, log_classes = weights[first], log_classes[first]
+    given = MemberAnswers(values, plan.pair, mean, weights, log_classes)
+    uncertainty = _uncertainty(query, tables, plan.pair_group, given)
+    if fork.routing.settled is not None:
+        group, margin = fork.routing.settled
+        return Answer(group, tables.task[group], margin, uncertainty, scores=mean)
+    certainty = uncertainty.new_full((rows, tables.groups), float("-inf"))
+    certainty[plan.pair_row, plan.pair_group] = -uncertainty
+    allowed = tables.allowed(query.kinds)
+    if allowed is not None:
+        certainty = certainty.masked_fill(~allowed, float("-inf"))
+    if query.per_batch:
+        certainty = certainty.mean(0, keepdim=True).expand(rows, -1)
+    group, margin = query.policy.choose(fork.routing, certainty)
+    pair_of = torch.zeros(rows, tables.groups, dtype=torch.long, device=group.device)
+    pair_of[plan.pair_row, plan.pair_group] = torch.arange(pairs, device=group.device)
+    pair = pair_of.gather(1, group[:, None]).squeeze(1)
+    return Answer(group, tables.task[group], margin, uncertainty[pair], scores=mean[pair])
+
+
+def _uncertainty(query: Query, tables: Tables, group: Tensor, given: MemberAnswers) -> Tensor:
+    """How unsure the answer of each pair is, `[pairs]`, as the kind of its group `[pairs]` says it."""
+    if query.uncertainty == "variance" and query.each_member:
+        return variance_between(given)
+    if not tables.measures:  # a language model
+        return entropy_of_mean(given)
+    ways = [objective.uncertainty(given) for objective in tables.measures]
+    if len(ways) == 1:
+        return ways[0]
+    return torch.stack(ways)[tables.measure[group], torch.arange(len(group), device=group.device)]

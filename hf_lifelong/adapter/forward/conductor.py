@@ -1,0 +1,287 @@
+"""The hooks on the base model through which an adapter acts, in whichever way the model was loaded.
+
+One pass: the base's pre-hook decides what is asked; pre-hooks on the trunk's layers pool the signature; the pre-hook
+at the trunk's end chooses groups and expands the rows; pre-hooks on every layer above expand what else the base hands
+down; the base's hook turns the output into answers: in `encoder` for bases without a head, in `causal` for language
+models.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers.utils import ModelOutput
+
+from ...retrieval import Routing
+from ..architectures import ROW_ARGUMENTS, layers_of
+from ..heads import Lifelong
+from ..index import Tables
+from .context import Fork, Pass, Pooled, asked_elsewhere
+from .decisions import Decisions
+from .plan import Plan, all_members, each_member, merged
+from .pooling import mask_for, masked_max, shared_mean, signature_features, token_shares
+from .query import Query, query_of
+
+
+class TrunkDone(Exception):
+    """Ends a pass at the trunk's end, when only the trunk's features are asked for.
+
+    Args:
+        features (`Tensor`): `[B, D]`.
+    """
+
+    def __init__(self, features: Tensor) -> None:
+        super().__init__()
+        self.features = features
+
+
+class Conductor(ABC):
+    """Owns the hooks of one base model.
+
+    Attributes:
+        targets (`tuple[str, ...]`): Arguments of the base that the adapter's own loss needs and the base must not see.
+        without_cache (`dict`): What tells the base that no pass follows.
+        decisions ([`Decisions`]): Takes what depends on the numbers of a pass.
+    """
+
+    targets: ClassVar[tuple[str, ...]] = ()
+    without_cache: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, base: nn.Module, root: Lifelong, trunk: int, depths: list[int]) -> None:
+        self.root, self.context = root, root.context
+        self.trunk, self.depths = trunk, depths
+        self.decisions = Decisions()
+        self.projection: Tensor | None = None
+        _, layers = layers_of(base)
+        self.base_names = _parameter_names(base)
+        self.handles = [
+            base.register_forward_pre_hook(self.begin, with_kwargs=True),
+            base.register_forward_hook(self.end, with_kwargs=True),
+            base.register_forward_hook(self.leave, always_call=True),
+        ]
+        for i, layer in enumerate(layers):
+            if i in depths or i >= trunk:
+                # A partial, not a closure: a copy of the model must get hooks on its own conductor.
+                hook = partial(self.before_layer, i, _parameter_names(layer))
+                self.handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
+        above = set(layers[trunk:])
+        root.frozen_below = tuple(_outside(base, above, root))
+        root.above = tuple(layers[trunk:])
+
+    def remove(self) -> None:
+        """Takes all hooks off the base model."""
+        for handle in self.handles:
+            handle.remove()
+
+    def begin(self, base: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
+        """Decides what a pass is asked; `args` and `kwargs` are those of the base model."""
+        root, name = self.root, self.root.name
+        if name is None:
+            self.context.proceed(Pass("base"))
+            return None
+        if root.training and root.task is None and torch.is_grad_enabled():
+            raise ValueError(
+                "The model is in training mode, but no task is open, so nothing in it can be trained. Learn tasks "
+                "with `DriftTrainer`; only to ask the model, call `model.eval()` first or use `torch.no_grad()`."
+            )
+        kwargs = _by_name(self.base_names, args) | kwargs
+        targets = {k: v for k in self.targets if (v := kwargs.pop(k, None)) is not None}
+        mask, call = _attention_mask(kwargs), self.context.call
+        if call is not None or (root.task is None and root.knowledge[name].tasks):
+            self.decisions.prepare(base, root)
+            query = query_of(root.config[name]) if call is None else call.query
+            current = Pass("bank", query, mask, targets)
+        elif root.task is not None:
+            if not torch.compiler.is_compiling() and asked_elsewhere(self.context):
+                raise RuntimeError(
+                    "A task is being learned while another thread asks the same model, which is in eval mode for it. "
+                    "Ask a copy of the model (`copy.deepcopy`), or after training."
+                )
+            current = Pass("working", mask=mask, targets=targets, kind=root.task.kind)
+        else:
+            current = Pass("base", mask=mask, targets=targets)
+        self.context.proceed(self.begun(base, kwargs, current))
+        return (), kwargs
+
+    def begun(self, base: nn.Module, kwargs: dict[str, Any], current: Pass) -> Pass:
+        """A pass that begins with what can be said of it before the base runs.
+
+        Args:
+            kwargs (`dict`): The base's arguments by name, which may be changed.
+        """
+        return current
+
+    def before_layer(
+        self, i: int, names: list[str], layer: nn.Module, args: tuple, kwargs: dict[str, Any]
+    ) -> tuple[tuple, dict[str, Any]] | None:
+        """Does what is due before layer `i`, whose arguments are called `names`."""
+        current = self.context.current
+        if current is None or current.mode == "base" or current.goes_on:
+            return None
+        if current.mode == "working" and i != self.trunk:
+            return None
+        given = _by_name(names, args) | kwargs
+        hidden = given[names[0]]
+        if current.mode == "working":
+            # Reentrant checkpointing keeps gradients of positional arguments that ask for one, and of nothing else.
+            given[names[0]] = self._with_noise(hidden).requires_grad_(getattr(layer, "gradient_checkpointing", False))
+            return _as_passed(names, args, given)
+        current = self._read(i, current, hidden)
+        if current.plan is None or current.plan.row is None or current.fork is None:
+            return None
+        fresh = ROW_ARGUMENTS - {names[0]} if i > self.trunk else ROW_ARGUMENTS | {names[0]}
+        row, rows = current.plan.row, current.fork.rows
+        given = {k: _expand(v, row, rows) if k in fresh else v for k, v in given.items()}
+        return _as_passed(names, args, given)
+
+    def _read(self, i: int, current: Pass, hidden: Tensor) -> Pass:
+        """The pass with what the hidden states before layer `i` tell: pooled at each depth, a fork at the trunk's
+        end."""
+        query = current.query
+        if query is None:
+            return current
+        if i in self.depths and query.needs_features:
+            current = replace(current, pooled=self._pool(current, hidden))
+            self.context.proceed(current)
+        if i == self.trunk:
+            # In float32, also where a trainer runs its passes under autocast: a rounded distance is another group.
+            with torch.autocast(hidden.device.type, enabled=False):
+                fork = self._fork(query, current.pooled, len(hidden), hidden.device)
+            current = replace(current, fork=fork, plan=fork.plan)
+            self.context.proceed(current)
+        return current
+
+    def _with_noise(self, hidden: Tensor) -> Tensor:
+        """The trunk ends here for gradients too; drift noise is added in training."""
+        hidden = hidden.detach()
+        if self.root.training and self.root.input_noise:
+            scale = self.root.input_noise * hidden.square().mean(-1, keepdim=True).sqrt()
+            hidden = hidden + torch.randn_like(hidden) * scale
+        return hidden
+
+    def _pool(self, current: Pass, hidden: Tensor) -> Pooled:
+        pooled = current.pooled
+        if pooled is None:
+            mask = mask_for(current.mask, hidden)
+            shares, peak = self.weigh_tokens(mask), masked_max(hidden, mask)
+            return Pooled((shared_mean(hidden, shares),), shares, peak)
+        return replace(pooled, means=(*pooled.means, shared_mean(hidden, pooled.shares)))
+
+    def _fork(self, query: Query, pooled: Pooled | None, rows: int, device: torch.device) -> Fork:
+        features = None if pooled is None else self._project(signature_features(pooled.means, pooled.peak))
+        if query.only_features and features is not None:
+            raise TrunkDone(features)
+        tables = self.root.index.tables(device)
+        routing, plan = self.decisions.fork(self, query, tables, features, rows)
+        residence = self.root.residence
+        if residence is not None:
+            plan = replace(plan, seats=residence.seats_of(plan.members, plan.key))
+        return Fork(rows, features, routing, plan, tables)
+
+    def plan(self, query: Query, tables: Tables, routing: Routing, rows: int) -> Plan:
+        """Which members answer each of `rows` inputs."""
+        if routing.group is None:
+            return all_members(tables, rows)
+        if routing.candidates is not None:
+            pair_row, pair_group = routing.candidates.nonzero(as_tuple=True)
+        else:
+            pair_row, pair_group = torch.arange(rows, device=tables.task.device), routing.group
+        if query.each_member:
+            return each_member(tables, pair_row, pair_group)
+        if len(pair_row) != rows:
+            return merged(tables, pair_row, pair_group, expand=True)
+        return self.merged_of(tables, pair_row, pair_group)
+
+    def merged_of(self, tables: Tables, row: Tensor, group: Tensor) -> Plan:
+        """The plan of merged answers where each row, all of which `row` counts, has one group."""
+        return merged(tables, row, group, expand=False)
+
+    def _project(self, features: Tensor) -> Tensor:
+        size = self.root.features
+        if features.shape[1] <= size:
+            return features
+        projection = self.projection
+        if projection is None or projection.device != features.device:
+            generator = torch.Generator().manual_seed(0)
+            signs = torch.randint(0, 2, (features.shape[1], size), generator=generator, dtype=torch.float32) * 2 - 1
+            projection = self.projection = (signs / size**0.5).to(features.device)
+        return features @ projection
+
+    def end(self, base: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
+        """Turns the base model's output into an answer."""
+        current = self.context.current
+        if current is None or current.mode == "base":
+            return output
+        answer = self.decisions.finish(self, output, current)
+        return answer if answer is output or isinstance(output, ModelOutput) else answer.to_tuple()
+
+    def leave(self, base: nn.Module, args: tuple, output: Any) -> None:
+        """Ends a pass, also one that an error has ended."""
+        self.context.leave()
+
+    def weigh_tokens(self, mask: Tensor) -> Tensor:
+        """How much each token counts in what is pooled for the signature: `[B, T]` → `[B, T, 1]`, float32."""
+        return token_shares(mask)
+
+    @abstractmethod
+    def finish(self, output: Any, current: Pass) -> Any:
+        """The answer of a pass that an adapter took part in."""
+
+
+def _by_name(names: list[str], args: tuple) -> dict[str, Any]:
+    """Positional arguments by the names of the parameters; without `zip`, whose `strict` not every Dynamo traces."""
+    return {names[i]: value for i, value in enumerate(args[: len(names)])}
+
+
+def _as_passed(names: list[str], args: tuple, given: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """Splits named arguments again into positional ones, as many as there were, and the others."""
+    positional = names[: len(args)]
+    rest = {k: v for k, v in given.items() if k not in positional}
+    return (*(given[name] for name in positional), *args[len(names) :]), rest
+
+
+def _attention_mask(kwargs: dict[str, Any]) -> Tensor | None:
+    mask = kwargs.get("attention_mask")
+    if isinstance(mask, Mapping):  # one mask for each sort of attention
+        mask = mask.get("full_attention")
+    tokens = kwargs.get("input_ids")
+    tokens = kwargs.get("inputs_embeds") if tokens is None else tokens
+    if mask is not None and mask.dim() == 4 and tokens is not None:  # what each token sees: padding is seen by none
+        seen = (mask if mask.dtype == torch.bool else mask >= 0)[:, 0].any(1)
+        return seen[:, : tokens.shape[1]].long()
+    if mask is not None and mask.dim() == 2:
+        return mask
+    return None if tokens is None else torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
+
+
+def _expand(value: Any, row: Tensor, rows: int) -> Any:
+    if isinstance(value, Tensor):
+        return value[row.to(value.device)] if value.dim() and len(value) == rows else value
+    if isinstance(value, tuple | list):
+        return type(value)(_expand(v, row, rows) for v in value)
+    return value
+
+
+def _parameter_names(module: nn.Module) -> list[str]:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [p.name for p in inspect.signature(module.forward).parameters.values() if p.kind in kinds]
+
+
+def _outside(module: nn.Module, inside: set[nn.Module], root: nn.Module) -> list[nn.Module]:
+    """The topmost modules that hold none of `inside`."""
+    found = []
+    for child in module.children():
+        if child is root or child in inside:
+            continue
+        if inside.intersection(child.modules()):
+            found.extend(_outside(child, inside, root))
+        else:
+            found.append(child)
+    return found

@@ -1,0 +1,89 @@
+"""What of a pass depends on the numbers in its tensors, not on their shapes alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ...retrieval import Evidence, Routing
+from ..checks import check_usable
+from ..heads import Lifelong
+from ..index import Index, Tables
+from .context import LOCK, Pass
+from .plan import Plan
+from .query import Query
+from .residence import Residence
+
+if TYPE_CHECKING:
+    from .conductor import Conductor
+
+
+class Decisions:
+    """How they are taken. Whoever runs a model without numbers, to see its shapes, has another
+    (`Conductor.decisions`)."""
+
+    def prepare(self, base: nn.Module, root: Lifelong) -> None:
+        """Makes an adapter ready to answer."""
+        if not root.ready or root.signature.mean.dtype != torch.float32:
+            _prepare(base, root)
+
+    def check_mask(self, mask: Tensor) -> None:
+        """Refuses a batch that is padded on the left.
+
+        Raises:
+            ValueError: says where to pad.
+        """
+        shifted = (mask[:, 0] == 0) & (mask != 0).any(1)
+        if bool(shifted.any()):
+            raise ValueError(
+                f"`attention_mask`: {int(shifted.sum())} of {len(mask)} rows are padded on the left, but an encoder "
+                "counts positions from there. Pad on the right, as it was trained: "
+                '`tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")`.'
+            )
+
+    def fork(
+        self, conductor: Conductor, query: Query, tables: Tables, features: Tensor | None, rows: int
+    ) -> tuple[Routing, Plan]:
+        """Where `rows` inputs go, and which members answer them."""
+        routing = query.policy.route(evidence_of(query, conductor.root.index, tables, features, rows))
+        return routing, conductor.plan(query, tables, routing, rows)
+
+    def finish(self, conductor: Conductor, output: Any, current: Pass) -> Any:
+        """The answer of a pass."""
+        return conductor.finish(output, current)
+
+
+def evidence_of(query: Query, index: Index, tables: Tables, features: Tensor | None, rows: int) -> Evidence:
+    """What the policy of a query may go by."""
+    allowed, likelihood = tables.allowed(query.kinds), None
+    if query.policy.needs_likelihood and features is not None:
+        likelihood = index.likelihood(features, allowed)
+    return Evidence(
+        rows=rows,
+        groups=tables.groups,
+        group_of_task=tables.group_of_task,
+        features=features,
+        likelihood=likelihood,
+        signature=index.signature,
+        allowed=allowed,
+        group=query.group,
+        per_batch=query.per_batch,
+    )
+
+
+@torch.compiler.disable
+def _prepare(base: nn.Module, root: Lifelong) -> None:
+    """Checks what came into the model unchecked, and computes what all passes share; once after each change. Not
+    compiled: one batch before `torch.compile(model, fullgraph=True)` keeps it out of the graph."""
+    name = root.active_adapters[0]
+    with LOCK:  # of several threads that come at once, one does it
+        check_usable(base, name)
+        if root.ready:
+            return
+        if root.index.router is not None:  # else there is no task yet
+            tables, most = root.index.tables(root.where()), root.config[name].resident_groups
+            if most is not None:
+                root.residence = Residence(base, name, min(most * tables.merged.shape[1], len(tables.every_member)))
+        root.ready = True

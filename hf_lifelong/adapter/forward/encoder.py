@@ -1,0 +1,83 @@
+"""Bases without a head: the adapter's heads turn the last hidden states into answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.utils import ModelOutput
+
+from ...objectives import head_objective
+from ..index import Tables
+from .answer import Answer, LifelongOutput, row_distributions, settle, without_padding
+from .conductor import Conductor
+from .context import Fork, Pass
+from .plan import Plan, merged_of_one
+from .pooling import mask_for, masked_mean
+from .query import TARGETS, Query
+
+
+class HeadConductor(Conductor):
+    """For bases without a head."""
+
+    targets = TARGETS
+
+    def begun(self, base: nn.Module, kwargs: dict[str, Any], current: Pass) -> Pass:
+        if current.mask is not None and not torch.compiler.is_compiling():
+            self.decisions.check_mask(current.mask)
+        return current
+
+    def merged_of(self, tables: Tables, row: Tensor, group: Tensor) -> Plan:
+        free = group.device.type == "cpu" and not torch.compiler.is_compiling()
+        if free and group.unique().numel() == 1:
+            # Where it costs nothing to know: one group for all rows is one product, of factors that are kept.
+            return merged_of_one(tables, row, group)
+        return super().merged_of(tables, row, group)
+
+    def finish(self, output: Any, current: Pass) -> LifelongOutput:
+        if not isinstance(output, ModelOutput) and any(isinstance(part, tuple) for part in output):
+            raise ValueError(
+                "`return_dict=False` was given with `output_hidden_states` or `output_attentions`, which an answer "
+                "holds by name only; leave `return_dict` out."
+            )
+        hidden, whole = output[0], self.context.call is None  # a call has no use for what the base gives beside it
+        extras = {key: getattr(output, key, None) for key in ("hidden_states", "attentions")} if whole else {}
+        if current.query is None or current.fork is None:
+            return self._working(hidden, current, extras)
+        answer = self._answer(hidden, current, current.query, current.fork)
+        return LifelongOutput(
+            scores=answer.scores,
+            group=answer.group,
+            task=answer.task,
+            uncertainty=answer.uncertainty,
+            margin=answer.margin,
+            novelty=answer.novelty,
+            last_hidden_state=hidden if whole else None,
+            **extras,
+        )
+
+    def _working(self, hidden: Tensor, current: Pass, extras: dict[str, Any]) -> LifelongOutput:
+        objective = head_objective(current.kind)
+        mask = mask_for(current.mask, hidden)
+        logits = self.root.working_logits(hidden if objective.per_token else masked_mean(hidden, mask))
+        if not set(objective.targets) <= set(current.targets):
+            return LifelongOutput(logits=logits, **extras)
+        return LifelongOutput(loss=objective.loss(logits, current.targets, mask), logits=logits, **extras)
+
+    def _answer(self, hidden: Tensor, current: Pass, query: Query, fork: Fork) -> Answer:
+        tables, plan = fork.tables, fork.plan
+        mask = mask_for(current.mask, hidden, plan.row)
+        seen = hidden if tables.per_token else masked_mean(hidden, mask).unsqueeze(1)
+        logits = self.root.plan_logits(seen, plan)
+        # DriftNet's least uncertainty is that of the members alone.
+        if fork.features is not None and not query.policy.every_member:
+            with torch.autocast(hidden.device.type, enabled=False):
+                logits = logits.float() + self.root.closed_logits(fork.features, plan)
+        answer = settle(query, fork, row_distributions(logits, mask, plan, tables))
+        if len(tables.objectives) > 1 and not torch.compiler.is_compiling() and answer.scores is not None:
+            answer = replace(answer, scores=without_padding(answer.scores, answer.group, tables, hidden.shape[1]))
+        if query.novelty and fork.features is not None:
+            answer = replace(answer, novelty=self.root.index.novelty(fork.features, answer.group))
+        return answer

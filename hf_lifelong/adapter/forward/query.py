@@ -1,0 +1,158 @@
+"""What is asked of a forward pass, and of which inputs: the arguments of a caller, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ...knowledge import KnowledgeBase
+from ...objectives.base import MODEL_INPUTS
+from ...retrieval import PolicyLike, RetrievalPolicy, policy_of
+from ...retrieval.oracle import Oracle
+from ...settings import ANSWERS, UNCERTAINTIES
+
+if TYPE_CHECKING:
+    from ..config import DriftAdapterConfig
+
+TARGETS = ("labels", "start_positions", "end_positions")
+HOW_TO_TOKENISE = 'give what `tokenizer(texts, padding=True, return_tensors="pt")` gives'
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """What a caller asks of one forward pass, with nothing left open.
+
+    Args:
+        policy ([`~retrieval.RetrievalPolicy`]): Chooses the groups.
+        uncertainty (`str`): `"entropy"` or `"variance"`.
+        answer (`str`): `"merged"` or `"ensemble"`.
+        per_batch (`bool`): One group for the whole batch.
+        group (`Tensor`, *optional*): `[B]`, the group of each row, for the oracle.
+        novelty (`bool`): Also measure how far each input lies from the task that answers.
+        kinds (`tuple[str, ...]`, *optional*): Only groups of these kinds may answer.
+        only_features (`bool`): Stop at the trunk's end, where its features are known.
+        only_vote (`bool`): Of a language model, only ask its members which group is least uncertain.
+    """
+
+    policy: RetrievalPolicy
+    uncertainty: str
+    answer: str
+    per_batch: bool
+    group: Tensor | None = None
+    novelty: bool = False
+    kinds: tuple[str, ...] | None = None
+    only_features: bool = False
+    only_vote: bool = False
+
+    @property
+    def each_member(self) -> bool:
+        """Whether members run one by one instead of as their mean."""
+        variance_decides = self.policy.asks_members and self.uncertainty == "variance"
+        return self.answer == "ensemble" or self.policy.every_member or variance_decides
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether the trunk's hidden states are pooled."""
+        return self.only_features or self.novelty or not self.policy.every_member
+
+
+def query_of(config: DriftAdapterConfig, only_features: bool = False) -> Query:
+    """What a pass is asked that nobody asks anything of: what the configuration says."""
+    policy = policy_of(config.retrieval, "retrieval")
+    return Query(policy, config.uncertainty, config.answer, config.per_batch, only_features=only_features)
+
+
+def checked_query(
+    config: DriftAdapterConfig,
+    knowledge: KnowledgeBase,
+    rows: Tensor,
+    policy: PolicyLike | None = None,
+    group: int | str | Tensor | None = None,
+    answer: str | None = None,
+    uncertainty: str | None = None,
+    per_batch: bool | None = None,
+    novelty: bool = False,
+    kinds: Sequence[str] | None = None,
+) -> Query:
+    """The query that the arguments of [`predict`] stand for; those that are `None` follow the configuration.
+
+    Args:
+        config ([`DriftAdapterConfig`]), knowledge ([`KnowledgeBase`]): Of the adapter that is asked.
+        rows (`Tensor`): `[B, …]`, the inputs, which a group is given for.
+
+    Raises:
+        ValueError: when an argument is none of the choices.
+        KeyError: when there is no such group.
+    """
+    answers = tuple(a for a in ANSWERS if a == "merged" or config.task_type != "CAUSAL_LM")
+    chosen = policy_of(config.retrieval, "retrieval") if policy is None else policy_of(policy, oracle=True)
+    for key, value, choices in (("answer", answer, answers), ("uncertainty", uncertainty, UNCERTAINTIES)):
+        if value is not None and value not in choices:
+            raise ValueError(f"`{key}` is {value!r}; choose one of {list(choices)}.")
+    if isinstance(chosen, Oracle) != (group is not None):
+        raise ValueError('`group` and `policy="oracle"` go together: give both or neither.')
+    for key, given in (("per_batch", per_batch), ("novelty", novelty)):
+        if given is not None and not isinstance(given, bool):
+            raise ValueError(f"`{key}` is {given!r:.60}; give `True` or `False`.")
+    learned = {task.kind for task in knowledge.tasks}
+    if kinds is not None and (isinstance(kinds, str) or not isinstance(kinds, Iterable) or not learned & set(kinds)):
+        raise ValueError(
+            f"`kinds` is {kinds!r}; give a list with kinds of learned tasks, which are {sorted(learned)}."
+        )
+    return Query(
+        policy=chosen,
+        uncertainty=uncertainty or config.uncertainty,
+        answer=answer or config.answer,
+        per_batch=config.per_batch if per_batch is None else per_batch,
+        group=_group_of_rows(knowledge, group, rows),
+        novelty=novelty,
+        kinds=tuple(kinds) if kinds else None,
+    )
+
+
+def _group_of_rows(knowledge: KnowledgeBase, group: int | str | Tensor | None, rows: Tensor) -> Tensor | None:
+    if group is None:
+        return None
+    if not isinstance(group, Tensor):
+        return torch.full((len(rows),), knowledge.group_index(group), device=rows.device)
+    groups = len(knowledge.groups)
+    whole = not group.is_floating_point() and group.shape == (len(rows),)
+    if not whole or not bool(((group >= 0) & (group < groups)).all()):
+        raise ValueError(f"`group` must hold one group from 0 to {groups - 1} for each of the {len(rows)} rows.")
+    return group.to(rows.device)
+
+
+def model_inputs(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The inputs in a batch, on the model's device.
+
+    Raises:
+        ValueError: when these are no tensors, or not of one shape.
+    """
+    if not isinstance(batch, Mapping):
+        raise ValueError(f"`batch` is {batch!r:.60}; {HOW_TO_TOKENISE}.")
+    lists = [name for name in MODEL_INPUTS if name in batch and not isinstance(batch[name], Tensor)]
+    if lists:
+        kind = type(batch[lists[0]]).__name__
+        raise ValueError(f"`{lists[0]}` of `batch` is a {kind}, no tensor; {HOW_TO_TOKENISE}.")
+    device = next(model.parameters()).device
+    inputs = {k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor) and k not in TARGETS}
+    ids = inputs.get("input_ids")
+    if ids is None and "inputs_embeds" not in inputs:
+        raise ValueError(f"`batch` has no `input_ids`, only {sorted(map(str, batch))}; {HOW_TO_TOKENISE}.")
+    if ids is not None:
+        if ids.dim() != 2 or ids.is_floating_point() or not len(ids):
+            raise ValueError(
+                f"`input_ids` of `batch` are {ids.dtype} of shape {tuple(ids.shape)}; give integers, a row for each "
+                f"input: {HOW_TO_TOKENISE}."
+            )
+        other = [k for k in MODEL_INPUTS if k in inputs and inputs[k].dim() == 2 and inputs[k].shape != ids.shape]
+        if other:
+            raise ValueError(
+                f"`{other[0]}` of `batch` has shape {tuple(inputs[other[0]].shape)}, but `input_ids` have "
+                f"{tuple(ids.shape)}; give both as one call of the tokenizer gives them."
+            )
+    return inputs

@@ -1,0 +1,178 @@
+"""What is computed from the tensors and the manifest of an adapter: rebuilt from them, and from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ..knowledge import (
+    Familiarity,
+    KnowledgeBase,
+    Router,
+    Signature,
+    familiarity,
+    group_posterior,
+    novelty,
+    shared_router,
+)
+from ..objectives import HEAD_KINDS, head_objective
+
+
+class Tables:
+    """What a manifest says, as tensors; lists of members are padded with -1.
+
+    Attributes:
+        groups (`int`): How many there are.
+        group_of_task (`Tensor`): `[tasks]`.
+        task, kind, width (`Tensor`): `[groups]`: the newest task of each group, which answers for it, the position of
+            its kind in `objectives`, and the rows of its head.
+        kinds (`list[str]`): The kinds of these tasks.
+        objectives (`list[HeadObjective]`): One for each kind of task; none on a language model.
+        measures (`list[HeadObjective]`): One for each way in which these say how unsure an answer is.
+        measure (`Tensor`): `[groups]`, the position of each group's way in `measures`.
+        per_token (`bool`): Whether any of these answers for each token.
+        merged (`Tensor`): `[groups, K]`, the members of that task.
+        members (`Tensor`): `[groups, M]`, all members of each group.
+        even, even_merged (`bool`): Whether nothing in `members` and in `merged` is padding.
+        every_member, group_of_member (`Tensor`): `[members]`, all members, one group after another, and their groups.
+        head_start, head_width (`Tensor`): `[members]`, first row and number of rows of each member's head.
+        class_start, classes (`Tensor`): `[tasks]`, first class mean of each task and their number.
+        widest (`int`), widest_of (`list[int]`): Rows of the widest head, of all and of each kind.
+    """
+
+    def __init__(self, knowledge: KnowledgeBase, device: torch.device) -> None:
+        first, of_task, newest = knowledge.member_offsets, knowledge.group_of_task, knowledge.newest
+        members: list[list[int]] = [[] for _ in newest]
+        for task, group in enumerate(of_task):
+            members[group].extend(range(first[task], first[task + 1]))
+        merged = [list(range(first[task], first[task + 1])) for task in newest]
+        counts = [len(own) for own in members]
+        self.groups = len(newest)
+        self.kinds = kinds = sorted({task.kind for task in knowledge.tasks})
+        self.objectives = [head_objective(kind) for kind in kinds if kind in HEAD_KINDS]
+        ways = [type(objective).uncertainty for objective in self.objectives]
+        self.measures = [self.objectives[ways.index(way)] for way in dict.fromkeys(ways)]
+        self.per_token = any(objective.per_token for objective in self.objectives)
+        self.even, self.even_merged = (len(set(map(len, lists))) == 1 for lists in (members, merged))
+        self.widest_of = [max(task.width for task in knowledge.tasks if task.kind == kind) for kind in kinds]
+        self.widest = max(self.widest_of)
+        head = knowledge.head_offsets
+
+        def tensor(values: Sequence[object]) -> Tensor:
+            return torch.tensor(values, device=device)
+
+        self.group_of_task = tensor(of_task)
+        self.task = tensor(newest)
+        self.kind = tensor([kinds.index(knowledge.tasks[task].kind) for task in newest])
+        if ways:
+            self.measure = tensor([list(dict.fromkeys(ways)).index(way) for way in ways])[self.kind]
+        self.width = tensor([knowledge.tasks[task].width for task in newest])
+        self.merged = tensor(_padded(merged))
+        self.members = tensor(_padded(members))
+        self.every_member = tensor([member for own in members for member in own])
+        self.group_of_member = tensor([group for group, count in enumerate(counts) for _ in range(count)])
+        self.class_start = tensor(knowledge.class_offsets[:-1])
+        self.classes = tensor([task.classes for task in knowledge.tasks])
+        self.head_start = tensor(head[:-1])
+        self.head_width = tensor([end - start for start, end in pairwise(head)])
+
+    def allowed(self, kinds: tuple[str, ...] | None) -> Tensor | None:
+        """`[groups]` bool, the groups of these kinds; `None` where they are all."""
+        if kinds is None or set(self.kinds) <= set(kinds):
+            return None
+        return torch.tensor([kind in kinds for kind in self.kinds], device=self.kind.device)[self.kind]
+
+
+class Index:
+    """Discriminants, familiarity and tables of the tasks present, each computed on first use.
+
+    Args:
+        signature ([`~knowledge.Signature`]): Of all tasks, `[tasks, …]`.
+        knowledge ([`KnowledgeBase`]): The manifest that it follows.
+        shrinkage (`float`): `signature_shrinkage` of the configuration.
+    """
+
+    def __init__(self, signature: Signature, knowledge: KnowledgeBase, shrinkage: float) -> None:
+        self.signature, self.knowledge, self.shrinkage = signature, knowledge, shrinkage
+        self._router: Router | None = None
+        self._familiarity: Familiarity | None = None
+        self._tables: Tables | None = None
+
+    @property
+    def router(self) -> Router | None:
+        """Discriminants of the tasks present; `None` while there is none."""
+        router, knowledge = self._router, self.knowledge
+        if router is None and knowledge.tasks:
+            counts = torch.tensor([task.examples for task in knowledge.tasks])
+            classes, groups = [task.classes for task in knowledge.tasks], knowledge.group_of_task
+            # The first pass may run under a trainer's autocast, which would round a covariance beyond use.
+            with torch.no_grad(), torch.autocast(self.signature.mean.device.type, enabled=False), _factorised():
+                router = shared_router(self.signature, counts, classes, groups, self.shrinkage)
+            self._router = router
+        return router
+
+    @property
+    def familiarity(self) -> Familiarity | None:
+        """What novelty is measured by; `None` with a single task, which nothing can be told apart from."""
+        if self._familiarity is None and self.router is not None:
+            with torch.no_grad(), torch.autocast(self.signature.mean.device.type, enabled=False), _factorised():
+                self._familiarity = familiarity(self.signature, self.router)
+        return self._familiarity
+
+    def tables(self, device: torch.device) -> Tables:
+        """What the manifest says of each group, as tensors."""
+        tables = self._tables
+        if tables is None or tables.task.device != device:
+            tables = self._tables = Tables(self.knowledge, device)
+        return tables
+
+    def likelihood(self, features: Tensor, allowed: Tensor | None = None) -> Tensor:
+        """Log-likelihoods by signature, up to a constant per row: `[B, D]` → `[B, tasks]`.
+
+        Args:
+            allowed (`Tensor`, *optional*): `[groups]` bool; tasks of other groups have -inf.
+
+        Raises:
+            ValueError: when there is no task yet.
+        """
+        if self.router is None:
+            raise ValueError("The adapter knows no task yet, so it has no signature to compare inputs with.")
+        return self.router(features, None if allowed is None else allowed[self.tables(features.device).group_of_task])
+
+    def posterior(self, features: Tensor, kinds: tuple[str, ...] | None = None) -> Tensor:
+        """Probabilities of the groups by signature: `[B, D]` → `[B, groups]`, where the signatures lie; 0 of groups of
+        other `kinds`."""
+        features = features.to(self.signature.mean.device)
+        tables = self.tables(features.device)
+        return group_posterior(self.likelihood(features, tables.allowed(kinds)), tables.group_of_task, tables.groups)
+
+    def novelty(self, features: Tensor, group: Tensor) -> Tensor:
+        """How new each row is to the nearest task of its group, `[B]`; 0 when one task is known, see `familiarity`."""
+        known = self.familiarity
+        if known is None:
+            return features.new_zeros(len(features))
+        in_group = self.tables(group.device).group_of_task == group[:, None]
+        with torch.autocast(features.device.type, enabled=False):
+            nearest = self.likelihood(features).masked_fill(~in_group, float("-inf")).argmax(1)
+            return novelty(features, nearest, known)
+
+
+def _padded(lists: list[list[int]]) -> list[list[int]]:
+    longest = max(map(len, lists))
+    return [row + [-1] * (longest - len(row)) for row in lists]
+
+
+@contextmanager
+def _factorised() -> Iterator[None]:
+    """Says in which file the statistics are that no covariance can be made of."""
+    try:
+        yield
+    except torch.linalg.LinAlgError as error:
+        raise ValueError(
+            "The statistics of the tasks in the adapter's `adapter_model.safetensors` cannot be used: they give no "
+            f"covariance that can be inverted ({error}). Restore the file and its `adapter_config.json` from one save."
+        ) from error

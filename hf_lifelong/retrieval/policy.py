@@ -1,0 +1,151 @@
+"""The interface of retrieval policies: what they may go by, what they decide, and when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..knowledge import Signature, group_posterior
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What is known of B inputs when the trunk has read them, and no member has.
+
+    Args:
+        rows (`int`): B.
+        groups (`int`): How many groups there are.
+        group_of_task (`Tensor`): `[tasks]`, int64.
+        features (`Tensor`, *optional*): `[B, D]`, float32, the trunk's pooled hidden states.
+        likelihood (`Tensor`, *optional*): `[B, tasks]`, float32, log-likelihoods by signature up to a constant per
+            row, -inf for tasks that may not answer; `None` unless the policy `needs_likelihood`.
+        signature ([`~knowledge.Signature`], *optional*): What is remembered of where the inputs of each task lie.
+        allowed (`Tensor`, *optional*): `[groups]`, bool, the groups that may answer; all where it is `None`.
+        group (`Tensor`, *optional*): `[B]`, int64, the group of each row, where the caller says it.
+        per_batch (`bool`): Whether one group answers all rows.
+    """
+
+    rows: int
+    groups: int
+    group_of_task: Tensor
+    features: Tensor | None = None
+    likelihood: Tensor | None = None
+    signature: Signature | None = None
+    allowed: Tensor | None = None
+    group: Tensor | None = None
+    per_batch: bool = False
+
+    def posterior(self, likelihood: Tensor) -> Tensor:
+        """Probabilities of the groups, `[B, groups]`, from log-likelihoods of the tasks, `[B, tasks]`: 0 for groups
+        that may not answer, and alike for all rows where one group answers them."""
+        if self.allowed is not None:
+            likelihood = likelihood.masked_fill(~self.allowed[self.group_of_task], float("-inf"))
+        if self.per_batch:
+            likelihood = likelihood.mean(0, keepdim=True).expand(self.rows, -1)
+        return group_posterior(likelihood, self.group_of_task, self.groups)
+
+
+@dataclass(frozen=True, eq=False)
+class Routing:
+    """Where B inputs go.
+
+    Args:
+        group (`Tensor`, *optional*): `[B]`, int64, the group that answers; `None` where every group is asked.
+        margin (`Tensor`, *optional*): `[B]`, float32, by how much it is preferred to the next one.
+        posterior (`Tensor`, *optional*): `[B, groups]`, float32, what both were taken of.
+        candidates (`Tensor`, *optional*): `[B, groups]`, bool, the groups that are asked before one is chosen; `group`
+            alone where it is `None`.
+    """
+
+    group: Tensor | None = None
+    margin: Tensor | None = None
+    posterior: Tensor | None = None
+    candidates: Tensor | None = None
+
+    @property
+    def settled(self) -> tuple[Tensor, Tensor] | None:
+        """Group and margin of each row; `None` where members are asked before one is chosen."""
+        if self.group is None or self.margin is None or self.candidates is not None:
+            return None
+        return self.group, self.margin
+
+
+class RetrievalPolicy:
+    """How the group that answers an input is chosen.
+
+    The trunk's hidden states say how likely each task is (`likelihood`). The likeliest group answers, or, where a
+    policy `asks_members`, those that are still in question (`candidates`) are asked and one is taken of what they
+    answered (`choose`). A policy overrides what it does otherwise; all it gets and gives are tensors, and it holds
+    nothing that a pass changes, because threads share it.
+
+    Attributes:
+        name (`str`): What it is called in a saved adapter; by default the name of its class.
+        needs_likelihood (`bool`): Whether it goes by the likelihoods by signature (`Evidence.likelihood`).
+        asks_members (`bool`): Whether members are asked before a group is chosen. Each group more costs a pass of the
+            layers above the trunk.
+        every_member (`bool`): Whether every member of every group is asked, alone, and signatures take no part.
+    """
+
+    name: ClassVar[str]
+    needs_likelihood: ClassVar[bool] = True
+    asks_members: ClassVar[bool] = False
+    every_member: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in cls.__dict__:
+            cls.name = cls.__name__
+
+    def likelihood(self, evidence: Evidence) -> Tensor:
+        """Log-likelihoods of the tasks up to a constant per row, `[B, tasks]`, float32.
+
+        A group counts by its likeliest task; the margin is the difference of the two largest probabilities.
+        """
+        if evidence.likelihood is None:
+            raise ValueError(f"`{self.name}` must override `likelihood`, or leave `needs_likelihood` on.")
+        return evidence.likelihood
+
+    def candidates(self, posterior: Tensor) -> Tensor:
+        """The groups that are asked, `[B, groups]` bool, at least one a row; called where a policy `asks_members`.
+
+        Args:
+            posterior (`Tensor`): `[B, groups]`, float32, probabilities of the groups.
+        """
+        return posterior > 0
+
+    def choose(self, routing: Routing, certainty: Tensor) -> tuple[Tensor, Tensor]:
+        """The group of each row `[B]`, among those that were asked, and its margin `[B]`; called where a policy
+        `asks_members`.
+
+        Args:
+            routing ([`Routing`]): What was known before.
+            certainty (`Tensor`): `[B, groups]`, float32, minus the uncertainty of each group's answer; -inf where it
+                was not asked, or may not answer.
+        """
+        margin = margin_of(certainty)
+        # Where one group alone was asked.
+        alone = routing.margin if routing.margin is not None else torch.ones_like(margin)
+        return certainty.argmax(1), torch.where(margin.isinf(), alone, margin)
+
+    def route(self, evidence: Evidence) -> Routing:
+        """Where inputs go, as far as the trunk can tell."""
+        if self.every_member:
+            return Routing()
+        posterior = evidence.posterior(self.likelihood(evidence))
+        candidates = self.candidates(posterior) if self.asks_members else None
+        return Routing(posterior.argmax(1), margin_of(posterior), posterior, candidates)
+
+
+PolicyLike = str | type[RetrievalPolicy] | RetrievalPolicy
+"""How a policy is given: a built-in one by name, or any as a class or an instance."""
+
+
+def margin_of(preference: Tensor) -> Tensor:
+    """Best minus second-best preference per row, `[rows, groups]` → `[rows]`; 1 where there is one group only."""
+    if preference.shape[1] < 2:
+        return preference.new_ones(len(preference))
+    best = preference.topk(2, dim=1).values
+    return best[:, 0] - best[:, 1]
