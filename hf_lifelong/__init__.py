@@ -26,6 +26,7 @@ _PUBLIC = {
     "LifelongPipeline": "hf_lifelong.answering",
     "SAPCallback": "hf_lifelong.pruning",
     "Task": "hf_lifelong.training",
+    "TaskStatistic": "hf_lifelong.statistics",
     "export": "hf_lifelong.adapter",
     "forget": "hf_lifelong.adapter",
     "generate": "hf_lifelong.adapter",
@@ -33,7 +34,12 @@ _PUBLIC = {
     "predict": "hf_lifelong.adapter",
     "score_labels": "hf_lifelong.adapter",
 }
-_MODULES = ("hub", "loading", "pruning")  # what is used by its full name after `import hf_lifelong` alone
+_MODULES = (
+    "hub",
+    "loading",
+    "pruning",
+    "statistics",
+)  # what is used by its full name after `import hf_lifelong` alone
 __all__ = [
     "AccuracyMatrix",
     "DriftAdapterConfig",
@@ -43,6 +49,7 @@ __all__ = [
     "LifelongPipeline",
     "SAPCallback",
     "Task",
+    "TaskStatistic",
     "__version__",
     "export",
     "forget",
@@ -58,6 +65,7 @@ if TYPE_CHECKING:
     from .evaluation import AccuracyMatrix
     from .knowledge import KnowledgeBase
     from .pruning import SAPCallback
+    from .statistics import TaskStatistic
     from .training import DriftTrainer, DriftTrainingArguments, Task
 
 

@@ -26,6 +26,7 @@ from ..hub.tokenizer import read_tokenizer
 from ..knowledge import KnowledgeBase
 from ..storage import spec_of
 from .drift import cycle_ends
+from .statistics import check_statistics
 from .tasks import PreparedTask
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def check_stream(trainer: DriftTrainer, tasks: list[PreparedTask]) -> None:
             check_steps(trainer, task)
             check_inputs(task, limits)
             check_best_metric(trainer, task)
+            check_statistics(trainer.statistics, task)
             read_again(trainer.model, [task])
         except ValueError as error:
             raise ValueError(f"Task `{task.name}`: {error}") from error

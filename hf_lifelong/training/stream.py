@@ -35,6 +35,7 @@ from .cards import write_card
 from .checkpoints import newest_checkpoint, newest_commit, publish, stream_folder, task_folder, write_commit
 from .checks import check_stream
 from .scoring import spread_over
+from .statistics import fit_statistics
 from .tasks import PreparedTask, Split, check_names
 
 if TYPE_CHECKING:
@@ -257,6 +258,7 @@ def keep(trainer: DriftTrainer, prepared: PreparedTask, started_from: str | None
     baseline = majority(prepared, prepared.validation)
     learned = replace(learned, score=own[objective.metric], baseline=baseline, group=group)
     set_knowledge(model, replace(trainer.knowledge, tasks=[*before.tasks, learned]))
+    fit_statistics(trainer, prepared, features)
     if learned.at_chance:
         logger.warning(
             f"Task `{learned.name}` is kept, but its {objective.metric} on its validation part is "

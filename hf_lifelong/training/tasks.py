@@ -7,8 +7,8 @@ import functools
 import itertools
 import re
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,8 @@ class Task:
         test (`datasets.Dataset`, *optional*): For scores only; nothing is chosen by it. A task without it is scored
             on its validation part.
         columns (`dict[str, str]`, *optional*): Role → column, where a column has another name than the kind expects
-            (`text`, `text_pair`, `label`; `question`, `context`, `answers`; `tokens`, `tags`; `prompt`, `answer`).
+            (`text`, `text_pair`, `label`; `question`, `context`, `answers`; `tokens`, `tags`; `prompt`, `answer`);
+            and columns that a statistic of the trainer reads, such as `{"group": "sex"}`.
         compute_metrics (`Callable` or `evaluate.EvaluationModule`, *optional*): A function as in `Trainer`, for
             evaluations while this task is trained. Or a module of the `evaluate` library, also of `evaluate.combine`:
             its numbers stand beside the kind's own, while the task is trained (not of text generation, which would
@@ -125,15 +126,30 @@ class PreparedTask:
         tokenizer: The base model's tokenizer.
         config (`DriftAdapterConfig`): Gives lengths.
         validation_share (`float`): For tasks without validation data.
+        roles (`Collection[str]`): Roles of columns that no kind has, and a statistic reads.
+
+    Attributes:
+        roles (`dict[str, str]`): Role → column, of all that the task names and its kind finds.
 
     Raises:
         ValueError: for missing columns, labels outside the names, too little data.
     """
 
-    def __init__(self, task: Task, tokenizer: Any, config: DriftAdapterConfig, validation_share: float) -> None:
+    def __init__(
+        self,
+        task: Task,
+        tokenizer: Any,
+        config: DriftAdapterConfig,
+        validation_share: float,
+        roles: Collection[str] = (),
+    ) -> None:
+        self.objective: Objective = get_objective(task.kind)
+        others = {
+            role: column for role, column in task.columns.items() if role in set(roles) - {*self.objective.columns}
+        }
+        task = replace(task, columns={role: task.columns[role] for role in task.columns.keys() - others.keys()})
         self.task, self.name, self.kind = task, task.name, task.kind
         self.tokenizer, self.config = tokenizer, config
-        self.objective: Objective = get_objective(task.kind)
         self.generates = task.kind in TEXT_KINDS
         try:
             check_kind(task.kind, str(config.task_type))
@@ -146,6 +162,7 @@ class PreparedTask:
             self.width = self.objective.head_width(self.labels)
             self.train_examples = train.data
             self.columns = self.objective.resolve_columns(train.data, task.columns)
+            self.roles = {**self.columns, **others}
             with train.located():
                 self.unanswered = self.objective.unanswered(train.data, self.columns)
             self.train = self._encode(train, training=True)
@@ -218,6 +235,10 @@ class PreparedTask:
             if self.objective.is_tokenised(part.data):  # encoding does not read its answers
                 self.objective.references(part.data, self.columns, self.labels)
             return self._features(part.data, training)
+
+    def encoded(self, data: Dataset) -> Dataset:
+        """Rows as the model is asked them, each with the `example` that it is of."""
+        return self._features(data, training=False)
 
     def _features(self, data: Dataset, training: bool) -> Dataset:
         config = self.config
