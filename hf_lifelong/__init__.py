@@ -27,6 +27,7 @@ _PUBLIC = {
     "RetrievalPolicy": "hf_lifelong.retrieval",
     "SAPCallback": "hf_lifelong.pruning",
     "Task": "hf_lifelong.training",
+    "TaskStatistic": "hf_lifelong.statistics",
     "export": "hf_lifelong.adapter",
     "forget": "hf_lifelong.adapter",
     "generate": "hf_lifelong.adapter",
@@ -34,7 +35,12 @@ _PUBLIC = {
     "predict": "hf_lifelong.adapter",
     "score_labels": "hf_lifelong.adapter",
 }
-_MODULES = ("hub", "loading", "pruning")  # what is used by its full name after `import hf_lifelong` alone
+_MODULES = (
+    "hub",
+    "loading",
+    "pruning",
+    "statistics",
+)  # what is used by its full name after `import hf_lifelong` alone
 __all__ = [
     "AccuracyMatrix",
     "DriftAdapterConfig",
@@ -45,6 +51,7 @@ __all__ = [
     "RetrievalPolicy",
     "SAPCallback",
     "Task",
+    "TaskStatistic",
     "__version__",
     "export",
     "forget",
@@ -61,6 +68,7 @@ if TYPE_CHECKING:
     from .knowledge import KnowledgeBase
     from .pruning import SAPCallback
     from .retrieval import RetrievalPolicy
+    from .statistics import TaskStatistic
     from .training import DriftTrainer, DriftTrainingArguments, Task
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from .evaluation import AccuracyMatrix, to_text
 from .evaluation.report import format_score, summary_line
 from .hub import SavedAdapter
-from .hub.markdown import clean, size
+from .hub.markdown import clean, plain, size
 from .hub.saved import TENSORS, task_sizes
-from .knowledge import CHANCE
+from .knowledge import CHANCE, LearnedTask
 
 RETRIEVAL = ("retrieval", "uncertainty", "answer", "per_batch", "signature_rank", "signature_size")
 SHOWN_LABELS = 4
@@ -41,7 +40,7 @@ def describe(saved: SavedAdapter) -> dict[str, Any]:
         "r": config["r"],
         "settings": {name: config.get(name) for name in RETRIEVAL},
         "groups": knowledge.groups,
-        "tasks": [{**asdict(task), "labels": list(task.labels), "size": sizes[task.name]} for task in knowledge.tasks],
+        "tasks": [{**task, "size": sizes[task["name"]]} for task in knowledge.to_dict()["tasks"]],
         "scores": knowledge.scores,
         "summary": matrix.summary() if matrix is not None else {},
         "size": saved.sizes[TENSORS],
@@ -65,6 +64,7 @@ def to_report(saved: SavedAdapter) -> str:
     members = sum(task["members"] for task in known["tasks"])
     lines += [f"{len(known['tasks'])} tasks in {len(known['groups'])} groups, {members} members:", ""]
     lines += _table(known["tasks"])
+    lines += _statistics(saved.knowledge.tasks)
     for task in saved.knowledge.tasks:
         if task.at_chance:
             scores = f"{format_score(task.score)}, its most frequent answer alone {format_score(task.baseline)}"
@@ -96,6 +96,17 @@ def _table(tasks: Sequence[dict[str, Any]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows))
     return [line.rstrip() for line in lines]
+
+
+def _statistics(tasks: Sequence[LearnedTask]) -> list[str]:
+    """What the statistics of each task say of it."""
+    lines = [
+        f"{clean(task.name, 40)}, {record.name}: "
+        + ", ".join(f"{clean(name, 60)} {clean(plain(found), 200)}" for name, found in record.shown)
+        for task in tasks
+        for record in task.statistics
+    ]
+    return ["", *lines] if lines else []
 
 
 def _labels(labels: Sequence[str]) -> str:

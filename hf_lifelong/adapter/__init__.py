@@ -21,6 +21,7 @@ from .forward.predict import predict, trunk_features
 from .heads import Lifelong, active_adapter, active_config, knowledge_of, lifelong_of
 from .registration import register
 from .sharding import local, make_whole
+from .statistics import set_statistics
 from .tuner import DriftModel
 
 register()
@@ -57,6 +58,7 @@ __all__ = [
     "score_labels",
     "set_closed_form",
     "set_knowledge",
+    "set_statistics",
     "take_snapshot",
     "trunk_features",
 ]

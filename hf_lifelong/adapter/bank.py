@@ -141,7 +141,7 @@ def add_task(
                 new = spec.stacked(given[spec.name])
             else:
                 new = torch.zeros(spec.shape({**own, **module.sizes}), dtype=spec.torch_dtype)
-            _put(module, spec, adapter, slice(end[spec.per], end[spec.per]), new)
+            put(module, spec, adapter, slice(end[spec.per], end[spec.per]), new)
     set_knowledge(model, knowledge)
 
 
@@ -154,7 +154,7 @@ def set_closed_form(model: nn.Module, task: str, weight: Tensor, bias: Tensor) -
     for spec in root.specs:
         if spec.name in values:
             own = part_of_task(spec, knowledge, knowledge.index(task))
-            _put(root, spec, adapter, own, values[spec.name])
+            put(root, spec, adapter, own, values[spec.name])
 
 
 def forget(model: nn.Module, task: str) -> None:
@@ -176,11 +176,11 @@ def forget(model: nn.Module, task: str) -> None:
     for _, module in drift_modules(model):
         for spec in module.specs:
             if spec.per is not None:
-                _put(module, spec, adapter, part_of_task(spec, knowledge, t))
+                put(module, spec, adapter, part_of_task(spec, knowledge, t))
     set_knowledge(model, knowledge.without(task))
 
 
-def _put(module: DriftTunerLayer, spec: TensorSpec, adapter: str, own: slice, new: Tensor | None = None) -> None:
+def put(module: DriftTunerLayer, spec: TensorSpec, adapter: str, own: slice, new: Tensor | None = None) -> None:
     """Puts something in the place of a part of a stack, or nothing."""
     bank, device = getattr(module, spec.name), module.where()
     stack = bank[adapter].detach() if adapter in bank else torch.empty(0, dtype=spec.torch_dtype, device=device)

@@ -14,6 +14,8 @@ from ..compat import keeps_cache
 from ..digests import TensorDigest
 from ..knowledge import KnowledgeBase
 from ..storage import PREFIX, ROOT, TENSORS, LayoutError, check_layout, check_values, sizes_of, spec_of
+from ..storage.packing import check_statistics
+from ..storage.tensors import STATISTICS
 from .architectures import is_causal, layers_of
 from .heads import lifelong_of
 from .layers import Bank, DriftLayer, DriftTunerLayer
@@ -247,6 +249,8 @@ def check_tensors(
                 raise LayoutError(f"the file gave no `{name}`")
             for part in taken.parts(name, tensor):
                 check_values(name, part)
+            if spec_of(name) is STATISTICS:
+                check_statistics(tensor, root.knowledge[adapter_name])
     except LayoutError as error:
         raise _misfit(str(error)) from error
     if digest is not None and digest != taken.hexdigest():

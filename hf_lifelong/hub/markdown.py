@@ -109,6 +109,11 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
+def plain(found: str | int | float | bool) -> str:
+    """A finding as text."""
+    return f"{found:.4g}" if isinstance(found, float) else str(found)
+
+
 def value(given: Any) -> str:
     """A setting as escaped text; empty for one that was not given or has no plain form."""
     given = given.value if isinstance(given, Enum) else given

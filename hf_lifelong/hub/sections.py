@@ -19,6 +19,7 @@ from .markdown import (
     fence,
     fold,
     listing,
+    plain,
     public,
     settings,
     size,
@@ -60,6 +61,7 @@ def card_text(
         "What it learned": learned(knowledge, matrix),
         "How well it keeps it": scores(knowledge, facts, matrix),
         "Which group answered": confusion(knowledge, facts, matrix),
+        "What was measured of each task": statistics(knowledge),
         "Size": sizes(knowledge, facts),
         "Adapter": adapter(knowledge, config),
         "Training": training(knowledge, facts),
@@ -278,6 +280,21 @@ def confusion(knowledge: KnowledgeBase, facts: CardFacts, matrix: AccuracyMatrix
 def _share(share: float, is_own: bool) -> str:
     text = format_score(share) if share else "0"
     return f"**{text}**" if is_own else text
+
+
+def statistics(knowledge: KnowledgeBase) -> str:
+    """What the statistics of each task said of it at its commit."""
+    shown = dict(zip(knowledge.names, distinct(knowledge.names), strict=True))
+    rows = [
+        [
+            escape(shown[task.name], 80),
+            code(record.name),
+            "; ".join(f"{escape(name, 60)} {escape(plain(found), 200)}" for name, found in record.shown),
+        ]
+        for task in knowledge.tasks
+        for record in task.statistics
+    ]
+    return fold(f"{len(rows)} statistics", table(["task", "statistic", "found"], rows), when=len(rows) > 20)
 
 
 def sizes(knowledge: KnowledgeBase, facts: CardFacts) -> str:

@@ -2,7 +2,9 @@
 
 from .closed_form import best_weight, fit_closed_form
 from .grouping import candidate_groups, joins, told_apart
-from .manifest import CHANCE, FORMAT, LONGEST_NOTE, UNKNOWN, KnowledgeBase, LearnedTask, ManifestError, TaskData
+from .manifest import CHANCE, FORMAT, LONGEST_NOTE, UNKNOWN, KnowledgeBase, LearnedTask, TaskData
+from .reading import ManifestError
+from .records import StatisticRecord, StoredTensor
 from .signatures import (
     Familiarity,
     Router,
@@ -25,6 +27,8 @@ __all__ = [
     "ManifestError",
     "Router",
     "Signature",
+    "StatisticRecord",
+    "StoredTensor",
     "TaskData",
     "best_weight",
     "candidate_groups",

@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import accumulate
 from typing import Any
 
+from .reading import ManifestError, check_count, check_type, same_keys
+from .records import StatisticRecord, read_statistics
+
 # The format that is written, and the oldest that is read: before it, signatures were of other features.
 FORMAT, OLDEST = 3, 2
 UNKNOWN = "unknown"  # what answers where no task is known, so that no task can be called so
@@ -20,10 +23,6 @@ CHANCE = (
     "or with more steps."
 )
 LONGEST_NOTE = 200  # characters of a text that is noted of a task's data
-
-
-class ManifestError(ValueError):
-    """A manifest that cannot be used: names the field and the reason."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,7 @@ class LearnedTask:
         classes (`int`): Classes whose means the signature holds, and that the closed-form head tells apart; 1 where
             inputs have no class.
         unanswered (`bool`): Whether some of its questions have no answer, so that it may give none.
+        statistics (`tuple[StatisticRecord, ...]`): What was measured of it at its commit, and stored with it.
     """
 
     name: str
@@ -85,6 +85,7 @@ class LearnedTask:
     classes: int = 1
     unanswered: bool = False
     baseline: float | None = None
+    statistics: tuple[StatisticRecord, ...] = ()
 
     @property
     def at_chance(self) -> bool:
@@ -201,8 +202,11 @@ class KnowledgeBase:
         """JSON-safe form: no tuples, no NaN, no times."""
         data = asdict(self)
         data["format"] = FORMAT
-        for task in data["tasks"]:
-            task["labels"] = list(task["labels"])
+        for task, entry in zip(self.tasks, data["tasks"], strict=True):
+            entry["labels"] = list(task.labels)
+            entry["statistics"] = [record.to_dict() for record in task.statistics]
+            if not task.statistics:
+                del entry["statistics"]
         return data
 
     @classmethod
@@ -233,38 +237,22 @@ class KnowledgeBase:
                 f"reads {oldest} to {FORMAT}: learn the tasks again"
             )
         expected = {f.name for f in fields(cls)} | {"format"}
-        _same_keys("knowledge", data, expected)
-        _check_type("knowledge.base", data["base"], dict)
-        _check_count("knowledge.trunk", data["trunk"])
-        _check_type("knowledge.depths", data["depths"], list)
+        same_keys("knowledge", data, expected)
+        check_type("knowledge.base", data["base"], dict)
+        check_count("knowledge.trunk", data["trunk"])
+        check_type("knowledge.depths", data["depths"], list)
         for depth in data["depths"]:
-            _check_count("knowledge.depths", depth, most=data["trunk"])
+            check_count("knowledge.depths", depth, most=data["trunk"])
         if data["depths"] != sorted(set(data["depths"])):
             raise ManifestError(f"`knowledge.depths` must rise, not {data['depths']}")
-        _check_type("knowledge.tasks", data["tasks"], list)
+        check_type("knowledge.tasks", data["tasks"], list)
         if data["scores"] is not None:
-            _check_type("knowledge.scores", data["scores"], dict)
+            check_type("knowledge.scores", data["scores"], dict)
         tasks = [_read_task(i, task) for i, task in enumerate(data["tasks"])]
         if tasks and not data["depths"]:
             raise ManifestError("`knowledge.depths` must name at least one hidden state")
         _check_groups(tasks)
         return cls(data["base"], data["trunk"], list(data["depths"]), tasks, data["scores"])
-
-
-def _same_keys(where: str, data: dict[str, Any], expected: set[str]) -> None:
-    missing, surplus = sorted(expected - set(data)), sorted(set(data) - expected)
-    if missing or surplus:
-        raise ManifestError(f"`{where}` lacks {missing} and has unknown fields {surplus}")
-
-
-def _check_type(where: str, value: Any, kind: type) -> None:
-    if not isinstance(value, kind):
-        raise ManifestError(f"`{where}` must be a {kind.__name__}, not {type(value).__name__}")
-
-
-def _check_count(where: str, value: Any, least: int = 0, most: int = 2**31) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise ManifestError(f"`{where}` must be an integer from {least} to {most}, not {value!r}")
 
 
 def _check_groups(tasks: list[LearnedTask]) -> None:
@@ -286,20 +274,21 @@ def _check_groups(tasks: list[LearnedTask]) -> None:
 
 def _read_task(i: int, data: Any) -> LearnedTask:
     where = f"knowledge.tasks[{i}]"
-    _check_type(where, data, dict)
+    check_type(where, data, dict)
     # Manifests from before these were noted lack them.
-    data = {"data": asdict(TaskData()), "classes": 1, "unanswered": False, "baseline": None, **data}
-    _same_keys(where, data, {f.name for f in fields(LearnedTask)})
+    absent = {"data": asdict(TaskData()), "classes": 1, "unanswered": False, "baseline": None, "statistics": []}
+    data = {**absent, **data}
+    same_keys(where, data, {f.name for f in fields(LearnedTask)})
     for key in ("name", "kind", "group"):
-        _check_type(f"{where}.{key}", data[key], str)
-    _check_type(f"{where}.labels", data["labels"], list)
+        check_type(f"{where}.{key}", data[key], str)
+    check_type(f"{where}.labels", data["labels"], list)
     for label in data["labels"]:
-        _check_type(f"{where}.labels", label, str)
+        check_type(f"{where}.labels", label, str)
     for key in ("width", "members", "examples", "classes"):
-        _check_count(f"{where}.{key}", data[key], least=0 if key == "width" else 1)
+        check_count(f"{where}.{key}", data[key], least=0 if key == "width" else 1)
     if data["width"] not in (0, len(data["labels"])):
         raise ManifestError(f"`{where}.width` is {data['width']}, but there are {len(data['labels'])} labels")
-    _check_type(f"{where}.unanswered", data["unanswered"], bool)
+    check_type(f"{where}.unanswered", data["unanswered"], bool)
     for key in ("score", "baseline"):
         share = data[key]
         if share is not None and (
@@ -308,21 +297,22 @@ def _read_task(i: int, data: Any) -> LearnedTask:
             raise ManifestError(f"`{where}.{key}` must be a share in [0, 1], not {share!r}")
     for key in ("started_from", "template"):
         if data[key] is not None:
-            _check_type(f"{where}.{key}", data[key], str)
+            check_type(f"{where}.{key}", data[key], str)
     noted = _read_data(f"{where}.data", data["data"])
-    return LearnedTask(**{**data, "labels": tuple(data["labels"]), "data": noted})
+    statistics = read_statistics(f"{where}.statistics", data["statistics"])
+    return LearnedTask(**{**data, "labels": tuple(data["labels"]), "data": noted, "statistics": statistics})
 
 
 def _read_data(where: str, data: Any) -> TaskData:
-    _check_type(where, data, dict)
-    _same_keys(where, data, {f.name for f in fields(TaskData)})
+    check_type(where, data, dict)
+    same_keys(where, data, {f.name for f in fields(TaskData)})
     for key in ("name", "hub_id", "config", "license"):
         if data[key] is not None:
-            _check_type(f"{where}.{key}", data[key], str)
+            check_type(f"{where}.{key}", data[key], str)
             if len(data[key]) > LONGEST_NOTE:
                 raise ManifestError(f"`{where}.{key}` has {len(data[key])} characters, more than {LONGEST_NOTE}")
     if data["rows"] is not None:
-        _check_count(f"{where}.rows", data["rows"])
+        check_count(f"{where}.rows", data["rows"])
     if data["scored_on"] not in (None, "test", "validation"):
         raise ManifestError(f'`{where}.scored_on` must be "test" or "validation", not {data["scored_on"]!r:.60}')
     return TaskData(**data)

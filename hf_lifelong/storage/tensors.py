@@ -24,6 +24,7 @@ UNITS: Mapping[str, Callable[[LearnedTask], int]] = {
     "rows": lambda task: task.members * task.width,
     "tasks": lambda task: 1,
     "classes": lambda task: task.classes,
+    "bytes": lambda task: sum(record.bytes for record in task.statistics),
 }
 
 
@@ -84,6 +85,9 @@ class TensorSpec:
 # much is let pass, for rounding.
 _MOST = 10 * LARGEST
 _SPREAD = (-_MOST, _MOST)
+# What task statistics store is of any dtype and shape, which the manifest records (`packing`): here it is bytes, which
+# no cast of a model rounds and every device holds.
+STATISTICS = TensorSpec("drift_statistics", (), "bytes", dtype="uint8", optional=True)
 TENSORS: tuple[TensorSpec, ...] = (
     TensorSpec("drift_A", ("r", "in"), where=LAYER),
     TensorSpec("drift_B", ("out", "r"), where=LAYER),
@@ -99,6 +103,7 @@ TENSORS: tuple[TensorSpec, ...] = (
     TensorSpec("drift_signature_classes", ("features",), "classes", bounds=_SPREAD),
     TensorSpec("drift_closed_weight", ("features",), "classes"),
     TensorSpec("drift_closed_bias", (), "classes"),
+    STATISTICS,
 )
 
 

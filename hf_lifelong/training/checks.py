@@ -28,6 +28,7 @@ from .arguments import DriftTrainingArguments
 from .data import PreparedTask
 from .drift import cycle_ends
 from .protocol import TaskTrainer
+from .statistics import check_statistics
 
 # What Trainer measures beside a task's metrics.
 MEASURED = frozenset({"loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time"})
@@ -72,6 +73,7 @@ def check_stream(trainer: TaskTrainer, tasks: Sequence[PreparedTask]) -> None:
         try:
             trainer.check_task(task)
             check_inputs(task, limits)
+            check_statistics(trainer.statistics, task)
             read_again(trainer.model, [task])
         except ValueError as error:
             raise ValueError(f"Task `{task.name}`: {error}") from error

@@ -6,8 +6,8 @@ import copy
 import functools
 import re
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -53,15 +53,30 @@ class PreparedTask:
         tokenizer: The base model's tokenizer.
         config (`DriftAdapterConfig`): Gives lengths.
         validation_share (`float`): For tasks without validation data.
+        roles (`Collection[str]`): Roles of columns that no kind has, and a statistic reads.
+
+    Attributes:
+        roles (`dict[str, str]`): Role → column, of all that the task names and its kind finds.
 
     Raises:
         ValueError: for missing columns, labels outside the names, too little data.
     """
 
-    def __init__(self, task: Task, tokenizer: Any, config: DriftAdapterConfig, validation_share: float) -> None:
+    def __init__(
+        self,
+        task: Task,
+        tokenizer: Any,
+        config: DriftAdapterConfig,
+        validation_share: float,
+        roles: Collection[str] = (),
+    ) -> None:
+        self.objective: Objective = get_objective(task.kind)
+        others = {
+            role: column for role, column in task.columns.items() if role in set(roles) - {*self.objective.columns}
+        }
+        task = replace(task, columns={role: task.columns[role] for role in task.columns.keys() - others.keys()})
         self.task, self.name, self.kind = task, task.name, task.kind
         self.tokenizer, self.config = tokenizer, config
-        self.objective: Objective = get_objective(task.kind)
         self.generates = task.kind in TEXT_KINDS
         try:
             check_kind(task.kind, str(config.task_type))
@@ -74,6 +89,7 @@ class PreparedTask:
             self.width = self.objective.head_width(self.labels)
             self.train_examples = train.data
             self.columns = self.objective.resolve_columns(train.data, task.columns)
+            self.roles = {**self.columns, **others}
             with train.located():
                 self.unanswered = self.objective.unanswered(train.data, self.columns)
             self.train = self._encode(train, training=True)
@@ -154,6 +170,10 @@ class PreparedTask:
             if self.objective.is_tokenised(part.data):  # encoding does not read its answers
                 self.objective.references(part.data, self.columns, self.labels)
             return self._features(part.data, training)
+
+    def encoded(self, data: Dataset) -> Dataset:
+        """Rows as the model is asked them, each with the `example` that it is of."""
+        return self._features(data, training=False)
 
     def _features(self, data: Dataset, training: bool) -> Dataset:
         config = self.config

@@ -1,6 +1,6 @@
 """`TaskLearner`: the life cycle of one task, from its data to a commit.
 
-    prepare → open → train → fit → group → measure → commit, or roll back
+    prepare → open → train → fit → group → fit statistics → measure → commit, or roll back
 
 It knows neither a list of tasks nor `Trainer`. Whoever has the data of a task, from a list or found in a stream of
 rows, hands it in; whatever trains is behind [`TaskTrainer`].
@@ -46,6 +46,7 @@ from .checks import check_stream
 from .data import PreparedTask
 from .measuring import majority, measure
 from .protocol import TaskTrainer
+from .statistics import fit_statistics
 
 logger = logging.getLogger(__name__)
 
@@ -151,6 +152,7 @@ class TaskLearner:
             self.train(visit, resume, ignore_keys_for_eval)
             self.fit(visit)
             self.group(visit)
+            self.fit_statistics(visit)
             self.measure(visit, at_hand or [task])
         except BaseException:
             self.roll_back(visit)
@@ -206,6 +208,10 @@ class TaskLearner:
                 f"Task `{learned.name}` is kept, but its {task.objective.metric} on its validation part is "
                 f"{score:.3f}, and that of always giving its most frequent answer {baseline:.3f}. {CHANCE}"
             )
+
+    def fit_statistics(self, visit: Visit) -> None:
+        """Fits the trainer's statistics on the task, which one of them may refuse, and stores what they find."""
+        fit_statistics(self.trainer, visit.task, visit.features)
 
     def measure(self, visit: Visit, at_hand: Sequence[PreparedTask]) -> None:
         """Scores all learned tasks whose data is at hand, and adds to the accuracy matrix."""

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from transformers.trainer_utils import TrainOutput
 
 from ..adapter import Snapshot
+from ..statistics import TaskStatistic
 from .arguments import DriftTrainingArguments
 from .checkpoints import Checkpoint
 from .data import PreparedTask
@@ -38,11 +39,13 @@ class TaskTrainer(Protocol):
         accelerator (`accelerate.Accelerator`): The processes that learn together.
         evaluator ([`Evaluator`]): Answers data sets with the model.
         processing_class: The base's tokenizer; `None` where all data is tokenised.
+        statistics (`tuple[TaskStatistic, ...]`): What is measured of each task and stored with it.
         is_sharded (`bool`): Whether training shares the model's parameters out among processes (FSDP, DeepSpeed). Such
             a model cannot grow after it was trained, and can be asked only from then on.
     """
 
     args: DriftTrainingArguments
+    statistics: tuple[TaskStatistic, ...]
 
     @property
     def processing_class(self) -> object: ...

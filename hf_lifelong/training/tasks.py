@@ -36,7 +36,8 @@ class Task:
         test (`datasets.Dataset`, *optional*): For scores only; nothing is chosen by it. A task without it is scored
             on its validation part.
         columns (`dict[str, str]`, *optional*): Role → column, where a column has another name than the kind expects
-            (`text`, `text_pair`, `label`; `question`, `context`, `answers`; `tokens`, `tags`; `prompt`, `answer`).
+            (`text`, `text_pair`, `label`; `question`, `context`, `answers`; `tokens`, `tags`; `prompt`, `answer`);
+            and columns that a statistic of the trainer reads, such as `{"group": "sex"}`.
         compute_metrics (`Callable` or `evaluate.EvaluationModule`, *optional*): A function as in `Trainer`, for
             evaluations while this task is trained. Or a module of the `evaluate` library, also of `evaluate.combine`:
             its numbers stand beside the kind's own, while the task is trained (not of text generation, which would

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import zlib
+from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +24,7 @@ from ..hub.continuing import loaded_commit
 from ..hub.transfer import base_name, keep_active, write_matrix
 from ..knowledge import KnowledgeBase
 from ..renewal import Renewal, load_states
+from ..statistics import TaskStatistic, get_statistics
 from .arguments import DriftTrainingArguments
 from .callbacks import SnapshotCallback
 from .cards import write_card
@@ -53,6 +55,9 @@ class DriftTrainer(Trainer):
         data_collator, train_dataset, eval_dataset, processing_class, compute_metrics and more: As in `Trainer`. With
             `train_dataset` and no `tasks`, that is one task, of the kind that its columns say.
         tasks (`list[Task]`, *optional*): What to learn, in order.
+        statistics (`list`, *optional*): What is measured of each task at its commit and stored with it: objects or
+            classes of [`~hf_lifelong.statistics.TaskStatistic`], or names of those that come with the package. They
+            are given here and not in `args`, which are text, because a user brings their own.
 
     Raises:
         ValueError: when the model has no lifelong adapter, an argument clashes, or a task cannot be used.
@@ -73,6 +78,7 @@ class DriftTrainer(Trainer):
         processing_class: Any = None,
         *,
         tasks: list[Task] | None = None,
+        statistics: Iterable[TaskStatistic | type[TaskStatistic] | str] = (),
         **options: Any,
     ) -> None:
         args = args if args is not None else DriftTrainingArguments("trainer_output")
@@ -83,6 +89,7 @@ class DriftTrainer(Trainer):
         if not isinstance(processing_class, PreTrainedTokenizerBase | None):
             raise ValueError(f"`processing_class` is {processing_class!r:.60}; give the tokenizer of the base.")
         check_names(self.tasks, [])
+        self.statistics = get_statistics(statistics)
         if args.push_to_hub:
             # Refused now, not after the first task was trained.
             base_name(active_config(model).base_model_name_or_path, args.hub_base_model)
@@ -138,8 +145,9 @@ class DriftTrainer(Trainer):
     def prepared(self, task: Task) -> PreparedTask:
         """A task with its data encoded; done once."""
         if task.name not in self._prepared:
+            roles = {role for statistic in self.statistics for role in statistic.columns}
             self._prepared[task.name] = PreparedTask(
-                task, self.processing_class, active_config(self.model), self.args.validation_share
+                task, self.processing_class, active_config(self.model), self.args.validation_share, roles
             )
         return self._prepared[task.name]
 

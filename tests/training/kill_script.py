@@ -16,6 +16,7 @@ from pathlib import Path
 import peft.peft_model
 import torch
 from peft import PeftModel
+from toy_statistic import Toy, grouped
 from training_helpers import answers, digest, make_model, make_trainer, sentiment, topics
 from transformers import AutoModel, AutoTokenizer, EarlyStoppingCallback, Trainer, TrainerCallback
 
@@ -48,6 +49,7 @@ POINTS = {
         "mark/answers/4",
         "keep/answers",
         "add_task/answers",
+        "fit/topics",
         "file/answers",
         "rename/answers",
         "publish/answers",
@@ -122,6 +124,8 @@ def arm(point: str, trainer) -> None:
         before(learner.TaskLearner, "fit", here)
     elif what == "add_task":
         after(learner, "add_task", here)
+    elif what == "fit":  # the statistics of the task are stored, in memory
+        after(learner, "fit_statistics", here)
     elif what == "file":  # in the middle of writing the adapter
 
         def half(tensors, path, **_):
@@ -149,8 +153,9 @@ class Stage:
         self.base = base
         self.tokenizer = AutoTokenizer.from_pretrained(base)
         # The last has the labels of the first, so that forward transfer is measured.
-        self.tasks = [sentiment(), answers(), topics(labels=("negative", "positive"))]
-        trainer = make_trainer(make_model(base), work / "stage", self.tasks, self.tokenizer)
+        self.tasks = [grouped(sentiment()), answers(), grouped(topics(labels=("negative", "positive")))]
+        options = {"statistics": [Toy()]}
+        trainer = make_trainer(make_model(base), work / "stage", self.tasks, self.tokenizer, options=options)
         for task in self.tasks:
             trainer.prepared(task)
 
@@ -159,7 +164,8 @@ def run(stage: Stage, out: Path, variant: str, point: str | None, resume: bool) 
     settings = {"max_steps": 6, "save_strategy": "steps", "save_steps": 2, **VARIANTS[variant]}
     callbacks = [EarlyStoppingCallback(2)] if variant == "stopping" else []
     model = make_model(stage.base)
-    trainer = make_trainer(model, out, stage.tasks, stage.tokenizer, callbacks=callbacks, **settings)
+    options = {"statistics": [Toy()]}
+    trainer = make_trainer(model, out, stage.tasks, stage.tokenizer, callbacks=callbacks, options=options, **settings)
     if point is not None:
         arm(point, trainer)
     note = NoteEnds()

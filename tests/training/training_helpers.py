@@ -61,9 +61,10 @@ def encoded(trainer, task: Task) -> PreparedTask:
         task.compute_metrics,
         config.max_length,
         share,
+        *(roles := sorted({role for statistic in trainer.statistics for role in statistic.columns})),
     )
     if key not in ENCODED:
-        ENCODED[key] = PreparedTask(task, trainer.processing_class, config, share)
+        ENCODED[key] = PreparedTask(task, trainer.processing_class, config, share, roles)
     return ENCODED[key]
 
 

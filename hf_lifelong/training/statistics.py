@@ -1,0 +1,127 @@
+"""Fitting the statistics of a task that has just been learned."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from datasets import Dataset
+
+from ..adapter import set_statistics
+from ..objectives.rows import column_values
+from ..statistics import TaskRows, TaskStatistic
+from .data import PreparedTask, Split
+from .evaluator import Evaluator
+from .parts import spread_over
+from .protocol import TaskTrainer
+
+logger = logging.getLogger(__name__)
+
+
+def lacks(statistic: TaskStatistic, prepared: PreparedTask) -> str | None:
+    """What a task has not that a statistic needs; `None` where it has everything."""
+    missing = [role for role in statistic.columns if role not in prepared.roles]
+    if missing:
+        return f"no column for the role `{missing[0]}`"
+    if statistic.needs_scores and not _has_scores(prepared):
+        return f"no scores of classes, because it is a {prepared.kind} task"
+    return None
+
+
+def check_statistics(statistics: Sequence[TaskStatistic], prepared: PreparedTask) -> None:
+    """Refuses columns that a statistic could not be fitted on (`ValueError`)."""
+    for statistic in statistics:
+        if lacks(statistic, prepared) is None:
+            examples = _split(statistic.part, prepared).examples
+            statistic.check(_columns(statistic.columns, statistic.part, prepared, range(len(examples))))
+
+
+def fit_statistics(trainer: TaskTrainer, prepared: PreparedTask, train_features: torch.Tensor) -> None:
+    """Fits the trainer's statistics on a task whose members the model holds, and stores what they find.
+
+    Args:
+        train_features (`Tensor`): `[n, D]`, those that the signature was fitted on.
+    """
+    found, seen = {}, {}
+    for statistic in trainer.statistics:
+        missing = lacks(statistic, prepared)
+        if missing is not None:
+            logger.info(f"Task `{prepared.name}` has {missing}, so it gets no statistic `{statistic.name}`.")
+            continue
+        key = statistic.part, statistic.needs_scores
+        if key not in seen:
+            seen[key] = _rows(trainer, prepared, *key, train_features)
+        index, rows = seen[key]
+        columns = _columns(statistic.columns, statistic.part, prepared, index)
+        found[statistic] = statistic.fit(replace(rows, columns=columns))
+    if found:
+        set_statistics(trainer.model, prepared.name, found)
+
+
+def _has_scores(prepared: PreparedTask) -> bool:
+    return prepared.objective.one_label and not prepared.generates
+
+
+def _split(part: str, prepared: PreparedTask) -> Split:
+    if part == "train":
+        return Split(prepared.train_examples, prepared.asked)
+    return prepared.validation
+
+
+def _rows(
+    trainer: TaskTrainer, prepared: PreparedTask, part: str, scored: bool, train_features: torch.Tensor
+) -> tuple[list[int], TaskRows]:
+    """The rows of a part, without columns, and the row of the user's data that each is of."""
+    evaluator, split = trainer.evaluator, _split(part, prepared)
+    index = spread_over(len(split.features), trainer.args.signature_samples)
+    features = train_features if part == "train" else evaluator.features(prepared, split.features, len(index))
+    some = Split(split.examples, split.features.select(index))
+    labels = torch.tensor(some.features["labels"]) if prepared.objective.one_label else None
+    scores = evaluator.probabilities(prepared, some, prepared.name) if scored else None
+    example = _examples(prepared, split)
+    ask = _asking(trainer.evaluator, prepared) if _has_scores(prepared) else None
+    rows = TaskRows(prepared.name, prepared.kind, prepared.labels, features, labels, scores, {}, ask)
+    return [example[i] for i in index], rows
+
+
+def _examples(prepared: PreparedTask, split: Split) -> Sequence[int]:
+    """The row of the user's data that each tokenised row is of: long ones are several."""
+    if "example" in split.features.column_names:
+        return split.features["example"]
+    if len(split.features) == len(split.examples):
+        return range(len(split.examples))
+    return prepared.encoded(split.examples)["example"]
+
+
+def _columns(roles: Sequence[str], part: str, prepared: PreparedTask, rows: Sequence[int]) -> dict[str, list[Any]]:
+    """Role → the values of some rows of a part, as the user's data holds them."""
+    examples = _split(part, prepared).examples
+    found = {}
+    for role in roles:
+        column = prepared.roles[role]
+        if column not in examples.column_names:
+            raise ValueError(
+                f"columns[{role!r}]: there is no column {column!r} in `{part}`; it has {examples.column_names}."
+            )
+        values = column_values(examples, column)
+        found[role] = [values[row] for row in rows]
+    return found
+
+
+def _asking(evaluator: Evaluator, prepared: PreparedTask) -> Any:
+    """What puts other inputs to the members of a task; `None` where its data came tokenised."""
+    if prepared.objective.is_tokenised(prepared.train_examples):
+        return None
+    label = str(prepared.objective.label_role)
+
+    def ask(inputs: Mapping[str, Sequence[Any]]) -> torch.Tensor:
+        named = {prepared.columns[role]: list(values) for role, values in inputs.items()}
+        count = len(next(iter(named.values())))
+        # Encoding asks for a label, and nothing reads it.
+        data = Dataset.from_dict({**named, prepared.columns[label]: [prepared.labels[0]] * count})
+        return evaluator.probabilities(prepared, Split(data, prepared.encoded(data)), prepared.name)
+
+    return ask
