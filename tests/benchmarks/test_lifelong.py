@@ -1,25 +1,38 @@
 """The evidence benchmark: cells, tables, and a small version of the claim."""
 
 import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 
+import datasets
 import lifelong
 import pytest
 from methods import METHODS
 from streams import STREAMS, TASKS, load_task, stream
-
-BENCHMARKS = Path(lifelong.__file__).parent
+from transformers.utils import logging
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    """The results of `lifelong.py --quick`."""
+def run():
+    """`run(folder)`: `lifelong.py --quick`, on fewer and shorter texts."""
+    hidden, verbosity = datasets.are_progress_bars_disabled(), logging.get_verbosity()
+
+    def call(folder):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(lifelong, "QUICK", {**lifelong.QUICK, "train_texts": 96, "test_texts": 40, "max_length": 40})
+            patch.setattr(sys, "argv", ["lifelong.py", "--quick", "--results", str(folder)])
+            lifelong.main()
+
+    yield call
+    logging.set_verbosity(verbosity)
+    if not hidden:
+        datasets.enable_progress_bars()
+
+
+@pytest.fixture(scope="module")
+def quick(run, tmp_path_factory):
+    """The folder of the results."""
     folder = tmp_path_factory.mktemp("results")
-    command = [sys.executable, str(BENCHMARKS / "lifelong.py"), "--quick", "--results", str(folder)]
-    subprocess.run(command, check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    run(folder)
     return folder
 
 
@@ -33,11 +46,10 @@ def test_on_two_small_streams_ours_keeps_what_sequential_training_forgets(quick)
 
 
 @pytest.mark.slow
-def test_a_cell_that_is_there_is_not_run_again(quick):
+def test_a_cell_that_is_there_is_not_run_again(run, quick):
     cells = sorted((quick / "lifelong").rglob("*.json"))
     before = [(path, path.stat().st_mtime_ns) for path in cells]
-    command = [sys.executable, str(BENCHMARKS / "lifelong.py"), "--quick", "--results", str(quick)]
-    subprocess.run(command, check=True, timeout=60)
+    run(quick)
     assert [(path, path.stat().st_mtime_ns) for path in cells] == before
     assert len(cells) == 4
 

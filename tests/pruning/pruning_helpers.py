@@ -1,5 +1,6 @@
 """A small classifier on real sentences, its trainer, and the masks that must hold in it."""
 
+import functools
 from pathlib import Path
 
 import torch
@@ -9,6 +10,7 @@ from transformers import AutoModelForSequenceClassification, DataCollatorWithPad
 DATA = Path(__file__).parents[2] / "recipes" / "data"
 
 
+@functools.cache
 def sentences(tokenizer, split: str, rows: int):
     data = load_dataset(str(DATA / "sentiment_sentences"), split=split).select(range(rows))
     text, label = data.column_names[:2]

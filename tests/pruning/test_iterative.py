@@ -183,7 +183,7 @@ def test_stateful_callbacks_begin_anew(bert_folder, tokenizer, tmp_path):
 KILLS = [("step", 3), ("step", 6), ("write", 3), ("write", 5), ("json", 7), ("json", 12)]
 # Each run is a process of its own, forked after the imports, which take longer than a run.
 SCRIPT = """
-import os, signal, sys, traceback
+import gc, os, signal, sys, traceback
 import torch
 torch.set_num_threads(1)
 sys.path.insert(0, {here!r})
@@ -191,7 +191,7 @@ from pruning_helpers import classifier, make_trainer
 from transformers import AutoTokenizer, TrainerCallback
 from hf_lifelong.pruning import SAP, prune_iteratively, iterative
 
-def run(base, out, event, at):
+def run(base, tokenizer, out, event, at):
     count = 0
 
     def tick(kind):
@@ -210,7 +210,7 @@ def run(base, out, event, at):
     iterative.write_tensors = ticking("write", iterative.write_tensors)
     iterative.write_json = ticking("json", iterative.write_json)
     iterative.draw_steps = lambda *args: None
-    trainer = make_trainer(classifier(base), out, AutoTokenizer.from_pretrained(base), max_steps=4,
+    trainer = make_trainer(classifier(base), out, tokenizer, max_steps=4,
                            save_strategy="steps", save_steps=1, callbacks=[Kill()])
     run = prune_iteratively(trainer, 2, SAP(), tolerance=float("inf"), rise=float("inf"), resume=True)
     result = {{"weights": trainer.model.state_dict(), "steps": run.steps, "masks": run.masks.pruned}}
@@ -228,11 +228,14 @@ def forked(*given):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 base, work = sys.argv[1:]
-print(forked(base, work + "/whole", "never", 1))
+tokenizer = AutoTokenizer.from_pretrained(base)
+make_trainer(classifier(base), work + "/data", tokenizer)  # encodes the data for all runs
+gc.freeze()  # the children's collections then pass over what the parent made
+print(forked(base, tokenizer, work + "/whole", "never", 1))
 for event, at in {kills!r}:
     out = work + "/" + event + str(at)
-    killed = forked(base, out, event, at), os.path.exists(out + "/result.pt")
-    print(*killed, forked(base, out, "never", 1))
+    killed = forked(base, tokenizer, out, event, at), os.path.exists(out + "/result.pt")
+    print(*killed, forked(base, tokenizer, out, "never", 1))
 """
 
 

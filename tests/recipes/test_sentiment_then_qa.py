@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import AutoConfig
 
 from hf_lifelong.evaluation import AccuracyMatrix
 from hf_lifelong.learning import parse
@@ -26,17 +27,18 @@ def run(*options: str, launcher: tuple[str, ...] = (sys.executable,)) -> subproc
 
 
 @pytest.mark.slow
-def test_quick_run_under_the_launcher_learns_saves_answers_and_prints_what_a_newcomer_needs(tmp_path):
+def test_quick_run_under_the_launcher_learns_saves_answers_and_prints_what_a_newcomer_needs(bert_folder, tmp_path):
     out = tmp_path / "out"
     profile = RECIPE.parent / "accelerate" / "cpu.yaml"
     launcher = (sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(profile))
-    small = ("--max_train_samples", "40", "--max_test_samples", "8")
-    done = run("--quick", *small, "--output_dir", str(out), launcher=launcher)
+    small = ("--max_train_samples", "40", "--max_test_samples", "8", "--max_length", "64", "--stride", "16")
+    tiny = ("--model_name_or_path", str(bert_folder), *small)
+    done = run("--quick", *tiny, "--output_dir", str(out), launcher=launcher)
     assert done.returncode == 0, done.stderr[-3000:]
     text = done.stdout
     first, second = text.splitlines()[:2]
     assert "scores are lower" in first
-    assert second.startswith("Learning sentiment (36 rows, 3 steps), then answers (36 rows, 3 steps).")
+    assert second.startswith("Learning sentiment (36 rows, 3 steps), then answers (36 rows, ")
     shown = [line for line in done.stderr.splitlines() if line.strip()]  # bars only: no notes of other libraries
     titles = ["sentiment (1 of 2)", "answers (2 of 2)", "one LoRA, sentiment", "one LoRA, answers"]
     assert list(dict.fromkeys(line.partition(":")[0] for line in shown)) == titles, done.stderr[-3000:]
@@ -65,6 +67,7 @@ def test_config_file_and_command_line_together(recipe, tmp_path):
     assert (adapter.members, args.learning_rate, args.num_train_epochs) == (3, 5e-4, 2)
     assert (adapter.max_length, learning.max_train_samples, own.plain_lora) == (192, 300, True)
     assert [Path(task["dataset"]).is_dir() for task in learning.tasks] == [True, True]
+    assert AutoConfig.from_pretrained(learning.model_name_or_path).max_position_embeddings >= adapter.max_length
 
 
 def test_new_task_yaml_is_what_learn_takes(recipe):

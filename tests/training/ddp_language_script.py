@@ -1,11 +1,10 @@
 """Two data-parallel processes teach a language model; each notes what it holds.
 
-torchrun --nproc_per_node 2 ddp_language_script.py BASE WORK
+python ../two_ranks.py ddp_language_script.py BASE WORK
 """
 
 import hashlib
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -18,8 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from hf_lifelong import DriftAdapterConfig, Task
 
 
-def main(base: str, work: Path) -> None:
-    torch.set_num_threads(1)
+def main(base: str, work: str) -> None:
+    work = Path(work)
     torch.manual_seed(0)
     config = DriftAdapterConfig(task_type="CAUSAL_LM", r=4, members=2, signature_rank=4, max_length=32)
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config)
@@ -40,7 +39,3 @@ def main(base: str, work: Path) -> None:
     (work / f"rank{dist.get_rank()}.json").write_text(json.dumps(note))
     dist.barrier()
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))

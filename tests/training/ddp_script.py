@@ -1,14 +1,12 @@
 """Two data-parallel processes learn streams; each notes what it holds.
 
-torchrun --nproc_per_node 2 ddp_script.py BASE WORK
+python ../two_ranks.py ddp_script.py BASE WORK
 """
 
 import hashlib
 import json
-import sys
 from pathlib import Path
 
-import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 from sharded import learn_by_hand
@@ -81,8 +79,8 @@ def note_asked() -> list[int]:
     return asked
 
 
-def main(base: str, work: Path) -> None:
-    torch.set_num_threads(1)
+def main(base: str, work: str) -> None:
+    work = Path(work)
     tokenizer = AutoTokenizer.from_pretrained(base)
     validated: list[int] = []
 
@@ -126,7 +124,3 @@ def main(base: str, work: Path) -> None:
     (work / f"rank{dist.get_rank()}.json").write_text(json.dumps(note))
     dist.barrier()
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))

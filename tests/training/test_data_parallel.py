@@ -15,19 +15,34 @@ from transformers import AutoModel
 
 from hf_lifelong.training import evaluator
 
-SCRIPT = Path(__file__).parent / "ddp_script.py"
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
-def ranks(bert_folder, tmp_path_factory):
-    """What each process noted, and the folder they wrote to."""
-    work = tmp_path_factory.mktemp("ddp")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+def launched(bert_folder, tiny_language_folder, tmp_path_factory):
+    """The folders that two processes of each script wrote to: of an encoder, of a language model."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("ddp", "language")]
+    encoder = (HERE / "ddp_script.py", bert_folder, folders[0])
+    language = (HERE / "ddp_language_script.py", tiny_language_folder("llama"), folders[1])
     done = subprocess.run(
-        [*launch, SCRIPT, bert_folder, work], capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, HERE.parent / "two_ranks.py", *encoder, "--", *language],
+        capture_output=True,
+        text=True,
+        timeout=400,
     )
     assert done.returncode == 0, done.stderr[-5000:]
-    return *(json.loads((work / f"rank{rank}.json").read_text()) for rank in (0, 1)), work
+    return folders
+
+
+def notes(work):
+    """What each process noted."""
+    return [json.loads((work / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.fixture
+def ranks(launched):
+    """What each process noted of the encoder, and the folder they wrote to."""
+    return *notes(launched[0]), launched[0]
 
 
 @pytest.mark.slow
@@ -112,12 +127,6 @@ def test_two_processes_score_each_row_once(ranks, bert_folder, tokenizer, tmp_pa
 
 @pytest.mark.slow
 @pytest.mark.feature("generate", "DDP")
-def test_two_processes_teach_a_language_model(tiny_language_folder, tmp_path):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    script = SCRIPT.with_name("ddp_language_script.py")
-    done = subprocess.run(
-        [*launch, script, tiny_language_folder("llama"), tmp_path], capture_output=True, text=True, timeout=180
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
-    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+def test_two_processes_teach_a_language_model(launched):
+    first, second = notes(launched[1])
     assert first == second and first["wrapped"] == "DistributedDataParallel"

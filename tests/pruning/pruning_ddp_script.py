@@ -1,11 +1,10 @@
 """Two data-parallel processes prune in one run and in rounds; each notes what it holds.
 
-torchrun --nproc_per_node 2 ddp_script.py BASE WORK
+python ../two_ranks.py pruning_ddp_script.py BASE WORK
 """
 
 import hashlib
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -23,8 +22,8 @@ def digest(tensors) -> str:
     return out.hexdigest()
 
 
-def main(base: str, work: Path) -> None:
-    torch.set_num_threads(1)
+def main(base: str, work: str) -> None:
+    work = Path(work)
     tokenizer = AutoTokenizer.from_pretrained(base)
     options = {"start": 2, "every": 2, "end": 6, "tolerance": float("inf"), "rise": float("inf")}
     trainer = make_trainer(classifier(base), work / "one", tokenizer, max_steps=6, gradient_accumulation_steps=2)
@@ -55,7 +54,3 @@ def main(base: str, work: Path) -> None:
     (work / f"rank{dist.get_rank()}.json").write_text(json.dumps(note))
     dist.barrier()
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
