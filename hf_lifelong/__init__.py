@@ -26,11 +26,13 @@ _PUBLIC = {
     "LifelongPipeline": "hf_lifelong.answering",
     "SAPCallback": "hf_lifelong.pruning",
     "Task": "hf_lifelong.training",
+    "TaskKind": "hf_lifelong.objectives",
     "export": "hf_lifelong.adapter",
     "forget": "hf_lifelong.adapter",
     "generate": "hf_lifelong.adapter",
     "knowledge_of": "hf_lifelong.adapter",
     "predict": "hf_lifelong.adapter",
+    "register_kind": "hf_lifelong.objectives",
     "score_labels": "hf_lifelong.adapter",
 }
 _MODULES = ("hub", "loading", "pruning")  # what is used by its full name after `import hf_lifelong` alone
@@ -43,12 +45,14 @@ __all__ = [
     "LifelongPipeline",
     "SAPCallback",
     "Task",
+    "TaskKind",
     "__version__",
     "export",
     "forget",
     "generate",
     "knowledge_of",
     "predict",
+    "register_kind",
     "score_labels",
 ]
 
@@ -57,6 +61,7 @@ if TYPE_CHECKING:
     from .answering import LifelongPipeline
     from .evaluation import AccuracyMatrix
     from .knowledge import KnowledgeBase
+    from .objectives import TaskKind, register_kind
     from .pruning import SAPCallback
     from .training import DriftTrainer, DriftTrainingArguments, Task
 

@@ -18,7 +18,7 @@ from ..knowledge import (
     normalised_entropy,
     summed_variance,
 )
-from ..objectives import HEAD_KINDS, head_objective
+from ..objectives import HeadKind, get_objective
 from .layers import Plan
 
 # The signature alone decides where its posterior reaches CLEAR; elsewhere the MOST_CANDIDATES best groups with at
@@ -62,7 +62,7 @@ class Tables:
         task, kind, width (`Tensor`): `[groups]`: the newest task of each group, which answers for it, the position of
             its kind in `objectives`, and the rows of its head.
         kinds (`list[str]`): The kinds of these tasks.
-        objectives (`list[HeadObjective]`): One for each kind of task; none on a language model.
+        objectives (`list[HeadKind]`): One for each kind of task; none on a language model.
         per_token (`bool`): Whether any of these answers for each token.
         merged (`Tensor`): `[groups, K]`, the members of that task.
         members (`Tensor`): `[groups, M]`, all members of each group.
@@ -82,7 +82,7 @@ class Tables:
         counts = [len(own) for own in members]
         self.groups = len(newest)
         self.kinds = kinds = sorted({task.kind for task in knowledge.tasks})
-        self.objectives = [head_objective(kind) for kind in kinds if kind in HEAD_KINDS]
+        self.objectives = [kind for name in kinds if isinstance(kind := get_objective(name), HeadKind)]
         self.per_token = any(objective.per_token for objective in self.objectives)
         self.even, self.even_merged = (len(set(map(len, lists))) == 1 for lists in (members, merged))
         self.widest_of = [max(task.width for task in knowledge.tasks if task.kind == kind) for kind in kinds]

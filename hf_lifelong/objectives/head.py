@@ -6,22 +6,27 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from .base import Objective
+from .base import NO_CONSTANTS, TaskKind
 
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
     from torch import Tensor
 
+    from .forms import InputForm
 
-class HeadObjective(Objective):
+
+class HeadKind(TaskKind):
     """A kind of task that is answered by a head of its own on a base without one.
 
     Attributes:
         per_token (`bool`): Whether the head reads every token (`True`) or the mean-pooled text (`False`).
+        forms (`tuple[InputForm, ...]`): The forms of input that it answers, where no task is named.
     """
 
+    task_type = "FEATURE_EXTRACTION"
     per_token: ClassVar[bool]
+    forms: ClassVar[tuple[InputForm, ...]]
 
     def decode(
         self,
@@ -30,7 +35,7 @@ class HeadObjective(Objective):
         examples: Dataset,
         columns: Mapping[str, str],
         labels: Sequence[str],
-        unanswered: bool = False,
+        constants: Mapping[str, float] = NO_CONSTANTS,
     ) -> list[dict[str, Any]]:
         """Turns the probabilities of all features into one answer per example.
 
@@ -41,7 +46,7 @@ class HeadObjective(Objective):
             examples (`datasets.Dataset` of E rows): The data set that `features` was made of.
             columns (`dict[str, str]`): Role to column name.
             labels (`list[str]`): The task's label names.
-            unanswered (`bool`): Whether an example may have no answer (what the method of that name found).
+            constants (`dict[str, float]`): Those of the task, as the method of that name returns them.
 
         Returns:
             `list[dict]`: E answers in the order of `examples`, each with at least `answer` and `score`.
@@ -54,9 +59,7 @@ class HeadObjective(Objective):
             raise ValueError(f"features has no column {missing[0]!r}; make it with encode(..., training=False).")
         table = features.select_columns(list(self.extras)).with_format("arrow")[:]
         sources = self.sources_of(examples, self.resolve_columns(examples, columns))
-        return self.decode_rows(
-            scores, {name: table.column(name) for name in self.extras}, sources, labels, unanswered
-        )
+        return self.decode_rows(scores, {name: table.column(name) for name in self.extras}, sources, labels, constants)
 
     @abstractmethod
     def loss(self, logits: Tensor, batch: Mapping[str, Tensor], mask: Tensor) -> Tensor:
@@ -96,9 +99,9 @@ class HeadObjective(Objective):
         features: Mapping[str, Any],
         sources: Sequence[Any],
         labels: Sequence[str],
-        unanswered: bool = False,
+        constants: Mapping[str, float] = NO_CONSTANTS,
     ) -> list[dict[str, Any]]:
-        """`decode` for features that are not in a data set, such as those of `inputs.encode_inputs`.
+        """`decode` for features that are not in a data set, such as those of `forms.encode_inputs`.
 
         Args:
             scores (`np.ndarray` of shape `[F, D, C]`): As in `decode`.
@@ -107,9 +110,9 @@ class HeadObjective(Objective):
                 classification), anything (text classification). An input of another form has no such source:
                 give `""` or `None`, and the answer is empty.
             labels (`list[str]`): The task's label names.
-            unanswered (`bool`): As in `decode`.
+            constants (`dict[str, float]`): As in `decode`.
         """
 
-    @abstractmethod
     def sources_of(self, examples: Dataset, columns: Mapping[str, str]) -> list[Any]:
-        """Returns `sources` of `decode_rows` for a data set."""
+        """Returns `sources` of `decode_rows` for a data set; by default there is nothing to cut from."""
+        return [None] * len(examples)

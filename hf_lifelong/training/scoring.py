@@ -20,7 +20,7 @@ from ..adapter import knowledge_of, lifelong_of, predict, trunk_features
 from ..adapter.decoding import decode_answers
 from ..adapter.generation import answer_prompts, likeliest_labels
 from ..knowledge import KnowledgeBase
-from ..objectives import head_objective
+from ..objectives import head_objective, kinds_alike
 from ..objectives.base import MODEL_INPUTS
 from .modules import with_module
 from .tasks import PreparedTask, Split
@@ -42,9 +42,9 @@ class Scored:
 
 
 def kinds_in_question(knowledge: KnowledgeBase, kind: str) -> tuple[str, ...] | None:
-    """The kinds that inputs of the form of those of `kind` are of: that one, since each has a form of its own; `None`
-    where no such task is known."""
-    return (kind,) if any(task.kind == kind for task in knowledge.tasks) else None
+    """The kinds that inputs of the form of those of `kind` are of; `None` where no such task is known."""
+    kinds = kinds_alike(kind)
+    return kinds if any(task.kind in kinds for task in knowledge.tasks) else None
 
 
 def spread_over(count: int, limit: int | None) -> list[int]:

@@ -15,18 +15,12 @@ import numpy as np
 import torch
 from datasets import Dataset
 from evaluate import EvaluationModule
-from transformers import (
-    DataCollatorForSeq2Seq,
-    DataCollatorForTokenClassification,
-    DataCollatorWithPadding,
-    EvalPrediction,
-)
+from transformers import EvalPrediction
 
 from ..adapter import DriftAdapterConfig
 from ..evaluation.checks import is_name
 from ..knowledge import LONGEST_NOTE, UNKNOWN, LearnedTask, TaskData
-from ..objectives import HEAD_KINDS, KINDS, TEXT_KINDS, Objective, get_objective, head_objective
-from ..objectives.prompts import ensure_padding, with_prompts
+from ..objectives import TaskKind, get_objective, head_objective, kind_names, kinds_on
 from ..objectives.rows import MissingColumnError
 from ..settings import check_kind
 from .modules import MODULES, with_module
@@ -40,7 +34,7 @@ class Task:
     Args:
         name (`str`): Unique name of the task.
         kind (`str`): `"text-classification"`, `"question-answering"` or `"token-classification"`; on a causal language
-            model `"text-generation"`.
+            model `"text-generation"`; or the name of a kind of your own ([`register_kind`]).
         train (`datasets.Dataset`): Training data; only this is learned from. Columns that its format hides are not
             used, and a transform must be applied with `map` first; likewise of the others.
         validation (`datasets.Dataset`, *optional*): For grouping and early stopping. Split off the
@@ -51,10 +45,10 @@ class Task:
             (`text`, `text_pair`, `label`; `question`, `context`, `answers`; `tokens`, `tags`; `prompt`, `answer`).
         compute_metrics (`Callable` or `evaluate.EvaluationModule`, *optional*): A function as in `Trainer`, for
             evaluations while this task is trained. Or a module of the `evaluate` library, also of `evaluate.combine`:
-            its numbers stand beside the kind's own, while the task is trained (not of text generation, which would
+            its numbers stand beside the kind's own, while the task is trained (not on a language model, which would
             have to generate) and whenever the stream is scored. It gets answers as the field writes them: label ids,
             or names where it takes texts; SQuAD's layout; lists of tags; texts.
-        template (`str`, *optional*): For text generation: what makes a prompt of a row's columns, in the spelling of
+        template (`str`, *optional*): On a language model: what makes a prompt of a row's columns, in the spelling of
             `str.format`, such as `"{title}: {body}"`. Where the tokenizer has a chat template, prompts go through it
             in any case, and must not contain it.
         max_train_samples, max_test_samples (`int`, *optional*): Rows of `train` and `test` at most, drawn at random,
@@ -77,16 +71,22 @@ class Task:
             raise ValueError(f"`name` of a task is {self.name!r:.100}; give printable characters, one at least.")
         if self.name == UNKNOWN:
             raise ValueError(f"`name` of a task is {UNKNOWN!r}, which is what inputs of no task are answered with.")
-        if self.kind not in KINDS:
-            raise ValueError(f"`kind` of task `{self.name}` is {self.kind!r}; choose one of {list(KINDS)}.")
+        if self.kind not in kind_names():
+            raise ValueError(
+                f"`kind` of task `{self.name}` is {self.kind!r}; choose one of {kind_names()}, or register a kind of "
+                "your own first (`hf_lifelong.register_kind`)."
+            )
         if not isinstance(self.columns, dict) or not all(
             isinstance(part, str) for pair in self.columns.items() for part in pair
         ):
             raise ValueError(f"`columns` of task `{self.name}` is {self.columns!r:.100}; give columns' names by role.")
         if not isinstance(self.template, str | None):
             raise ValueError(f"`template` of task `{self.name}` is {self.template!r:.100}; give a text.")
-        if self.template is not None and self.kind not in TEXT_KINDS:
-            raise ValueError(f"`template` of task `{self.name}`: only a text-generation task has prompts to write.")
+        if self.template is not None and get_objective(self.kind).task_type != "CAUSAL_LM":
+            raise ValueError(
+                f"`template` of task `{self.name}`: only tasks of language models have prompts to write, not those of "
+                f"{self.kind}."
+            )
         for key in ("max_train_samples", "max_test_samples"):
             check_samples(getattr(self, key), f"`{key}` of task `{self.name}`")
         given = self.compute_metrics
@@ -133,12 +133,12 @@ class PreparedTask:
     def __init__(self, task: Task, tokenizer: Any, config: DriftAdapterConfig, validation_share: float) -> None:
         self.task, self.name, self.kind = task, task.name, task.kind
         self.tokenizer, self.config = tokenizer, config
-        self.objective: Objective = get_objective(task.kind)
-        self.generates = task.kind in TEXT_KINDS
+        self.objective: TaskKind = get_objective(task.kind)
+        self.generates = self.objective.task_type == "CAUSAL_LM"
         try:
             check_kind(task.kind, str(config.task_type))
-            if self.generates and tokenizer is not None:
-                ensure_padding(tokenizer)
+            if tokenizer is not None:
+                self.objective.prepare_tokenizer(tokenizer)
             whole = Part.whole("train", task.train)
             train, validation = self._split(whole, validation_share)
             with whole.located():
@@ -147,12 +147,12 @@ class PreparedTask:
             self.train_examples = train.data
             self.columns = self.objective.resolve_columns(train.data, task.columns)
             with train.located():
-                self.unanswered = self.objective.unanswered(train.data, self.columns)
+                self.constants = self.objective.constants(train.data, self.columns)
             self.train = self._encode(train, training=True)
             self.validation = self._scored(validation)
             # What scores are measured on; encoded now, so that bad data is refused before anything is trained.
             test = None if task.test is None else self._at_most(Part.whole("test", task.test), task.max_test_samples)
-            self.test = self.validation if test is None else self._scored(test.map(self._with_prompts))
+            self.test = self.validation if test is None else self._scored(test.map(self._written))
         except ValueError as error:
             raise ValueError(f"Task `{task.name}`: {error}") from error
         if isinstance(task.compute_metrics, MODULES):
@@ -195,7 +195,7 @@ class PreparedTask:
             size = min(max(round(len(train.rows) * share), 1), len(train.rows) - 1)
             kept, split_off = draw(self._classes(train), len(train.rows) - size)
             train, validation = train.select(kept), train.select(split_off)
-        return train.map(self._with_prompts), validation.map(self._with_prompts)
+        return train.map(self._written), validation.map(self._written)
 
     def _at_most(self, part: Part, most: int | None) -> Part:
         if most is None or most >= len(part.rows):
@@ -205,8 +205,8 @@ class PreparedTask:
     def _classes(self, part: Part) -> Sequence[Any]:
         return self.objective.classes(part.data, self.task.columns) or [None] * len(part.rows)
 
-    def _with_prompts(self, data: Dataset) -> Dataset:
-        return with_prompts(data, self.task.columns, self.task.template) if self.generates else data
+    def _written(self, data: Dataset) -> Dataset:
+        return self.objective.prepare(data, self.task.columns, self.task.template)
 
     def _scored(self, part: Part) -> Split:
         with part.located():
@@ -220,13 +220,13 @@ class PreparedTask:
             return self._features(part.data, training)
 
     def _features(self, data: Dataset, training: bool) -> Dataset:
-        config = self.config
         if self.tokenizer is None and not self.objective.is_tokenised(data):
             raise ValueError(
                 "the data is not tokenised and `processing_class` is missing; give the tokenizer to `DriftTrainer`."
             )
+        lengths = self.config.max_length, self.config.stride
         return self.objective.encode(
-            data, self.columns, self.labels, self.tokenizer, config.max_length, config.stride, training
+            data, self.columns, self.labels, self.tokenizer, *lengths, training, self.constants
         )
 
     @property
@@ -239,21 +239,19 @@ class PreparedTask:
         if self.tokenizer is None:
             return None
         if self.generates:
-            return DataCollatorForSeq2Seq(self.tokenizer)
+            return self.objective.collator(self.tokenizer)
         tokenizer = copy.copy(self.tokenizer)  # the user's own goes on as it is
-        tokenizer.padding_side = "right"
-        per_token = self.kind == "token-classification"
-        return (DataCollatorForTokenClassification if per_token else DataCollatorWithPadding)(tokenizer)
+        tokenizer.padding_side = self.objective.padding_side
+        return self.objective.collator(tokenizer)
 
     def pad(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """Tensors of some rows: prompts are padded on the left, because answers follow them, all else on the right."""
-        side = "left" if self.generates else "right"
-        return dict(self.tokenizer.pad(batch, return_tensors="pt", padding_side=side))
+        """Tensors of some rows, padded as the kind is asked."""
+        return dict(self.tokenizer.pad(batch, return_tensors="pt", padding_side=self.objective.padding_side))
 
     def scores_of_references(self) -> dict[str, float]:
         """The kind's metrics, and the task's module's, of the right answers to the test part."""
         references = self.objective.references(self.test.examples, self.columns, self.labels)
-        answers = [(gold["text"] or [""])[0] if isinstance(gold, dict) else gold for gold in references]
+        answers = [self.objective.right_answer(reference) for reference in references]
         return with_module(self.objective.score(answers, references), self, answers, references)
 
     def learned(self, members: int, examples: int, started_from: str | None = None) -> LearnedTask:
@@ -276,13 +274,13 @@ class PreparedTask:
             started_from=started_from,
             template=self.task.template,
             data=self.source,
-            unanswered=self.unanswered,
+            constants=self.constants,
         )
 
     @property
     def compute_metrics(self) -> Callable[[EvalPrediction], dict[str, float]] | None:
         """What is computed while the task is trained: the function it was given, or the kind's metrics. None beside
-        the loss for text generation, where they would need the logits of all tokens."""
+        the loss on a language model, where they would need the logits of all tokens."""
         given = self.task.compute_metrics
         if given is not None and not isinstance(given, MODULES):
             return given
@@ -299,11 +297,10 @@ class PreparedTask:
                 "Lower `learning_rate`, or set `max_grad_norm`."
             )
         mask = logits[..., 0] != -100 if logits.dim() == 3 else torch.ones(len(logits), 1, dtype=torch.bool)
-        scores = objective.distributions(logits, mask)[0].numpy()
+        factor, summand = objective.scaling(self.constants)
+        scores = objective.distributions(factor * logits + summand, mask)[0].numpy()
         split = self.validation
-        found = objective.decode(
-            scores, split.features, split.examples, self.columns, self.labels, unanswered=self.unanswered
-        )
+        found = objective.decode(scores, split.features, split.examples, self.columns, self.labels, self.constants)
         references = objective.references(split.examples, self.columns, self.labels)
         answers = [answer["answer"] for answer in found]
         return with_module(objective.score(answers, references), self, answers, references)
@@ -333,11 +330,11 @@ def check_samples(value: Any, what: str) -> None:
         raise ValueError(f"{what} is {value!r}; give an integer of at least 1.")
 
 
-def single_task(train: Any, validation: Any, known: list[str], generates: bool) -> Task:
+def single_task(train: Any, validation: Any, known: list[str], task_type: str | None) -> Task:
     """The task that `train_dataset=` stands for: its kind is read from its columns.
 
     Args:
-        generates (`bool`): Whether the base is a language model, for which every task is text generation.
+        task_type (`str`): What the base is, as the adapter's configuration says.
         known (`list[str]`): Names of tasks that the adapter has learned; the new one is named otherwise.
 
     Raises:
@@ -347,24 +344,25 @@ def single_task(train: Any, validation: Any, known: list[str], generates: bool) 
         what = "is empty" if isinstance(train, Dataset) else f"is a `{type(train).__name__}`"
         raise ValueError(f'`train_dataset` {what}; give a `datasets.Dataset` with rows, such as `data["train"]`.')
     seen = Part.whole("train_dataset", train).data
-    kinds = list(TEXT_KINDS) if generates else kinds_of(seen)
+    every = kinds_on(task_type)
+    kinds = every if len(every) == 1 else kinds_of(seen, every)
     if len(kinds) != 1:
         fits = f"fit several kinds of task ({', '.join(kinds)})" if kinds else "fit no kind of task"
         raise ValueError(
             f"`train_dataset` has the columns {sorted(seen.column_names)}, which {fits}. Give "
-            f'`tasks=[Task("name", "{(kinds or HEAD_KINDS)[0]}", train_dataset, columns={{...}})]` instead.'
+            f'`tasks=[Task("name", "{(kinds or every)[0]}", train_dataset, columns={{...}})]` instead.'
         )
     names = itertools.chain(["task"], (f"task-{i}" for i in itertools.count(2)))
     return Task(next(name for name in names if name not in known), kinds[0], train, validation)
 
 
-def kinds_of(data: Dataset) -> list[str]:
-    """The kinds that a data set's columns fit under their default names; where no types fit, the first whose names do,
-    which can say what is wrong with them."""
+def kinds_of(data: Dataset, kinds: list[str]) -> list[str]:
+    """Those of some kinds whose columns a data set has under their default names; where no types fit, the first whose
+    names do, which can say what is wrong with them."""
     fitting, named = [], []
-    for kind in HEAD_KINDS:
+    for kind in kinds:
         try:
-            get_objective(kind).resolve_columns(data, {})
+            get_objective(kind).recognise(data)
         except MissingColumnError:
             continue
         except ValueError:

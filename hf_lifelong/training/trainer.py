@@ -88,8 +88,8 @@ class DriftTrainer(Trainer):
                 "`eval_dataset` goes with `train_dataset`; with `tasks`, give each `Task` a `validation`."
             )
         if tasks is None:
-            generates = active_config(model).task_type == "CAUSAL_LM"
-            tasks = [single_task(train_dataset, eval_dataset, knowledge_of(model).names, generates)]
+            base = active_config(model).task_type
+            tasks = [single_task(train_dataset, eval_dataset, knowledge_of(model).names, base)]
         self.tasks = list(tasks) if isinstance(tasks, Iterable) else [tasks]
         if not self.tasks:
             raise ValueError("`tasks` is empty; give at least one `Task`.")

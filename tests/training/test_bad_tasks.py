@@ -185,15 +185,15 @@ ASKED = {"question": ["Who?"], "context": ["Ada."], "answers": [{"text": ["Ada"]
 )
 def test_the_kind_is_guessed_by_all_columns(columns, kind):
     for form in (None, "torch"):
-        assert single_task(data(**columns).with_format(form), None, [], False).kind == kind
+        assert single_task(data(**columns).with_format(form), None, [], "FEATURE_EXTRACTION").kind == kind
 
 
 def test_columns_that_fit_no_kind_or_several(setup):
     with pytest.raises(ValueError, match=r"columns \['label', 'tokens'\], which fit no kind"):
-        single_task(data(tokens=[["a"]], label=["x"]), None, [], False)
+        single_task(data(tokens=[["a"]], label=["x"]), None, [], "FEATURE_EXTRACTION")
     message = r"fit several kinds of task \(text-classification, token-classification\)\. Give `tasks=\["
     with pytest.raises(ValueError, match=message):
-        single_task(data(text=["a"], label=["x"], **TAGGED), None, [], False)
+        single_task(data(text=["a"], label=["x"], **TAGGED), None, [], "FEATURE_EXTRACTION")
 
 
 def test_evaluate_before_anything_is_learned(prepare):

@@ -6,6 +6,7 @@ from datasets import Dataset
 from training_helpers import answers, sentiment
 
 from hf_lifelong import Task
+from hf_lifelong.objectives import get_objective
 from hf_lifelong.training import modules
 
 SQUAD = {
@@ -36,13 +37,14 @@ class Prepared:
     """What `with_module` reads of a task."""
 
     def __init__(self, kind, module, labels=()):
-        self.name, self.kind, self.labels = "mine", kind, labels
+        self.name, self.kind, self.labels, self.objective = "mine", kind, labels, get_objective(kind)
         self.task = type("T", (), {"compute_metrics": module})
 
 
 def given(module, kind, answers, references, labels=()):
     """The predictions and references that a module gets."""
-    return modules.FORMS[kind](modules._options(module), answers, references, labels)
+    options = module.features if isinstance(module.features, list) else [module.features]
+    return get_objective(kind).module_forms(options, answers, references, labels)
 
 
 def test_label_ids_where_the_module_takes_numbers_else_names(module, kappa):
