@@ -47,12 +47,12 @@ class LifelongPipeline(Pipeline):
     chat template where it has one, or the fields of a learned task's template, or of a default one
     (`objectives.prompts.TEMPLATES`).
 
-    Inputs, mixed at will: a string or `{"text": ..., "text_pair": ...}`, which a task of text classification answers,
+    Inputs, mixed at will: a string or `{"text": ..., "text_pair": ...}` (text classification, text regression),
     `{"question": ..., "context": ...}` (question answering) or `{"tokens": [...]}` (token classification), or what a
     kind of your own takes. An answer is a dict: `task` (the group that answered, or `"unknown"`), `kind`, `answer`
-    (a label; a span, `""` where the context has no answer and the task has such questions; or a label per token;
-    `None` where unknown), `score` (its probability), `uncertainty` and `margin`; spans have `start` and `end`
-    (characters), and with `abstain` there is `novelty`.
+    (a label; a number; a span, `""` where the context has no answer and the task has such questions; or a label per
+    token; `None` where unknown), `score` (its probability; `None` of a number, which has none), `uncertainty` and
+    `margin`; spans have `start` and `end` (characters), and with `abstain` there is `novelty`.
     """
 
     tokenizer: Any

@@ -183,7 +183,7 @@ class CausalConductor(Conductor):
     def _vote(self, logits: Tensor, current: Pass, fork: Fork) -> LifelongOutput:
         mask = mask_for(current.mask, logits, fork.plan.row)
         spread = token_distributions(logits, mask)
-        _, group, uncertainty, margin = settle(fork.choice, fork.plan, spread, fork.rows, fork.tables.groups)
+        _, group, uncertainty, margin = settle(fork.choice, fork.plan, spread, fork.rows, fork.tables)
         return LifelongOutput(group=group, task=fork.tables.task[group], uncertainty=uncertainty, margin=margin)
 
 

@@ -45,7 +45,8 @@ class LifelongOutput(ModelOutput):
     Args:
         scores (`Tensor`, *optional*): `[B, D, C]`, the probabilities that the answer is read from, zero padded: for
             text classification D = 1 and C labels; for question answering D = 2 (start, end) and C tokens; for token
-            classification D tokens and C labels.
+            classification D tokens and C labels. Of a kind that answers with numbers, these: for text regression
+            D = C = 1.
         logits (`Tensor`, *optional*): `[B, T, V]`, of the next token, from a language model.
         group (`Tensor`): `[B]`, the group that answered.
         task (`Tensor`): `[B]`, position of that group's newest task, whose kind and labels the scores are of.
@@ -300,7 +301,7 @@ class HeadConductor(Conductor):
                 logits = logits.float() + self.root.closed_logits(fork.features, plan)
         spread = row_distributions(logits, mask, plan, tables)
         allowed = tables.allowed(current.request.kinds)
-        scores, group, uncertainty, margin = settle(fork.choice, plan, spread, fork.rows, tables.groups, allowed)
+        scores, group, uncertainty, margin = settle(fork.choice, plan, spread, fork.rows, tables, allowed)
         if len(tables.objectives) > 1 and not torch.compiler.is_compiling():
             scores = without_padding(scores, group, tables, hidden.shape[1])
         distance = None

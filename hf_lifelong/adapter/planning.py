@@ -69,6 +69,9 @@ class Tables:
         even, even_merged (`bool`): Whether nothing in `members` and in `merged` is padding.
         every_member, group_of_member (`Tensor`): `[members]`, all members, one group after another, and their groups.
         head_start, head_width (`Tensor`): `[members]`, first row and number of rows of each member's head.
+        factor, summand (`Tensor`): `[members]`, what turns the outputs of each member's head into those that answer.
+        numeric (`Tensor`, *optional*): `[groups]` bool, whether a group answers with numbers; `None` where none does.
+        unit (`Tensor`): `[groups]`, the factor of the members that answer for it.
         class_start, classes (`Tensor`): `[tasks]`, first class mean of each task and their number.
         widest (`int`), widest_of (`list[int]`): Rows of the widest head, of all and of each kind.
     """
@@ -104,6 +107,12 @@ class Tables:
         self.classes = tensor([task.classes for task in knowledge.tasks])
         self.head_start = tensor(head[:-1])
         self.head_width = tensor([end - start for start, end in pairwise(head)])
+        scalings = [get_objective(task.kind).scaling(task.constants) for task in knowledge.tasks]
+        of_member = [s for s, task in zip(scalings, knowledge.tasks, strict=True) for _ in range(task.members)]
+        self.factor, self.summand = (tensor([scaling[i] for scaling in of_member]) for i in (0, 1))
+        self.unit = tensor([scalings[task][0] for task in newest])
+        numeric = [kind.numeric for kind in self.objectives]
+        self.numeric = tensor(numeric)[self.kind] if any(numeric) else None
 
     def allowed(self, kinds: tuple[str, ...] | None) -> Tensor | None:
         """`[groups]` bool, the groups of these kinds; `None` where they are all."""
@@ -134,6 +143,8 @@ def make_plan(choice: Choice, tables: Tables, rows: int, likelihood: Tensor | No
         return _all_members(tables, rows)
     if preference is not None and choice.policy == "cascade":
         candidates = leading_candidates(preference, CLEAR, LEAST, MOST_CANDIDATES)
+        if tables.numeric is not None and not choice.each_member:
+            candidates = _comparable(candidates, preference, tables.numeric)
         pair_row, pair_group = candidates.nonzero(as_tuple=True)
     else:
         pair_row = torch.arange(rows, device=tables.task.device)
@@ -141,6 +152,13 @@ def make_plan(choice: Choice, tables: Tables, rows: int, likelihood: Tensor | No
     if choice.each_member:
         return _each_member(tables, pair_row, pair_group, preference)
     return _merged(tables, rows, pair_row, pair_group, preference)
+
+
+def _comparable(candidates: Tensor, preference: Tensor, numeric: Tensor) -> Tensor:
+    """The candidates whose uncertainties can be compared, `[rows, groups]` bool: members that answer as one do not
+    tell how uncertain a number is, so where a group that answers with one is a candidate, the signature decides."""
+    best = torch.zeros_like(candidates).scatter(1, preference.argmax(1, keepdim=True), True)
+    return torch.where((candidates & numeric).any(1, keepdim=True), best, candidates)
 
 
 def _all_members(tables: Tables, rows: int) -> Plan:
@@ -237,7 +255,7 @@ def settle(
     plan: Plan,
     distributions: tuple[Tensor, Tensor, Tensor],
     rows: int,
-    groups: int,
+    tables: Tables,
     allowed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Takes one answer per input from the outputs of all members that ran.
@@ -249,7 +267,7 @@ def settle(
         `scores [rows, D, C]`, `group [rows]`, `uncertainty [rows]`, `margin [rows]`.
     """
     probabilities, weights, log_classes = distributions
-    pairs, mean = len(plan.pair_row), probabilities
+    pairs, groups, mean = len(plan.pair_row), tables.groups, probabilities
     if choice.each_member:  # several rows are one pair's
         mean = mean_by_pair(probabilities, plan.pair, pairs)
         first = torch.zeros(pairs, dtype=torch.long, device=plan.pair.device).scatter_reduce(
@@ -260,6 +278,9 @@ def settle(
         uncertainty = summed_variance(probabilities, weights, plan.pair, pairs)
     else:
         uncertainty = normalised_entropy(mean, weights, log_classes)
+    if tables.numeric is not None:
+        spread = _spread_of_numbers(choice, plan, probabilities, weights, tables)
+        uncertainty = torch.where(tables.numeric[plan.pair_group], spread, uncertainty)
     if choice.policy in ("signature", "oracle"):
         margin = margin_of(plan.preference) if plan.preference is not None else torch.ones_like(uncertainty)
         return mean, plan.pair_group, uncertainty, margin
@@ -278,3 +299,13 @@ def settle(
     alone = margin_of(plan.preference) if plan.preference is not None else torch.ones_like(margin)
     margin = torch.where(margin.isinf(), alone, margin)
     return mean[pair], group, uncertainty[pair], margin
+
+
+def _spread_of_numbers(choice: Choice, plan: Plan, numbers: Tensor, weights: Tensor, tables: Tables) -> Tensor:
+    """How far the members of each pair differ, `s² / (1 + s²)` of the variance s² of their numbers in units of their
+    group: `[N, D, C]` → `[pairs]`; 0 where they answer as one."""
+    if not choice.each_member:
+        return numbers.new_zeros(len(plan.pair_row))
+    in_units = numbers / tables.unit[plan.pair_group[plan.pair]][:, None, None]
+    variance = summed_variance(in_units, weights, plan.pair, len(plan.pair_row))
+    return variance / (1 + variance)

@@ -22,10 +22,14 @@ class HeadKind(TaskKind):
     Attributes:
         per_token (`bool`): Whether the head reads every token (`True`) or the mean-pooled text (`False`).
         forms (`tuple[InputForm, ...]`): The forms of input that it answers, where no task is named.
+        numeric (`bool`): Whether answers are numbers. `distributions` are then these numbers instead of probabilities
+            that sum to 1, and the uncertainty is how far members differ, as a share of the `scaling` of their task:
+            `s² / (1 + s²)` of the variance s², and 0 where members answer as one.
     """
 
     task_type = "FEATURE_EXTRACTION"
     per_token: ClassVar[bool]
+    numeric: ClassVar[bool] = False
     forms: ClassVar[tuple[InputForm, ...]]
 
     def decode(
@@ -67,11 +71,11 @@ class HeadKind(TaskKind):
 
         Args:
             logits (`Tensor` of shape `[N, T, W]` if `per_token` else `[N, W]`): Outputs of the head, any float dtype.
-            batch (`dict[str, Tensor]`): Holds `targets`, int64.
+            batch (`dict[str, Tensor]`): Holds `targets`: int64, or float32 where they are numbers.
             mask (`Tensor` of shape `[N, T]`): Attention mask, 1 for tokens and 0 for padding.
 
         Returns:
-            `Tensor`: float32 scalar in nats; 0 if the batch has no target that counts.
+            `Tensor`: float32 scalar, in nats where targets are classes; 0 if the batch has no target that counts.
         """
 
     @abstractmethod

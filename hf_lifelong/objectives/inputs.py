@@ -114,6 +114,12 @@ def check_texts(values: Sequence[Any], rows: Sequence[int], column: str) -> None
             raise DataError(column, f"{value!r} is not a string; correct it or drop the row.", row)
 
 
+def are_tokenised_texts(columns: Sequence[str]) -> bool:
+    """Whether a data set with these columns has the model's inputs and labels; `label` is taken for `labels`, as
+    Trainer's collators do, where no text is given."""
+    return "input_ids" in columns and ("labels" in columns or ("label" in columns and "text" not in columns))
+
+
 def check_words(values: Sequence[Any], rows: Sequence[int], column: str) -> None:
     """Raises a `DataError` that names the first row whose value is not a list of strings."""
     for value, row in zip(values, rows, strict=True):

@@ -11,6 +11,7 @@ KINDS: dict[str, TaskKind | None] = {
     "text-classification": None,
     "question-answering": None,
     "token-classification": None,
+    "text-regression": None,
     "text-generation": None,
 }
 """Name → kind. `None` stands for the `KIND` of the module of that name, which is imported at its first use: kinds

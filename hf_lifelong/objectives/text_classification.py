@@ -12,7 +12,7 @@ from torch import Tensor
 from .base import NO_CONSTANTS
 from .forms import PAIR, TEXT
 from .head import HeadKind
-from .inputs import check_texts, tokenize_texts
+from .inputs import are_tokenised_texts, check_texts, tokenize_texts
 from .labels import find_label_names, is_label, label_ids, label_index, label_scores, most_frequent, why_no_label
 from .module_forms import Forms, label_forms
 from .numeric import LOG_2, fit, mean_cross_entropy
@@ -59,10 +59,7 @@ class TextClassification(HeadKind):
         return find_label_names(dataset, column, self._declared(dataset, column), nested=False)
 
     def is_tokenised(self, dataset: Dataset) -> bool:
-        """Whether a data set has the model's inputs and labels; `label` is taken for `labels`, as Trainer's collators
-        do, where no text is given."""
-        names = set(dataset.column_names)
-        return "input_ids" in names and ("labels" in names or ("label" in names and "text" not in names))
+        return are_tokenised_texts(dataset.column_names)
 
     def loss(self, logits: Tensor, batch: Mapping[str, Tensor], mask: Tensor) -> Tensor:
         return mean_cross_entropy(logits, batch["labels"])

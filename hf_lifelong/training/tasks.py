@@ -33,8 +33,8 @@ class Task:
 
     Args:
         name (`str`): Unique name of the task.
-        kind (`str`): `"text-classification"`, `"question-answering"` or `"token-classification"`; on a causal language
-            model `"text-generation"`; or the name of a kind of your own ([`register_kind`]).
+        kind (`str`): `"text-classification"`, `"text-regression"`, `"question-answering"` or `"token-classification"`;
+            on a causal language model `"text-generation"`; or the name of a kind of your own ([`register_kind`]).
         train (`datasets.Dataset`): Training data; only this is learned from. Columns that its format hides are not
             used, and a transform must be applied with `map` first; likewise of the others.
         validation (`datasets.Dataset`, *optional*): For grouping and early stopping. Split off the
