@@ -27,12 +27,14 @@ _PUBLIC = {
     "RetrievalPolicy": "hf_lifelong.retrieval",
     "SAPCallback": "hf_lifelong.pruning",
     "Task": "hf_lifelong.training",
+    "TaskKind": "hf_lifelong.objectives",
     "TaskStatistic": "hf_lifelong.statistics",
     "export": "hf_lifelong.adapter",
     "forget": "hf_lifelong.adapter",
     "generate": "hf_lifelong.adapter",
     "knowledge_of": "hf_lifelong.adapter",
     "predict": "hf_lifelong.adapter",
+    "register_kind": "hf_lifelong.objectives",
     "score_labels": "hf_lifelong.adapter",
 }
 _MODULES = (
@@ -51,6 +53,7 @@ __all__ = [
     "RetrievalPolicy",
     "SAPCallback",
     "Task",
+    "TaskKind",
     "TaskStatistic",
     "__version__",
     "export",
@@ -58,6 +61,7 @@ __all__ = [
     "generate",
     "knowledge_of",
     "predict",
+    "register_kind",
     "score_labels",
 ]
 
@@ -66,6 +70,7 @@ if TYPE_CHECKING:
     from .answering import LifelongPipeline
     from .evaluation import AccuracyMatrix
     from .knowledge import KnowledgeBase
+    from .objectives import TaskKind, register_kind
     from .pruning import SAPCallback
     from .retrieval import RetrievalPolicy
     from .statistics import TaskStatistic

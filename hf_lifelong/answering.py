@@ -21,7 +21,7 @@ from .adapter.forward.generate import answer_prompts
 from .adapter.heads import active_config
 from .knowledge import UNKNOWN, KnowledgeBase
 from .objectives.base import MODEL_INPUTS
-from .objectives.inputs import encode_inputs
+from .objectives.forms import encode_inputs
 from .objectives.prompts import encode_prompts, ensure_padding, prompt_of
 
 OPTIONS = ("policy", "group", "answer", "uncertainty", "per_batch", "abstain")
@@ -50,12 +50,12 @@ class LifelongPipeline(Pipeline):
     chat template where it has one, or the fields of a learned task's template, or of a default one
     (`objectives.prompts.TEMPLATES`).
 
-    Inputs, mixed at will: a string or `{"text": ..., "text_pair": ...}`, which a task of text classification answers,
-    `{"question": ..., "context": ...}` (question answering) or `{"tokens": [...]}` (token classification). An answer
-    is a dict: `task` (the group that answered, or `"unknown"`), `kind`, `answer` (a label; a span, `""` where the
-    context has no answer and the task has such questions; or a label per token; `None` where unknown), `score` (its
-    probability), `uncertainty` and `margin`; spans have `start` and `end` (characters), and with `abstain` there is
-    `novelty`.
+    Inputs, mixed at will: a string or `{"text": ..., "text_pair": ...}` (text classification, text regression),
+    `{"question": ..., "context": ...}` (question answering) or `{"tokens": [...]}` (token classification), or what a
+    kind of your own takes. An answer is a dict: `task` (the group that answered, or `"unknown"`), `kind`, `answer`
+    (a label; a number; a span, `""` where the context has no answer and the task has such questions; or a label per
+    token; `None` where unknown), `score` (its probability; `None` of a number, which has none), `uncertainty` and
+    `margin`; spans have `start` and `end` (characters), and with `abstain` there is `novelty`.
     """
 
     tokenizer: Any
@@ -114,10 +114,10 @@ class LifelongPipeline(Pipeline):
         """Answers inputs of which the first is `inputs[start]`."""
         if not items:
             return []
-        features = self.preprocess(items, start)
-        rows_of = self._rows_by_kind(features, start, abstain)
+        features, sources = self._encoded(items, start)
+        rows_of = self._rows_by_kinds(features, start, abstain)
         found = self._forward(features, rows_of=rows_of, batch_size=batch_size, novelty=abstain, **options)
-        return self.postprocess(found, items=items, features=features, abstain=abstain)
+        return self.postprocess(found, sources=sources, features=features, abstain=abstain)
 
     @property
     def generates(self) -> bool:
@@ -125,37 +125,49 @@ class LifelongPipeline(Pipeline):
         return bool(active_config(self.model).task_type == "CAUSAL_LM")
 
     def preprocess(self, items: Any, start: int = 0) -> dict[str, Any]:  # type: ignore[override]
+        return self._encoded(items, start)[0]
+
+    def _encoded(self, items: Any, start: int) -> tuple[dict[str, Any], list[Any]]:
+        """The features of inputs, and what each input's answer is cut from."""
         with TOKENISING:
             return self._encode(items, start)
 
-    def _encode(self, items: Any, start: int) -> dict[str, Any]:
+    def _encode(self, items: Any, start: int) -> tuple[dict[str, Any], list[Any]]:
         config = active_config(self.model)
         if self.generates:
             ensure_padding(self.tokenizer)
             templates = [task.template for task in knowledge_of(self.model).tasks if task.template]
             prompts = [prompt_of(item, i, templates) for i, item in enumerate(items, start)]
             ids = encode_prompts(self.tokenizer, prompts, config.max_length)
-            return {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
-        return encode_inputs(items, self.tokenizer, config.max_length, config.stride, start)[0]
+            return {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}, []
+        return encode_inputs(items, self.tokenizer, config.max_length, config.stride, start)
 
     def _forward(  # type: ignore[override]
-        self, features: dict[str, Any], rows_of: dict[str | None, list[int]], batch_size: int, **options: Any
+        self,
+        features: dict[str, Any],
+        rows_of: dict[tuple[str, ...] | None, list[int]],
+        batch_size: int,
+        **options: Any,
     ) -> list[dict[str, Any]]:
         """What answers each row; `{}` of rows that are in no list of `rows_of`."""
         columns = [name for name in MODEL_INPUTS if name in features]
         found: list[dict[str, Any]] = [{} for _ in features["input_ids"]]
         batches = [
-            (kind, rows[i : i + batch_size]) for kind, rows in rows_of.items() for i in range(0, len(rows), batch_size)
+            (kinds, rows[i : i + batch_size])
+            for kinds, rows in rows_of.items()
+            for i in range(0, len(rows), batch_size)
         ]
-        for kind, rows in tqdm(batches, desc="Answering", disable=len(batches) < 4, leave=False):
+        for kinds, rows in tqdm(batches, desc="Answering", disable=len(batches) < 4, leave=False):
             batch = {name: [features[name][row] for row in rows] for name in columns}
-            asked = options if kind is None else {**options, "kinds": [kind]}
+            asked = options if kinds is None else {**options, "kinds": kinds}
             for row, answer in zip(rows, self._answer_batch(batch, asked), strict=True):
                 found[row] = answer
         return found
 
-    def _rows_by_kind(self, features: dict[str, Any], start: int, abstain: bool) -> dict[str | None, list[int]]:
-        """The rows that tasks of each kind answer, longest first; `None` stands for any kind.
+    def _rows_by_kinds(
+        self, features: dict[str, Any], start: int, abstain: bool
+    ) -> dict[tuple[str, ...] | None, list[int]]:
+        """The rows that tasks of the same kinds may answer, longest first; `None` stands for any kind.
 
         Raises:
             ValueError: for an input that no learned task answers, unless the pipeline may abstain.
@@ -164,17 +176,18 @@ class LifelongPipeline(Pipeline):
         known = {task.kind for task in knowledge_of(self.model).tasks}
         if self.generates or not known:
             return {None: order}
-        foreign = next((row for row, kind in enumerate(features["kind"]) if kind not in known), None)
+        answering = [tuple(kind for kind in kinds if kind in known) for kinds in features["kinds"]]
+        foreign = next((row for row, kinds in enumerate(answering) if not kinds), None)
         if foreign is not None and not abstain:
             raise ValueError(
-                f"inputs[{start + features['example'][foreign]}] has the form of {features['kind'][foreign]}, but no "
-                f"task of that kind is learned, only {sorted(known)}. Give it in their form, or `abstain=True` to "
-                "answer it with `unknown`."
+                f"inputs[{start + features['example'][foreign]}] has the form of "
+                f"{' or '.join(features['kinds'][foreign])}, but no task of that kind is learned, only "
+                f"{sorted(known)}. Give it in their form, or `abstain=True` to answer it with `unknown`."
             )
-        rows_of: dict[str | None, list[int]] = defaultdict(list)
+        rows_of: dict[tuple[str, ...] | None, list[int]] = defaultdict(list)
         for row in order:
-            if features["kind"][row] in known:
-                rows_of[features["kind"][row]].append(row)
+            if answering[row]:
+                rows_of[answering[row]].append(row)
         return rows_of
 
     def _answer_batch(self, batch: dict[str, Any], options: dict[str, Any]) -> list[dict[str, Any]]:
@@ -189,7 +202,7 @@ class LifelongPipeline(Pipeline):
         return [{key: value[i] for key, value in given.items()} for i in range(len(batch["input_ids"]))]
 
     def postprocess(  # type: ignore[override]
-        self, found: list[dict[str, Any]], items: Sequence[Any], features: dict[str, Any], abstain: bool
+        self, found: list[dict[str, Any]], sources: Sequence[Any], features: dict[str, Any], abstain: bool
     ) -> list[dict[str, Any]]:
         knowledge = knowledge_of(self.model)
         if self.generates:
@@ -198,12 +211,12 @@ class LifelongPipeline(Pipeline):
         table = {name: [values[row] for row in rows] for name, values in features.items()}
         asked = [found[row] for row in rows]
         chosen, scores = [int(row["task"]) for row in asked], [row["scores"] for row in asked]
-        answers = decode_answers(knowledge, chosen, scores, table, sources(items))
-        kind_of = dict(zip(features["example"], features["kind"], strict=True))
+        answers = decode_answers(knowledge, chosen, scores, table, sources)
+        kinds_of = dict(zip(features["example"], features["kinds"], strict=True))
         out = []
         for i, answer in enumerate(answers):
             if not answer:
-                out.append({"task": UNKNOWN, "kind": kind_of[i], **NOTHING})
+                out.append({"task": UNKNOWN, "kind": kinds_of[i][0], **NOTHING})
                 continue
             own = [asked[row] for row in answer.pop("rows")]
             answer |= {key: float(np.mean([row[key] for row in own])) for key in ("uncertainty", "margin")}
@@ -229,11 +242,6 @@ def _lazily(items: Iterator[Any], batch_size: int, answer: Any) -> Iterator[dict
     while batch := list(itertools.islice(items, batch_size)):
         yield from answer(batch, start)
         start += len(batch)
-
-
-def sources(items: Sequence[Any]) -> list[Any]:
-    """What spans and token labels are cut from, per input."""
-    return [item.get("context") or item.get("tokens") or "" if isinstance(item, Mapping) else "" for item in items]
 
 
 def register() -> None:

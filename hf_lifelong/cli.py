@@ -121,7 +121,8 @@ def predict(
 ) -> None:
     """Answer inputs without being told their tasks.
 
-    One answer a line, in the order of the inputs: task, score and answer, with tabs between; with --json an object.
+    One answer a line, in the order of the inputs: task, score (`-` of a number) and answer, with tabs between; with
+    --json an object.
     """
     if bool(texts) == (input is not None):
         raise typer.BadParameter("give either texts or `--input`", param_hint="TEXT")
@@ -184,9 +185,9 @@ def _batches(first: Any, rest: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _line(answer: dict[str, Any]) -> str:
-    found = answer["answer"]
-    text = "" if found is None else found if isinstance(found, str) else " ".join(found)
-    return f"{one_line(answer['task'])}\t{answer['score']:.3f}\t{one_line(text)}"
+    found, score = answer["answer"], answer["score"]
+    text = "" if found is None else " ".join(found) if isinstance(found, list) else str(found)
+    return f"{one_line(answer['task'])}\t{'-' if score is None else f'{score:.3f}'}\t{one_line(text)}"
 
 
 @app.command()

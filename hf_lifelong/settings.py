@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .knowledge import KnowledgeBase, LearnedTask
-from .objectives import HEAD_KINDS, TEXT_KINDS, get_objective
+from .objectives import get_objective, kinds_on
 from .objectives.prompts import fields_of
 from .retrieval import check_policy
 from .texts import is_unicode
@@ -136,8 +136,10 @@ def check_tasks(knowledge: KnowledgeBase, task_type: str) -> None:
 def check_task(task: LearnedTask, task_type: str) -> None:
     """Refuses a task that an adapter of a `task_type` could not answer (`ValueError`)."""
     check_kind(task.kind, task_type)
-    if task.width != get_objective(task.kind).head_width(task.labels):
+    kind = get_objective(task.kind)
+    if task.width != kind.head_width(task.labels):
         raise ValueError(f"a head of {task.width} rows does not fit its kind, {task.kind}.")
+    kind.check_constants(task.constants)
     if len(set(task.labels)) < len(task.labels) or "" in task.labels:
         raise ValueError(
             f"`labels` are {list(task.labels)}, empty or twice; each label needs a name of its own, of one character "
@@ -154,12 +156,12 @@ def check_kind(kind: str, task_type: str) -> None:
     """Refuses a kind of task that a base cannot answer.
 
     Raises:
-        ValueError: names the kinds that it can.
+        ValueError: names the kinds that it can; of a kind that is not known, says what to do.
     """
-    kinds = TEXT_KINDS if task_type == "CAUSAL_LM" else HEAD_KINDS
-    if kind not in kinds:
-        base = "a causal language model" if kinds is TEXT_KINDS else "a base without a head (`AutoModel`)"
-        raise ValueError(f"`kind` is {kind!r}, but on {base} a task is one of {list(kinds)}.")
+    of_language_models = task_type == "CAUSAL_LM"
+    if (get_objective(kind).task_type == "CAUSAL_LM") != of_language_models:
+        base = "a causal language model" if of_language_models else "a base without a head (`AutoModel`)"
+        raise ValueError(f"`kind` is {kind!r}, but on {base} a task is one of {kinds_on(task_type)}.")
 
 
 def are_names(value: Any) -> bool:

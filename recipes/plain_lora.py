@@ -116,16 +116,16 @@ def score(model: OneLora, index: int, task: PreparedTask, args: TrainingArgument
     features, objective = task.test.features, head_objective(task.kind)
     inputs = features.select_columns([c for c in MODEL_INPUTS if c in features.column_names])[:]
     scores: list[np.ndarray] = []
+    factor, summand = objective.scaling(task.constants)
     for start in range(0, len(features), args.eval_batch_size):
         rows = {name: values[start : start + args.eval_batch_size] for name, values in inputs.items()}
         batch = {name: tensor.to(args.device) for name, tensor in task.pad(rows).items()}
-        found = objective.distributions(model(**batch)["logits"], batch["attention_mask"])[0]
+        logits = factor * model(**batch)["logits"] + summand
+        found = objective.distributions(logits, batch["attention_mask"])[0]
         scores.extend(found.cpu().numpy())
     padded = np.zeros((len(scores), *np.max([s.shape for s in scores], axis=0)), dtype=np.float32)
     for row, found in enumerate(scores):
         padded[row, : found.shape[0], : found.shape[1]] = found
-    decoded = objective.decode(
-        padded, features, task.test.examples, task.columns, task.labels, unanswered=task.unanswered
-    )
+    decoded = objective.decode(padded, features, task.test.examples, task.columns, task.labels, task.constants)
     references = objective.references(task.test.examples, task.columns, task.labels)
     return objective.score([answer["answer"] for answer in decoded], references)[objective.metric]

@@ -188,7 +188,10 @@ def test_a_question_without_an_answer_is_answered_by_none(learned, tokenizer):
     answer = LifelongPipeline(model=model, tokenizer=tokenizer)
     always = answer(QUESTION)
     assert always["answer"] and always["score"] == pytest.approx(answer(QUESTION)["score"])
-    tasks = [replace(task, unanswered=task.name == "answers") for task in root.knowledge["default"].tasks]
+    tasks = [
+        replace(task, constants={"unanswered": 1.0} if task.name == "answers" else {})
+        for task in root.knowledge["default"].tasks
+    ]
     set_knowledge(model, replace(root.knowledge["default"], tasks=tasks))
     # As likely as a span in every window but the last, which is shorter: a tie is an answer.
     assert answer(QUESTION)["answer"] == always["answer"]

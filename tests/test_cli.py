@@ -122,6 +122,23 @@ def test_learn_prints_the_matrix_and_leaves_an_adapter(taught):
     assert json.loads((folder / "accuracy_matrix.json").read_text())["tasks"] == ["films", "news"]
 
 
+def test_numbers_are_learned_from_a_table_and_predicted(bert_folder, yaml_file, tmp_path):
+    rows = [f"a film of {i} stars,{i % 5 + 0.5}" for i in range(20)]
+    (tmp_path / "stars.csv").write_text("\n".join(["text,label", *rows]))
+    keys = settings(tmp_path, bert_folder, output_dir=str(tmp_path / "out"))
+    keys["tasks"] = [{"name": "stars", "kind": "text-regression", "dataset": str(tmp_path / "stars.csv")}]
+    assert "pearson" in run("learn", "--config", yaml_file(keys))
+    name, score, number = run("predict", tmp_path / "out", TEXTS[0]).rstrip("\n").split("\t")
+    found = json.loads(run("predict", tmp_path / "out", TEXTS[0], "--json"))
+    assert (name, score, float(number)) == ("stars", "-", found["answer"]) and found["score"] is None
+    assert 0 < found["answer"] < 5
+    assert "text-regression" in run("inspect", tmp_path / "out")
+    said = run("export", tmp_path / "out", "stars", tmp_path / "lora")
+    assert "in the units of the training data" in said
+    (tmp_path / "stars.csv").write_text("\n".join(["text,label", *rows, "no stars,"]))
+    assert "row 20, column 'label': None is no finite number" in fails("learn", "--config", yaml_file(keys))
+
+
 @pytest.mark.parametrize("where", ["folder", "hub"])
 def test_learn_goes_on_from_a_folder_and_from_the_hub(where, request, learned, data, yaml_file, tmp_path):
     start = learned if where == "folder" else request.getfixturevalue("on_hub")

@@ -10,22 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from peft import LoraConfig
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import Tensor, nn
-from transformers import (
-    MODEL_FOR_QUESTION_ANSWERING_MAPPING,
-    MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING,
-    AutoModelForQuestionAnswering,
-    AutoModelForTokenClassification,
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ..compat import Conv1D
 from ..files import write_tensors
 from ..folders import atomic_folder
 from ..knowledge import LearnedTask
+from ..objectives import get_objective
 from .architectures import layers_of
 from .checks import check_held
 from .export_readme import HEAD_FILE, reading_note, write_readme
@@ -164,7 +160,7 @@ def export(
     banked = slice(first + members.start, first + members.stop)
     layers = {form.prefix + n: m for n, m in base.named_modules() if isinstance(m, DriftLayer) and m.holds(name)}
     tensors, layer_errors, error = _updates(layers, name, banked, rank)
-    head = _mean_head(root, name, banked) if task.width else {}
+    head = _mean_head(root, name, banked, get_objective(task.kind).scaling(task.constants)) if task.width else {}
     if form.head is not None:
         tensors |= {f"{form.head}.{part}": value for part, value in head.items()}
     config = _lora_config(drift, layers, rank or full_rank, form)
@@ -222,13 +218,11 @@ def stock_form(config: Any, task: LearnedTask) -> StockForm:
         config (`PreTrainedConfig`): Of the base model.
         task (`LearnedTask`): The task to export; one without a head (`width` 0) is a language model's.
     """
+    stock_use = get_objective(task.kind).stock
     if not task.width:
-        return StockForm("AutoModelForCausalLM", "CAUSAL_LM")
-    auto: Any = AutoModelForTokenClassification
-    known, task_type = MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, "TOKEN_CLS"
-    if task.kind == "question-answering":
-        auto, known, task_type = AutoModelForQuestionAnswering, MODEL_FOR_QUESTION_ANSWERING_MAPPING, "QUESTION_ANS"
-    if type(config) in known:
+        return StockForm(stock_use.auto_class, stock_use.task_type)
+    if type(config) in getattr(transformers, stock_use.mapping):
+        auto = getattr(transformers, stock_use.auto_class)
         config = copy.deepcopy(config)
         config.num_labels = task.width
         with torch.device("meta"):
@@ -239,7 +233,7 @@ def stock_form(config: Any, task: LearnedTask) -> StockForm:
         shapes = {part: tuple(tensor.shape) for part, tensor in layer.named_parameters()}
         ours = {"weight": (task.width, config.hidden_size), "bias": (task.width,)}
         if len(on_top) == 1 and isinstance(layer, nn.Linear) and shapes == ours:
-            return StockForm(auto.__name__, task_type, f"{inner}.", head)
+            return StockForm(stock_use.auto_class, stock_use.task_type, f"{inner}.", head)
     return StockForm("AutoModel", "FEATURE_EXTRACTION")
 
 
@@ -301,12 +295,14 @@ def compressed_update(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor, 
     return new_a, new_b, values
 
 
-def _mean_head(root: Lifelong, adapter: str, members: slice) -> dict[str, Tensor]:
-    """`weight [W, H]` and `bias [W]`, the mean over members of one task."""
+def _mean_head(root: Lifelong, adapter: str, members: slice, scaling: tuple[float, float]) -> dict[str, Tensor]:
+    """`weight [W, H]` and `bias [W]`, the mean over members of one task, whose outputs are those that answer."""
     offsets = root.knowledge[adapter].head_offsets
     rows, count = slice(offsets[members.start], offsets[members.stop]), members.stop - members.start
     banks = {"weight": root.drift_bank_head_weight, "bias": root.drift_bank_head_bias}
-    return {part: bank[adapter].detach()[rows].unflatten(0, (count, -1)).mean(0).cpu() for part, bank in banks.items()}
+    factor, summand = scaling
+    mean = {part: bank[adapter].detach()[rows].unflatten(0, (count, -1)).mean(0) for part, bank in banks.items()}
+    return {"weight": (factor * mean["weight"]).cpu(), "bias": (factor * mean["bias"] + summand).cpu()}
 
 
 def _lora_config(drift: Any, layers: dict[str, DriftLayer], rank: int, form: StockForm) -> LoraConfig:

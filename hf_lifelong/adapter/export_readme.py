@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..objectives import get_objective
+
 if TYPE_CHECKING:
     from .export import ExportReport, StockForm
 
@@ -21,82 +23,34 @@ tokenizer = AutoTokenizer.from_pretrained(base)
 model = {auto_class}.from_pretrained(base{options})
 model = PeftModel.from_pretrained(model, folder).eval()
 """
-_UNWRAP = "model = model.get_base_model()  # with the LoRA; PEFT's own wrapper for questions drops `token_type_ids`\n"
-_TEXTS = """\
-batch = tokenizer(["A short text.", "Another text, a bit longer."], padding=True, return_tensors="pt")
-"""
-_PROMPT = 'batch = tokenizer("Once upon a time", return_tensors="pt")\n'
-_PAIRS = """\
-questions = ["Who wrote it?", "When was it?"]
-contexts = ["Ada Lovelace wrote it.", "It was in the summer of 1843, they say."]
-batch = tokenizer(questions, contexts, padding=True, return_tensors="pt")
-"""
-_LOGITS = "logits = model(**batch).logits\n"
-_SPAN_LOGITS = """\
-output = model(**batch)
-logits = torch.stack([output.start_logits, output.end_logits], dim=-1)
-"""
+_UNWRAP = "model = model.get_base_model()  # with the LoRA, without PEFT's wrapper\n"
 _HEAD_LOGITS = f"""\
 head = load_file(f"{{folder}}/{HEAD_FILE}")
 logits = torch.nn.functional.linear(model(**batch).last_hidden_state, head["weight"], head["bias"])
 """
-_ANSWERS = {
-    "text-classification": """\
-mask = batch["attention_mask"].unsqueeze(-1)
-logits = (logits * mask).sum(1) / mask.sum(1)
-print([id2label[i] for i in logits.argmax(-1).tolist()])
-""",
-    "token-classification": """\
-print([[id2label[i] for i in row] for row in logits.argmax(-1).tolist()])
-""",
-    "question-answering": """\
-for tokens, (first, last) in zip(batch["input_ids"], logits.argmax(1).tolist()):
-    print(tokenizer.decode(tokens[first : last + 1]))
-""",
-    "text-generation": """\
-print(tokenizer.batch_decode(model.generate(**batch, max_new_tokens=32), skip_special_tokens=True))
-""",
-}
 
 
 def reading_note(form: StockForm, kind: str) -> str:
     """How the logits of the stock model are read."""
-    mean = (
-        " Averaged over the attention mask they are the logits of the text, as the members see it; the closed-form "
-        "head, which counts beside them in `hf_lifelong`, is no part of a LoRA."
-        if kind == "text-classification"
-        else ""
-    )
+    use = get_objective(kind).stock
+    note = use.note
     if form.task_type == "FEATURE_EXTRACTION":
-        return (
-            f"The linear layer in `{HEAD_FILE}` turns its last hidden states into one row of logits per token.{mean}"
-        )
-    if mean:
-        return f"It classifies tokens: one row of logits per token.{mean}"
-    if form.task_type == "QUESTION_ANS":
-        return "Ask what `PeftModel.get_base_model()` gives: PEFT's own wrapper for questions drops `token_type_ids`."
-    if form.task_type == "CAUSAL_LM":
-        return (
-            "It is asked as in training: in a user's turn of the tokenizer's chat template, else with the bare prompt."
-        )
-    return "Its logits are the task's."
+        note = f"The linear layer in `{HEAD_FILE}` turns its last hidden states into one row of logits per token."
+    return " ".join(filter(None, [note, use.reading]))
 
 
 def _code(report: ExportReport, base: str, dtype: str | None) -> str:
     """Python that loads the folder and answers; it leaves `batch` and `logits`."""
-    form, kind = report.form, report.kind
+    form, use = report.form, get_objective(report.kind).stock
     options = f', dtype="{dtype}"' if dtype else ""
     options += f", num_labels={len(report.labels)}" if form.head else ""
-    code = _CODE.format(auto_class=form.auto_class, base=base, options=options)
-    logits = {"FEATURE_EXTRACTION": _HEAD_LOGITS, "QUESTION_ANS": _SPAN_LOGITS}.get(form.task_type, _LOGITS)
+    code, logits = _CODE.format(auto_class=form.auto_class, base=base, options=options), _HEAD_LOGITS
     if form.task_type != "FEATURE_EXTRACTION":
-        code = code.replace("from safetensors.torch import load_file\n", "")
-    if form.task_type == "QUESTION_ANS":
-        code += _UNWRAP
-    if kind in ("text-classification", "token-classification"):
+        code, logits = code.replace("from safetensors.torch import load_file\n", ""), use.logits
+        code += _UNWRAP if use.unwrapped else ""
+    if "id2label" in use.answers:
         code += f"id2label = {dict(enumerate(report.labels))!r}\n"
-    inputs = {"question-answering": _PAIRS, "text-generation": _PROMPT}.get(kind, _TEXTS)
-    return "".join([code, "\n", inputs, logits, _ANSWERS[kind]])
+    return "".join([code, "\n", use.batch, logits, use.answers])
 
 
 def write_readme(report: ExportReport, base: str | None, dtype: str | None) -> str:

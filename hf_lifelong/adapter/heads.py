@@ -195,7 +195,9 @@ class Lifelong(DriftTunerLayer):
         weights = 1 / plan.members.shape[1] if plan.weights is None else plan.weights[..., None]
         share = (columns < tables.head_width[plan.members][..., None]) * weights
         rows = (tables.head_start[plan.members][..., None] + columns).clamp_max(len(weight) - 1)
-        return (weight[rows] * share[..., None]).sum(1), (bias[rows] * share).sum(1).unsqueeze(1)
+        factor, summand = tables.factor[plan.members][..., None], tables.summand[plan.members][..., None]
+        weight, bias = weight[rows] * (factor * share)[..., None], (factor * bias[rows] + summand) * share
+        return weight.sum(1), bias.sum(1).unsqueeze(1)
 
     def closed_logits(self, features: Tensor, plan: Plan) -> Tensor:
         """What the closed-form head of each row's task says.

@@ -19,7 +19,7 @@ from ..knowledge import (
     novelty,
     shared_router,
 )
-from ..objectives import HEAD_KINDS, head_objective
+from ..objectives import HeadKind, get_objective
 
 
 class Tables:
@@ -31,8 +31,8 @@ class Tables:
         task, kind, width (`Tensor`): `[groups]`: the newest task of each group, which answers for it, the position of
             its kind in `objectives`, and the rows of its head.
         kinds (`list[str]`): The kinds of these tasks.
-        objectives (`list[HeadObjective]`): One for each kind of task; none on a language model.
-        measures (`list[HeadObjective]`): One for each way in which these say how unsure an answer is.
+        objectives (`list[HeadKind]`): One for each kind of task; none on a language model.
+        measures (`list[HeadKind]`): One for each way in which these say how unsure an answer is.
         measure (`Tensor`): `[groups]`, the position of each group's way in `measures`.
         per_token (`bool`): Whether any of these answers for each token.
         merged (`Tensor`): `[groups, K]`, the members of that task.
@@ -40,6 +40,9 @@ class Tables:
         even, even_merged (`bool`): Whether nothing in `members` and in `merged` is padding.
         every_member, group_of_member (`Tensor`): `[members]`, all members, one group after another, and their groups.
         head_start, head_width (`Tensor`): `[members]`, first row and number of rows of each member's head.
+        factor, summand (`Tensor`): `[members]`, what turns the outputs of each member's head into those that answer.
+        unit (`Tensor`): `[groups]`, the factor of the members that answer for it.
+        numeric (`Tensor`, *optional*): `[groups]` bool, whether a group answers with numbers; `None` where none does.
         class_start, classes (`Tensor`): `[tasks]`, first class mean of each task and their number.
         widest (`int`), widest_of (`list[int]`): Rows of the widest head, of all and of each kind.
     """
@@ -53,7 +56,7 @@ class Tables:
         counts = [len(own) for own in members]
         self.groups = len(newest)
         self.kinds = kinds = sorted({task.kind for task in knowledge.tasks})
-        self.objectives = [head_objective(kind) for kind in kinds if kind in HEAD_KINDS]
+        self.objectives = [kind for name in kinds if isinstance(kind := get_objective(name), HeadKind)]
         ways = [type(objective).uncertainty for objective in self.objectives]
         self.measures = [self.objectives[ways.index(way)] for way in dict.fromkeys(ways)]
         self.per_token = any(objective.per_token for objective in self.objectives)
@@ -79,6 +82,12 @@ class Tables:
         self.classes = tensor([task.classes for task in knowledge.tasks])
         self.head_start = tensor(head[:-1])
         self.head_width = tensor([end - start for start, end in pairwise(head)])
+        scalings = [get_objective(task.kind).scaling(task.constants) for task in knowledge.tasks]
+        of_member = [s for s, task in zip(scalings, knowledge.tasks, strict=True) for _ in range(task.members)]
+        self.factor, self.summand = (tensor([scaling[i] for scaling in of_member]) for i in (0, 1))
+        self.unit = tensor([scalings[task][0] for task in newest])
+        numeric = [kind.numeric for kind in self.objectives]
+        self.numeric = tensor(numeric)[self.kind] if any(numeric) else None
 
     def allowed(self, kinds: tuple[str, ...] | None) -> Tensor | None:
         """`[groups]` bool, the groups of these kinds; `None` where they are all."""

@@ -15,14 +15,13 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..evaluation import AccuracyMatrix
 from ..knowledge import KnowledgeBase, TaskData
+from ..objectives import find_kind, kinds_on
 from .facts import CardFacts
 from .markdown import clean, distinct, public
 from .saved import hub_id, manifest_of
 from .sections import card_text, last_scores, naming_parts, scored_tasks, stream_metrics
 
 TAGS = ["hf_lifelong", "continual-learning", "lifelong-learning", "peft"]
-# Kinds of tasks are called as the Hub calls its own; a manifest of elsewhere may hold others.
-HUB_TASKS = ("text-classification", "question-answering", "token-classification", "text-generation")
 
 
 def model_card(knowledge: KnowledgeBase, config: Mapping[str, Any], facts: CardFacts | None = None) -> ModelCard:
@@ -92,8 +91,9 @@ def metadata(
     knowledge: KnowledgeBase, config: Mapping[str, Any], facts: CardFacts, matrix: AccuracyMatrix | None
 ) -> ModelCardData:
     """What the Hub reads: the YAML at the top of the card."""
-    kinds = {task.kind for task in knowledge.tasks}
-    kind = "text-generation" if config.get("task_type") == "CAUSAL_LM" else kinds.pop() if len(kinds) == 1 else None
+    # Before the first task, what the base may be taught.
+    names = [task.kind for task in knowledge.tasks] or kinds_on(config.get("task_type"))
+    tasks = {_hub_task(name) for name in names}
     known = [task.data.hub_id for task in knowledge.tasks]
     license, license_name = _license(facts.license)
     return ModelCardData(
@@ -101,7 +101,7 @@ def metadata(
         library_name="peft",
         base_model=facts.base_model,
         tags=[*TAGS, *_base_tags(facts)],
-        pipeline_tag=kind if kind in HUB_TASKS else None,
+        pipeline_tag=tasks.pop() if len(tasks) == 1 else None,
         datasets=list(dict.fromkeys(filter(None, known))) or None,
         metrics=list(dict.fromkeys(clean(metric, 60) for metric in matrix.metrics)) if matrix else None,
         model_name=_model_name(facts) if matrix else None,
@@ -109,6 +109,12 @@ def metadata(
         license=license,
         license_name=license_name,
     )
+
+
+def _hub_task(name: str) -> str | None:
+    """What the Hub calls a kind; a manifest of elsewhere may hold kinds that are not known here."""
+    kind = find_kind(name)
+    return None if kind is None else kind.hub_task
 
 
 def _model_name(facts: CardFacts) -> str:
@@ -129,7 +135,7 @@ def _license(given: str | None) -> tuple[str | None, str | None]:
 
 def _results(knowledge: KnowledgeBase, matrix: AccuracyMatrix) -> list[EvalResult]:
     """The newest score of every task, then the metrics of the stream."""
-    known = {task.name: (task.kind, task.data) for task in knowledge.tasks}
+    known = {task.name: (_hub_task(task.kind) or task.kind, task.data) for task in knowledge.tasks}
     newest = last_scores(matrix)
     results = [
         _result(*known.get(name, ("other", TaskData())), name, shown, metric, *newest[name])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..evaluation import AccuracyMatrix
 from ..evaluation.report import format_score
-from ..knowledge import CHANCE, KnowledgeBase, TaskData
+from ..knowledge import CHANCE, KnowledgeBase, LearnedTask, TaskData
+from ..objectives import find_kind
 from .facts import CardFacts
 from .markdown import (
     clean,
@@ -114,7 +115,7 @@ def learned(knowledge: KnowledgeBase, matrix: AccuracyMatrix | None) -> str:
         [
             f"**{escape(shown[task.name], 80)}**",
             escape(task.kind),
-            listing(task.labels) if task.kind != "question-answering" else "",
+            listing(_own_labels(task)),
             escape(shown.get(task.group, task.group), 80) if is_joined else "",
             str(task.members),
             _data(task.data),
@@ -127,6 +128,12 @@ def learned(knowledge: KnowledgeBase, matrix: AccuracyMatrix | None) -> str:
     head = ["task", "kind", "labels", "group", "members", "training data", "started from", "prompt", score]
     found = fold(f"{len(rows)} tasks", table(head, rows), when=len(rows) > 20)
     return "\n\n".join([found, *_at_chance(knowledge, shown)])
+
+
+def _own_labels(task: LearnedTask) -> Sequence[str]:
+    """The label names that are the task's, not its kind's."""
+    kind = find_kind(task.kind)
+    return () if kind is not None and kind.fixed_labels else task.labels
 
 
 def _at_chance(knowledge: KnowledgeBase, shown: Mapping[str, str]) -> list[str]:

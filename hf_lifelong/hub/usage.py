@@ -8,16 +8,11 @@ from typing import Any
 
 from ..evaluation import AccuracyMatrix
 from ..knowledge import KnowledgeBase
+from ..objectives import find_kind
 from .facts import CardFacts
 from .markdown import fence
 
-TEXT = '"A joy from start to end."'
-INPUT_OF = {
-    "text-classification": TEXT,
-    "question-answering": '{"question": "Who wrote the notes?", "context": "In 1843 Ada Lovelace wrote the notes."}',
-    "token-classification": '{"tokens": ["Ada", "Lovelace", "lived", "in", "London", "."]}',
-    "text-generation": TEXT,
-}
+TEXT = '"A joy from start to end."'  # an input of any kind that takes texts
 LOAD = """\
 import hf_lifelong  # registers the method with PEFT, and the pipeline
 from peft import {loader}
@@ -71,10 +66,12 @@ def quickstart(knowledge: KnowledgeBase, config: Mapping[str, Any], facts: CardF
 def _questions(knowledge: KnowledgeBase) -> str:
     if not knowledge.tasks:
         return ""
-    kinds = [kind for kind in dict.fromkeys(task.kind for task in knowledge.tasks) if kind in INPUT_OF]
+    # A manifest of elsewhere may hold kinds that are not known here.
+    found = [find_kind(name) for name in dict.fromkeys(task.kind for task in knowledge.tasks)]
+    examples = dict.fromkeys(kind.example for kind in found if kind is not None)
     lines = ['answer = pipeline("lifelong", model=model, tokenizer=tokenizer)']
-    lines += [f"print(answer({INPUT_OF[kind]}))" for kind in kinds or ["text-generation"]]
-    if any(task.kind == "text-generation" and task.labels for task in knowledge.tasks):
+    lines += [f"print(answer({example}))" for example in examples or [TEXT]]
+    if any(task.labels and not task.width for task in knowledge.tasks):
         lines.append(f"print(answer({TEXT}, labels=True))  # the likeliest label, not a text")
     if len(knowledge.groups) > 1:
         lines.append(f"print(answer({TEXT}, abstain=True))  # `unknown` for inputs of no task it knows")

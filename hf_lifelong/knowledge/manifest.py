@@ -23,6 +23,7 @@ CHANCE = (
     "or with more steps."
 )
 LONGEST_NOTE = 200  # characters of a text that is noted of a task's data
+MOST_CONSTANTS, LARGEST = 100, 1e30  # of a task; that large is still a float32
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class LearnedTask:
             of what was learned.
         classes (`int`): Classes whose means the signature holds, and that the closed-form head tells apart; 1 where
             inputs have no class.
-        unanswered (`bool`): Whether some of its questions have no answer, so that it may give none.
+        constants (`dict[str, float]`): Numbers of its training rows that its kind needs to answer, such as the mean of
+            the targets.
         statistics (`tuple[StatisticRecord, ...]`): What was measured of it at its commit, and stored with it.
     """
 
@@ -83,7 +85,7 @@ class LearnedTask:
     template: str | None = None
     data: TaskData = field(default=TaskData(), compare=False)
     classes: int = 1
-    unanswered: bool = False
+    constants: Mapping[str, float] = field(default_factory=dict)
     baseline: float | None = None
     statistics: tuple[StatisticRecord, ...] = ()
 
@@ -276,8 +278,9 @@ def _read_task(i: int, data: Any) -> LearnedTask:
     where = f"knowledge.tasks[{i}]"
     check_type(where, data, dict)
     # Manifests from before these were noted lack them.
-    absent = {"data": asdict(TaskData()), "classes": 1, "unanswered": False, "baseline": None, "statistics": []}
+    absent = {"data": asdict(TaskData()), "classes": 1, "baseline": None, "statistics": []}
     data = {**absent, **data}
+    data = {"constants": _constants_of_old(where, data), **data}
     same_keys(where, data, {f.name for f in fields(LearnedTask)})
     for key in ("name", "kind", "group"):
         check_type(f"{where}.{key}", data[key], str)
@@ -288,7 +291,7 @@ def _read_task(i: int, data: Any) -> LearnedTask:
         check_count(f"{where}.{key}", data[key], least=0 if key == "width" else 1)
     if data["width"] not in (0, len(data["labels"])):
         raise ManifestError(f"`{where}.width` is {data['width']}, but there are {len(data['labels'])} labels")
-    check_type(f"{where}.unanswered", data["unanswered"], bool)
+    _check_constants(f"{where}.constants", data["constants"])
     for key in ("score", "baseline"):
         share = data[key]
         if share is not None and (
@@ -300,7 +303,29 @@ def _read_task(i: int, data: Any) -> LearnedTask:
             check_type(f"{where}.{key}", data[key], str)
     noted = _read_data(f"{where}.data", data["data"])
     statistics = read_statistics(f"{where}.statistics", data["statistics"])
-    return LearnedTask(**{**data, "labels": tuple(data["labels"]), "data": noted, "statistics": statistics})
+    constants = {name: float(number) for name, number in data["constants"].items()}
+    labels = tuple(data["labels"])
+    return LearnedTask(**{**data, "labels": labels, "data": noted, "constants": constants, "statistics": statistics})
+
+
+def _constants_of_old(where: str, data: dict[str, Any]) -> dict[str, float]:
+    """The one constant that older manifests had, as a field of its own, which is taken out."""
+    unanswered = data.pop("unanswered", False)
+    check_type(f"{where}.unanswered", unanswered, bool)
+    return {"unanswered": 1.0} if unanswered else {}
+
+
+def _check_constants(where: str, data: Any) -> None:
+    check_type(where, data, dict)
+    if len(data) > MOST_CONSTANTS:
+        raise ManifestError(f"`{where}` has {len(data)} entries, more than {MOST_CONSTANTS}")
+    for name, number in data.items():
+        # Compared before it is converted: an integer of a file may be too large for a float.
+        is_number = isinstance(number, int | float) and not isinstance(number, bool)
+        if len(name) > LONGEST_NOTE or not is_number or not -LARGEST <= number <= LARGEST:
+            raise ManifestError(
+                f"`{where}` must be numbers of at most {LARGEST:g} by name, not {name!r:.60}: {number!r:.60}"
+            )
 
 
 def _read_data(where: str, data: Any) -> TaskData:

@@ -17,6 +17,7 @@ from ..adapter.architectures import settle_trunk, signature_depths
 from ..adapter.bank import open_task
 from ..adapter.checks import describe_base
 from ..knowledge import KnowledgeBase, LearnedTask
+from ..objectives import kinds_on
 from ..storage import LAYER, specs_at
 from .bases import read_base
 from .optimizers import OPTIMIZERS
@@ -285,7 +286,7 @@ def _check(settings: dict[str, Any]) -> None:
 def _with_tasks(base: Any, config: DriftAdapterConfig, tasks: int, labels: int) -> Any:
     """The base with an adapter that knows some tasks, which gets its size from the manifest as a loaded one does."""
     causal = config.task_type == "CAUSAL_LM"
-    kind = "text-generation" if causal else "text-classification"
+    kind = kinds_on(config.task_type)[0]
     names = () if causal else tuple(f"label-{i}" for i in range(labels))
     config = copy.deepcopy(config)
     trunk = settle_trunk(config, base)

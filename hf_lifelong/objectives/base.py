@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..texts import without_panics
@@ -12,21 +13,33 @@ from .labels import bare_integers, declared_names, is_decimal, name_of, shown
 from .rows import DataError, MissingColumnError, check_dataset, check_not_empty, column_values
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, Features
     from transformers import PreTrainedTokenizerBase
 
+    from .stock import StockUse
+
 MODEL_INPUTS: tuple[str, ...] = ("input_ids", "token_type_ids", "attention_mask")
+NO_CONSTANTS: Mapping[str, float] = MappingProxyType({})
 
 
-class Objective(ABC):
-    """One kind of task. Stateless: everything it needs arrives as arguments.
+class TaskKind(ABC):
+    """One kind of task: all that is particular to it. Stateless: everything it needs arrives as arguments.
+
+    A kind of one's own derives from a built-in one or, on a base without a head, from [`~objectives.HeadKind`], and is
+    made known with [`register_kind`].
 
     Sizes in the docstrings: N rows of a batch, T tokens of its longest row, W outputs of the head, D distributions
     of a row, C classes of a distribution, F features (tokenised rows), E examples (rows of the user's data set).
 
     Attributes:
         kind (`str`): Name of the kind.
-        targets (`tuple[str, ...]`): Model inputs that carry the targets.
+        task_type (`str`): The base that answers it, as PEFT calls it: `"FEATURE_EXTRACTION"` (`AutoModel`) or
+            `"CAUSAL_LM"` (`AutoModelForCausalLM`).
+        hub_task (`str`, *optional*): The task that the Hub lists models of this kind under.
+        example (`str`): An input as Python source, for the code that a card shows.
+        stock ([`~objectives.stock.StockUse`]): How an exported task is asked without this package.
+        targets (`tuple[str, ...]`): Model inputs that carry the targets: some of `labels`, `start_positions` and
+            `end_positions`.
         metric (`str`): Key of the primary metric in what `score` returns.
         likeness (`str`): Key of the metric by which tasks are found to be the same.
         columns (`dict[str, str]`): Default column name of every role.
@@ -37,9 +50,15 @@ class Objective(ABC):
             may have the names.
         extras (`tuple[str, ...]`): Columns that `encode(training=False)` adds and `decode` reads.
         one_label (`bool`): Whether a row has one label, its class.
+        fixed_labels (`tuple[str, ...]`): Names of the head's outputs, where they are the same for every task.
+        padding_side (`str`): Where rows are padded when they are asked.
     """
 
     kind: ClassVar[str]
+    task_type: ClassVar[str]
+    hub_task: ClassVar[str | None] = None
+    example: ClassVar[str]
+    stock: ClassVar[StockUse]
     targets: ClassVar[tuple[str, ...]]
     metric: ClassVar[str]
     likeness: ClassVar[str]
@@ -50,6 +69,38 @@ class Objective(ABC):
     named_in: ClassVar[tuple[str, ...]] = ()
     extras: ClassVar[tuple[str, ...]] = ("example",)
     one_label: ClassVar[bool] = False
+    fixed_labels: ClassVar[tuple[str, ...]] = ()
+    padding_side: ClassVar[str] = "right"
+
+    def recognise(self, dataset: Dataset) -> None:
+        """Refuses a data set whose columns, under their default names, are not those of this kind.
+
+        Raises:
+            MissingColumnError: If one is missing.
+            ValueError: If one is of another type.
+        """
+        self.resolve_columns(dataset, {})
+
+    def prepare_tokenizer(self, tokenizer: Any) -> None:
+        """Sets what this kind needs of a tokenizer; by default nothing."""
+        return
+
+    def prepare(self, dataset: Dataset, columns: Mapping[str, str], template: str | None) -> Dataset:
+        """Makes the columns that others are put together to; by default none.
+
+        Args:
+            template (`str`, *optional*): As in `Task`; given on language models only.
+
+        Raises:
+            ValueError: If the template cannot be used.
+        """
+        return dataset
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Any:
+        """What makes a training batch of features; `tokenizer` is a copy, whose `padding_side` is set."""
+        from transformers import DataCollatorWithPadding
+
+        return DataCollatorWithPadding(tokenizer)
 
     def resolve_columns(self, dataset: Dataset, columns: Mapping[str, str]) -> dict[str, str]:
         """Fills in the default column of every role that is not named, and checks all of them.
@@ -81,7 +132,7 @@ class Objective(ABC):
         if tokenised and self.label_role and self.targets[0] in dataset.column_names:
             resolved[self.label_role] = self.targets[0]
         for role, name in resolved.items():
-            expected = self._expected_type(role, dataset.features[name])
+            expected = self.expected_type(role, dataset.features[name])
             if expected:
                 raise ValueError(
                     f"columns[{role!r}]: column {name!r} holds {dataset.features[name]}, but a {self.kind} task needs "
@@ -102,6 +153,7 @@ class Objective(ABC):
         max_length: int,
         stride: int,
         training: bool,
+        constants: Mapping[str, float] = NO_CONSTANTS,
     ) -> Dataset:
         """Tokenises a data set.
 
@@ -117,6 +169,7 @@ class Objective(ABC):
             stride (`int`): Tokens of context that neighbouring windows share (question answering only).
             training (`bool`): `False` adds the columns in `extras`, which `decode` needs: `example` (row in
                 `dataset`) for every kind, and `offsets` or `words` as the kind's class says.
+            constants (`dict[str, float]`): Those of the task, as the method of that name returns them.
 
         Returns:
             `datasets.Dataset`: One row per feature, unpadded: the tokenizer's model inputs and `targets`.
@@ -128,7 +181,7 @@ class Objective(ABC):
         check_not_empty(dataset)
         columns = self.resolve_columns(dataset, columns)
         if self.is_tokenised(dataset):
-            return self._keep_tokenised(dataset, columns, labels, tokenizer, training)
+            return self._keep_tokenised(dataset, columns, labels, tokenizer, training, constants)
         encode_batch = BatchEncoder(
             self._encode_named,
             tokenizer,
@@ -138,6 +191,7 @@ class Objective(ABC):
             max_length=max_length,
             stride=stride,
             training=training,
+            constants=constants,
         )
         # Without its format, so that batches are plain lists; without the original types, because a column called
         # "labels" may change from strings or ClassLabel to integers.
@@ -150,9 +204,8 @@ class Objective(ABC):
             desc=f"Encoding for {self.kind}",
         )
 
-    @abstractmethod
     def label_names(self, dataset: Dataset, columns: Mapping[str, str]) -> list[str]:
-        """Returns the label names, in the order of the head's outputs.
+        """Returns the label names, in the order of the head's outputs; by default `fixed_labels`.
 
         Args:
             dataset (`datasets.Dataset`): The task's rows.
@@ -161,6 +214,10 @@ class Objective(ABC):
         Raises:
             ValueError: If the data set is empty, a label lies outside the names, or there are fewer than two.
         """
+        check_dataset(dataset)
+        check_not_empty(dataset)
+        self.resolve_columns(dataset, columns)
+        return list(self.fixed_labels)
 
     def classes(self, dataset: Dataset, columns: Mapping[str, str]) -> list[Any] | None:
         """Returns the label of each row, as the data set has it, where a row has one label; else `None`."""
@@ -197,13 +254,27 @@ class Objective(ABC):
                 "same `ClassLabel` with `Dataset.cast_column`.",
             )
 
-    def unanswered(self, dataset: Dataset, columns: Mapping[str, str]) -> bool:
-        """Whether some examples have no answer, so that none may be the right one; by default never."""
-        return False
+    def constants(self, dataset: Dataset, columns: Mapping[str, str]) -> dict[str, float]:
+        """Numbers that answers need and that only the training rows tell; they are kept with the task. By default
+        there are none.
 
-    @abstractmethod
+        Raises:
+            ValueError: If a value in the data set cannot be used; the message names its row.
+        """
+        return {}
+
+    def check_constants(self, constants: Mapping[str, float]) -> None:
+        """Refuses constants of a saved task that `constants` could not have returned (`ValueError`)."""
+        if constants:
+            raise ValueError(f"`constants` are {dict(constants)!r:.100}, but a {self.kind} task has none.")
+
+    def scaling(self, constants: Mapping[str, float]) -> tuple[float, float]:
+        """The factor and the summand that turn an output of a trained head into one that answers."""
+        return 1.0, 0.0
+
     def head_width(self, labels: Sequence[str]) -> int:
         """Returns W, the number of outputs of the head."""
+        return len(labels)
 
     @abstractmethod
     def references(self, examples: Dataset, columns: Mapping[str, str], labels: Sequence[str]) -> list[Any]:
@@ -223,7 +294,8 @@ class Objective(ABC):
             references (`list` of length E): As `references` returns them.
 
         Returns:
-            `dict[str, float]`: Metrics in [0, 1], larger is better; `metric` is one of the keys.
+            `dict[str, float]`: Metrics by name. `metric` and `likeness` are among them, in [0, 1], and larger is
+                better.
 
         Raises:
             ValueError: If there are no references, or not as many as answers.
@@ -237,8 +309,27 @@ class Objective(ABC):
             ValueError: If either list is empty.
         """
 
+    def right_answer(self, reference: Any) -> Any:
+        """An answer that is right where `references` says `reference`."""
+        return reference
+
     @abstractmethod
-    def _encode_batch(
+    def module_forms(
+        self, options: Sequence[Features], answers: Sequence[Any], references: Sequence[Any], labels: Sequence[str]
+    ) -> tuple[list[Any], list[Any]]:
+        """Answers and right answers as a module of the `evaluate` library takes them.
+
+        Args:
+            options (`list[datasets.Features]`): The forms of `predictions` and `references` that the module takes.
+            answers, references (`list` of length E): As `score` takes them.
+            labels (`list[str]`): The task's label names.
+
+        Returns:
+            `tuple[list, list]`: `predictions` and `references`.
+        """
+
+    @abstractmethod
+    def encode_batch(
         self,
         batch: Mapping[str, list[Any]],
         rows: Sequence[int],
@@ -247,15 +338,21 @@ class Objective(ABC):
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
         stride: int,
+        constants: Mapping[str, float],
     ) -> dict[str, list[Any]]:
-        """Encodes some rows: model inputs, `targets` and `extras`."""
+        """Encodes some rows: model inputs, `targets` and `extras`; arguments as in `encode`.
+
+        Args:
+            batch (`dict[str, list]`): Column → values; labels are given by name.
+            rows (`list[int]`): Positions of these rows in the data set, for `example` and for errors.
+        """
 
     @abstractmethod
-    def _expected_type(self, role: str, feature: Any) -> str | None:
-        """Says what a role's column must hold, or returns `None` if `feature` is that."""
+    def expected_type(self, role: str, feature: Any) -> str | None:
+        """Says what a role's column must hold, or returns `None` if its `datasets` feature is that."""
 
     def _tokenised_targets(
-        self, dataset: Dataset, columns: Mapping[str, str], labels: Sequence[str]
+        self, dataset: Dataset, columns: Mapping[str, str], labels: Sequence[str], constants: Mapping[str, float]
     ) -> dict[str, list[Any]]:
         """The targets of a tokenised data set as the head takes them; by default its columns as they are.
 
@@ -316,7 +413,7 @@ class Objective(ABC):
         self, batch: Mapping[str, list[Any]], rows: Sequence[int], training: bool, **options: Any
     ) -> dict[str, list[Any]]:
         with without_panics():
-            encoded = self._encode_batch(batch, rows, **options)
+            encoded = self.encode_batch(batch, rows, **options)
         return {name: values for name, values in encoded.items() if not training or name not in self.extras}
 
     def _keep_tokenised(
@@ -326,8 +423,9 @@ class Objective(ABC):
         labels: Sequence[str],
         tokenizer: PreTrainedTokenizerBase,
         training: bool,
+        constants: Mapping[str, float],
     ) -> Dataset:
-        made = self._tokenised_targets(dataset, columns, labels)
+        made = self._tokenised_targets(dataset, columns, labels, constants)
         if not training:
             made |= self._tokenised_extras(dataset)
         wanted = {*MODEL_INPUTS, *tokenizer.model_input_names, *self.targets}
@@ -342,17 +440,3 @@ class Objective(ABC):
 
     def _tokenised_extras(self, dataset: Dataset) -> dict[str, list[Any]]:
         return {"example": list(range(len(dataset)))}
-
-
-def check_comparable(answers: Sequence[Any], references: Sequence[Any]) -> None:
-    """Raises a `ValueError` unless answers and references can be compared one by one."""
-    if not references:
-        raise ValueError("references is empty; there is nothing to score, so give at least one example.")
-    if len(answers) != len(references):
-        raise ValueError(f"answers has {len(answers)} entries and references {len(references)}; give one per example.")
-
-
-def check_references(references_train: Sequence[Any]) -> None:
-    """Raises a `ValueError` if there is nothing to take the most frequent answer of."""
-    if not references_train:
-        raise ValueError("references_train is empty; the majority answer needs at least one training example.")

@@ -6,24 +6,31 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from .base import Objective
+from .base import NO_CONSTANTS, TaskKind
 
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
     from torch import Tensor
 
+    from .forms import InputForm
     from .uncertainty import MemberAnswers
 
 
-class HeadObjective(Objective):
+class HeadKind(TaskKind):
     """A kind of task that is answered by a head of its own on a base without one.
 
     Attributes:
         per_token (`bool`): Whether the head reads every token (`True`) or the mean-pooled text (`False`).
+        forms (`tuple[InputForm, ...]`): The forms of input that it answers, where no task is named.
+        numeric (`bool`): Whether answers are numbers. `distributions` are then these numbers instead of probabilities
+            that sum to 1.
     """
 
+    task_type = "FEATURE_EXTRACTION"
     per_token: ClassVar[bool]
+    numeric: ClassVar[bool] = False
+    forms: ClassVar[tuple[InputForm, ...]]
 
     def decode(
         self,
@@ -32,7 +39,7 @@ class HeadObjective(Objective):
         examples: Dataset,
         columns: Mapping[str, str],
         labels: Sequence[str],
-        unanswered: bool = False,
+        constants: Mapping[str, float] = NO_CONSTANTS,
     ) -> list[dict[str, Any]]:
         """Turns the probabilities of all features into one answer per example.
 
@@ -43,7 +50,7 @@ class HeadObjective(Objective):
             examples (`datasets.Dataset` of E rows): The data set that `features` was made of.
             columns (`dict[str, str]`): Role to column name.
             labels (`list[str]`): The task's label names.
-            unanswered (`bool`): Whether an example may have no answer (what the method of that name found).
+            constants (`dict[str, float]`): Those of the task, as the method of that name returns them.
 
         Returns:
             `list[dict]`: E answers in the order of `examples`, each with at least `answer` and `score`.
@@ -56,9 +63,7 @@ class HeadObjective(Objective):
             raise ValueError(f"features has no column {missing[0]!r}; make it with encode(..., training=False).")
         table = features.select_columns(list(self.extras)).with_format("arrow")[:]
         sources = self.sources_of(examples, self.resolve_columns(examples, columns))
-        return self.decode_rows(
-            scores, {name: table.column(name) for name in self.extras}, sources, labels, unanswered
-        )
+        return self.decode_rows(scores, {name: table.column(name) for name in self.extras}, sources, labels, constants)
 
     @abstractmethod
     def loss(self, logits: Tensor, batch: Mapping[str, Tensor], mask: Tensor) -> Tensor:
@@ -66,11 +71,11 @@ class HeadObjective(Objective):
 
         Args:
             logits (`Tensor` of shape `[N, T, W]` if `per_token` else `[N, W]`): Outputs of the head, any float dtype.
-            batch (`dict[str, Tensor]`): Holds `targets`, int64.
+            batch (`dict[str, Tensor]`): Holds `targets`: int64, or float32 where they are numbers.
             mask (`Tensor` of shape `[N, T]`): Attention mask, 1 for tokens and 0 for padding.
 
         Returns:
-            `Tensor`: float32 scalar in nats; 0 if the batch has no target that counts.
+            `Tensor`: float32 scalar, in nats where targets are classes; 0 if the batch has no target that counts.
         """
 
     @abstractmethod
@@ -87,19 +92,20 @@ class HeadObjective(Objective):
             `log_classes` `[N, D]`, the largest entropy a distribution can have, in nats, at least log 2.
         """
 
-    def uncertainty(self, answers: MemberAnswers) -> Tensor:
+    def uncertainty(self, answers: MemberAnswers, by_variance: bool = False) -> Tensor:
         """How unsure a group is of its answer, from what its members say: by default the entropy of their mean.
 
         Args:
             answers ([`~objectives.uncertainty.MemberAnswers`]): Made of the `distributions` of every member that ran;
                 those of other kinds may be among them, whose entries are not looked at.
+            by_variance (`bool`): Whether members run one by one and the variance between them was asked for.
 
         Returns:
             `Tensor` of shape `[pairs]`, float32, at least 0.
         """
-        from .uncertainty import entropy_of_mean  # which imports torch
+        from .uncertainty import entropy_of_mean, variance_between  # which import torch
 
-        return entropy_of_mean(answers)
+        return variance_between(answers) if by_variance else entropy_of_mean(answers)
 
     @abstractmethod
     def sizes(self, tokens: int, labels: int) -> tuple[int, int]:
@@ -112,9 +118,9 @@ class HeadObjective(Objective):
         features: Mapping[str, Any],
         sources: Sequence[Any],
         labels: Sequence[str],
-        unanswered: bool = False,
+        constants: Mapping[str, float] = NO_CONSTANTS,
     ) -> list[dict[str, Any]]:
-        """`decode` for features that are not in a data set, such as those of `inputs.encode_inputs`.
+        """`decode` for features that are not in a data set, such as those of `forms.encode_inputs`.
 
         Args:
             scores (`np.ndarray` of shape `[F, D, C]`): As in `decode`.
@@ -123,9 +129,9 @@ class HeadObjective(Objective):
                 classification), anything (text classification). An input of another form has no such source:
                 give `""` or `None`, and the answer is empty.
             labels (`list[str]`): The task's label names.
-            unanswered (`bool`): As in `decode`.
+            constants (`dict[str, float]`): As in `decode`.
         """
 
-    @abstractmethod
     def sources_of(self, examples: Dataset, columns: Mapping[str, str]) -> list[Any]:
-        """Returns `sources` of `decode_rows` for a data set."""
+        """Returns `sources` of `decode_rows` for a data set; by default there is nothing to cut from."""
+        return [None] * len(examples)

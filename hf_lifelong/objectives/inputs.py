@@ -6,72 +6,15 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from ..texts import is_unicode, without_panics
+from ..texts import is_unicode
 from .base import MODEL_INPUTS
 from .rows import DataError
 
 if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-FORMS = (
-    'a string, {"text": ..., "text_pair": ...}, {"question": ..., "context": ...} or {"tokens": [...]}, '
-    "with strings as values"
-)
-"""The forms of input that `encode_inputs` knows, in words."""
-
-KIND_OF_FORM = {
-    "text": "text-classification",
-    "pair": "text-classification",
-    "question": "question-answering",
-    "tokens": "token-classification",
-}
-"""The kind of task that answers each form of input."""
-
 NO_OFFSET = [-1, -1]
 """Offset of a token that is not part of the context."""
-
-
-@without_panics()
-def encode_inputs(
-    inputs: Sequence[str | Mapping[str, Any]],
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
-    stride: int,
-    start: int = 0,
-) -> tuple[dict[str, list[Any]], list[int]]:
-    """Tokenises inputs that arrive without a task, whatever their forms.
-
-    An input gets the same `input_ids` as it would as a row of a task's data set.
-
-    Args:
-        inputs (`list` of length E): Strings, `{"text": ..., "text_pair": ...}` (`text_pair` may be left out),
-            `{"question": ..., "context": ...}` or `{"tokens": [...]}`, mixed at will.
-        tokenizer (`PreTrainedTokenizerBase`): The backbone's tokenizer.
-        max_length (`int`): Longest feature, in tokens, special tokens included.
-        stride (`int`): Tokens of context that neighbouring windows share.
-        start (`int`): Position of the first input, for the error message.
-
-    Returns:
-        `tuple[dict[str, list], list[int]]`: The features and the input that each of the F features belongs to, in
-        order of the inputs. The features' columns are the tokenizer's model inputs (unpadded), `example` (that same
-        list), `kind` (that answers its form), `offsets` (see `tokenize_windows`) and `words` (see `tokenize_words`),
-        both `[]` where they do not apply.
-
-    Raises:
-        ValueError: If an input has none of the forms; the message names its index.
-    """
-    forms: dict[str, list[int]] = {}
-    for i, entry in enumerate(inputs):
-        forms.setdefault(_form_of(entry, start + i), []).append(i)
-    features: list[dict[str, Any]] = []
-    for form, rows in forms.items():
-        encoded = _encode_form(form, [inputs[i] for i in rows], rows, tokenizer, max_length, stride)
-        features += [dict(zip(encoded, values, strict=True)) for values in zip(*encoded.values(), strict=True)]
-    features.sort(key=lambda feature: feature["example"])
-    model_inputs = [name for name in MODEL_INPUTS if name in tokenizer.model_input_names]
-    names = list(features[0]) if features else [*model_inputs, "example", "kind", "offsets", "words"]
-    table = {name: [feature[name] for feature in features] for name in names}
-    return table, table["example"]
 
 
 def tokenize_texts(
@@ -171,10 +114,16 @@ def check_texts(values: Sequence[Any], rows: Sequence[int], column: str) -> None
             raise DataError(column, f"{value!r} is not a string; correct it or drop the row.", row)
 
 
+def are_tokenised_texts(columns: Sequence[str]) -> bool:
+    """Whether a data set with these columns has the model's inputs and labels; `label` is taken for `labels`, as
+    Trainer's collators do, where no text is given."""
+    return "input_ids" in columns and ("labels" in columns or ("label" in columns and "text" not in columns))
+
+
 def check_words(values: Sequence[Any], rows: Sequence[int], column: str) -> None:
     """Raises a `DataError` that names the first row whose value is not a list of strings."""
     for value, row in zip(values, rows, strict=True):
-        if not _are_words(value):
+        if not are_words(value):
             raise DataError(column, f"{value!r} is not a list of strings; correct it or drop the row.", row)
 
 
@@ -189,48 +138,6 @@ def check_unicode(entry: Any, index: int) -> None:
             )
 
 
-def _form_of(entry: Any, index: int) -> str:
-    check_unicode(entry, index)
-    if isinstance(entry, str):
-        return "text"
-    if isinstance(entry, Mapping):
-        keys = set(entry)
-        if keys == {"tokens"} and _are_words(entry["tokens"]):
-            return "tokens"
-        given = {key for key in keys if not (key == "text_pair" and entry[key] is None)}
-        if all(isinstance(entry[key], str) for key in given):
-            if given == {"question", "context"}:
-                return "question"
-            if given in ({"text"}, {"text", "text_pair"}):
-                return "pair" if "text_pair" in given else "text"
-    raise ValueError(f"inputs[{index}] is {entry!r:.200}, which is no known form of input; give {FORMS}.")
-
-
-def _encode_form(
-    form: str,
-    entries: Sequence[Any],
-    rows: Sequence[int],
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
-    stride: int,
-) -> dict[str, list[Any]]:
-    if form == "question":
-        questions, contexts = ([entry[key] for entry in entries] for key in ("question", "context"))
-        encoded = tokenize_windows(tokenizer, questions, contexts, max_length, stride)
-    elif form == "tokens":
-        encoded = tokenize_words(tokenizer, [entry["tokens"] for entry in entries], max_length)
-    else:
-        texts = [entry if isinstance(entry, str) else entry["text"] for entry in entries]
-        pairs = [entry["text_pair"] for entry in entries] if form == "pair" else None
-        encoded = tokenize_texts(tokenizer, texts, pairs, max_length)
-    count = len(encoded["input_ids"])
-    empty: list[list[int]] = [[] for _ in range(count)]
-    example = [rows[i] for i in encoded.pop("example", range(count))]
-    offsets, words = encoded.pop("offsets", empty), encoded.pop("words", empty)
-    kind = [KIND_OF_FORM[form]] * count
-    return {**encoded, "example": example, "kind": kind, "offsets": offsets, "words": words}
-
-
 def _cut(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], tokens: int) -> list[str]:
     encoded = tokenizer(
         list(texts), add_special_tokens=False, truncation=True, max_length=tokens, return_offsets_mapping=True
@@ -242,7 +149,8 @@ def _cut(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], tokens: int) 
     ]
 
 
-def _are_words(value: Any) -> bool:
+def are_words(value: Any) -> bool:
+    """Whether a value is a list of strings."""
     return isinstance(value, list | tuple) and all(isinstance(word, str) for word in value)
 
 

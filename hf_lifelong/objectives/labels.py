@@ -72,8 +72,8 @@ def check_classes(column: str, distinct: int, values: int) -> None:
     if values > FEW_VALUES and 2 * distinct > values:
         raise DataError(
             column,
-            f"it has {distinct} different integers in {values} values, which looks like the target of a regression, "
-            "and that is no kind of task here; make classes of them. If they are classes, convert them to strings.",
+            f"it has {distinct} different integers in {values} values, which looks like the target of a regression: "
+            "that is a `text-regression` task. If they are classes, convert them to strings.",
         )
 
 
@@ -177,7 +177,7 @@ def why_no_label(feature: Any) -> str:
         return "; lists of labels for a whole text are multi-label classification, and multi-label is not supported"
     if getattr(feature, "dtype", "").startswith("float"):
         return (
-            "; floats are the target of a regression, which is no kind of task here (where blanks made floats of "
+            "; floats are the target of a regression, which is a `text-regression` task (where blanks made floats of "
             "integers, fill these rows or drop them)"
         )
     return ""

@@ -9,23 +9,47 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import check_comparable, check_references
-from .head import HeadObjective
+from .base import NO_CONSTANTS
+from .forms import QUESTION
+from .head import HeadKind
 from .inputs import check_texts, tokenize_windows
 from .labels import IGNORED, most_frequent
 from .matching import match_scores, normalise
+from .module_forms import Forms, squad_forms
 from .numeric import LOG_2, fit, mask_padding, mean_cross_entropy, padded
-from .rows import DataError, check_dataset, check_not_empty, column_values, is_string
+from .rows import DataError, check_comparable, check_references, column_values, is_string
+from .stock import StockUse
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, Features
     from transformers import PreTrainedTokenizerBase
 
 MAX_ANSWER_TOKENS = 30
 """Longest answer that decoding considers, the customary limit for SQuAD."""
 
+_STOCK = StockUse(
+    batch="""\
+questions = ["Who wrote it?", "When was it?"]
+contexts = ["Ada Lovelace wrote it.", "It was in the summer of 1843, they say."]
+batch = tokenizer(questions, contexts, padding=True, return_tensors="pt")
+""",
+    answers="""\
+for tokens, (first, last) in zip(batch["input_ids"], logits.argmax(1).tolist()):
+    print(tokenizer.decode(tokens[first : last + 1]))
+""",
+    auto_class="AutoModelForQuestionAnswering",
+    mapping="MODEL_FOR_QUESTION_ANSWERING_MAPPING",
+    task_type="QUESTION_ANS",
+    logits="""\
+output = model(**batch)
+logits = torch.stack([output.start_logits, output.end_logits], dim=-1)
+""",
+    unwrapped=True,
+    note="Ask what `PeftModel.get_base_model()` gives: PEFT's own wrapper for questions drops `token_type_ids`.",
+)
 
-class QuestionAnswering(HeadObjective):
+
+class QuestionAnswering(HeadKind):
     """Start and end token of the answer in each window of the context.
 
     Features of `encode(training=False)` carry `example` and `offsets` (per token `[start, end]` in characters of the
@@ -37,6 +61,11 @@ class QuestionAnswering(HeadObjective):
     """
 
     kind = "question-answering"
+    hub_task = "question-answering"
+    example = '{"question": "Who wrote the notes?", "context": "In 1843 Ada Lovelace wrote the notes."}'
+    forms = (QUESTION,)
+    stock = _STOCK
+    fixed_labels = ("start", "end")
     targets = ("start_positions", "end_positions")
     per_token = True
     metric = "f1"
@@ -44,19 +73,18 @@ class QuestionAnswering(HeadObjective):
     columns = {"question": "question", "context": "context", "answers": "answers"}
     extras = ("example", "offsets")
 
-    def label_names(self, dataset: Dataset, columns: Mapping[str, str]) -> list[str]:
-        check_dataset(dataset)
-        check_not_empty(dataset)
-        self.resolve_columns(dataset, columns)
-        return ["start", "end"]
-
-    def unanswered(self, dataset: Dataset, columns: Mapping[str, str]) -> bool:
+    def constants(self, dataset: Dataset, columns: Mapping[str, str]) -> dict[str, float]:
+        """`{"unanswered": 1.0}` where some questions have no answer, so that none may be the right one."""
         if "answers" not in self.resolve_columns(dataset, columns):
-            return False
-        return any(not reference["text"] for reference in self.references(dataset, columns, ()))
+            return {}
+        references = self.references(dataset, columns, ())
+        return {"unanswered": 1.0} if any(not reference["text"] for reference in references) else {}
 
-    def head_width(self, labels: Sequence[str]) -> int:
-        return 2
+    def check_constants(self, constants: Mapping[str, float]) -> None:
+        if constants and dict(constants) != {"unanswered": 1.0}:
+            raise ValueError(
+                f"`constants` are {dict(constants)!r:.100}, but a {self.kind} task has none, or `unanswered`: 1."
+            )
 
     def loss(self, logits: Tensor, batch: Mapping[str, Tensor], mask: Tensor) -> Tensor:
         """Mean of the cross entropies of start and end over the T tokens; targets outside the tokens do not count."""
@@ -84,16 +112,16 @@ class QuestionAnswering(HeadObjective):
         features: Mapping[str, Any],
         sources: Sequence[Any],
         labels: Sequence[str],
-        unanswered: bool = False,
+        constants: Mapping[str, float] = NO_CONSTANTS,
     ) -> list[dict[str, Any]]:
         """`{"answer": text, "score": p(start) * p(end), "start": char, "end": char}`, `end` exclusive.
 
         The best span over all windows of an example that lies in the context and has at most `MAX_ANSWER_TOKENS`
         tokens; `""` with score 0 if no span has a positive probability.
 
-        With `unanswered`, a window has no answer with the probability that start and end are token 0, and a question
-        has none (`""`, with that score) where even in the window that speaks most for one this probability is larger
-        than the best span's: the smallest over all windows, as in SQuAD 2.0.
+        With the constant `unanswered`, a window has no answer with the probability that start and end are token 0, and
+        a question has none (`""`, with that score) where even in the window that speaks most for one this probability
+        is larger than the best span's: the smallest over all windows, as in SQuAD 2.0.
         """
         offsets = padded(features["offsets"], entry=(2,))
         example = np.asarray(features["example"], dtype=np.int64)
@@ -105,7 +133,7 @@ class QuestionAnswering(HeadObjective):
             if best[i] > answers[example[i]]["score"]:
                 start, end = int(offsets[i, first[i], 0]), int(offsets[i, last[i], 1])
                 answers[example[i]] = _cut_answer(source, start, end, float(best[i]))
-        if unanswered:
+        if constants.get("unanswered"):
             none = np.full(len(sources), np.inf)
             np.minimum.at(none, example, fitted[:, 0, 0] * fitted[:, 1, 0])
             for answer, probability in zip(answers, none, strict=True):
@@ -138,7 +166,15 @@ class QuestionAnswering(HeadObjective):
         frequent = most_frequent([(reference["text"] or [""])[0] for reference in references_train])
         return self.score([frequent] * len(references_test), references_test)[self.metric]
 
-    def _encode_batch(
+    def right_answer(self, reference: Mapping[str, list[str]]) -> str:
+        return (reference["text"] or [""])[0]
+
+    def module_forms(
+        self, options: Sequence[Features], answers: Sequence[Any], references: Sequence[Any], labels: Sequence[str]
+    ) -> Forms:
+        return squad_forms(options, answers, references)
+
+    def encode_batch(
         self,
         batch: Mapping[str, list[Any]],
         rows: Sequence[int],
@@ -147,6 +183,7 @@ class QuestionAnswering(HeadObjective):
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
         stride: int,
+        constants: Mapping[str, float],
     ) -> dict[str, list[Any]]:
         question, context, answers = (columns[role] for role in self.columns)
         for column in (question, context):
@@ -167,7 +204,7 @@ class QuestionAnswering(HeadObjective):
             "end_positions": [end for _, end in spans],
         }
 
-    def _expected_type(self, role: str, feature: Any) -> str | None:
+    def expected_type(self, role: str, feature: Any) -> str | None:
         if role != "answers":
             return None if is_string(feature) else "strings"
         fields = getattr(feature, "feature", feature)
@@ -271,4 +308,4 @@ def _first_answer(value: Any, context: str, row: int, column: str) -> tuple[int,
     return start + blanks, start + blanks + len(text.strip())
 
 
-OBJECTIVE = QuestionAnswering()
+KIND = QuestionAnswering()

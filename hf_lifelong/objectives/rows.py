@@ -1,7 +1,8 @@
-"""Rows of a data set: what a user sees of them, reading a column, and errors that say where in the data they lie."""
+"""Rows of a data set: what a user sees of them, reading a column, checks, and errors that say where they lie."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -83,3 +84,17 @@ def is_string(feature: Any) -> bool:
 def column_values(dataset: Dataset, name: str) -> list[Any]:
     """Returns a column as plain Python values, whatever format the data set is set to."""
     return dataset.select_columns([name]).with_format("arrow")[:].column(name).to_pylist()
+
+
+def check_comparable(answers: Sequence[Any], references: Sequence[Any]) -> None:
+    """Raises a `ValueError` unless answers and references can be compared one by one."""
+    if not references:
+        raise ValueError("references is empty; there is nothing to score, so give at least one example.")
+    if len(answers) != len(references):
+        raise ValueError(f"answers has {len(answers)} entries and references {len(references)}; give one per example.")
+
+
+def check_references(references_train: Sequence[Any]) -> None:
+    """Raises a `ValueError` if there is nothing to take the most frequent answer of."""
+    if not references_train:
+        raise ValueError("references_train is empty; the majority answer needs at least one training example.")

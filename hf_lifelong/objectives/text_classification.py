@@ -9,25 +9,37 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import check_comparable, check_references
-from .head import HeadObjective
-from .inputs import check_texts, tokenize_texts
+from .base import NO_CONSTANTS
+from .forms import PAIR, TEXT
+from .head import HeadKind
+from .inputs import are_tokenised_texts, check_texts, tokenize_texts
 from .labels import find_label_names, is_label, label_ids, label_index, label_scores, most_frequent, why_no_label
+from .module_forms import Forms, label_forms
 from .numeric import LOG_2, fit, mean_cross_entropy
-from .rows import check_dataset, check_not_empty, is_string
+from .rows import check_comparable, check_dataset, check_not_empty, check_references, is_string
+from .stock import MEAN_OF_TOKENS, TEXTS, StockUse
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, Features
     from transformers import PreTrainedTokenizerBase
 
 
-class TextClassification(HeadObjective):
+class TextClassification(HeadKind):
     """One of C labels for each text. Features of `encode(training=False)` carry `example`.
 
     Metrics: `accuracy` (primary) and `f1`, macro-averaged over the labels that occur in the references.
     """
 
     kind = "text-classification"
+    hub_task = "text-classification"
+    example = '"A joy from start to end."'
+    forms = (TEXT, PAIR)
+    stock = StockUse(
+        batch=TEXTS,
+        answers=f"{MEAN_OF_TOKENS}print([id2label[i] for i in logits.argmax(-1).tolist()])\n",
+        reading="Averaged over the attention mask they are the logits of the text, as the members see it; the "
+        "closed-form head, which counts beside them in `hf_lifelong`, is no part of a LoRA.",
+    )
     targets = ("labels",)
     per_token = False
     metric = "accuracy"
@@ -47,13 +59,7 @@ class TextClassification(HeadObjective):
         return find_label_names(dataset, column, self._declared(dataset, column), nested=False)
 
     def is_tokenised(self, dataset: Dataset) -> bool:
-        """Whether a data set has the model's inputs and labels; `label` is taken for `labels`, as Trainer's collators
-        do, where no text is given."""
-        names = set(dataset.column_names)
-        return "input_ids" in names and ("labels" in names or ("label" in names and "text" not in names))
-
-    def head_width(self, labels: Sequence[str]) -> int:
-        return len(labels)
+        return are_tokenised_texts(dataset.column_names)
 
     def loss(self, logits: Tensor, batch: Mapping[str, Tensor], mask: Tensor) -> Tensor:
         return mean_cross_entropy(logits, batch["labels"])
@@ -75,7 +81,7 @@ class TextClassification(HeadObjective):
         features: Mapping[str, Any],
         sources: Sequence[Any],
         labels: Sequence[str],
-        unanswered: bool = False,
+        constants: Mapping[str, float] = NO_CONSTANTS,
     ) -> list[dict[str, Any]]:
         """`{"answer": label name, "score": probability}`, the mean over an example's features if it has several."""
         example = np.asarray(features["example"], dtype=np.int64)
@@ -96,7 +102,7 @@ class TextClassification(HeadObjective):
         check_references(references_train)
         return self.score([most_frequent(references_train)] * len(references_test), references_test)[self.metric]
 
-    def _encode_batch(
+    def encode_batch(
         self,
         batch: Mapping[str, list[Any]],
         rows: Sequence[int],
@@ -105,6 +111,7 @@ class TextClassification(HeadObjective):
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
         stride: int,
+        constants: Mapping[str, float],
     ) -> dict[str, list[Any]]:
         text, pair, label = columns["text"], columns.get("text_pair"), columns["label"]
         for column in (text, pair):
@@ -117,17 +124,19 @@ class TextClassification(HeadObjective):
             "example": list(rows),
         }
 
-    def _expected_type(self, role: str, feature: Any) -> str | None:
+    def expected_type(self, role: str, feature: Any) -> str | None:
         if role == "label":
             wanted = f"one label per row (ClassLabel, string or integer){why_no_label(feature)}"
             return None if is_label(feature) else wanted
         return None if is_string(feature) else "strings"
 
-    def sources_of(self, examples: Dataset, columns: Mapping[str, str]) -> list[Any]:
-        return [None] * len(examples)
+    def module_forms(
+        self, options: Sequence[Features], answers: Sequence[Any], references: Sequence[Any], labels: Sequence[str]
+    ) -> Forms:
+        return label_forms(options, answers, references, labels)
 
     def _tokenised_targets(
-        self, dataset: Dataset, columns: Mapping[str, str], labels: Sequence[str]
+        self, dataset: Dataset, columns: Mapping[str, str], labels: Sequence[str], constants: Mapping[str, float]
     ) -> dict[str, list[Any]]:
         return {"labels": self._ids(dataset, columns, labels)}
 
@@ -136,4 +145,4 @@ class TextClassification(HeadObjective):
         return label_ids(names, range(len(names)), columns["label"], label_index(labels), labels)
 
 
-OBJECTIVE = TextClassification()
+KIND = TextClassification()

@@ -6,18 +6,28 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .base import Objective, check_comparable, check_references
+from .base import TaskKind
 from .labels import IGNORED, label_ids, label_index
 from .matching import match_scores, same_text
-from .prompts import encode_answers, encode_prompts
-from .rows import DataError, check_dataset, check_not_empty, column_values, is_string
+from .module_forms import Forms, text_forms
+from .prompts import encode_answers, encode_prompts, ensure_padding, with_prompts
+from .rows import (
+    DataError,
+    check_comparable,
+    check_dataset,
+    check_not_empty,
+    check_references,
+    column_values,
+    is_string,
+)
+from .stock import StockUse
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+    from datasets import Dataset, Features
+    from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase
 
 
-class TextGeneration(Objective):
+class TextGeneration(TaskKind):
     """A text that answers a prompt. The loss is that of the answer's tokens alone, which end with the end-of-text
     token.
 
@@ -30,6 +40,21 @@ class TextGeneration(Objective):
     """
 
     kind = "text-generation"
+    task_type = "CAUSAL_LM"
+    hub_task = "text-generation"
+    example = '"A joy from start to end."'
+    stock = StockUse(
+        batch='batch = tokenizer("Once upon a time", return_tensors="pt")\n',
+        answers="""\
+print(tokenizer.batch_decode(model.generate(**batch, max_new_tokens=32), skip_special_tokens=True))
+""",
+        auto_class="AutoModelForCausalLM",
+        mapping="MODEL_FOR_CAUSAL_LM_MAPPING",
+        task_type="CAUSAL_LM",
+        note="It is asked as in training: in a user's turn of the tokenizer's chat template, else with the bare "
+        "prompt.",
+    )
+    padding_side = "left"  # answers follow prompts
     targets = ("labels",)
     metric = "exact_match"
     likeness = "f1"
@@ -39,6 +64,17 @@ class TextGeneration(Objective):
         "prompt": ("text", "question"),
         "answer": ("completion", "label", "labels", "answers", "target", "summary"),
     }
+
+    def prepare_tokenizer(self, tokenizer: Any) -> None:
+        ensure_padding(tokenizer)
+
+    def prepare(self, dataset: Dataset, columns: Mapping[str, str], template: str | None) -> Dataset:
+        return with_prompts(dataset, columns, template)
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> DataCollatorForSeq2Seq:
+        from transformers import DataCollatorForSeq2Seq
+
+        return DataCollatorForSeq2Seq(tokenizer)
 
     def is_tokenised(self, dataset: Dataset) -> bool:
         """Never: answers are compared as texts, so texts must be given."""
@@ -84,12 +120,20 @@ class TextGeneration(Objective):
         frequent = min(texts, key=lambda text: (-texts[text], text)) if texts else ""
         return self.score([frequent] * len(references_test), references_test)[self.metric]
 
+    def right_answer(self, reference: Mapping[str, list[str]]) -> str:
+        return (reference["text"] or [""])[0]
+
+    def module_forms(
+        self, options: Sequence[Features], answers: Sequence[Any], references: Sequence[Any], labels: Sequence[str]
+    ) -> Forms:
+        return text_forms(options, answers, references)
+
     def _encode_batch_for(
         self, batch: Mapping[str, list[Any]], rows: Sequence[int], training: bool, **options: Any
     ) -> dict[str, list[Any]]:
         """`training=True` gives prompt and answer with `labels` (`-100` on the prompt), `training=False` the prompt
         alone; `max_length` holds for each of the two, and `stride` has no use."""
-        encoded = self._encode_batch(batch, rows, **options)
+        encoded = self.encode_batch(batch, rows, **options)
         texts = encoded.pop("answers")
         if training:
             prompts = encoded["input_ids"]
@@ -99,7 +143,7 @@ class TextGeneration(Objective):
             del encoded["example"]
         return {**encoded, "attention_mask": [[1] * len(ids) for ids in encoded["input_ids"]]}
 
-    def _encode_batch(
+    def encode_batch(
         self,
         batch: Mapping[str, list[Any]],
         rows: Sequence[int],
@@ -108,6 +152,7 @@ class TextGeneration(Objective):
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
         stride: int,
+        constants: Mapping[str, float],
     ) -> dict[str, list[Any]]:
         prompt, answer = columns["prompt"], columns["answer"]
         for value, row in zip(batch[prompt], rows, strict=True):
@@ -120,7 +165,7 @@ class TextGeneration(Objective):
             "example": list(rows),
         }
 
-    def _expected_type(self, role: str, feature: Any) -> str | None:
+    def expected_type(self, role: str, feature: Any) -> str | None:
         if role == "prompt":
             return None if is_string(feature) else "texts"
         if is_string(feature) or type(feature).__name__ == "ClassLabel":
@@ -152,4 +197,4 @@ def right_answers(values: Sequence[Any], rows: Sequence[int], column: str, label
     return found
 
 
-OBJECTIVE = TextGeneration()
+KIND = TextGeneration()

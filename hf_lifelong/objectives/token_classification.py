@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from .base import check_comparable, check_references
-from .head import HeadObjective
+from .base import NO_CONSTANTS
+from .forms import WORDS
+from .head import HeadKind
 from .inputs import check_words, tokenize_words
 from .labels import (
     IGNORED,
@@ -24,12 +25,22 @@ from .labels import (
     most_frequent,
     why_no_label,
 )
+from .module_forms import Forms, tag_forms
 from .numeric import LOG_2, fit, mean_cross_entropy, padded
-from .rows import DataError, check_dataset, check_not_empty, column_values, is_string
+from .rows import (
+    DataError,
+    check_comparable,
+    check_dataset,
+    check_not_empty,
+    check_references,
+    column_values,
+    is_string,
+)
+from .stock import TEXTS, StockUse
 
 if TYPE_CHECKING:
-    from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+    from datasets import Dataset, Features
+    from transformers import DataCollatorForTokenClassification, PreTrainedTokenizerBase
 
 OUTSIDE = "O"
 """The tag of words that belong to no entity."""
@@ -38,7 +49,7 @@ _ENTITY_TAG = re.compile(r"O|[BIES]-.+", re.DOTALL)
 _WRONG_ENTITY = "\N{REPLACEMENT CHARACTER}"
 
 
-class TokenClassification(HeadObjective):
+class TokenClassification(HeadKind):
     """One of C labels for each word; a word's label is that of its first token.
 
     Features of `encode(training=False)` carry `example` and `words` (per token the index of its word, -1 for special
@@ -51,6 +62,14 @@ class TokenClassification(HeadObjective):
     """
 
     kind = "token-classification"
+    hub_task = "token-classification"
+    example = '{"tokens": ["Ada", "Lovelace", "lived", "in", "London", "."]}'
+    forms = (WORDS,)
+    stock = StockUse(
+        batch=TEXTS,
+        answers="print([[id2label[i] for i in row] for row in logits.argmax(-1).tolist()])\n",
+        note="Its logits are the task's.",
+    )
     targets = ("labels",)
     per_token = True
     metric = "f1"
@@ -61,14 +80,16 @@ class TokenClassification(HeadObjective):
     named_in = ("tags", "ner_tags", "pos_tags")
     extras = ("example", "words")
 
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> DataCollatorForTokenClassification:
+        from transformers import DataCollatorForTokenClassification
+
+        return DataCollatorForTokenClassification(tokenizer)
+
     def label_names(self, dataset: Dataset, columns: Mapping[str, str]) -> list[str]:
         check_dataset(dataset)
         check_not_empty(dataset)
         column = self.resolve_columns(dataset, columns)["tags"]
         return find_label_names(dataset, column, self._declared(dataset, column), nested=True)
-
-    def head_width(self, labels: Sequence[str]) -> int:
-        return len(labels)
 
     def loss(self, logits: Tensor, batch: Mapping[str, Tensor], mask: Tensor) -> Tensor:
         """Mean cross entropy over the tokens that carry a label."""
@@ -92,7 +113,7 @@ class TokenClassification(HeadObjective):
         features: Mapping[str, Any],
         sources: Sequence[Any],
         labels: Sequence[str],
-        unanswered: bool = False,
+        constants: Mapping[str, float] = NO_CONSTANTS,
     ) -> list[dict[str, Any]]:
         """`{"answer": one label per word, "score": mean probability of the labels of the words that were read}`."""
         words = padded(features["words"])
@@ -144,7 +165,7 @@ class TokenClassification(HeadObjective):
         tag = most_frequent(tags)
         return self.score([[tag] * len(right) for right in references_test], references_test)[self.metric]
 
-    def _encode_batch(
+    def encode_batch(
         self,
         batch: Mapping[str, list[Any]],
         rows: Sequence[int],
@@ -153,6 +174,7 @@ class TokenClassification(HeadObjective):
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
         stride: int,
+        constants: Mapping[str, float],
     ) -> dict[str, list[Any]]:
         tokens, tags = columns["tokens"], columns["tags"]
         check_words(batch[tokens], rows, tokens)
@@ -169,12 +191,17 @@ class TokenClassification(HeadObjective):
             targets.append(first_token_labels(encoded["words"][i], ids))
         return {**encoded, "labels": targets, "example": list(rows)}
 
-    def _expected_type(self, role: str, feature: Any) -> str | None:
+    def expected_type(self, role: str, feature: Any) -> str | None:
         entry = getattr(feature, "feature", None)
         if role == "tokens":
             return None if is_string(entry) else "a list of strings per row"
         wanted = f"a list of labels per row (ClassLabel, strings or integers){why_no_label(entry)}"
         return None if is_label(entry) else wanted
+
+    def module_forms(
+        self, options: Sequence[Features], answers: Sequence[Any], references: Sequence[Any], labels: Sequence[str]
+    ) -> Forms:
+        return tag_forms(options, answers, references, labels)
 
     def sources_of(self, examples: Dataset, columns: Mapping[str, str]) -> list[Any]:
         return self._tags(examples, columns["tags"])
@@ -186,7 +213,7 @@ class TokenClassification(HeadObjective):
         return [[tag for tag in tags if tag != IGNORED] for tags in rows]
 
     def _tokenised_targets(
-        self, dataset: Dataset, columns: Mapping[str, str], labels: Sequence[str]
+        self, dataset: Dataset, columns: Mapping[str, str], labels: Sequence[str], constants: Mapping[str, float]
     ) -> dict[str, list[Any]]:
         column, found = columns["tags"], []
         index = {**label_index(labels), IGNORED: IGNORED}
@@ -248,4 +275,4 @@ def _labels_of(answer: Any, words: int) -> list[str | None]:
     return [label if isinstance(label, str) else None for label in answer]
 
 
-OBJECTIVE = TokenClassification()
+KIND = TokenClassification()

@@ -16,11 +16,12 @@ class MemberAnswers:
     """What the members that ran say of each (input, group) pair.
 
     Args:
-        values (`Tensor`): `[N, D, C]`, float32, what `HeadObjective.distributions` gives of each row of output.
+        values (`Tensor`): `[N, D, C]`, float32, what `HeadKind.distributions` gives of each row of output.
         pair (`Tensor`): `[N]`, int64, the pair of each row.
         mean (`Tensor`): `[pairs, D, C]`, their means over the members of a pair.
         weights (`Tensor`): `[pairs, D]`, share of each distribution, summing to 1.
         log_classes (`Tensor`): `[pairs, D]`, the largest entropy that each can have, in nats.
+        unit (`Tensor`): `[pairs]`, float32, what 1 of a head's own output is in `values` (`TaskKind.scaling`).
     """
 
     values: Tensor
@@ -28,6 +29,7 @@ class MemberAnswers:
     mean: Tensor
     weights: Tensor
     log_classes: Tensor
+    unit: Tensor
 
 
 def entropy_of_mean(answers: MemberAnswers) -> Tensor:
@@ -38,6 +40,14 @@ def entropy_of_mean(answers: MemberAnswers) -> Tensor:
 def variance_between(answers: MemberAnswers) -> Tensor:
     """Variance between the members of each pair, `[pairs]`; see `summed_variance`."""
     return summed_variance(answers.values, answers.weights, answers.pair, len(answers.mean))
+
+
+def spread_of_numbers(answers: MemberAnswers) -> Tensor:
+    """How far the numbers of the members of each pair differ, `s² / (1 + s²)` in [0, 1) of their variance s² in units
+    of their heads, `[pairs]`; 0 where they answer as one."""
+    in_units = answers.values / answers.unit[answers.pair][:, None, None]
+    variance = summed_variance(in_units, answers.weights, answers.pair, len(answers.mean))
+    return variance / (1 + variance)
 
 
 def mean_by_pair(values: Tensor, pair: Tensor, pairs: int) -> Tensor:

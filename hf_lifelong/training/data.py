@@ -13,17 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import (
-    DataCollatorForSeq2Seq,
-    DataCollatorForTokenClassification,
-    DataCollatorWithPadding,
-    EvalPrediction,
-)
+from transformers import EvalPrediction
 
 from ..adapter import DriftAdapterConfig
 from ..knowledge import LONGEST_NOTE, LearnedTask, TaskData
-from ..objectives import TEXT_KINDS, Objective, get_objective, head_objective
-from ..objectives.prompts import ensure_padding, with_prompts
+from ..objectives import TaskKind, get_objective, head_objective
 from ..settings import check_kind
 from .modules import with_module
 from .parts import Part, draw, spread_over
@@ -70,18 +64,18 @@ class PreparedTask:
         validation_share: float,
         roles: Collection[str] = (),
     ) -> None:
-        self.objective: Objective = get_objective(task.kind)
+        self.objective: TaskKind = get_objective(task.kind)
         others = {
             role: column for role, column in task.columns.items() if role in set(roles) - {*self.objective.columns}
         }
         task = replace(task, columns={role: task.columns[role] for role in task.columns.keys() - others.keys()})
         self.task, self.name, self.kind = task, task.name, task.kind
         self.tokenizer, self.config = tokenizer, config
-        self.generates = task.kind in TEXT_KINDS
+        self.generates = self.objective.task_type == "CAUSAL_LM"
         try:
             check_kind(task.kind, str(config.task_type))
-            if self.generates and tokenizer is not None:
-                ensure_padding(tokenizer)
+            if tokenizer is not None:
+                self.objective.prepare_tokenizer(tokenizer)
             whole = Part.whole("train", task.train)
             train, validation = self._split(whole, validation_share)
             with whole.located():
@@ -91,12 +85,12 @@ class PreparedTask:
             self.columns = self.objective.resolve_columns(train.data, task.columns)
             self.roles = {**self.columns, **others}
             with train.located():
-                self.unanswered = self.objective.unanswered(train.data, self.columns)
+                self.constants = self.objective.constants(train.data, self.columns)
             self.train = self._encode(train, training=True)
             self.validation = self._scored(validation)
             # What scores are measured on; encoded now, so that bad data is refused before anything is trained.
             test = None if task.test is None else self._at_most(Part.whole("test", task.test), task.max_test_samples)
-            self.test = self.validation if test is None else self._scored(test.map(self._with_prompts))
+            self.test = self.validation if test is None else self._scored(test.map(self._written))
         except ValueError as error:
             raise ValueError(f"Task `{task.name}`: {error}") from error
         if isinstance(task.compute_metrics, MODULES):
@@ -147,7 +141,7 @@ class PreparedTask:
             size = min(max(round(len(train.rows) * share), 1), len(train.rows) - 1)
             kept, split_off = draw(self._classes(train), len(train.rows) - size)
             train, validation = train.select(kept), train.select(split_off)
-        return train.map(self._with_prompts), validation.map(self._with_prompts)
+        return train.map(self._written), validation.map(self._written)
 
     def _at_most(self, part: Part, most: int | None) -> Part:
         if most is None or most >= len(part.rows):
@@ -157,8 +151,8 @@ class PreparedTask:
     def _classes(self, part: Part) -> Sequence[Any]:
         return self.objective.classes(part.data, self.task.columns) or [None] * len(part.rows)
 
-    def _with_prompts(self, data: Dataset) -> Dataset:
-        return with_prompts(data, self.task.columns, self.task.template) if self.generates else data
+    def _written(self, data: Dataset) -> Dataset:
+        return self.objective.prepare(data, self.task.columns, self.task.template)
 
     def _scored(self, part: Part) -> Split:
         with part.located():
@@ -176,13 +170,13 @@ class PreparedTask:
         return self._features(data, training=False)
 
     def _features(self, data: Dataset, training: bool) -> Dataset:
-        config = self.config
         if self.tokenizer is None and not self.objective.is_tokenised(data):
             raise ValueError(
                 "the data is not tokenised and `processing_class` is missing; give the tokenizer to `DriftTrainer`."
             )
+        lengths = self.config.max_length, self.config.stride
         return self.objective.encode(
-            data, self.columns, self.labels, self.tokenizer, config.max_length, config.stride, training
+            data, self.columns, self.labels, self.tokenizer, *lengths, training, self.constants
         )
 
     @property
@@ -195,21 +189,19 @@ class PreparedTask:
         if self.tokenizer is None:
             return None
         if self.generates:
-            return DataCollatorForSeq2Seq(self.tokenizer)
+            return self.objective.collator(self.tokenizer)
         tokenizer = copy.copy(self.tokenizer)  # the user's own goes on as it is
-        tokenizer.padding_side = "right"
-        per_token = self.kind == "token-classification"
-        return (DataCollatorForTokenClassification if per_token else DataCollatorWithPadding)(tokenizer)
+        tokenizer.padding_side = self.objective.padding_side
+        return self.objective.collator(tokenizer)
 
     def pad(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """Tensors of some rows: prompts are padded on the left, because answers follow them, all else on the right."""
-        side = "left" if self.generates else "right"
-        return dict(self.tokenizer.pad(batch, return_tensors="pt", padding_side=side))
+        """Tensors of some rows, padded as the kind is asked."""
+        return dict(self.tokenizer.pad(batch, return_tensors="pt", padding_side=self.objective.padding_side))
 
     def scores_of_references(self) -> dict[str, float]:
         """The kind's metrics, and the task's module's, of the right answers to the test part."""
         references = self.objective.references(self.test.examples, self.columns, self.labels)
-        answers = [(gold["text"] or [""])[0] if isinstance(gold, dict) else gold for gold in references]
+        answers = [self.objective.right_answer(reference) for reference in references]
         return with_module(self.objective.score(answers, references), self.task, self.labels, answers, references)
 
     def learned(self, members: int, examples: int, started_from: str | None = None) -> LearnedTask:
@@ -232,13 +224,13 @@ class PreparedTask:
             started_from=started_from,
             template=self.task.template,
             data=self.source,
-            unanswered=self.unanswered,
+            constants=self.constants,
         )
 
     @property
     def compute_metrics(self) -> Callable[[EvalPrediction], dict[str, float]] | None:
         """What is computed while the task is trained: the function it was given, or the kind's metrics. None beside
-        the loss for text generation, where they would need the logits of all tokens."""
+        the loss on a language model, where they would need the logits of all tokens."""
         own = self.task.compute_metrics
         if own is not None and not isinstance(own, MODULES):
             return own
@@ -255,11 +247,10 @@ class PreparedTask:
                 "Lower `learning_rate`, or set `max_grad_norm`."
             )
         mask = logits[..., 0] != -100 if logits.dim() == 3 else torch.ones(len(logits), 1, dtype=torch.bool)
-        scores = objective.distributions(logits, mask)[0].numpy()
+        factor, summand = objective.scaling(self.constants)
+        scores = objective.distributions(factor * logits + summand, mask)[0].numpy()
         split = self.validation
-        decoded = objective.decode(
-            scores, split.features, split.examples, self.columns, self.labels, unanswered=self.unanswered
-        )
+        decoded = objective.decode(scores, split.features, split.examples, self.columns, self.labels, self.constants)
         references = objective.references(split.examples, self.columns, self.labels)
         answers = [answer["answer"] for answer in decoded]
         return with_module(objective.score(answers, references), self.task, self.labels, answers, references)

@@ -30,7 +30,7 @@ from ..adapter import (
     trunk_features,
 )
 from ..knowledge import KnowledgeBase
-from ..objectives import head_objective
+from ..objectives import head_objective, kinds_alike
 from ..objectives.base import MODEL_INPUTS
 from ..retrieval import NearestSignature, policy_of
 from .data import PreparedTask, Split
@@ -58,9 +58,9 @@ class Scores:
 
 
 def kinds_in_question(knowledge: KnowledgeBase, kind: str) -> tuple[str, ...] | None:
-    """The kinds that inputs of the form of those of `kind` are of: that one, since each has a form of its own; `None`
-    where no such task is known."""
-    return (kind,) if any(task.kind == kind for task in knowledge.tasks) else None
+    """The kinds that inputs of the form of those of `kind` are of; `None` where no such task is known."""
+    kinds = kinds_alike(kind)
+    return kinds if any(task.kind in kinds for task in knowledge.tasks) else None
 
 
 class Evaluator:

@@ -13,7 +13,7 @@ from transformers import EvalPrediction
 
 from ..evaluation.checks import is_name
 from ..knowledge import UNKNOWN
-from ..objectives import HEAD_KINDS, KINDS, TEXT_KINDS, get_objective
+from ..objectives import get_objective, kind_names, kinds_on
 from ..objectives.rows import MissingColumnError
 from .parts import Part
 
@@ -27,8 +27,8 @@ class Task:
 
     Args:
         name (`str`): Unique name of the task.
-        kind (`str`): `"text-classification"`, `"question-answering"` or `"token-classification"`; on a causal language
-            model `"text-generation"`.
+        kind (`str`): `"text-classification"`, `"text-regression"`, `"question-answering"` or `"token-classification"`;
+            on a causal language model `"text-generation"`; or the name of a kind of your own ([`register_kind`]).
         train (`datasets.Dataset`): Training data; only this is learned from. Columns that its format hides are not
             used, and a transform must be applied with `map` first; likewise of the others.
         validation (`datasets.Dataset`, *optional*): For grouping and early stopping. Split off the
@@ -40,10 +40,10 @@ class Task:
             and columns that a statistic of the trainer reads, such as `{"group": "sex"}`.
         compute_metrics (`Callable` or `evaluate.EvaluationModule`, *optional*): A function as in `Trainer`, for
             evaluations while this task is trained. Or a module of the `evaluate` library, also of `evaluate.combine`:
-            its numbers stand beside the kind's own, while the task is trained (not of text generation, which would
+            its numbers stand beside the kind's own, while the task is trained (not on a language model, which would
             have to generate) and whenever the stream is scored. It gets answers as the field writes them: label ids,
             or names where it takes texts; SQuAD's layout; lists of tags; texts.
-        template (`str`, *optional*): For text generation: what makes a prompt of a row's columns, in the spelling of
+        template (`str`, *optional*): On a language model: what makes a prompt of a row's columns, in the spelling of
             `str.format`, such as `"{title}: {body}"`. Where the tokenizer has a chat template, prompts go through it
             in any case, and must not contain it.
         max_train_samples, max_test_samples (`int`, *optional*): Rows of `train` and `test` at most, drawn at random,
@@ -66,16 +66,22 @@ class Task:
             raise ValueError(f"`name` of a task is {self.name!r:.100}; give printable characters, one at least.")
         if self.name == UNKNOWN:
             raise ValueError(f"`name` of a task is {UNKNOWN!r}, which is what inputs of no task are answered with.")
-        if self.kind not in KINDS:
-            raise ValueError(f"`kind` of task `{self.name}` is {self.kind!r}; choose one of {list(KINDS)}.")
+        if self.kind not in kind_names():
+            raise ValueError(
+                f"`kind` of task `{self.name}` is {self.kind!r}; choose one of {kind_names()}, or register a kind of "
+                "your own first (`hf_lifelong.register_kind`)."
+            )
         if not isinstance(self.columns, dict) or not all(
             isinstance(name, str) for pair in self.columns.items() for name in pair
         ):
             raise ValueError(f"`columns` of task `{self.name}` is {self.columns!r:.100}; give columns' names by role.")
         if not isinstance(self.template, str | None):
             raise ValueError(f"`template` of task `{self.name}` is {self.template!r:.100}; give a text.")
-        if self.template is not None and self.kind not in TEXT_KINDS:
-            raise ValueError(f"`template` of task `{self.name}`: only a text-generation task has prompts to write.")
+        if self.template is not None and get_objective(self.kind).task_type != "CAUSAL_LM":
+            raise ValueError(
+                f"`template` of task `{self.name}`: only tasks of language models have prompts to write, not those of "
+                f"{self.kind}."
+            )
         for key in ("max_train_samples", "max_test_samples"):
             check_samples(getattr(self, key), f"`{key}` of task `{self.name}`")
         metrics = self.compute_metrics
@@ -122,14 +128,14 @@ def check_samples(value: Any, what: str) -> None:
         raise ValueError(f"{what} is {value!r}; give an integer of at least 1.")
 
 
-def tasks_of(tasks: Any, train: Any, validation: Any, learned: list[str], generates: bool) -> list[Task]:
+def tasks_of(tasks: Any, train: Any, validation: Any, learned: list[str], task_type: str | None) -> list[Task]:
     """What a trainer is to learn: its `tasks`, or the one task that its `train_dataset` and `eval_dataset` stand for.
 
     Args:
         tasks (`list[Task]`, *optional*): What the user gave as `tasks`.
         train, validation (`datasets.Dataset`, *optional*): What the user gave as `train_dataset` and `eval_dataset`.
         learned (`list[str]`): Names of the tasks that the adapter has learned.
-        generates (`bool`): Whether the base is a language model.
+        task_type (`str`): What the base is, as the adapter's configuration says.
 
     Raises:
         ValueError: when both or neither say what to learn, or what they give is no list of tasks.
@@ -139,7 +145,7 @@ def tasks_of(tasks: Any, train: Any, validation: Any, learned: list[str], genera
     if tasks is not None and validation is not None:
         raise ValueError("`eval_dataset` goes with `train_dataset`; with `tasks`, give each `Task` a `validation`.")
     if tasks is None:
-        return [single_task(train, validation, learned, generates)]
+        return [single_task(train, validation, learned, task_type)]
     listed = list(tasks) if isinstance(tasks, Iterable) else None
     if listed is None or not all(isinstance(task, Task) for task in listed):
         raise ValueError(f"`tasks` is {tasks!r:.60}; give a list of `Task`.")
@@ -148,11 +154,11 @@ def tasks_of(tasks: Any, train: Any, validation: Any, learned: list[str], genera
     return listed
 
 
-def single_task(train: Any, validation: Any, learned: list[str], generates: bool) -> Task:
+def single_task(train: Any, validation: Any, learned: list[str], task_type: str | None) -> Task:
     """The task that `train_dataset=` stands for: its kind is read from its columns.
 
     Args:
-        generates (`bool`): Whether the base is a language model, for which every task is text generation.
+        task_type (`str`): What the base is, as the adapter's configuration says.
         learned (`list[str]`): Names of tasks that the adapter has learned; the new one is named otherwise.
 
     Raises:
@@ -162,24 +168,25 @@ def single_task(train: Any, validation: Any, learned: list[str], generates: bool
         what = "is empty" if isinstance(train, Dataset) else f"is a `{type(train).__name__}`"
         raise ValueError(f'`train_dataset` {what}; give a `datasets.Dataset` with rows, such as `data["train"]`.')
     seen = Part.whole("train_dataset", train).data
-    kinds = list(TEXT_KINDS) if generates else kinds_of(seen)
+    every = kinds_on(task_type)
+    kinds = every if len(every) == 1 else kinds_of(seen, every)
     if len(kinds) != 1:
         fits = f"fit several kinds of task ({', '.join(kinds)})" if kinds else "fit no kind of task"
         raise ValueError(
             f"`train_dataset` has the columns {sorted(seen.column_names)}, which {fits}. Give "
-            f'`tasks=[Task("name", "{(kinds or HEAD_KINDS)[0]}", train_dataset, columns={{...}})]` instead.'
+            f'`tasks=[Task("name", "{(kinds or every)[0]}", train_dataset, columns={{...}})]` instead.'
         )
     names = itertools.chain(["task"], (f"task-{i}" for i in itertools.count(2)))
     return Task(next(name for name in names if name not in learned), kinds[0], train, validation)
 
 
-def kinds_of(data: Dataset) -> list[str]:
-    """The kinds that a data set's columns fit under their default names; where no types fit, the first whose names do,
-    which can say what is wrong with them."""
+def kinds_of(data: Dataset, kinds: list[str]) -> list[str]:
+    """Those of some kinds whose columns a data set has under their default names; where no types fit, the first whose
+    names do, which can say what is wrong with them."""
     fitting, named = [], []
-    for kind in HEAD_KINDS:
+    for kind in kinds:
         try:
-            get_objective(kind).resolve_columns(data, {})
+            get_objective(kind).recognise(data)
         except MissingColumnError:
             continue
         except ValueError:

@@ -84,8 +84,8 @@ class DriftTrainer(Trainer):
         args = args if args is not None else DriftTrainingArguments("trainer_output")
         check_setup(model, args, options)
         args = cast(DriftTrainingArguments, args)
-        generates = active_config(model).task_type == "CAUSAL_LM"
-        self.tasks = tasks_of(tasks, train_dataset, eval_dataset, knowledge_of(model).names, generates)
+        base = active_config(model).task_type
+        self.tasks = tasks_of(tasks, train_dataset, eval_dataset, knowledge_of(model).names, base)
         if not isinstance(processing_class, PreTrainedTokenizerBase | None):
             raise ValueError(f"`processing_class` is {processing_class!r:.60}; give the tokenizer of the base.")
         check_names(self.tasks, [])

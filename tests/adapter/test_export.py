@@ -101,6 +101,22 @@ def test_stock_peft_answers_as_the_group_does(encoders, model_type, task):
     assert set(report.layer_errors.values()) == {0.0}
 
 
+def test_a_number_is_given_in_the_units_of_its_task(tiny_folder, tmp_path):
+    folders = []
+    for model_type in ("bert", "modernbert"):  # with a stock head that fits, and with the head beside the LoRA
+        base = AutoModel.from_pretrained(tiny_folder(model_type), dtype=torch.float32)
+        model = get_peft_model(base, DriftAdapterConfig(r=2, members=2, signature_rank=4))
+        learn_task(model, "stars", "text-regression", ("value",), 5, constants={"mean": 30.0, "std": 4.0})
+        report = quiet_export(model.eval(), "stars", tmp_path / model_type)
+        assert "in the units of the training data" in report.note
+        folders.append((model, report.folder))
+    found = run_readmes(tmp_path / "found.pt", [folder for _, folder in folders])
+    for model, folder in folders:
+        batch, logits = found[str(folder)]
+        torch.testing.assert_close(logits, predict(model, batch).scores[:, 0], rtol=1e-5, atol=SAME)
+        assert logits.mean() > 10
+
+
 def test_members_can_be_exported_alone(encoders, make_model):
     (model, (batch, first), report), (_, (_, second), _) = (encoders["bert", "names", ("member", m)] for m in (0, 1))
     assert report.members == (0,) and report.rank == 2

@@ -72,17 +72,31 @@ def test_parts_that_tasks_were_scored_on_are_noted(three):
 def test_manifests_from_before_data_was_noted_are_read(three):
     data = three.to_dict()
     for learned in data["tasks"]:
-        del learned["data"], learned["unanswered"], learned["baseline"]
+        del learned["data"], learned["constants"], learned["baseline"]
     data["format"] = 2
     found = KnowledgeBase.from_dict(data)
     assert found == three and {task.data for task in found.tasks} == {TaskData()}
 
 
-def test_whether_a_task_may_give_no_answer_is_kept(three):
-    knowledge = three.with_task(task("open", unanswered=True))
-    found = KnowledgeBase.from_dict(knowledge.to_dict())
-    assert [learned.unanswered for learned in found.tasks] == [False, False, False, True]
-    data = knowledge.to_dict()
+def test_constants_of_a_task_are_kept(three):
+    knowledge = three.with_task(task("grades", constants={"mean": 2.5, "std": 1.0}))
+    assert KnowledgeBase.from_dict(knowledge.to_dict()) == knowledge
+    for wrong in ([1.0], {"mean": "2"}, {"mean": True}, {"mean": float("nan")}, {"mean": 10**400}, {"m" * 999: 1.0}):
+        data = knowledge.to_dict()
+        data["tasks"][3]["constants"] = wrong
+        with pytest.raises(ManifestError, match=r"tasks\[3\].constants` must be "):
+            KnowledgeBase.from_dict(data)
+    data["tasks"][3]["constants"] = {str(i): 0.0 for i in range(1000)}
+    with pytest.raises(ManifestError, match=r"tasks\[3\].constants` has 1000 entries, more than 100"):
+        KnowledgeBase.from_dict(data)
+
+
+def test_older_manifests_have_a_field_for_tasks_that_may_give_no_answer(three):
+    data = three.with_task(task("open", constants={"unanswered": 1.0})).to_dict()
+    for learned in data["tasks"]:
+        learned["unanswered"] = bool(learned.pop("constants"))
+    found = KnowledgeBase.from_dict(data)
+    assert [dict(learned.constants) for learned in found.tasks] == [{}, {}, {}, {"unanswered": 1.0}]
     data["tasks"][3]["unanswered"] = "no"
     with pytest.raises(ManifestError, match=r"tasks\[3\].unanswered` must be a bool, not str"):
         KnowledgeBase.from_dict(data)

@@ -2,7 +2,7 @@ import pytest
 from datasets import Dataset
 
 from hf_lifelong.objectives import get_objective
-from hf_lifelong.objectives.inputs import encode_inputs
+from hf_lifelong.objectives.forms import encode_inputs
 
 LONG = "The committee met on Tuesday and could not agree. " * 6
 MIXED = [
@@ -21,11 +21,13 @@ def encode(inputs, tokenizer):
 
 
 def test_mixed_inputs_make_one_table_in_order(tokenizer):
-    features, example = encode(MIXED, tokenizer)
-    assert set(features) == {*tokenizer.model_input_names, "example", "kind", "offsets", "words"}
+    features, sources = encode(MIXED, tokenizer)
+    assert set(features) == {*tokenizer.model_input_names, "example", "kinds", "offsets", "words"}
     kinds = ["question-answering", "text-classification", "token-classification", "text-classification"]
-    assert [features["kind"][example.index(i)] for i in range(4)] == kinds
-    assert example == features["example"] == sorted(example)
+    example = features["example"]
+    assert all(kind in features["kinds"][example.index(i)] for i, kind in enumerate(kinds))
+    assert sources == [LONG, "", ["Jim", "Henson", "unquestionably"], "", "On Tuesday.", "", ""]
+    assert example == sorted(example)
     assert set(example) == set(range(len(MIXED)))
     assert example.count(0) > 1
     for i, ids, offsets, words in zip(
@@ -39,8 +41,8 @@ def test_mixed_inputs_make_one_table_in_order(tokenizer):
 def test_alone_or_together_makes_no_difference(tokenizer):
     together, _ = encode(MIXED, tokenizer)
     for i, entry in enumerate(MIXED):
-        alone, example = encode([entry], tokenizer)
-        assert set(example) == {0}
+        alone, _ = encode([entry], tokenizer)
+        assert set(alone["example"]) == {0}
         rows = [k for k, owner in enumerate(together["example"]) if owner == i]
         for name in ("input_ids", "attention_mask", "token_type_ids", "offsets", "words"):
             assert alone[name] == [together[name][k] for k in rows]
@@ -99,6 +101,6 @@ def test_unknown_forms_are_refused_with_the_known_ones(wrong, tokenizer):
 
 
 def test_no_inputs(tokenizer):
-    features, example = encode([], tokenizer)
-    assert example == []
-    assert set(features) == {*tokenizer.model_input_names, "example", "kind", "offsets", "words"}
+    features, sources = encode([], tokenizer)
+    assert sources == features["example"] == []
+    assert set(features) == {*tokenizer.model_input_names, "example", "kinds", "offsets", "words"}

@@ -288,17 +288,17 @@ def test_gold_answers_of_which_nothing_is_left_are_none_as_in_squad_2():
 
 def test_whether_questions_have_no_answer_is_read_from_the_data(tokenizer):
     data = squad()
-    assert not objective.unanswered(data, {})
+    assert objective.constants(data, {}) == {}
     none = Dataset.from_dict({"question": ["Why?"], "context": ["No."], "answers": [{"text": [], "answer_start": []}]})
-    assert objective.unanswered(concatenate_datasets([data, none.cast(data.features)]), {})
-    assert not objective.unanswered(encode(data, tokenizer), {})  # tokenised, without its answers
+    assert objective.constants(concatenate_datasets([data, none.cast(data.features)]), {}) == {"unanswered": 1.0}
+    assert objective.constants(encode(data, tokenizer), {}) == {}  # tokenised, without its answers
 
 
 def test_no_answer_is_given_where_every_window_rather_has_none():
     features = {"example": [0, 0, 1, 2], "offsets": [[[-1, -1], [0, 1], [2, 3]]] * 4}
     none, some = [0.9, 0.1, 0.0], [0.2, 0.7, 0.1]
     scores = np.array([[none, none], [some, some], [none, none], [[0.5, 0.5, 0.0], [0.5, 0.5, 0.0]]])
-    answers = objective.decode_rows(scores, features, ["a b"] * 3, LABELS, unanswered=True)
+    answers = objective.decode_rows(scores, features, ["a b"] * 3, LABELS, {"unanswered": 1.0})
     # The second window of the first question speaks for an answer: .04 for none there, .49 for "a".
     assert answers[0] == {"answer": "a", "score": pytest.approx(0.49), "start": 0, "end": 1}
     assert answers[1] == {"answer": "", "score": pytest.approx(0.81), "start": 0, "end": 0}

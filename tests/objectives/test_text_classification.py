@@ -49,9 +49,11 @@ def test_targets_of_a_regression_are_refused_with_that_word():
     def names(labels):
         return objective.label_names(Dataset.from_dict({"text": ["x"] * len(labels), "label": labels}), {})
 
-    with pytest.raises(ValueError, match=r"column 'label'.*22 different integers in 43 values.*a regression"):
+    with pytest.raises(
+        ValueError, match=r"column 'label'.*22 different integers in 43 values.*`text-regression` task"
+    ):
         names([i // 2 for i in range(43)])
-    with pytest.raises(ValueError, match=r"column 'label' holds Value\('float64'\).*a regression"):
+    with pytest.raises(ValueError, match=r"column 'label' holds Value\('float64'\).*a `text-regression` task"):
         names([0.5, 1.0])
     assert len(names([i // 2 for i in range(42)])) == 21
     assert len(names(list(range(20)))) == 20

@@ -84,7 +84,15 @@ BAD_DATA = {
     ),
     "targets of a regression": (
         Task("bad", "text-classification", data(text=SENTENCES, label=[0.5, 1.0, 2.5, 3.0])),
-        "Task `bad`: .*regression",
+        "Task `bad`: .*floats are the target of a regression, which is a `text-regression` task",
+    ),
+    "a number that is missing": (
+        Task("bad", "text-regression", data(text=SENTENCES, label=[0.5, 1.0, None, 3.0])),
+        r"Task `bad`: `train`, row 2.*None is no finite number|Task `bad`: .*row 2: None is no finite number",
+    ),
+    "numbers that do not differ": (
+        Task("bad", "text-regression", data(text=SENTENCES, label=[0.5] * 4)),
+        "Task `bad`: .*too little to tell them apart",
     ),
     "no answers": (Task("bad", "question-answering", data(**SQUAD)), r"Task `bad`: columns\['answers'\]"),
     "answer outside its context": (
@@ -180,20 +188,22 @@ ASKED = {"question": ["Who?"], "context": ["Ada."], "answers": [{"text": ["Ada"]
         ({"input_ids": [[1]], "labels": [[0]]}, "token-classification"),
         ({"input_ids": [[1]], "start_positions": [0], "end_positions": [0]}, "question-answering"),
         ({"text": ["a"], "labels": [["x", "y"]]}, "text-classification"),  # which then says multi-label
-        ({"text": ["a"], "label": [0.5]}, "text-classification"),  # which then says regression
+        ({"text": ["a"], "label": [0.5]}, "text-regression"),
+        ({"text": ["a"], "text_pair": ["b"], "score": [0.5]}, "text-regression"),
+        ({"input_ids": [[1]], "labels": [0.5]}, "text-regression"),
     ],
 )
 def test_the_kind_is_guessed_by_all_columns(columns, kind):
     for form in (None, "torch"):
-        assert single_task(data(**columns).with_format(form), None, [], False).kind == kind
+        assert single_task(data(**columns).with_format(form), None, [], "FEATURE_EXTRACTION").kind == kind
 
 
 def test_columns_that_fit_no_kind_or_several(setup):
     with pytest.raises(ValueError, match=r"columns \['label', 'tokens'\], which fit no kind"):
-        single_task(data(tokens=[["a"]], label=["x"]), None, [], False)
+        single_task(data(tokens=[["a"]], label=["x"]), None, [], "FEATURE_EXTRACTION")
     message = r"fit several kinds of task \(text-classification, token-classification\)\. Give `tasks=\["
     with pytest.raises(ValueError, match=message):
-        single_task(data(text=["a"], label=["x"], **TAGGED), None, [], False)
+        single_task(data(text=["a"], label=["x"], **TAGGED), None, [], "FEATURE_EXTRACTION")
 
 
 def test_evaluate_before_anything_is_learned(prepare):

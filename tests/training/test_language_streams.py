@@ -192,7 +192,7 @@ def test_kinds_must_fit_the_base(learn, bert_folder):
     wrong = Task("opinions", "text-classification", rows("sentiment_sentences", 0, 20))
     with pytest.raises(ValueError, match=r"on a causal language model a task is one of \['text-generation'\]"):
         learn([wrong])
-    with pytest.raises(ValueError, match="only a text-generation task has prompts"):
+    with pytest.raises(ValueError, match="only tasks of language models have prompts"):
         Task("opinions", "text-classification", rows("sentiment_sentences", 0, 20), template="{text}")
 
 

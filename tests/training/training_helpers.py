@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import random
 from pathlib import Path
 
 import torch
@@ -43,6 +44,25 @@ def topics(name: str = "topics", start: int = 0, stop: int = 60, labels=("short"
 
 def answers(name: str = "answers", start: int = 0, stop: int = 24, **options) -> Task:
     return Task(name, "question-answering", rows("squad", start, stop), test=rows("squad", 0, 6, "test"), **options)
+
+
+def graded(texts: list[str], seed: int = 0) -> Dataset:
+    """Pairs of a text and what is left of it when words are cut, graded 0 to 5 by their share, as STS-B's pairs are
+    by how much they have in common."""
+    draw = random.Random(seed)
+    found: dict[str, list] = {"text": [], "text_pair": [], "label": []}
+    for text in texts:
+        words = text.split()
+        kept = sorted(draw.sample(range(len(words)), round(draw.random() * len(words))))
+        found["text"].append(text)
+        found["text_pair"].append(" ".join(words[i] for i in kept))
+        found["label"].append(5 * len(kept) / len(words))
+    return Dataset.from_dict(found)
+
+
+def grades(name: str = "grades", start: int = 0, stop: int = 40, **options) -> Task:
+    test = graded(list(rows("squad", 0, 12, "test")["question"]), seed=1)
+    return Task(name, "text-regression", graded(list(rows("squad", start, stop)["question"])), test=test, **options)
 
 
 ENCODED: dict[tuple, PreparedTask] = {}

@@ -36,7 +36,8 @@ class LifelongOutput(ModelOutput):
     Args:
         scores (`Tensor`, *optional*): `[B, D, C]`, the probabilities that the answer is read from, zero padded: for
             text classification D = 1 and C labels; for question answering D = 2 (start, end) and C tokens; for token
-            classification D tokens and C labels.
+            classification D tokens and C labels. Of a kind that answers with numbers, these: for text regression
+            D = C = 1.
         logits (`Tensor`, *optional*): `[B, T, V]`, of the next token, from a language model.
         group (`Tensor`): `[B]`, the group that answered.
         task (`Tensor`): `[B]`, position of that group's newest task, whose kind and labels the scores are of.
@@ -133,7 +134,7 @@ def settle(query: Query, fork: Fork, distributions: tuple[Tensor, Tensor, Tensor
             0, plan.pair, torch.arange(len(plan.pair), device=plan.pair.device), "amin", include_self=False
         )
         weights, log_classes = weights[first], log_classes[first]
-    given = MemberAnswers(values, plan.pair, mean, weights, log_classes)
+    given = MemberAnswers(values, plan.pair, mean, weights, log_classes, tables.unit[plan.pair_group])
     uncertainty = _uncertainty(query, tables, plan.pair_group, given)
     if fork.routing.settled is not None:
         group, margin = fork.routing.settled
@@ -154,11 +155,10 @@ def settle(query: Query, fork: Fork, distributions: tuple[Tensor, Tensor, Tensor
 
 def _uncertainty(query: Query, tables: Tables, group: Tensor, given: MemberAnswers) -> Tensor:
     """How unsure the answer of each pair is, `[pairs]`, as the kind of its group `[pairs]` says it."""
-    if query.uncertainty == "variance" and query.each_member:
-        return variance_between(given)
+    by_variance = query.uncertainty == "variance" and query.each_member
     if not tables.measures:  # a language model
-        return entropy_of_mean(given)
-    ways = [objective.uncertainty(given) for objective in tables.measures]
+        return variance_between(given) if by_variance else entropy_of_mean(given)
+    ways = [kind.uncertainty(given, by_variance) for kind in tables.measures]
     if len(ways) == 1:
         return ways[0]
     return torch.stack(ways)[tables.measure[group], torch.arange(len(group), device=group.device)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -48,11 +49,27 @@ class Decisions:
     ) -> tuple[Routing, Plan]:
         """Where `rows` inputs go, and which members answer them."""
         routing = query.policy.route(evidence_of(query, conductor.root.index, tables, features, rows))
+        if tables.numeric is not None and not query.each_member:
+            routing = comparable(routing, tables.numeric)
         return routing, conductor.plan(query, tables, routing, rows)
 
     def finish(self, conductor: Conductor, output: Any, current: Pass) -> Any:
         """The answer of a pass."""
         return conductor.finish(output, current)
+
+
+def comparable(routing: Routing, numeric: Tensor) -> Routing:
+    """A routing whose candidates' uncertainties can be compared. Members that answer as one do not tell how uncertain
+    a number is, so where one of the candidates answers with a number, what the trunk prefers is taken.
+
+    Args:
+        numeric (`Tensor`): `[groups]` bool, which groups answer with numbers.
+    """
+    if routing.candidates is None or routing.group is None:
+        return routing
+    best = torch.zeros_like(routing.candidates).scatter(1, routing.group[:, None], True)
+    in_question = (routing.candidates & numeric).any(1, keepdim=True)
+    return replace(routing, candidates=torch.where(in_question, best, routing.candidates))
 
 
 def evidence_of(query: Query, index: Index, tables: Tables, features: Tensor | None, rows: int) -> Evidence:

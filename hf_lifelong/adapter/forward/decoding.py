@@ -28,7 +28,7 @@ def decode_answers(
         scores (`list[np.ndarray]`): Scores `[D, C]` of each row; sizes may differ.
         table (`dict`): Columns of the rows: `example` (their input, from 0), and `offsets` and `words` where they
             apply.
-        sources (`list`): What each input's answer is cut from (`Objective.decode_rows`).
+        sources (`list`): What each input's answer is cut from (`HeadKind.decode_rows`).
 
     Returns:
         Per input `task` (position), `rows` (that answered it), `answer` and `score`, and what the kind adds; `answer`
@@ -55,7 +55,7 @@ def decode_answers(
         part["example"] = [position[int(example)] for example in part["example"]]
         own_sources = [sources[example] for example in examples]
         stacked = stack_padded([scores[r] for r in rows])
-        found = objective.decode_rows(stacked, part, own_sources, learned.labels, learned.unanswered)
+        found = objective.decode_rows(stacked, part, own_sources, learned.labels, learned.constants)
         for example, answer in zip(examples, found, strict=True):
             answers[example] |= answer
     return answers
