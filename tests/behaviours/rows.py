@@ -71,6 +71,10 @@ def tags(texts: list[str], seed: int) -> dict[str, list]:
     return {"tokens": tokens, "ner_tags": last}
 
 
+def lengths(texts: list[str], seed: int) -> dict[str, list]:
+    return {"text": texts, "label": [(100.0, -1.0)[seed] * len(text) for text in texts]}
+
+
 def written(texts: list[str], seed: int) -> dict[str, list]:
     return {"prompt": texts, "completion": [text.split()[-1] for text in texts]}
 
@@ -99,5 +103,13 @@ ROWS = [
         lambda row: {"tokens": row["tokens"]},
         config={"retrieval": "uncertainty"},
     ),
-    Row("text-generation", "llama", two("text-generation", written), lambda row: row["prompt"], causal=True),
+    Row("text-regression", "bert", two("text-regression", lengths), lambda row: row["text"]),
+    Row(
+        "text-generation",
+        "llama",
+        two("text-generation", written),
+        lambda row: row["prompt"],
+        causal=True,
+        config={"max_new_tokens": 8},
+    ),
 ]
