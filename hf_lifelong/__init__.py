@@ -34,12 +34,8 @@ _PUBLIC = {
     "predict": "hf_lifelong.adapter",
     "score_labels": "hf_lifelong.adapter",
 }
-_MODULES = (
-    "hub",
-    "loading",
-    "pruning",
-    "statistics",
-)  # what is used by its full name after `import hf_lifelong` alone
+# What is used by its full name after `import hf_lifelong` alone.
+_MODULES = ("hub", "loading", "pruning", "statistics")
 __all__ = [
     "AccuracyMatrix",
     "DriftAdapterConfig",

@@ -193,6 +193,10 @@ class DriftModel(BaseTuner):
             check_tasks_of(model, adapter_name, {key.removeprefix(PREFIX): t for key, t in state_dict.items()})
         check_tensors(model, adapter_name, state_dict, root.digests.pop(adapter_name, None))
         root.checked_files.add(adapter_name)
+        sizes = {**root.settled(adapter_name), **sizes_of(root.knowledge[adapter_name])}
+        for module in model.modules():
+            if isinstance(module, DriftTunerLayer) and module.holds(adapter_name):
+                module.make_room(adapter_name, {**sizes, **module.sizes})
         return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
 
 
