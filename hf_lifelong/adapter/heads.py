@@ -129,7 +129,9 @@ class Lifelong(DriftTunerLayer):
             classes, groups = [task.classes for task in knowledge.tasks], knowledge.group_of_task
             # The first pass may run under a trainer's autocast, which would round a covariance beyond use.
             with torch.no_grad(), torch.autocast(self.signature.mean.device.type, enabled=False), _factorised():
-                router = shared_router(self.signature, counts, classes, groups, config.signature_shrinkage)
+                router = shared_router(
+                    self.signature, counts, classes, groups, config.signature_shrinkage, knowledge.constants
+                )
             self._router = router
         return router
 
@@ -159,7 +161,8 @@ class Lifelong(DriftTunerLayer):
         known = self._familiarity
         if known is None:
             with torch.no_grad(), torch.autocast(features.device.type, enabled=False), _factorised():
-                known = self._familiarity = familiarity(self.signature, self.router)  # type: ignore[arg-type]
+                constants = self.knowledge[self.active_adapters[0]].constants
+                known = self._familiarity = familiarity(self.signature, self.router, constants)  # type: ignore[arg-type]
         if known is None:
             return features.new_zeros(len(features))
         in_group = self.tables(group.device).group_of_task == group[:, None]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
+from ..knowledge.projection import projection
 from ..objectives import head_objective
 from .architectures import ROW_ARGUMENTS, layers_of
 from .calls import LOCK, Fork, Pass, Request, asked_elsewhere
@@ -84,7 +85,7 @@ class Conductor(ABC):
     def __init__(self, base: nn.Module, root: Lifelong, trunk: int, depths: list[int]) -> None:
         self.root, self.route = root, root.route
         self.trunk, self.depths = trunk, depths
-        self.projection: Tensor | None = None
+        self.projections: dict[str, Tensor] = {}  # by rule: adapters of one model may have been made by several
         _, layers = layers_of(base)
         self.base_names = _parameter_names(base)
         self.handles = [
@@ -202,12 +203,11 @@ class Conductor(ABC):
         size = self.root.features
         if features.shape[1] <= size:
             return features
-        projection = self.projection
-        if projection is None or projection.device != features.device:
-            generator = torch.Generator().manual_seed(0)
-            signs = torch.randint(0, 2, (features.shape[1], size), generator=generator, dtype=torch.float32) * 2 - 1
-            projection = self.projection = (signs / size**0.5).to(features.device)
-        return features @ projection
+        rule = self.root.knowledge[self.root.active_adapters[0]].constants.projection
+        made = self.projections.get(rule)
+        if made is None or made.device != features.device:
+            made = self.projections[rule] = projection(rule, features.shape[1], size).to(features.device)
+        return features @ made
 
     def end(self, base: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
         """Turns the base model's output into an answer."""

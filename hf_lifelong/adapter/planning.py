@@ -21,10 +21,6 @@ from ..knowledge import (
 from ..objectives import HEAD_KINDS, head_objective
 from .layers import Plan
 
-# The signature alone decides where its posterior reaches CLEAR; elsewhere the MOST_CANDIDATES best groups with at
-# least LEAST of the posterior are asked for their uncertainty.
-CLEAR, LEAST, MOST_CANDIDATES = 0.9, 0.05, 3
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -57,6 +53,7 @@ class Tables:
     """What a manifest says, as tensors; lists of members are padded with -1.
 
     Attributes:
+        constants (`Constants`): Those of the manifest.
         groups (`int`): How many there are.
         group_of_task (`Tensor`): `[tasks]`.
         task, kind, width (`Tensor`): `[groups]`: the newest task of each group, which answers for it, the position of
@@ -80,6 +77,7 @@ class Tables:
             members[group].extend(range(first[task], first[task + 1]))
         merged = [list(range(first[task], first[task + 1])) for task in newest]
         counts = [len(own) for own in members]
+        self.constants = knowledge.constants
         self.groups = len(newest)
         self.kinds = kinds = sorted({task.kind for task in knowledge.tasks})
         self.objectives = [head_objective(kind) for kind in kinds if kind in HEAD_KINDS]
@@ -133,7 +131,8 @@ def make_plan(choice: Choice, tables: Tables, rows: int, likelihood: Tensor | No
     if preference is None and group is None:
         return _all_members(tables, rows)
     if preference is not None and choice.policy == "cascade":
-        candidates = leading_candidates(preference, CLEAR, LEAST, MOST_CANDIDATES)
+        by = tables.constants
+        candidates = leading_candidates(preference, by.clear, by.least, by.most_candidates)
         pair_row, pair_group = candidates.nonzero(as_tuple=True)
     else:
         pair_row = torch.arange(rows, device=tables.task.device)

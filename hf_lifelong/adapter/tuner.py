@@ -30,6 +30,7 @@ from .checks import (
     check_tensors,
     check_usable,
     describe_base,
+    with_checksum,
 )
 from .export import ExportReport, export
 from .heads import Lifelong, knowledge_of, lifelong_of
@@ -91,6 +92,7 @@ class DriftModel(BaseTuner):
             self._new_knowledge = KnowledgeBase.from_dict(config.knowledge)
             check_tasks(self._new_knowledge, config.task_type)
             check_base(self._new_knowledge, found, trunk)
+        self._new_knowledge = with_checksum(self._new_knowledge, found["hidden_size"], config.signature_size)
         if root is None:
             return
         features = _features(self._new_knowledge, root.hidden_size, config)

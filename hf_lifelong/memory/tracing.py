@@ -31,7 +31,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from ..adapter.calls import Request
 from ..adapter.heads import active_config, knowledge_of, lifelong_of
 from ..adapter.passes import asking
-from ..adapter.planning import MOST_CANDIDATES, Choice, Tables
+from ..adapter.planning import Choice, Tables
 from ..knowledge.signatures import ROWS_AT_ONCE, ROWS_AT_ONCE_GPU
 
 
@@ -258,7 +258,7 @@ def _without_numbers(plan: Callable[..., Any], knowledge: Any, mode: FakeTensorM
             spread = torch.arange(rows) % tasks
             if likelihood is not None:
                 far = (torch.arange(tasks) - spread[:, None]) % tasks
-                unsure = MOST_CANDIDATES if choice.policy == "cascade" else 1
+                unsure = knowledge.constants.most_candidates if choice.policy == "cascade" else 1
                 likelihood = torch.where(far < unsure, 0.0, -torch.inf)
             real = Tables(knowledge, torch.device("cpu"))
             made = plan(choice, real, rows, likelihood, None if group is None else spread)

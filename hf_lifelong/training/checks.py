@@ -6,6 +6,7 @@ import copy
 import tempfile
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,6 @@ from ..evaluation import AccuracyMatrix
 from ..files import read_json
 from ..hub.saved import CONFIG, TOKENIZER_CONFIG, check_config, check_sizes, check_tokenizer
 from ..hub.tokenizer import read_tokenizer
-from ..knowledge import KnowledgeBase
 from ..storage import spec_of
 from .drift import cycle_ends
 from .statistics import check_statistics
@@ -169,7 +169,7 @@ def read_again(model: Any, tasks: list[PreparedTask]) -> None:
     for task in tasks:
         matrix.add(task.name, task.objective.metric, None, {})
     learned = [task.learned(config.members, 1) for task in tasks]
-    config.knowledge = KnowledgeBase(known.base, known.trunk, known.depths, learned, matrix.to_dict()).to_dict()
+    config.knowledge = replace(known, tasks=learned, scores=matrix.to_dict()).to_dict()
     with tempfile.TemporaryDirectory() as folder:
         config.save_pretrained(folder)
         check_config(read_json(Path(folder, CONFIG)), from_hub=False)
