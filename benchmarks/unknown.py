@@ -23,7 +23,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from hf_lifelong import DriftAdapterConfig
 from hf_lifelong.adapter import trunk_features
-from hf_lifelong.knowledge import Signature, familiarity, fit_signature, novelty, shared_router
+from hf_lifelong.knowledge import Constants, Signature, familiarity, fit_signature, novelty, shared_router
 from hf_lifelong.objectives.forms import encode_inputs
 
 UNSEEN = ["newsgroups20", "imdb", "amazon5", "sentiment_sentences"]
@@ -68,8 +68,10 @@ def main() -> None:
     signature = Signature(*stacks, torch.cat([one.classes for one in fitted]))
     counts = torch.tensor([len(found[name]["train"]) for name in known])
     classes = [len(one.classes) for one in fitted]
-    router = shared_router(signature, counts, classes, list(range(len(known))), config.signature_shrinkage)
-    familiar = familiarity(signature, router)
+    router = shared_router(
+        signature, counts, classes, list(range(len(known))), config.signature_shrinkage, Constants()
+    )
+    familiar = familiarity(signature, router, Constants())
 
     def new(name: str) -> np.ndarray:
         features = found[name]["test"]

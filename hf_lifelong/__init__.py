@@ -37,12 +37,8 @@ _PUBLIC = {
     "register_kind": "hf_lifelong.objectives",
     "score_labels": "hf_lifelong.adapter",
 }
-_MODULES = (
-    "hub",
-    "loading",
-    "pruning",
-    "statistics",
-)  # what is used by its full name after `import hf_lifelong` alone
+# What is used by its full name after `import hf_lifelong` alone.
+_MODULES = ("hub", "loading", "pruning", "statistics")
 __all__ = [
     "AccuracyMatrix",
     "DriftAdapterConfig",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from ..compat import keeps_cache
 from ..digests import TensorDigest
 from ..knowledge import KnowledgeBase
+from ..knowledge.projection import checksum
 from ..storage import PREFIX, ROOT, TENSORS, LayoutError, check_layout, check_values, sizes_of, spec_of
 from ..storage.packing import check_statistics
 from ..storage.tensors import STATISTICS
@@ -130,6 +132,25 @@ def check_base(knowledge: KnowledgeBase, found: dict[str, Any], trunk: int) -> N
                 f"training it was {knowledge.base[key]}): answers may differ.",
                 stacklevel=2,
             )
+
+
+def with_checksum(knowledge: KnowledgeBase, hidden_size: int, most: int) -> KnowledgeBase:
+    """A manifest that states the checksum of the projection to at most `most` features, where they are projected.
+
+    Raises:
+        ValueError: when it states another one.
+    """
+    wide, constants = knowledge.pooled_width(hidden_size), knowledge.constants
+    if wide <= most:
+        return knowledge
+    made = checksum(constants.projection, wide, most)
+    if constants.checksum not in (None, made):
+        raise ValueError(
+            f"The projection of features of this adapter has the checksum {constants.checksum!r:.60}, but the rule "
+            f"`{constants.projection}` gives {made!r} here, so that answers would differ. Restore its "
+            "`adapter_config.json`, or use the version of PyTorch that it was made with."
+        )
+    return replace(knowledge, constants=replace(constants, checksum=made))
 
 
 def check_name(adapter_name: str, model: nn.Module) -> None:

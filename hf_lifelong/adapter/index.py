@@ -120,7 +120,7 @@ class Index:
             classes, groups = [task.classes for task in knowledge.tasks], knowledge.group_of_task
             # The first pass may run under a trainer's autocast, which would round a covariance beyond use.
             with torch.no_grad(), torch.autocast(self.signature.mean.device.type, enabled=False), _factorised():
-                router = shared_router(self.signature, counts, classes, groups, self.shrinkage)
+                router = shared_router(self.signature, counts, classes, groups, self.shrinkage, knowledge.constants)
             self._router = router
         return router
 
@@ -129,7 +129,7 @@ class Index:
         """What novelty is measured by; `None` with a single task, which nothing can be told apart from."""
         if self._familiarity is None and self.router is not None:
             with torch.no_grad(), torch.autocast(self.signature.mean.device.type, enabled=False), _factorised():
-                self._familiarity = familiarity(self.signature, self.router)
+                self._familiarity = familiarity(self.signature, self.router, self.knowledge.constants)
         return self._familiarity
 
     def tables(self, device: torch.device) -> Tables:

@@ -116,6 +116,16 @@ class DriftTunerLayer(nn.Module, BaseTunerLayer):
                     bank.resting.add(adapter_name)
                 bank[adapter_name] = empty_bank(spec.shape(sizes), "cpu" if rests else device, spec.torch_dtype)
 
+    def make_room(self, adapter_name: str, sizes: Mapping[str, int]) -> None:
+        """Adds the stacks that are there only while something is in them, before a file is loaded, and drops those
+        that it has nothing for: PEFT loads what a model has."""
+        for spec in self.specs:
+            bank = getattr(self, spec.name)
+            if spec.is_absent(sizes) and adapter_name in bank:
+                del bank[adapter_name]
+            elif adapter_name not in bank and not spec.is_absent(sizes):
+                bank[adapter_name] = empty_bank(spec.shape(sizes), self.where(), spec.torch_dtype)
+
     def freeze(self, adapter_name: str) -> None:
         """Nothing but the working tensors is ever trained, however the adapter was loaded."""
         for name, tensor in self.held(adapter_name).items():
@@ -309,14 +319,12 @@ def size_from_file(module: Any, state_dict: dict[str, Tensor], prefix: str, *_: 
     Trainer loads checkpoints into a model that may have learned less than the file holds. What the file holds is
     checked against the manifest before this (`checks.check_tensors`).
     """
-    for spec in module.specs:
-        bank = getattr(module, spec.name)
-        for name in list(getattr(module, module.tensors[0])):
-            held, loaded = bank.get(name), state_dict.get(f"{prefix}{spec.name}.{name}")
-            if loaded is None:
-                if held is not None and spec.optional and f"{prefix}{module.tensors[0]}.{name}" in state_dict:
-                    del bank[name]
-            elif held is None or loaded.shape != held.shape or held.device.type == "meta":
-                device = "cpu" if name in bank.resting else module.where() or loaded.device
-                fresh = torch.empty(loaded.shape, dtype=spec.torch_dtype, device=device)
-                bank[name] = nn.Parameter(fresh, requires_grad=held is not None and held.requires_grad)
+    for container in module.tensors:
+        for name, parameter in getattr(module, container).items():
+            loaded = state_dict.get(f"{prefix}{container}.{name}")
+            if loaded is None or (loaded.shape == parameter.shape and parameter.device.type != "meta"):
+                continue
+            rests = name in getattr(module, container).resting
+            device = "cpu" if rests else module.where() or loaded.device
+            fresh = torch.empty(loaded.shape, dtype=parameter.dtype, device=device)
+            getattr(module, container)[name] = nn.Parameter(fresh, requires_grad=parameter.requires_grad)

@@ -28,6 +28,7 @@ from .checks import (
     check_tensors,
     check_usable,
     describe_base,
+    with_checksum,
 )
 from .export import ExportReport, export
 from .forward.answer import LifelongOutput
@@ -92,6 +93,7 @@ class DriftModel(BaseTuner):
             self._new_knowledge = KnowledgeBase.from_dict(config.knowledge)
             check_tasks(self._new_knowledge, config.task_type)
             check_base(self._new_knowledge, found, trunk)
+        self._new_knowledge = with_checksum(self._new_knowledge, found["hidden_size"], config.signature_size)
         if root is None:
             return
         features = _features(self._new_knowledge, root.hidden_size, config)
@@ -194,6 +196,10 @@ class DriftModel(BaseTuner):
             check_tasks_of(model, adapter_name, {key.removeprefix(PREFIX): t for key, t in state_dict.items()})
         check_tensors(model, adapter_name, state_dict, root.digests.pop(adapter_name, None))
         root.checked_files.add(adapter_name)
+        sizes = {**root.settled(adapter_name), **sizes_of(root.knowledge[adapter_name])}
+        for module in model.modules():
+            if isinstance(module, DriftTunerLayer) and module.holds(adapter_name):
+                module.make_room(adapter_name, {**sizes, **module.sizes})
         return super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
 
 

@@ -1,6 +1,7 @@
 """What has been learned: tasks, members and groups (manifest), signatures and grouping. No model code."""
 
 from .closed_form import best_weight, fit_closed_form
+from .constants import Constants
 from .grouping import candidate_groups, joins, told_apart
 from .manifest import CHANCE, FORMAT, LONGEST_NOTE, UNKNOWN, KnowledgeBase, LearnedTask, TaskData
 from .reading import ManifestError
@@ -21,6 +22,7 @@ __all__ = [
     "FORMAT",
     "LONGEST_NOTE",
     "UNKNOWN",
+    "Constants",
     "Familiarity",
     "KnowledgeBase",
     "LearnedTask",

@@ -11,11 +11,13 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import accumulate
 from typing import Any
 
+from .constants import UNSTATED, Constants, read_constants
 from .reading import ManifestError, check_count, check_type, same_keys
 from .records import StatisticRecord, read_statistics
 
 # The format that is written, and the oldest that is read: before it, signatures were of other features.
-FORMAT, OLDEST = 3, 2
+FORMAT, OLDEST = 4, 2
+CONSTANTS_SINCE = 4  # the format that states what answers depend on
 UNKNOWN = "unknown"  # what answers where no task is known, so that no task can be called so
 # What to do about a task that answers no better than one answer given to all.
 CHANCE = (
@@ -106,6 +108,7 @@ class KnowledgeBase:
         depths (`list[int]`): Hidden states (0 = embeddings) that the signature is of, all inside the trunk.
         tasks (`list[LearnedTask]`): What was learned, oldest first.
         scores (`dict`, *optional*): The accuracy matrix (`AccuracyMatrix.to_dict`), as last measured.
+        constants ([`Constants`]): The numbers that its answers depend on beside its settings.
     """
 
     base: dict[str, Any] = field(default_factory=dict)
@@ -113,6 +116,7 @@ class KnowledgeBase:
     depths: list[int] = field(default_factory=list)
     tasks: list[LearnedTask] = field(default_factory=list)
     scores: dict[str, Any] | None = None
+    constants: Constants = field(default_factory=Constants)
 
     def pooled_width(self, hidden_size: int) -> int:
         """Numbers that the trunk gives for one input: the mean at each depth, and the largest values at the first."""
@@ -238,8 +242,8 @@ class KnowledgeBase:
                 f"`knowledge.format` is {version}, from before signatures were of what each layer adds; this package "
                 f"reads {oldest} to {FORMAT}: learn the tasks again"
             )
-        expected = {f.name for f in fields(cls)} | {"format"}
-        same_keys("knowledge", data, expected)
+        stated = version >= CONSTANTS_SINCE
+        same_keys("knowledge", data, {f.name for f in fields(cls) if stated or f.name != "constants"} | {"format"})
         check_type("knowledge.base", data["base"], dict)
         check_count("knowledge.trunk", data["trunk"])
         check_type("knowledge.depths", data["depths"], list)
@@ -254,7 +258,8 @@ class KnowledgeBase:
         if tasks and not data["depths"]:
             raise ManifestError("`knowledge.depths` must name at least one hidden state")
         _check_groups(tasks)
-        return cls(data["base"], data["trunk"], list(data["depths"]), tasks, data["scores"])
+        constants = read_constants("knowledge.constants", data["constants"]) if stated else UNSTATED
+        return cls(data["base"], data["trunk"], list(data["depths"]), tasks, data["scores"], constants)
 
 
 def _check_groups(tasks: list[LearnedTask]) -> None:

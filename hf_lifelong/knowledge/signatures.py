@@ -20,10 +20,8 @@ from scipy.linalg import eigh
 from scipy.stats import chi2
 from torch import Tensor
 
-# A discriminant in many dimensions is sure of most inputs. Of the others the CANDIDATES nearest tasks are compared
-# under covariances that are to OWN_SHARE their own, along the OWN_RANK leading directions of each. Set on validation
-# parts of the streams of `benchmarks/streams.py` with paraphrase-minilm-l3.
-SURE, CANDIDATES, OWN_SHARE, OWN_RANK = 0.999, 3, 0.1, 64
+from .constants import Constants
+
 # Inputs that are compared at a time, each with the factors of its candidates (1.5 MB at 2,048 features).
 ROWS_AT_ONCE, ROWS_AT_ONCE_GPU = 16, 256
 # Tasks whose factors are summed at a time; the order of summation must not depend on anything but the tasks present.
@@ -63,6 +61,7 @@ class OwnScatter:
         factor (`Tensor`): `[tasks, R, D]`, float32: how much of a squared distance a task's own scatter explains.
         volume (`Tensor`): `[tasks]`, float32, half the log-determinant that the own scatter adds.
         classes (`Tensor`): `[tasks, C]`, int64, the classes of each task, padded with -1.
+        candidates (`int`): Groups that are compared.
     """
 
     whitener: Tensor
@@ -70,6 +69,7 @@ class OwnScatter:
     factor: Tensor
     volume: Tensor
     classes: Tensor
+    candidates: int
 
     def __call__(self, features: Tensor, of_class: Tensor, of_task: Tensor, of_group: Tensor, group: Tensor) -> Tensor:
         """Log-likelihoods `[rows, tasks]` up to a constant per row, from those under the shared covariance, per class
@@ -79,7 +79,7 @@ class OwnScatter:
         were, and behind all that are.
         """
         least = torch.finfo(of_task.dtype).min  # of tasks that are out of question, but not of other groups
-        near = of_group.topk(min(CANDIDATES, of_group.shape[1]), dim=1).indices
+        near = of_group.topk(min(self.candidates, of_group.shape[1]), dim=1).indices
         elsewhere = group != near.unsqueeze(2)
         shared, task = of_task.clamp_min(least).unsqueeze(1).masked_fill(elsewhere, float("-inf")).max(2)
         classes = self.classes[task]
@@ -106,6 +106,7 @@ class Router:
             themselves does not matter.
         groups (`int`): How many there are.
         own ([`OwnScatter`], *optional*): Decides between groups that the discriminants leave in question.
+        sure (`float`): Posterior from which they leave nothing in question.
     """
 
     weight: Tensor
@@ -115,6 +116,7 @@ class Router:
     group: Tensor
     groups: int
     own: OwnScatter | None = None
+    sure: float = Constants.sure
 
     def __call__(self, features: Tensor, allowed: Tensor | None = None) -> Tensor:
         """Features `[rows, D]` → log-likelihoods `[rows, tasks]` up to a constant per row, each that of the task's
@@ -126,7 +128,7 @@ class Router:
         if self.own is None:
             return of_task
         of_group = best_of(of_task, self.group, self.groups)
-        sure = of_group.softmax(1).amax(1) >= SURE
+        sure = of_group.softmax(1).amax(1) >= self.sure
         own, group = self.own, self.group
 
         def compared(rows: Any) -> Tensor:
@@ -212,7 +214,12 @@ def _leading(scatter: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def shared_router(
-    signature: Signature, counts: Tensor, classes: Sequence[int], groups: Sequence[int], shrinkage: float
+    signature: Signature,
+    counts: Tensor,
+    classes: Sequence[int],
+    groups: Sequence[int],
+    shrinkage: float,
+    constants: Constants,
 ) -> Router:
     """Linear discriminants under the covariance that the classes of the present tasks share.
 
@@ -223,6 +230,7 @@ def shared_router(
         groups (`list[int]`): Group of each task, numbered from 0.
         shrinkage (`float`): Share of the covariance that is replaced by its mean variance on the diagonal; keeps the
             inverse stable when there are fewer texts than dimensions.
+        constants ([`Constants`]): Those of the adapter.
     """
     share = (counts.double() - 1).clamp_min(1)
     share = (share / share.sum()).to(signature.mean.device)
@@ -231,15 +239,15 @@ def shared_router(
     # In parts: in float64 the factors of a thousand tasks would be eight times their file and minutes of work.
     for factor, part in zip(signature.factor.split(TASKS_AT_ONCE), share.split(TASKS_AT_ONCE), strict=True):
         rows = factor * part.sqrt().float()[:, None, None]
-        add_gram(leading, rows[:, :OWN_RANK].flatten(0, 1))
-        add_gram(others, rows[:, OWN_RANK:].flatten(0, 1))
+        add_gram(leading, rows[:, : constants.own_rank].flatten(0, 1))
+        add_gram(others, rows[:, constants.own_rank :].flatten(0, 1))
     mirror(leading)
     covariance = mirror(others).add_(leading)
     covariance.diagonal().add_(share @ signature.diagonal.double())
     group, count = torch.tensor(groups, device=covariance.device), max(groups) + 1
     # As few of these matrices as can be at a time: they are what learning a task would else take most memory for.
     floor = shrinkage * covariance.diagonal().mean()
-    common = _root(leading.mul_(-OWN_SHARE).add_(covariance), floor, shrinkage) if count > 1 else None
+    common = _root(leading.mul_(-constants.own_share).add_(covariance), floor, shrinkage) if count > 1 else None
     del leading
     places = signature.classes.double()
     weight, bias = _discriminants(places, _root(covariance, floor, shrinkage))
@@ -251,13 +259,17 @@ def shared_router(
     del covariance
     own = None
     if common is not None:
-        factor = signature.factor[:, :OWN_RANK]
-        own = _own_scatter(factor, places, common, (1 - shrinkage) * OWN_SHARE, classes)
+        factor = signature.factor[:, : constants.own_rank]
+        own = _own_scatter(
+            factor, places, common, (1 - shrinkage) * constants.own_share, classes, constants.candidates
+        )
     weight = weight.float().T.contiguous().T  # the layout that a product with a single row reads fastest
-    return Router(weight, bias.float(), owner, apart.float(), group, count, own)
+    return Router(weight, bias.float(), owner, apart.float(), group, count, own, constants.sure)
 
 
-def _own_scatter(factor: Tensor, places: Tensor, common: Tensor, share: float, classes: Sequence[int]) -> OwnScatter:
+def _own_scatter(
+    factor: Tensor, places: Tensor, common: Tensor, share: float, classes: Sequence[int], candidates: int
+) -> OwnScatter:
     """Gaussians with the covariances `common commonᵀ + share · factorᵀ factor`, factor `[tasks, R, D]`, common
     `[D, D]` lower triangular."""
     identity = torch.eye(len(common), dtype=common.dtype, device=common.device)
@@ -282,6 +294,7 @@ def _own_scatter(factor: Tensor, places: Tensor, common: Tensor, share: float, c
         own,
         volume,
         torch.tensor(table, device=factor.device),
+        candidates,
     )
 
 
@@ -330,12 +343,6 @@ def _discriminants(mean: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
     return weight, -0.5 * ((mean + centre) * weight).sum(1)
 
 
-# How many directions that tell tasks apart are kept, and how much further than a Gaussian's real inputs reach along
-# them: by (EXTRA * directions + ADDED) / directions. Measured on the validation parts of ten text data sets with
-# all-minilm-l6, in streams of 2 to 8 tasks: about 3 % of a task's own inputs then count as unknown.
-MOST_DIRECTIONS, EXTRA, ADDED, FALSE_ALARMS = 32, 1.4, 3.0, 0.03
-
-
 @dataclass(frozen=True)
 class Familiarity:
     """Where the inputs of each task lie along the directions that tell the tasks apart.
@@ -353,7 +360,7 @@ class Familiarity:
     limit: float
 
 
-def familiarity(signature: Signature, router: Router) -> Familiarity | None:
+def familiarity(signature: Signature, router: Router, constants: Constants) -> Familiarity | None:
     """What `novelty` needs, from the tasks present; `None` with a single task, which nothing can be told apart from.
 
     Inputs of a task that was never learned lie between the learned ones: not far out in the hidden states as a whole,
@@ -362,7 +369,7 @@ def familiarity(signature: Signature, router: Router) -> Familiarity | None:
     apart = (router.apart - router.apart.mean(0)).double()
     values, vectors = torch.linalg.eigh(apart @ apart.T)
     keep = values > values.max() * 1e-6
-    keep[: max(len(values) - MOST_DIRECTIONS, 1)] = False
+    keep[: max(len(values) - constants.directions, 1)] = False
     if not keep.any():
         return None
     basis = vectors[:, keep].T @ apart
@@ -373,7 +380,7 @@ def familiarity(signature: Signature, router: Router) -> Familiarity | None:
     own.index_add_(0, router.owner, spread.unsqueeze(2) * spread.unsqueeze(1))
     covariance = (own + own.mean(0)) / 2
     m = len(basis)
-    limit = (EXTRA * m + ADDED) / m * float(chi2.ppf(1 - FALSE_ALARMS, m))
+    limit = (constants.stretch * m + constants.added) / m * float(chi2.ppf(1 - constants.false_alarms, m))
     mean = signature.mean.double() @ basis.T
     return Familiarity(basis.float(), mean.float(), torch.linalg.inv(covariance).float(), limit)
 

@@ -34,7 +34,7 @@ from ..adapter.forward.decisions import Decisions
 from ..adapter.forward.plan import Plan
 from ..adapter.forward.predict import asking
 from ..adapter.forward.query import Query, query_of
-from ..adapter.heads import Lifelong, active_config, lifelong_of
+from ..adapter.heads import Lifelong, active_config, knowledge_of, lifelong_of
 from ..adapter.index import Index, Tables
 from ..compat import cache_argument, cache_of
 from ..knowledge.signatures import ROWS_AT_ONCE, ROWS_AT_ONCE_GPU
@@ -200,7 +200,7 @@ def answering_pass(model: Any, steps: Steps) -> tuple[int, int]:
         stack.enter_context(without_memory(model, steps.cuda))
         live = stack.enter_context(LiveBytes(resident_tensors(model)))
         stack.enter_context(LikeCuda(False) if steps.cuda else LikeCpu())
-        stack.enter_context(asking(model, root, query_of(active_config(model))))
+        stack.enter_context(asking(model, root, query_of(active_config(model), knowledge_of(model))))
         _ = root.index.router  # computed before the first answer begins
         if not generates(model):
             model(**steps.rows(steps.length))

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..knowledge import Constants
 from .policy import RetrievalPolicy
 
 
@@ -28,6 +29,9 @@ class Cascade(RetrievalPolicy):
     clear: float = 0.9
     least: float = 0.05
     most: int = 3
+
+    def under(self, constants: Constants) -> Cascade:
+        return Cascade(constants.clear, constants.least, constants.most_candidates)
 
     def candidates(self, posterior: Tensor) -> Tensor:
         return leading_candidates(posterior, self.clear, self.least, self.most)

@@ -6,6 +6,7 @@ import re
 import warnings
 from typing import Any
 
+from ..knowledge import Constants
 from .cascade import Cascade
 from .oracle import Oracle
 from .policy import RetrievalPolicy
@@ -22,18 +23,23 @@ POLICIES = tuple(name for name in BUILT_IN if name != Oracle.name)
 _OWN = re.compile(r"own:([\w.-]{1,60})", re.ASCII)
 
 
-def policy_of(given: Any, argument: str = "policy", *, oracle: bool = False) -> RetrievalPolicy:
+def policy_of(
+    given: Any, argument: str = "policy", *, oracle: bool = False, constants: Constants | None = None
+) -> RetrievalPolicy:
     """The policy that a name, a class or an instance stands for.
 
     Args:
         given (`str`, `type[RetrievalPolicy]` or [`RetrievalPolicy`]): A built-in one by name, or any.
         argument (`str`): What the caller calls it, for the error.
         oracle (`bool`): Whether the oracle is one of the choices.
+        constants ([`~knowledge.Constants`], *optional*): Of the adapter, which a policy that is given by name goes by.
 
     Raises:
         ValueError: names the argument and the choices.
     """
     policy = BUILT_IN.get(given) if isinstance(given, str) else given() if _is_policy_class(given) else given
+    if isinstance(given, str) and policy is not None and constants is not None:
+        policy = policy.under(constants)
     if isinstance(policy, RetrievalPolicy) and (oracle or not isinstance(policy, Oracle)):
         return policy
     choices = list(BUILT_IN) if oracle else list(POLICIES)

@@ -6,6 +6,7 @@ import copy
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from ..evaluation import AccuracyMatrix
 from ..files import read_json
 from ..hub.saved import CONFIG, TOKENIZER_CONFIG, check_config, check_sizes, check_tokenizer
 from ..hub.tokenizer import read_tokenizer
-from ..knowledge import KnowledgeBase
 from ..storage import spec_of
 from .arguments import DriftTrainingArguments
 from .data import PreparedTask
@@ -186,7 +186,7 @@ def read_again(model: Any, tasks: list[PreparedTask]) -> None:
     for task in tasks:
         matrix.add(task.name, task.objective.metric, None, {})
     learned = [task.learned(config.members, 1) for task in tasks]
-    config.knowledge = KnowledgeBase(before.base, before.trunk, before.depths, learned, matrix.to_dict()).to_dict()
+    config.knowledge = replace(before, tasks=learned, scores=matrix.to_dict()).to_dict()
     with tempfile.TemporaryDirectory() as folder:
         config.save_pretrained(folder)
         check_config(read_json(Path(folder, CONFIG)), from_hub=False)

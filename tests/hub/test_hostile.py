@@ -288,8 +288,16 @@ HOSTILE = {
     "no targets": (config(target_modules=[]), "`target_modules` must be a list of the layers' names"),
     "text as trunk depth": (config(trunk_depth="deep"), "`trunk_depth` is 'deep'; it must be a share"),
     "manifest of a list": (config(knowledge=[]), "`knowledge` must be an object, not list"),
-    "newer format": (manifest(format=FORMAT + 1), "adapter_config.json`: `knowledge.format` is 4.*upgrade with"),
+    "newer format": (manifest(format=FORMAT + 1), "adapter_config.json`: `knowledge.format` is 5.*upgrade with"),
     "format that is true": (manifest(format=True), "`knowledge.format` must be a positive integer"),
+    "constants of a list": (manifest(constants=[]), "`knowledge.constants` must be a dict, not list"),
+    "many candidates": (
+        inside("knowledge", "constants")(candidates=10**9),
+        "constants.candidates` must be an integer",
+    ),
+    "share that is no number": (inside("knowledge", "constants")(own_share="1"), "own_share` must be a number from 0"),
+    "share above all": (inside("knowledge", "constants")(own_share=1.0), "own_share` must be a number from 0 to 0.99"),
+    "rule of elsewhere": (inside("knowledge", "constants")(projection="os.system"), "projection` must be one of"),
     "field of elsewhere": (manifest(code="x"), r"unknown fields \['code'\]"),
     # Tensors
     "no tensors": (lambda files, _: files.pop(TENSORS), f"{TENSORS}` cannot be used: it is missing or empty"),

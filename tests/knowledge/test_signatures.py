@@ -4,9 +4,12 @@ import torch
 from scipy.stats import multivariate_normal
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from hf_lifelong.knowledge import Signature, familiarity, fit_signature, novelty, shared_router, signatures
+from hf_lifelong.knowledge import Constants, Signature, familiarity, fit_signature, novelty, shared_router, signatures
 
-OWN = signatures.OWN_SHARE
+BY = Constants()
+OWN = BY.own_share
+# Discriminants alone decide; all inputs are compared under covariances of the tasks' own.
+SURELY, NEVER_SURE = Constants(sure=0.0), Constants(sure=2.0)
 
 D = 6
 
@@ -22,10 +25,10 @@ def together(signatures):
     return Signature(*stacks, torch.cat([s.classes for s in signatures]))
 
 
-def router_of(signatures, counts, shrinkage=0.05, groups=None):
+def router_of(signatures, counts, shrinkage=0.05, groups=None, by=BY):
     classes = [len(s.classes) for s in signatures]
     groups = list(range(len(classes))) if groups is None else groups
-    return shared_router(together(signatures), torch.as_tensor(counts), classes, groups, shrinkage)
+    return shared_router(together(signatures), torch.as_tensor(counts), classes, groups, shrinkage, by)
 
 
 def covariance_of(signature):
@@ -70,7 +73,7 @@ def test_constant_features_stay_finite():
     both = together([constant, constant])
     only = router_of([constant, constant], [5, 5])
     assert torch.isfinite(only(draw(3))).all()
-    assert familiarity(both, only) is None
+    assert familiarity(both, only, BY) is None
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -90,7 +93,7 @@ def test_novelty_is_a_mahalanobis_distance_along_what_tells_tasks_apart():
     signatures = [fit_signature(draw(seed) + shift, D) for seed, shift in ((0, 0.0), (1, 2.0), (2, -1.0))]
     stacked = together(signatures)
     router = router_of(signatures, [50, 50, 50])
-    known, x = familiarity(stacked, router), draw(5, n=7)
+    known, x = familiarity(stacked, router, BY), draw(5, n=7)
     directions = (router.weight[:3] - router.weight[:3].mean(0)).double().numpy()[:2]
     own = np.stack([directions @ covariance_of(s) @ directions.T for s in signatures])
     limit = (1.4 * 2 + 3) / 2 * -2 * np.log(0.03)  # chi-squared with 2 degrees of freedom has a closed quantile
@@ -105,7 +108,7 @@ def test_own_texts_are_rarely_new_and_foreign_ones_mostly():
     noise = torch.randn(5, 500, D, generator=torch.Generator().manual_seed(0))
     places = 8 * torch.eye(D)
     signatures = [fit_signature(noise[i] + places[i], D) for i in range(3)]
-    known = familiarity(together(signatures), router_of(signatures, [500] * 3))
+    known = familiarity(together(signatures), router_of(signatures, [500] * 3), BY)
     first = torch.zeros(500, dtype=torch.long)
     assert (novelty(noise[3] + places[0], first, known) > 1).float().mean() < 0.05
     assert (novelty(noise[4] - places[0], first, known) > 1).float().mean() > 0.95
@@ -113,22 +116,10 @@ def test_own_texts_are_rarely_new_and_foreign_ones_mostly():
 
 def test_one_task_cannot_be_told_from_others():
     only = [fit_signature(draw(0), 2)]
-    assert familiarity(together(only), router_of(only, [50])) is None
+    assert familiarity(together(only), router_of(only, [50]), BY) is None
 
 
-@pytest.fixture
-def surely(monkeypatch):
-    """Discriminants alone decide."""
-    monkeypatch.setattr(signatures, "SURE", 0.0)
-
-
-@pytest.fixture
-def never_sure(monkeypatch):
-    """All inputs are compared under covariances of the tasks' own."""
-    monkeypatch.setattr(signatures, "SURE", 2.0)
-
-
-def test_the_router_is_a_shared_covariance_gaussian(surely):
+def test_the_router_is_a_shared_covariance_gaussian():
     sets, shrinkage = [draw(i, n=20 + 10 * i) for i in range(3)], 0.1
     signatures = [fit_signature(x, D) for x in sets]
     counts = torch.tensor([len(x) for x in sets])
@@ -136,13 +127,13 @@ def test_the_router_is_a_shared_covariance_gaussian(surely):
     covariance = (1 - shrinkage) * pooled + shrinkage * np.trace(pooled) / D * np.eye(D)
     x = draw(9, n=50)
     expected = np.stack([multivariate_normal(m.mean(0).numpy(), covariance).logpdf(x.numpy()) for m in sets], 1)
-    found = router_of(signatures, counts, shrinkage)(x).numpy()
+    found = router_of(signatures, counts, shrinkage, by=SURELY)(x).numpy()
     np.testing.assert_allclose(found - found[:, :1], expected - expected[:, :1], rtol=1e-3, atol=1e-3)
 
 
-def test_the_router_decides_as_scikit_learns_discriminant_analysis(surely):
+def test_the_router_decides_as_scikit_learns_discriminant_analysis():
     sets = [draw(i, n=60) for i in range(4)]
-    router = router_of([fit_signature(x, D) for x in sets], [60] * 4, 1e-9)
+    router = router_of([fit_signature(x, D) for x in sets], [60] * 4, 1e-9, by=SURELY)
     lda = LinearDiscriminantAnalysis(solver="lsqr", priors=[0.25] * 4)
     lda.fit(torch.cat(sets).numpy(), np.repeat(range(4), 60))
     x = draw(11, n=300)
@@ -166,7 +157,7 @@ def test_with_classes_the_signature_keeps_their_means_and_the_scatter_around_the
     np.testing.assert_allclose(covariance_of(signature), within, rtol=1e-3, atol=1e-3)
 
 
-def test_a_task_is_as_likely_as_its_likeliest_class(surely):
+def test_a_task_is_as_likely_as_its_likeliest_class():
     shrinkage, data = 0.1, [labelled(0), labelled(1, classes=2), (draw(2, n=60), torch.zeros(60, dtype=torch.long))]
     signatures = [fit_signature(x, D, y, int(y.max()) + 1) for x, y in data]
     within = sum(covariance_of(s) for s in signatures) / 3
@@ -179,14 +170,14 @@ def test_a_task_is_as_likely_as_its_likeliest_class(surely):
         ],
         1,
     )
-    found = router_of(signatures, [60] * 3, shrinkage)(torch.from_numpy(new)).numpy()
+    found = router_of(signatures, [60] * 3, shrinkage, by=SURELY)(torch.from_numpy(new)).numpy()
     np.testing.assert_allclose(found - found[:, :1], expected - expected[:, :1], rtol=2e-3, atol=2e-3)
 
 
 def test_novelty_of_a_task_with_classes_measures_its_whole_scatter():
     data = [labelled(0), labelled(1, classes=2), (draw(2, n=60), torch.zeros(60, dtype=torch.long))]
     signatures = [fit_signature(x, D, y, int(y.max()) + 1) for x, y in data]
-    known = familiarity(together(signatures), router_of(signatures, [60] * 3))
+    known = familiarity(together(signatures), router_of(signatures, [60] * 3), BY)
     whole = [
         covariance_of(s) + np.mean([np.outer(d, d) for d in (s.classes - s.mean).double().numpy()], 0)
         for s in signatures
@@ -215,12 +206,13 @@ def test_leaving_tasks_out_and_joining_them_is_exact():
     everything = together(signatures)
     kept = Signature(*(getattr(everything, k)[[0, 2, 3]] for k in vars(everything)))
     never = together([signatures[i] for i in (0, 2, 3)])
-    a, b = (shared_router(s, counts, ones, [0, 1, 2], 0.05) for s in (kept, never))
+    a, b = (shared_router(s, counts, ones, [0, 1, 2], 0.05, BY) for s in (kept, never))
     assert torch.equal(a.weight, b.weight) and torch.equal(a.bias, b.bias)
-    assert all(torch.equal(getattr(a.own, k), getattr(b.own, k)) for k in vars(a.own))
+    assert a.own.candidates == b.own.candidates
+    assert all(torch.equal(v, getattr(b.own, k)) for k, v in vars(a.own).items() if isinstance(v, torch.Tensor))
 
 
-def test_tasks_in_question_are_gaussians_with_covariances_partly_their_own(never_sure):
+def test_tasks_in_question_are_gaussians_with_covariances_partly_their_own():
     sets, shrinkage = [draw(i, n=20 + 10 * i) for i in range(3)], 0.1
     fitted = [fit_signature(x, D) for x in sets]
     share = np.array([len(x) - 1 for x in sets]) / sum(len(x) - 1 for x in sets)
@@ -237,7 +229,7 @@ def test_tasks_in_question_are_gaussians_with_covariances_partly_their_own(never
         ],
         1,
     )
-    found = router_of(fitted, [len(y) for y in sets], shrinkage)(x).numpy()
+    found = router_of(fitted, [len(y) for y in sets], shrinkage, by=NEVER_SURE)(x).numpy()
     np.testing.assert_allclose(found - found[:, :1], expected - expected[:, :1], rtol=1e-3, atol=1e-3)
 
 
@@ -248,12 +240,12 @@ def test_the_narrower_of_two_tasks_at_one_place_gets_what_lies_close():
     assert (close == 0).float().mean() > 0.95 and (far == 1).float().mean() > 0.95
 
 
-def test_only_the_nearest_tasks_are_compared_and_the_rest_stays_behind(never_sure):
+def test_only_the_nearest_tasks_are_compared_and_the_rest_stays_behind():
     fitted = [fit_signature(draw(i) + i, D) for i in range(6)]
-    router = router_of(fitted, [40] * 6)
+    router = router_of(fitted, [40] * 6, by=NEVER_SURE)
     x = draw(9, n=50)
     found = router(x)
-    nearest = (x @ router.weight.T + router.bias).topk(signatures.CANDIDATES, 1).indices
+    nearest = (x @ router.weight.T + router.bias).topk(BY.candidates, 1).indices
     compared = torch.zeros(50, 6, dtype=torch.bool).scatter(1, nearest, True)
     behind = found.masked_fill(compared, float("-inf")).amax(1)
     assert (behind <= found.masked_fill(~compared, float("inf")).amin(1)).all()
@@ -261,9 +253,9 @@ def test_only_the_nearest_tasks_are_compared_and_the_rest_stays_behind(never_sur
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_tasks_that_may_not_answer_are_out_of_question(count, never_sure):
+def test_tasks_that_may_not_answer_are_out_of_question(count):
     fitted = [fit_signature(draw(i), D) for i in range(6)]
-    router, allowed = router_of(fitted, [40] * 6), torch.arange(6) < count
+    router, allowed = router_of(fitted, [40] * 6, by=NEVER_SURE), torch.arange(6) < count
     found = router(draw(9, n=50), allowed)
     assert torch.isfinite(found[:, allowed]).all() and found[:, ~allowed].isneginf().all()
 

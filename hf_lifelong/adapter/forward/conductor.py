@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
+from ...knowledge.projection import projection
 from ...retrieval import Routing
 from ..architectures import ROW_ARGUMENTS, layers_of
 from ..heads import Lifelong
@@ -58,7 +59,7 @@ class Conductor(ABC):
         self.root, self.context = root, root.context
         self.trunk, self.depths = trunk, depths
         self.decisions = Decisions()
-        self.projection: Tensor | None = None
+        self.projections: dict[str, Tensor] = {}  # by rule: adapters of one model may have been made by several
         _, layers = layers_of(base)
         self.base_names = _parameter_names(base)
         self.handles = [
@@ -96,7 +97,7 @@ class Conductor(ABC):
         mask, call = _attention_mask(kwargs), self.context.call
         if call is not None or (root.task is None and root.knowledge[name].tasks):
             self.decisions.prepare(base, root)
-            query = query_of(root.config[name]) if call is None else call.query
+            query = query_of(root.config[name], root.knowledge[name]) if call is None else call.query
             current = Pass("bank", query, mask, targets)
         elif root.task is not None:
             if not torch.compiler.is_compiling() and asked_elsewhere(self.context):
@@ -207,12 +208,11 @@ class Conductor(ABC):
         size = self.root.features
         if features.shape[1] <= size:
             return features
-        projection = self.projection
-        if projection is None or projection.device != features.device:
-            generator = torch.Generator().manual_seed(0)
-            signs = torch.randint(0, 2, (features.shape[1], size), generator=generator, dtype=torch.float32) * 2 - 1
-            projection = self.projection = (signs / size**0.5).to(features.device)
-        return features @ projection
+        rule = self.root.knowledge[self.root.active_adapters[0]].constants.projection
+        made = self.projections.get(rule)
+        if made is None or made.device != features.device:
+            made = self.projections[rule] = projection(rule, features.shape[1], size).to(features.device)
+        return features @ made
 
     def end(self, base: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
         """Turns the base model's output into an answer."""

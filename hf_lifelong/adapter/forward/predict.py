@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...retrieval import PolicyLike
-from ..heads import Lifelong, active_config, lifelong_of
+from ..heads import Lifelong, active_config, knowledge_of, lifelong_of
 from .answer import LifelongOutput
 from .conductor import TrunkDone
 from .context import Call, in_eval_mode
@@ -116,7 +116,7 @@ def trunk_features(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
         ValueError: when they are NaN or infinite, or the adapter is disabled.
     """
     root = lifelong_of(model)
-    query = query_of(active_config(model), only_features=True)
+    query = query_of(active_config(model), knowledge_of(model), only_features=True)
     with asking(model, root, query):
         try:
             model(**model_inputs(model, batch), **root.conductor.without_cache)

@@ -60,9 +60,9 @@ class Query:
         return self.only_features or self.novelty or not self.policy.every_member
 
 
-def query_of(config: DriftAdapterConfig, only_features: bool = False) -> Query:
+def query_of(config: DriftAdapterConfig, knowledge: KnowledgeBase, only_features: bool = False) -> Query:
     """What a pass is asked that nobody asks anything of: what the configuration says."""
-    policy = policy_of(config.retrieval, "retrieval")
+    policy = policy_of(config.retrieval, "retrieval", constants=knowledge.constants)
     return Query(policy, config.uncertainty, config.answer, config.per_batch, only_features=only_features)
 
 
@@ -89,7 +89,10 @@ def checked_query(
         KeyError: when there is no such group.
     """
     answers = tuple(a for a in ANSWERS if a == "merged" or config.task_type != "CAUSAL_LM")
-    chosen = policy_of(config.retrieval, "retrieval") if policy is None else policy_of(policy, oracle=True)
+    if policy is None:
+        chosen = policy_of(config.retrieval, "retrieval", constants=knowledge.constants)
+    else:
+        chosen = policy_of(policy, oracle=True, constants=knowledge.constants)
     for key, value, choices in (("answer", answer, answers), ("uncertainty", uncertainty, UNCERTAINTIES)):
         if value is not None and value not in choices:
             raise ValueError(f"`{key}` is {value!r}; choose one of {list(choices)}.")
