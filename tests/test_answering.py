@@ -203,7 +203,7 @@ def test_a_question_without_an_answer_is_answered_by_none(learned, tokenizer):
 def test_abstains_far_from_all_tasks(answer, learned, monkeypatch):
     near = answer(TEXTS[0], abstain=True)
     assert near["novelty"] < 1 and near["task"] == "sentiment"
-    monkeypatch.setattr(lifelong_of(learned), "novelty", lambda features, group: torch.full((len(group),), 2.0))
+    monkeypatch.setattr(lifelong_of(learned).index, "novelty", lambda features, group: torch.full((len(group),), 2.0))
     far = answer(TEXTS[0], abstain=True)
     assert far["task"] == "unknown" and far["answer"] is None and far["novelty"] == 2
 

@@ -161,13 +161,13 @@ class Index:
 
     def novelty(self, features: Tensor, group: Tensor) -> Tensor:
         """How new each row is to the nearest task of its group, `[B]`; 0 when one task is known, see `familiarity`."""
-        known = self.familiarity
-        if known is None:
+        distances = self.familiarity
+        if distances is None:
             return features.new_zeros(len(features))
         in_group = self.tables(group.device).group_of_task == group[:, None]
         with torch.autocast(features.device.type, enabled=False):
             nearest = self.likelihood(features).masked_fill(~in_group, float("-inf")).argmax(1)
-            return novelty(features, nearest, known)
+            return novelty(features, nearest, distances)
 
 
 def _padded(lists: list[list[int]]) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""Policies by name: how one is given, and how it is written in a saved adapter."""
+"""Policies by name: how one is policy, and how it is written in a saved adapter."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _OWN = re.compile(r"own:([\w.-]{1,60})", re.ASCII)
 
 
 def policy_of(
-    given: Any, argument: str = "policy", *, oracle: bool = False, constants: Constants | None = None
+    policy: Any, argument: str = "policy", *, oracle: bool = False, constants: Constants | None = None
 ) -> RetrievalPolicy:
     """The policy that a name, a class or an instance stands for.
 
     Args:
-        given (`str`, `type[RetrievalPolicy]` or [`RetrievalPolicy`]): A built-in one by name, or any.
+        policy (`str`, `type[RetrievalPolicy]` or [`RetrievalPolicy`]): A built-in one by name, or any.
         argument (`str`): What the caller calls it, for the error.
         oracle (`bool`): Whether the oracle is one of the choices.
         constants ([`~knowledge.Constants`], *optional*): Of the adapter, which a policy that is given by name goes by.
@@ -37,29 +37,26 @@ def policy_of(
     Raises:
         ValueError: names the argument and the choices.
     """
-    policy = BUILT_IN.get(given) if isinstance(given, str) else given() if _is_policy_class(given) else given
-    if isinstance(given, str) and policy is not None and constants is not None:
-        policy = policy.under(constants)
-    if isinstance(policy, RetrievalPolicy) and (oracle or not isinstance(policy, Oracle)):
-        return policy
-    choices = list(BUILT_IN) if oracle else list(POLICIES)
-    raise ValueError(f"`{argument}` is {given!r:.200}; choose one of {choices}, or give a `RetrievalPolicy`.")
+    chosen = _chosen(policy)
+    if chosen is None or (isinstance(chosen, Oracle) and not oracle):
+        raise ValueError(f"`{argument}` is {policy!r:.200}; {_choices(oracle)}")
+    return chosen.under(constants) if isinstance(policy, str) and constants is not None else chosen
 
 
-def saved_name(given: Any) -> str:
+def saved_name(policy: Any) -> str:
     """What a saved adapter calls a policy: the name of a built-in one as it is, `own:<name>` for any other.
 
     Raises:
         ValueError: when its name cannot be written.
     """
-    policy = policy_of(given, "retrieval")
-    built_in = BUILT_IN.get(policy.name)
-    if type(built_in) is type(policy) and vars(built_in) == vars(policy):
-        return policy.name
-    name = f"own:{policy.name}"
+    chosen = policy_of(policy, "retrieval")
+    built_in = BUILT_IN.get(chosen.name)
+    if type(built_in) is type(chosen) and vars(built_in) == vars(chosen):
+        return chosen.name
+    name = f"own:{chosen.name}"
     if not _OWN.fullmatch(name):
         raise ValueError(
-            f"`name` of the retrieval policy `{type(policy).__name__}` is {policy.name!r:.80}; give 1 to 60 letters, "
+            f"`name` of the retrieval policy `{type(chosen).__name__}` is {chosen.name!r:.80}; give 1 to 60 letters, "
             "digits, `.`, `_` or `-`, by which a saved adapter can call it."
         )
     return name
@@ -80,13 +77,20 @@ def read_name(saved: Any) -> Any:
 
 
 def check_policy(value: Any) -> str | None:
-    """What is wrong with a `retrieval` setting, given or read from a file; `None` where nothing is."""
-    try:
-        policy_of(NearestSignature.name if isinstance(value, str) and _OWN.fullmatch(value) else value, "retrieval")
-    except ValueError as error:
-        return str(error).split("; ", 1)[1]
-    return None
+    """What a `retrieval` setting must be, given or read from a file; `None` where it is that."""
+    if isinstance(value, str) and _OWN.fullmatch(value):
+        return None
+    chosen = _chosen(value)
+    return _choices() if chosen is None or isinstance(chosen, Oracle) else None
 
 
-def _is_policy_class(given: Any) -> bool:
-    return isinstance(given, type) and issubclass(given, RetrievalPolicy)
+def _chosen(policy: Any) -> RetrievalPolicy | None:
+    if isinstance(policy, str):
+        return BUILT_IN.get(policy)
+    if isinstance(policy, type) and issubclass(policy, RetrievalPolicy):
+        return policy()
+    return policy if isinstance(policy, RetrievalPolicy) else None
+
+
+def _choices(oracle: bool = False) -> str:
+    return f"choose one of {list(BUILT_IN if oracle else POLICIES)}, or give a `RetrievalPolicy`."

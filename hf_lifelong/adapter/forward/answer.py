@@ -79,17 +79,17 @@ def row_distributions(logits: Tensor, mask: Tensor, plan: Plan, tables: Tables) 
     group = plan.pair_group[plan.pair]
     absent = torch.arange(logits.shape[-1], device=logits.device) >= tables.width[group][:, None, None]
     logits = logits.masked_fill(absent, float("-inf"))
-    parts = []
+    of_kinds = []
     for objective, widest in zip(tables.objectives, tables.widest_of, strict=True):
         if objective.per_token:
             own = logits[..., :widest]
         else:
             own = _masked_mean(logits, mask) if tables.per_token else logits.squeeze(1)
-        parts.append(objective.distributions(own, mask))
-    if len(parts) == 1:
-        return parts[0]
+        of_kinds.append(objective.distributions(own, mask))
+    if len(of_kinds) == 1:
+        return of_kinds[0]
     kind = tables.kind[group]
-    probabilities, weights, log_classes = zip(*parts, strict=True)
+    probabilities, weights, log_classes = zip(*of_kinds, strict=True)
     return _own(probabilities, kind, 0.0), _own(weights, kind, 0.0), _own(log_classes, kind, 1.0)
 
 
@@ -98,7 +98,7 @@ def _own(parts: tuple[Tensor, ...], kind: Tensor, fill: float) -> Tensor:
     shape = [max(part.shape[axis] for part in parts) for axis in range(1, parts[0].dim())]
     padded = []
     for part in parts:
-        room = [size for most, known in zip(shape, part.shape[1:], strict=True) for size in (most - known, 0)]
+        room = [size for most, own in zip(shape, part.shape[1:], strict=True) for size in (most - own, 0)]
         padded.append(nn.functional.pad(part, room[::-1], value=fill))
     return torch.stack(padded)[kind, torch.arange(len(kind), device=kind.device)]
 
@@ -134,8 +134,8 @@ def settle(query: Query, fork: Fork, distributions: tuple[Tensor, Tensor, Tensor
             0, plan.pair, torch.arange(len(plan.pair), device=plan.pair.device), "amin", include_self=False
         )
         weights, log_classes = weights[first], log_classes[first]
-    given = MemberAnswers(values, plan.pair, mean, weights, log_classes, tables.unit[plan.pair_group])
-    uncertainty = _uncertainty(query, tables, plan.pair_group, given)
+    answers = MemberAnswers(values, plan.pair, mean, weights, log_classes, tables.unit[plan.pair_group])
+    uncertainty = _uncertainty(query, tables, plan.pair_group, answers)
     if fork.routing.settled is not None:
         group, margin = fork.routing.settled
         return Answer(group, tables.task[group], margin, uncertainty, scores=mean)
@@ -153,12 +153,12 @@ def settle(query: Query, fork: Fork, distributions: tuple[Tensor, Tensor, Tensor
     return Answer(group, tables.task[group], margin, uncertainty[pair], scores=mean[pair])
 
 
-def _uncertainty(query: Query, tables: Tables, group: Tensor, given: MemberAnswers) -> Tensor:
+def _uncertainty(query: Query, tables: Tables, group: Tensor, answers: MemberAnswers) -> Tensor:
     """How unsure the answer of each pair is, `[pairs]`, as the kind of its group `[pairs]` says it."""
     by_variance = query.uncertainty == "variance" and query.each_member
     if not tables.measures:  # a language model
-        return variance_between(given) if by_variance else entropy_of_mean(given)
-    ways = [kind.uncertainty(given, by_variance) for kind in tables.measures]
+        return variance_between(answers) if by_variance else entropy_of_mean(answers)
+    ways = [kind.uncertainty(answers, by_variance) for kind in tables.measures]
     if len(ways) == 1:
         return ways[0]
     return torch.stack(ways)[tables.measure[group], torch.arange(len(group), device=group.device)]

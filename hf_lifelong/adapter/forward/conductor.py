@@ -128,19 +128,21 @@ class Conductor(ABC):
             return None
         if current.mode == "working" and i != self.trunk:
             return None
-        given = _by_name(names, args) | kwargs
-        hidden = given[names[0]]
+        arguments = _by_name(names, args) | kwargs
+        hidden = arguments[names[0]]
         if current.mode == "working":
             # Reentrant checkpointing keeps gradients of positional arguments that ask for one, and of nothing else.
-            given[names[0]] = self._with_noise(hidden).requires_grad_(getattr(layer, "gradient_checkpointing", False))
-            return _as_passed(names, args, given)
+            arguments[names[0]] = self._with_noise(hidden).requires_grad_(
+                getattr(layer, "gradient_checkpointing", False)
+            )
+            return _as_passed(names, args, arguments)
         current = self._read(i, current, hidden)
         if current.plan is None or current.plan.row is None or current.fork is None:
             return None
         fresh = ROW_ARGUMENTS - {names[0]} if i > self.trunk else ROW_ARGUMENTS | {names[0]}
         row, rows = current.plan.row, current.fork.rows
-        given = {k: _expand(v, row, rows) if k in fresh else v for k, v in given.items()}
-        return _as_passed(names, args, given)
+        arguments = {k: _expand(v, row, rows) if k in fresh else v for k, v in arguments.items()}
+        return _as_passed(names, args, arguments)
 
     def _read(self, i: int, current: Pass, hidden: Tensor) -> Pass:
         """The pass with what the hidden states before layer `i` tell: pooled at each depth, a fork at the trunk's
@@ -240,11 +242,11 @@ def _by_name(names: list[str], args: tuple) -> dict[str, Any]:
     return {names[i]: value for i, value in enumerate(args[: len(names)])}
 
 
-def _as_passed(names: list[str], args: tuple, given: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+def _as_passed(names: list[str], args: tuple, arguments: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
     """Splits named arguments again into positional ones, as many as there were, and the others."""
     positional = names[: len(args)]
-    rest = {k: v for k, v in given.items() if k not in positional}
-    return (*(given[name] for name in positional), *args[len(names) :]), rest
+    rest = {k: v for k, v in arguments.items() if k not in positional}
+    return (*(arguments[name] for name in positional), *args[len(names) :]), rest
 
 
 def _attention_mask(kwargs: dict[str, Any]) -> Tensor | None:
@@ -276,12 +278,12 @@ def _parameter_names(module: nn.Module) -> list[str]:
 
 def _outside(module: nn.Module, inside: set[nn.Module], root: nn.Module) -> list[nn.Module]:
     """The topmost modules that hold none of `inside`."""
-    found = []
+    outermost = []
     for child in module.children():
         if child is root or child in inside:
             continue
         if inside.intersection(child.modules()):
-            found.extend(_outside(child, inside, root))
+            outermost.extend(_outside(child, inside, root))
         else:
-            found.append(child)
-    return found
+            outermost.append(child)
+    return outermost

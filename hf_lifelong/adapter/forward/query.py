@@ -98,9 +98,9 @@ def checked_query(
             raise ValueError(f"`{key}` is {value!r}; choose one of {list(choices)}.")
     if isinstance(chosen, Oracle) != (group is not None):
         raise ValueError('`group` and `policy="oracle"` go together: give both or neither.')
-    for key, given in (("per_batch", per_batch), ("novelty", novelty)):
-        if given is not None and not isinstance(given, bool):
-            raise ValueError(f"`{key}` is {given!r:.60}; give `True` or `False`.")
+    for key, switch in (("per_batch", per_batch), ("novelty", novelty)):
+        if switch is not None and not isinstance(switch, bool):
+            raise ValueError(f"`{key}` is {switch!r:.60}; give `True` or `False`.")
     learned = {task.kind for task in knowledge.tasks}
     if kinds is not None and (isinstance(kinds, str) or not isinstance(kinds, Iterable) or not learned & set(kinds)):
         raise ValueError(
