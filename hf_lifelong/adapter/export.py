@@ -112,9 +112,9 @@ def export(
     - language models: `AutoModelForCausalLM`.
     - token classification and question answering: the stock class, the mean of the members' heads as its head. (Ask
       `PeftModel.get_base_model()`: PEFT's own wrapper for questions drops `token_type_ids`.)
-    - text classification: a **token** classification model, whose logits averaged over the attention mask are the
-      logits of the text. This package's head is linear on the mean of all tokens, and no stock sequence classification
-      head is, but mean and linear layer commute.
+    - text classification and regression: a **token** classification model, whose logits averaged over the attention
+      mask are the logits of the text, or its number in the units of the targets. This package's head is linear on the
+      mean of all tokens, and no stock sequence classification head is, but mean and linear layer commute.
     - encoders whose stock class has more than a linear layer as head (ModernBERT): `AutoModel`, and the head beside it
       in `head.safetensors` (`weight [W, H]`, `bias [W]`).
 

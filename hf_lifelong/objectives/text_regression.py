@@ -36,7 +36,8 @@ class TextRegression(HeadKind):
     """A number for each text. Features of `encode(training=False)` carry `example`.
 
     The head learns standardised targets, by mean squared error; mean and standard deviation of the training rows are
-    the task's constants, and answers are in the units of its targets. `score` of an answer is `None`: a number has no
+    the task's constants, and answers are in the units of its targets. (A `compute_metrics` function as `Trainer` takes
+    it sees what is trained: standardised numbers.) `score` of an answer is `None`: a number has no
     probability.
 
     The uncertainty is how far the members that ran one by one differ: `s² / (1 + s²)` in [0, 1), of the variance s² of

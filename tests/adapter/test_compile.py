@@ -41,6 +41,13 @@ def test_every_policy_of_fixed_cost_is_one_graph(make_model, batch, policy):
     check(make_model(retrieval=policy[0], answer=policy[1]), batch, fullgraph=True)
 
 
+@pytest.mark.parametrize("answer", ["merged", "ensemble"])
+def test_numbers_beside_labels_are_one_graph(make_model, batch, answer):
+    model = make_model(tasks=("news",), answer=answer)
+    learn_task(model, "stars", "text-regression", ("value",), seed=7, constants={"mean": 3.0, "std": 2.0})
+    check(model.eval(), batch, fullgraph=True)
+
+
 def test_the_cascade_is_compiled_in_parts(make_model, batch):
     # How many groups it asks depends on the inputs, so its graph ends where that is decided.
     check(make_model(retrieval="cascade"), batch)
