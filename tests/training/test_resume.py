@@ -35,6 +35,7 @@ def runs(bert_folder, tmp_path_factory):
     return json.loads(result.read_text()), done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "point"), CASES)
 @pytest.mark.feature("resume a killed run", "one process")
 def test_killed_and_resumed_equals_unbroken(runs, variant, point):
