@@ -34,9 +34,9 @@ def answers_equal(a, b, tolerance=0.0):
 def tensors_of(model, adapter="default"):
     """Every tensor of an adapter, by a name that does not depend on how the model was loaded."""
     return {
-        f"{name}.{container}": getattr(module, container)[adapter].detach().clone()
+        f"{name}.{container}": tensor.detach().clone()
         for name, module in drift_modules(model)
-        for container in module.tensors
+        for container, tensor in module.held(adapter).items()
     }
 
 
