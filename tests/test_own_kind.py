@@ -78,7 +78,7 @@ def test_a_registered_kind_is_learned_asked_and_shown(taught, known, tokenizer):
 def test_an_adapter_of_a_kind_that_is_not_known_says_what_to_do(taught, monkeypatch):
     monkeypatch.delitem(KINDS, "entailment")
     for load in (pull, AutoPeftModelForFeatureExtraction.from_pretrained):
-        with pytest.raises(ValueError, match=r"task `rain`: kind is 'entailment', .*register_kind"):
+        with pytest.raises(ValueError, match=r"task `rain`: `kind` is 'entailment', .*register_kind"):
             load(taught)
     with pytest.raises(ValueError, match=r"`kind` of task `rain` is 'entailment'; choose one of .*register_kind"):
         Task("rain", "entailment", Dataset.from_dict(ROWS))

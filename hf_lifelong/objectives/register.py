@@ -65,8 +65,8 @@ def get_objective(name: str) -> TaskKind:
     kind = find_kind(name)
     if kind is None:
         raise ValueError(
-            f"kind is {name!r:.100}, which is not known; choose one of {', '.join(KINDS)}, or, where it is a kind of "
-            "your own, register it first with `hf_lifelong.register_kind`."
+            f"`kind` is {name!r:.100}, which is not known; choose one of {', '.join(KINDS)}, or, where it is a kind "
+            "of your own, register it first with `hf_lifelong.register_kind`."
         )
     return kind
 
@@ -76,7 +76,7 @@ def head_objective(name: str) -> HeadKind:
     kind = get_objective(name)
     if not isinstance(kind, HeadKind):
         choices = ", ".join(kinds_on("FEATURE_EXTRACTION"))
-        raise ValueError(f"kind is {name!r}, which no head answers; choose one of {choices}.")
+        raise ValueError(f"`kind` is {name!r}, which no head answers; choose one of {choices}.")
     return kind
 
 

@@ -216,6 +216,13 @@ HOSTILE = {
     "names that move the cursor": (task(group="\x1b[2J\nnobody"), r"tasks\[0\].group`: ` \[2J nobody` is no earlier"),
     "a name of 1 MB": (task(group="x" * 1_000_000), r"tasks\[0\].group`: `x+…x+$"),
     "unknown kind": (task(kind="../../kind"), r"`kind` is '../../kind'"),
+    "constants of no number": (task(constants={"mean": "1"}), r"tasks\[0\].constants` must be numbers"),
+    "constants too large": (task(constants={"mean": 10**400}), r"tasks\[0\].constants` must be numbers"),
+    "many constants": (task(constants={str(i): 1.0 for i in range(101)}), "has 101 entries, more than 100"),
+    "constants of a kind that has none": (
+        task(constants={"mean": 1.0}),
+        "`constants` are .*classification task has none",
+    ),
     "template with attributes": (task(template="{text.__class__}"), r"only names of columns.*'text.__class__'"),
     "template with items": (task(template="{text[0]}"), r"only names of columns.*'text\[0\]'"),
     "template with a width": (task(template="{text:>99999999}"), "only names of columns may stand in braces"),

@@ -23,7 +23,7 @@ def test_every_kind_has_one_stateless_instance(kind):
 
 
 def test_unknown_kind_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"kind is 'regression'.*text-classification, question-answering, token-cl"):
+    with pytest.raises(ValueError, match=r"`kind` is 'regression'.*text-classification, question-answering, token-cl"):
         get_objective("regression")
 
 
