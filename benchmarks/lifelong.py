@@ -28,7 +28,7 @@ from streams import STREAMS, load_task, stream
 from transformers import AutoConfig
 from transformers.utils import logging
 
-from hf_lifelong.files import DamagedFileError, read_json, write_json
+from hf_lifelong.utils.files import DamagedFileError, read_json, write_json
 
 BUDGET = {"train_texts": 1500, "test_texts": 500, "epochs": 3, "batch_size": 16, "max_length": 64, "stride": 16}
 # Contexts of questions are longer, and the scoring of thirty tasks after each of them is not to outlast the training.

@@ -17,7 +17,7 @@ from lifelong import MAIN
 from record import RESULTS
 
 from hf_lifelong.evaluation import AccuracyMatrix, plot_accuracy, plot_confusion, plot_costs, plot_matrix
-from hf_lifelong.files import read_json
+from hf_lifelong.utils.files import read_json
 
 README, DETAILS = RESULTS.parents[1] / "README.md", RESULTS.parent / "README.md"
 BEGIN, END = "<!-- lifelong: begin -->", "<!-- lifelong: end -->"

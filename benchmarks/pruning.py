@@ -38,7 +38,6 @@ from transformers import (
     set_seed,
 )
 
-from hf_lifelong.figures import drawn
 from hf_lifelong.pruning import (
     SAP,
     Magnitude,
@@ -53,6 +52,7 @@ from hf_lifelong.pruning import (
     shrink,
 )
 from hf_lifelong.pruning.progress import model_index
+from hf_lifelong.utils.figures import drawn
 
 ROUNDS = 5
 BUDGET = {"train_texts": 500, "epochs_a_round": 1, "batch_size": 16, "learning_rate": 3e-4, "max_length": 64}

@@ -23,7 +23,7 @@ _PUBLIC = {
     "DriftTrainer": "hf_lifelong.training",
     "DriftTrainingArguments": "hf_lifelong.training",
     "KnowledgeBase": "hf_lifelong.knowledge",
-    "LifelongPipeline": "hf_lifelong.answering",
+    "LifelongPipeline": "hf_lifelong.pipeline",
     "RetrievalPolicy": "hf_lifelong.retrieval",
     "SAPCallback": "hf_lifelong.pruning",
     "Task": "hf_lifelong.training",
@@ -63,10 +63,10 @@ __all__ = [
 
 if TYPE_CHECKING:
     from .adapter import DriftAdapterConfig, export, forget, generate, knowledge_of, predict, score_labels
-    from .answering import LifelongPipeline
     from .evaluation import AccuracyMatrix
     from .knowledge import KnowledgeBase
     from .objectives import TaskKind, register_kind
+    from .pipeline import LifelongPipeline
     from .pruning import SAPCallback
     from .retrieval import RetrievalPolicy
     from .statistics import TaskStatistic
@@ -91,8 +91,8 @@ def _register_peft() -> None:
 
 
 def _register_pipeline() -> None:
-    if "hf_lifelong.answering" not in sys.modules:
-        importlib.import_module("hf_lifelong.answering")
+    if "hf_lifelong.pipeline" not in sys.modules:
+        importlib.import_module("hf_lifelong.pipeline")
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):

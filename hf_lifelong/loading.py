@@ -20,7 +20,7 @@ from .hub.errors import reason_of
 from .hub.saved import CONFIG, quoting
 from .hub.tokenizer import read_tokenizer
 from .knowledge import ManifestError
-from .texts import without_panics
+from .utils.texts import without_panics
 
 
 def load(

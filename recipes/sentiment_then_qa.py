@@ -14,7 +14,7 @@ those of `hf-lifelong learn` for a new adapter, and two more.
 # ruff: noqa: E402 (one of the notes comes with PEFT)
 from __future__ import annotations
 
-from hf_lifelong.console import mute_bars, mute_notes
+from hf_lifelong.utils.console import mute_bars, mute_notes
 
 mute_notes()
 
@@ -33,12 +33,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, pipeli
 
 from hf_lifelong import DriftTrainer
 from hf_lifelong.adapter.heads import active_config
+from hf_lifelong.cli.learn import base_dtype, learn, parse, use_all_cores
 from hf_lifelong.evaluation import plot_matrix, to_text
-from hf_lifelong.files import write_json
-from hf_lifelong.folders import atomic_folder
-from hf_lifelong.learning import base_dtype, learn, parse, use_all_cores
 from hf_lifelong.loading import load, load_base
 from hf_lifelong.training import PreparedTask, adapter_record
+from hf_lifelong.utils.files import write_json
+from hf_lifelong.utils.folders import atomic_folder
 
 HERE = Path(__file__).parent
 PLAIN = "one LoRA, task after task"

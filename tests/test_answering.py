@@ -13,8 +13,8 @@ from transformers.pipelines.pt_utils import KeyDataset
 from hf_lifelong import DriftAdapterConfig, predict
 from hf_lifelong.adapter.bank import add_task, close_task, drift_modules, open_task, set_knowledge, take_snapshot
 from hf_lifelong.adapter.heads import lifelong_of
-from hf_lifelong.answering import LifelongPipeline
 from hf_lifelong.knowledge import LearnedTask, fit_signature
+from hf_lifelong.pipeline import LifelongPipeline
 
 TEXTS = ["A joy from start to end.", "Dull.", "What a film, what a cast, what an ending!"]
 QUESTION = {"question": "Who wrote it?", "context": "Ada wrote it in the spring of 1843. " * 30}

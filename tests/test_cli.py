@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 import hf_lifelong
 from hf_lifelong import knowledge_of
 from hf_lifelong.adapter import forget
-from hf_lifelong.cli import app
+from hf_lifelong.cli.app import app
 from hf_lifelong.hub import pull, push_to_hub
 from hf_lifelong.loading import load
 from hf_lifelong.retrieval import POLICIES
@@ -214,7 +214,7 @@ def test_learn_says_what_it_takes_and_what_is_wrong(learned, data, bert_folder, 
 
 
 def expected(folder, inputs, **options):
-    from hf_lifelong.answering import LifelongPipeline
+    from hf_lifelong.pipeline import LifelongPipeline
 
     model, tokenizer = load(folder)
     return LifelongPipeline(model=model, tokenizer=tokenizer)(inputs, **options)
@@ -274,7 +274,7 @@ def test_predict_says_what_is_wrong(learned, tmp_path, bert_folder):
 
 
 def test_choices_of_the_command_line_are_those_of_the_library():
-    from hf_lifelong.cli import Retrieval
+    from hf_lifelong.cli.app import Retrieval
 
     assert Retrieval.__args__ == POLICIES
 
@@ -327,7 +327,7 @@ def test_inspect_cuts_long_lists_and_keeps_names_on_one_line(own):
 
 
 def test_inspect_in_a_process_of_its_own_loads_no_model_library(learned):
-    code = "import sys; from hf_lifelong.cli import app; app(sys.argv[1:], standalone_mode=False); "
+    code = "import sys; from hf_lifelong.cli.app import app; app(sys.argv[1:], standalone_mode=False); "
     code += "print(*[m for m in ('peft', 'transformers.models', 'datasets') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code, "inspect", learned], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.endswith("\n\n"), done.stdout + done.stderr
@@ -514,7 +514,7 @@ def test_the_entry_point_is_the_main_function():
 
 
 def test_help_and_version_are_quick_and_name_every_command():
-    code = "import sys; from hf_lifelong.cli import app; app(['--help'], standalone_mode=False); "
+    code = "import sys; from hf_lifelong.cli.app import app; app(['--help'], standalone_mode=False); "
     code += "print(*[m for m in ('torch', 'transformers', 'peft', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.endswith("\n\n"), done.stdout + done.stderr

@@ -3,7 +3,7 @@
 import logging
 import warnings
 
-from hf_lifelong.console import mute_notes
+from hf_lifelong.utils.console import mute_notes
 
 
 def test_notes_that_nobody_can_act_on_are_left_out_by_name(monkeypatch, caplog):

@@ -4,7 +4,7 @@ import os
 import pytest
 import torch
 
-from hf_lifelong.files import (
+from hf_lifelong.utils.files import (
     LARGEST_JSON,
     MOST_JSON,
     DamagedFileError,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hf_lifelong import folders
-from hf_lifelong.folders import BusyFolderError, atomic_folder, clear_leftovers, sole_writer
+from hf_lifelong.utils import folders
+from hf_lifelong.utils.folders import BusyFolderError, atomic_folder, clear_leftovers, sole_writer
 
 FORK = multiprocessing.get_context("fork")
 # What changes a file system, or waits for it: a process is killed before each of them in turn.

@@ -11,10 +11,10 @@ from peft import get_peft_model
 from transformers import AutoModel
 
 from hf_lifelong import DriftAdapterConfig
-from hf_lifelong.folders import BusyFolderError
-from hf_lifelong.forgetting import forget_saved
+from hf_lifelong.cli.forget import forget_saved
 from hf_lifelong.hub import pull
 from hf_lifelong.loading import load
+from hf_lifelong.utils.folders import BusyFolderError
 
 MEAN = "base_model.model.lifelong.drift_signature_mean"
 

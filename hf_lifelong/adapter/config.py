@@ -12,10 +12,10 @@ from huggingface_hub.errors import RemoteEntryNotFoundError
 from peft import PeftConfig
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 
-from ..files import read_header
 from ..knowledge import KnowledgeBase
 from ..retrieval import POLICIES, RetrievalPolicy, policy_of, read_name, saved_name
-from ..settings import ANSWERS, UNCERTAINTIES, are_names, check_settings
+from ..storage.settings import ANSWERS, UNCERTAINTIES, are_names, check_settings
+from ..utils.files import read_header
 from .registration import drift_type
 
 

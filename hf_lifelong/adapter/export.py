@@ -18,10 +18,10 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ..compat import Conv1D
-from ..files import write_tensors
-from ..folders import atomic_folder
 from ..knowledge import LearnedTask
 from ..objectives import get_objective
+from ..utils.files import write_tensors
+from ..utils.folders import atomic_folder
 from .architectures import layers_of
 from .checks import check_held
 from .export_readme import HEAD_FILE, reading_note, write_readme

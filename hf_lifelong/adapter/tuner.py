@@ -12,10 +12,10 @@ from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
 
 from ..compat import Conv1D
-from ..digests import digest_of
 from ..knowledge import KnowledgeBase
-from ..settings import check_tasks
 from ..storage import PREFIX, sizes_of, spec_of
+from ..storage.settings import check_tasks
+from ..utils.digests import digest_of
 from .architectures import is_causal, settle_trunk, signature_depths, target_names
 from .bank import forget
 from .checks import (

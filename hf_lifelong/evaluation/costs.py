@@ -8,7 +8,7 @@ from itertools import pairwise
 from numbers import Real
 from typing import Any
 
-from ..figures import drawn
+from ..utils.figures import drawn
 from .plots import COLOURS, short_name
 
 Cost = tuple[int, float, float]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..figures import drawn
+from ..utils.figures import drawn
 from .checks import Row
 from .matrix import AccuracyMatrix
 from .report import format_score

@@ -9,8 +9,8 @@ from typing import Any
 from huggingface_hub import HfApi, ModelInfo
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-from ..files import LARGEST_JSON, DamagedFileError, read_json
 from ..knowledge import KnowledgeBase, ManifestError
+from ..utils.files import LARGEST_JSON, DamagedFileError, read_json
 from .errors import PushConflictError
 from .saved import CONFIG, manifest_of
 

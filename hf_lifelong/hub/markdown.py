@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any
 
-from ..texts import one_line
+from ..utils.texts import one_line
 
 # An underscore inside a word is no emphasis, and names are full of them.
 _STRUCTURE = re.compile(r"[&<>|\\`*\[\]~$#@]|(?<![^\W_])_|_(?![^\W_])|(?<=[a-z]):(?=//)")

@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.errors import HTTPError as TransportError
 
-from ..files import DamagedFileError, Header, read_json, write_json
+from ..utils.files import DamagedFileError, Header, read_json, write_json
 from .errors import PullError, reason_of
 from .saved import CONFIG, TENSORS, SavedAdapter, check_files, check_header, hub_id, is_ours, read_config, read_saved
 

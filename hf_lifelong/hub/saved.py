@@ -18,12 +18,12 @@ from typing import Any
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from ..digests import digest_of
 from ..evaluation import AccuracyMatrix
-from ..files import LARGEST_HEADER, LARGEST_JSON, DamagedFileError, Header, read_header, read_json, read_tensors
 from ..knowledge import KnowledgeBase, ManifestError
-from ..settings import check_settings, check_tasks
 from ..storage import PREFIX, LayoutError, check_layout, dtype_in_header, sizes_of, spec_of, task_bytes
+from ..storage.settings import check_settings, check_tasks
+from ..utils.digests import digest_of
+from ..utils.files import LARGEST_HEADER, LARGEST_JSON, DamagedFileError, Header, read_header, read_json, read_tensors
 from .markdown import clean
 
 CONFIG = "adapter_config.json"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from ..files import DamagedFileError
-from ..texts import without_panics
+from ..utils.files import DamagedFileError
+from ..utils.texts import without_panics
 from .errors import reason_of
 
 

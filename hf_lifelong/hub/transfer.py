@@ -23,8 +23,8 @@ from huggingface_hub.errors import HTTPError as TransportError
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from ..evaluation import AccuracyMatrix, plot_confusion, plot_matrix
-from ..files import read_json, write_json
 from ..knowledge import KnowledgeBase
+from ..utils.files import read_json, write_json
 from .continuing import check_continues, head_of, loaded_commit
 from .errors import PushConflictError, PushError, reason_of
 from .saved import CARD, CONFIG, CONFUSION, MATRIX, PICTURE, TENSORS, TOKENIZER, check_digest, hub_id, manifest_of

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..texts import without_panics
+from ..utils.texts import without_panics
 from .encoding import BatchEncoder
 from .labels import bare_integers, declared_names, is_decimal, name_of, shown
 from .rows import DataError, MissingColumnError, check_dataset, check_not_empty, column_values

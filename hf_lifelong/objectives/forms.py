@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..texts import without_panics
+from ..utils.texts import without_panics
 from .base import MODEL_INPUTS
 from .head import HeadKind
 from .inputs import are_words, check_unicode, tokenize_texts, tokenize_windows, tokenize_words

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from ..texts import is_unicode
+from ..utils.texts import is_unicode
 from .base import MODEL_INPUTS
 from .rows import DataError
 

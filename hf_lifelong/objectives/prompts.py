@@ -7,8 +7,8 @@ import string
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..rendering import RENDERER
-from ..texts import without_panics
+from ..utils.rendering import RENDERER
+from ..utils.texts import without_panics
 from .inputs import check_fast, check_unicode
 from .rows import DataError
 

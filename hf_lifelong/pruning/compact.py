@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..files import DamagedFileError, read_tensors, write_tensors
+from ..utils.files import DamagedFileError, read_tensors, write_tensors
 from .masks import pack_bits, unpack_bits
 
 _FORMAT, _VERSION = "hf_lifelong.compact", 1

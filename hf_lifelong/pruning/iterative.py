@@ -19,8 +19,8 @@ from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from ..files import read_json, read_tensors, write_json, write_tensors
-from ..renewal import Renewal
+from ..utils.files import read_json, read_tensors, write_json, write_tensors
+from ..utils.renewal import Renewal
 from .calibration import Batches
 from .masks import Masks
 from .once import check_rule, prune_further

@@ -12,7 +12,7 @@ from typing import Any
 from transformers import Trainer
 from transformers.utils import logging
 
-from ..figures import drawn
+from ..utils.figures import drawn
 from .masks import Masks
 from .measures import joined, power_sums
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ..figures import drawn
+from ..utils.figures import drawn
 from .measures import PowerSums, check_orders, joined, power_sums, sap_counts
 from .targets import prunable
 

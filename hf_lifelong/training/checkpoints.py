@@ -19,9 +19,9 @@ from pathlib import Path
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..adapter import Snapshot
-from ..digests import RECORD, check_files, record_files
-from ..files import DamagedFileError, read_json, read_tensors, write_json, write_tensors
-from ..folders import atomic_folder
+from ..utils.digests import RECORD, check_files, record_files
+from ..utils.files import DamagedFileError, read_json, read_tensors, write_json, write_tensors
+from ..utils.folders import atomic_folder
 
 logger = logging.getLogger(__name__)
 

@@ -20,10 +20,10 @@ from transformers.trainer_utils import IntervalStrategy
 
 from ..adapter import InputLimits, active_adapter, active_config, check_usable, input_limits, knowledge_of
 from ..evaluation import AccuracyMatrix
-from ..files import read_json
 from ..hub.saved import CONFIG, TOKENIZER_CONFIG, check_config, check_sizes, check_tokenizer
 from ..hub.tokenizer import read_tokenizer
 from ..storage import spec_of
+from ..utils.files import read_json
 from .arguments import DriftTrainingArguments
 from .data import PreparedTask
 from .drift import cycle_ends

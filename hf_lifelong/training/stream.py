@@ -10,9 +10,9 @@ import torch
 from transformers.trainer_utils import HubStrategy, TrainOutput
 
 from ..adapter import active_adapter, check_tensors, lifelong_of, set_knowledge
-from ..files import read_json, read_tensors
 from ..hub import PushError
 from ..knowledge import KnowledgeBase
+from ..utils.files import read_json, read_tensors
 from .checkpoints import newest_commit, publish, stream_folder, task_folder
 from .data import PreparedTask
 from .learner import TaskLearner, is_alike

@@ -19,12 +19,12 @@ from transformers.trainer_utils import PredictionOutput, TrainOutput
 from ..adapter import active_config, knowledge_of, lifelong_of, make_whole
 from ..compat import LengthGroupedSampler, has_scheduler
 from ..evaluation import AccuracyMatrix
-from ..folders import sole_writer
 from ..hub.continuing import loaded_commit
 from ..hub.transfer import base_name, keep_active, write_matrix
 from ..knowledge import KnowledgeBase
-from ..renewal import Renewal, load_states
 from ..statistics import TaskStatistic, get_statistics
+from ..utils.folders import sole_writer
+from ..utils.renewal import Renewal, load_states
 from .arguments import DriftTrainingArguments
 from .callbacks import SnapshotCallback
 from .cards import write_card

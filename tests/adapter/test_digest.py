@@ -15,10 +15,10 @@ from transformers import AutoModel
 from hf_lifelong import DriftAdapterConfig, forget, predict
 from hf_lifelong.adapter import lifelong_of
 from hf_lifelong.adapter.bank import open_task
-from hf_lifelong.digests import AT_ONCE, digest_of
 from hf_lifelong.hub import push_to_hub
 from hf_lifelong.knowledge import fit_signature
 from hf_lifelong.loading import load
+from hf_lifelong.utils.digests import AT_ONCE, digest_of
 
 TENSORS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 LAYER = "base_model.model.encoder.layer.3.output.dense.drift_bank_A"

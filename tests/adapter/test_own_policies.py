@@ -14,7 +14,7 @@ from transformers import AutoModel
 
 from hf_lifelong import DriftAdapterConfig, RetrievalPolicy, generate, predict
 from hf_lifelong.adapter import lifelong_of, trunk_features
-from hf_lifelong.answering import LifelongPipeline
+from hf_lifelong.pipeline import LifelongPipeline
 from hf_lifelong.retrieval import Cascade, LeastUncertain, NearestSignature, Oracle, policy_of
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")

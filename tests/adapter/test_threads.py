@@ -15,7 +15,7 @@ from hf_lifelong import generate, predict
 from hf_lifelong.adapter import lifelong_of
 from hf_lifelong.adapter.bank import close_task, open_task
 from hf_lifelong.adapter.forward.context import in_eval_mode
-from hf_lifelong.answering import LifelongPipeline
+from hf_lifelong.pipeline import LifelongPipeline
 
 THREADS = 8
 

@@ -13,9 +13,9 @@ from peft import AutoPeftModelForFeatureExtraction, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from hf_lifelong import DriftAdapterConfig, generate, knowledge_of
-from hf_lifelong.files import DamagedFileError
 from hf_lifelong.hub import PullError, PushConflictError, pull, push_to_hub
 from hf_lifelong.loading import load
+from hf_lifelong.utils.files import DamagedFileError
 
 TENSORS = "adapter_model.safetensors"
 

@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from hf_lifelong import rendering
 from hf_lifelong.objectives.prompts import encode_prompts
-from hf_lifelong.rendering import RENDERER
+from hf_lifelong.utils import rendering
+from hf_lifelong.utils.rendering import RENDERER
 
 CHAT = "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content | trim }}{% endfor %}{{ eos_token }}"
 LOOP = "{% for i in range(99999) %}"

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from hf_lifelong.files import DamagedFileError
 from hf_lifelong.pruning import Magnitude, load_compact, prune, save_compact
+from hf_lifelong.utils.files import DamagedFileError
 
 
 @pytest.fixture

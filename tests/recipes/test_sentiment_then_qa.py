@@ -12,8 +12,8 @@ import pytest
 import torch
 from transformers import AutoConfig
 
+from hf_lifelong.cli.learn import parse
 from hf_lifelong.evaluation import AccuracyMatrix
-from hf_lifelong.learning import parse
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "sentiment_then_qa.py"
 

@@ -5,7 +5,7 @@ import torch
 from training_helpers import sentiment
 from transformers import EarlyStoppingCallback, TrainerCallback
 
-from hf_lifelong.renewal import Renewal
+from hf_lifelong.utils.renewal import Renewal
 
 # What differs because it is of the task, and what is the record of a stream.
 OF_THE_TASK = {

@@ -13,11 +13,12 @@ from peft import PeftModel
 from training_helpers import answers, digest, make_model, make_trainer, sentiment, topics
 from transformers import AutoModel, TrainerCallback
 
-from hf_lifelong import folders, forget
-from hf_lifelong.digests import RECORD
-from hf_lifelong.forgetting import forget_saved
+from hf_lifelong import forget
+from hf_lifelong.cli.forget import forget_saved
 from hf_lifelong.hub import pull
 from hf_lifelong.training import TaskLearner, checkpoints, learner
+from hf_lifelong.utils import folders
+from hf_lifelong.utils.digests import RECORD
 
 HERE = Path(__file__).parent
 CASES = [(variant, point) for variant, points in POINTS.items() for point in points]

@@ -16,7 +16,7 @@ import hf_lifelong
 from hf_lifelong import forget, knowledge_of
 from hf_lifelong.adapter import trunk_features
 from hf_lifelong.adapter.statistics import statistics_of
-from hf_lifelong.cli import app
+from hf_lifelong.cli.app import app
 from hf_lifelong.statistics import REGISTER, TaskRefused, TaskStatistic, get_statistic, get_statistics
 from hf_lifelong.storage import TensorSpec
 

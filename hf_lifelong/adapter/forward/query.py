@@ -13,7 +13,7 @@ from ...knowledge import KnowledgeBase
 from ...objectives.base import MODEL_INPUTS
 from ...retrieval import PolicyLike, RetrievalPolicy, policy_of
 from ...retrieval.oracle import Oracle
-from ...settings import ANSWERS, UNCERTAINTIES
+from ...storage.settings import ANSWERS, UNCERTAINTIES
 
 if TYPE_CHECKING:
     from ..config import DriftAdapterConfig

@@ -14,11 +14,11 @@ import yaml
 from peft import get_peft_model
 from transformers import AutoTokenizer, HfArgumentParser, set_seed
 
-from .adapter import DriftAdapterConfig
-from .compat import string_to_bool
-from .loading import load, load_base
-from .settings import TASK_TYPES
-from .training import DriftTrainer, DriftTrainingArguments, TaskSource, check_samples, show_bars, suggestion
+from ..adapter import DriftAdapterConfig
+from ..compat import string_to_bool
+from ..loading import load, load_base
+from ..storage.settings import TASK_TYPES
+from ..training import DriftTrainer, DriftTrainingArguments, TaskSource, check_samples, show_bars, suggestion
 
 # How `--help` calls the values of an argument.
 KINDS = {int: "INTEGER", float: "NUMBER", string_to_bool: "TRUE|FALSE"}

@@ -21,9 +21,9 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from . import __version__
-from .console import mute_bars, mute_notes
-from .texts import one_line
+from .. import __version__
+from ..utils.console import mute_bars, mute_notes
+from ..utils.texts import one_line
 
 # What the library raises for what a user can put right; all else is a mistake of ours, and shows where it happened.
 TOLD = (ValueError, OSError, KeyError, ImportError, FloatingPointError)
@@ -82,9 +82,9 @@ def hf_lifelong(
 )
 def learn(ctx: typer.Context) -> None:
     """Arguments are those of `learning.parse`, which has its own `--help`."""
-    from .evaluation import to_text
-    from .learning import learn as learn_tasks
-    from .learning import parse, use_all_cores
+    from ..evaluation import to_text
+    from .learn import learn as learn_tasks
+    from .learn import parse, use_all_cores
 
     mute_bars()
     description = "Learns tasks one after another, with a new adapter or one that goes on learning."
@@ -126,8 +126,8 @@ def predict(
     """
     if bool(texts) == (input is not None):
         raise typer.BadParameter("give either texts or `--input`", param_hint="TEXT")
-    from .answering import LifelongPipeline
-    from .loading import load
+    from ..loading import load
+    from ..pipeline import LifelongPipeline
 
     lines = enumerate(texts, 1) if texts else _lines(str(input))
     asked = (_input(line, number, input) for number, line in lines)
@@ -196,8 +196,8 @@ def inspect(model: Model, revision: Revision = None, as_json: Json = False) -> N
 
     Its base is not loaded.
     """
-    from .hub import pull
-    from .inspection import describe, to_report
+    from ..hub import pull
+    from .inspect import describe, to_report
 
     saved = pull(model, revision=revision)
     typer.echo(_dump(describe(saved), indent=2) if as_json else to_report(saved))
@@ -217,9 +217,9 @@ def export(
 
     It loads without this package, in everything that loads PEFT's adapters.
     """
-    from .adapter import export as export_group
-    from .adapter import knowledge_of
-    from .loading import load
+    from ..adapter import export as export_group
+    from ..adapter import knowledge_of
+    from ..loading import load
 
     loaded, _ = load(model, revision=revision, load_in_4bit=load_in_4bit)
     known = knowledge_of(loaded).names
@@ -247,9 +247,9 @@ def forget(
     Scores go too, because they were measured with the task. In the adapter's own folder, so do checkpoints and the
     commits of its training, which hold the task.
     """
-    from .folders import clear_leftovers
-    from .forgetting import forget_saved
-    from .hub import pull
+    from ..hub import pull
+    from ..utils.folders import clear_leftovers
+    from .forget import forget_saved
 
     if output is None:  # a call that was killed may have left the task beside a folder that knows it no longer
         clear_leftovers(Path(model).resolve())
@@ -281,10 +281,10 @@ def push(
 
     Nothing is overwritten that it does not continue. The token is that of `hf auth login` or HF_TOKEN.
     """
-    from .files import read_json
-    from .hub import push_to_hub
-    from .hub.card import addressed
-    from .hub.saved import CARD, CONFIG
+    from ..hub import push_to_hub
+    from ..hub.card import addressed
+    from ..hub.saved import CARD, CONFIG
+    from ..utils.files import read_json
 
     card, config = folder / CARD, folder / CONFIG
     text = None
@@ -332,8 +332,8 @@ def estimate_memory(
 
     For loading, training and answering; nothing is loaded for it.
     """
-    from .adapter import DriftAdapterConfig
-    from .memory import estimate_memory as estimate
+    from ..adapter import DriftAdapterConfig
+    from ..memory import estimate_memory as estimate
 
     config = DriftAdapterConfig(r=r, members=members, trunk_depth=trunk_depth, task_type=task_type)
     found = estimate(

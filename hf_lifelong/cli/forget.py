@@ -8,14 +8,14 @@ from contextlib import nullcontext
 from fnmatch import fnmatch
 from pathlib import Path
 
-from .adapter import forget, knowledge_of
-from .adapter.heads import active_config
-from .folders import atomic_folder, sole_writer
-from .hub import CardFacts, SavedAdapter, model_card
-from .hub.saved import CARD, TENSORS, is_ours, read_saved, task_sizes
-from .hub.transfer import public_base
-from .knowledge import KnowledgeBase
-from .loading import load
+from ..adapter import forget, knowledge_of
+from ..adapter.heads import active_config
+from ..hub import CardFacts, SavedAdapter, model_card
+from ..hub.saved import CARD, TENSORS, is_ours, read_saved, task_sizes
+from ..hub.transfer import public_base
+from ..knowledge import KnowledgeBase
+from ..loading import load
+from ..utils.folders import atomic_folder, sole_writer
 
 # What training leaves of a task beside the adapter: commits, checkpoints, what a killed run was writing; and its lock.
 STREAM = "_stream"

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .knowledge import KnowledgeBase, LearnedTask
-from .objectives import get_objective, kinds_on
-from .objectives.prompts import fields_of
-from .retrieval import check_policy
-from .texts import is_unicode
+from ..knowledge import KnowledgeBase, LearnedTask
+from ..objectives import get_objective, kinds_on
+from ..objectives.prompts import fields_of
+from ..retrieval import check_policy
+from ..utils.texts import is_unicode
 
 UNCERTAINTIES = ("entropy", "variance")
 ANSWERS = ("merged", "ensemble")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .evaluation import AccuracyMatrix, to_text
-from .evaluation.report import format_score, summary_line
-from .hub import SavedAdapter
-from .hub.markdown import clean, plain, size
-from .hub.saved import TENSORS, task_sizes
-from .knowledge import CHANCE, LearnedTask
+from ..evaluation import AccuracyMatrix, to_text
+from ..evaluation.report import format_score, summary_line
+from ..hub import SavedAdapter
+from ..hub.markdown import clean, plain, size
+from ..hub.saved import TENSORS, task_sizes
+from ..knowledge import CHANCE, LearnedTask
 
 RETRIEVAL = ("retrieval", "uncertainty", "answer", "per_batch", "signature_rank", "signature_size")
 SHOWN_LABELS = 4

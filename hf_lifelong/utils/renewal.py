@@ -11,7 +11,7 @@ from typing import Any
 from transformers import TrainerControl
 from transformers.utils import logging
 
-from .compat import ExportableState, forget_training
+from ..compat import ExportableState, forget_training
 
 logger = logging.get_logger(__name__)
 
