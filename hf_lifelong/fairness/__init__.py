@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from .state import GroupFairness
+from .term import fairness_term
+from .trainer import FairTrainerMixin
 
-__all__ = ["GroupFairness", "fairness_metric"]
+__all__ = ["FairTrainerMixin", "GroupFairness", "fairness_metric", "fairness_term"]
 
 
 def fairness_metric(**options: Any) -> Any:
