@@ -30,12 +30,15 @@ def as_tensor(name: str, values: Any) -> Tensor:
     if isinstance(values, Tensor):
         return values.detach()
     try:
-        return torch.from_numpy(np.array(values))
-    except (TypeError, ValueError) as error:
+        array = np.array(values)
+    except ValueError as error:
+        raise ValueError(f"`{name}` cannot be read as an array: {error}.") from error
+    if array.dtype.kind not in "biuf":
         raise ValueError(
-            f"`{name}` must be a tensor, an array or a list of numbers; this {type(values).__name__} cannot be read "
-            f"as one ({error}). Encode names as integers from 0."
-        ) from error
+            f"`{name}` must be a tensor, an array or a list of numbers, but holds {array.dtype}; encode names as "
+            "integers from 0."
+        )
+    return torch.from_numpy(array)
 
 
 def arrange(scores: Tensor, labels: Tensor, groups: Tensor, *, group_count: int, classes: int) -> Rows:
@@ -52,8 +55,9 @@ def arrange(scores: Tensor, labels: Tensor, groups: Tensor, *, group_count: int,
     """
     first = 1 if classes == 2 else 0
     decided = not scores.is_floating_point()
-    forms: list[tuple[int, ...]] = [] if decided else [(len(labels), classes)]
-    forms += [(len(labels),)] if decided or classes == 2 else []
+    rows = labels.numel()
+    forms: list[tuple[int, ...]] = [] if decided else [(rows, classes)]
+    forms += [(rows,)] if decided or classes == 2 else []
     if labels.dim() != 1 or groups.shape != labels.shape or tuple(scores.shape) not in forms:
         raise ValueError(
             f"`scores`, `labels` and `groups` have the shapes {list(scores.shape)}, {list(labels.shape)} and "
@@ -78,8 +82,8 @@ def wide(values: Tensor) -> Tensor:
 
 def strays(labels: Tensor, groups: Tensor, *, group_count: int, classes: int) -> Tensor:
     """Which labels are no class, and which groups none that is known: bool `[2, N]` on the labels' device."""
-    groups = groups.to(labels.device)
-    return torch.stack([~_within(labels, classes), ~(_within(groups, group_count) | (groups == NO_GROUP))])
+    known = _within(groups, group_count) | (_countable(groups) == NO_GROUP)
+    return ~torch.stack([_within(labels, classes), known.to(labels.device)])
 
 
 def check_values(scores: Tensor, labels: Tensor, groups: Tensor, *, group_count: int, classes: int) -> None:
@@ -108,5 +112,10 @@ def check_values(scores: Tensor, labels: Tensor, groups: Tensor, *, group_count:
 
 def _within(values: Tensor, count: int) -> Tensor:
     """Which values are an integer from 0 to `count` - 1, whatever their dtype."""
-    values = values.to(torch.uint8) if values.dtype == torch.bool else values
+    values = _countable(values)
     return (values >= 0) & (values < count) & (values == values.floor())
+
+
+def _countable(values: Tensor) -> Tensor:
+    """Integers wide enough to be compared with any number: torch wraps the number where they are not."""
+    return values if values.is_floating_point() else values.to(torch.int64)

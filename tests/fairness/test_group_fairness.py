@@ -110,6 +110,12 @@ def test_rows_of_no_group_only_count_as_rows():
     assert found.value() == measured("eop", part(rows, some != -100)).value()
 
 
+def test_small_integers_hold_as_many_groups_as_they_can():
+    found = GroupFairness("sp", 300)
+    found.update(np.array([0.5, 0.25]), np.array([0, 1], dtype=np.int8), np.array([156, 255], dtype=np.uint8))
+    assert found.value() == 0.25
+
+
 def test_groups_without_a_row_that_counts_are_left_out():
     rows = {"scores": [0.9, 0.5, 0.2, 0.4], "labels": [1, 1, 1, 0], "groups": [0, 0, 2, 3]}
     found = measured("eop", rows, 4)  # group 1 has no row, group 3 no positive one
@@ -205,8 +211,11 @@ def test_what_is_no_state_is_refused(data):
         ({"labels": [0, 0.5]}, r"`labels` holds 0\.5, but"),
         ({"groups": [0, 2]}, "`groups` holds 2, but `groups` is 2: give integers from 0 to 1, -100 for rows of no"),
         ({"groups": [0, -1]}, "`groups` holds -1"),
-        ({"groups": ["a", "b"]}, "`groups` must be a tensor, an array or a list of numbers; .* Encode names"),
-        ({"labels": [[0], [0, 1]]}, "`labels` must be a tensor"),
+        ({"groups": ["a", "b"]}, "`groups` must be a tensor, an array or a list of numbers, but holds <U1; encode"),
+        ({"groups": None}, "`groups` must be a tensor, an array or a list of numbers, but holds object"),
+        ({"labels": [[0], [0, 1]]}, "`labels` cannot be read as an array"),
+        ({"labels": 1}, r"shapes \[2\], \[\] and \[2\]"),
+        ({"groups": np.array([0, 156], dtype=np.uint8)}, "`groups` holds 156"),
         ({"groups": [0]}, r"have the shapes \[2\], \[2\] and \[1\]"),
         ({"scores": [[0.5], [0.5]]}, r"shapes \[2, 1\], .* scores of shape \[N, 2\] \(or \[N\], of class 1"),
         ({"scores": 0.5}, r"shapes \[\]"),
