@@ -42,6 +42,7 @@ OVERRIDDEN = {
         "_load_callback_state",
         "_push_from_checkpoint",
         "_save",
+        "_set_signature_columns_if_needed",
     ),
     "peft.tuners.tuners_utils.BaseTuner": (
         "_check_merge_allowed",

@@ -1,0 +1,187 @@
+"""`FairTrainerMixin`: any `Trainer` of a classifier, fair towards groups."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import numpy as np
+from torch import Tensor
+from transformers import Trainer
+from transformers.utils import logging
+
+from .rows import NO_GROUP
+from .running import RunningFairness
+from .state import GroupFairness
+from .term import check_trainable, fairness_term
+
+logger = logging.get_logger(__name__)
+if TYPE_CHECKING:
+    _Base = Trainer
+else:
+    _Base = object
+
+
+class FairTrainerMixin(_Base):
+    """Adds [`fairness_term`] to the loss of any `Trainer` of a classifier.
+
+    ```python
+    class FairTrainer(FairTrainerMixin, Trainer):
+        pass
+
+
+    trainer = FairTrainer(model, args, train_dataset=data, fairness=GroupFairness("eop", groups=7))
+    ```
+
+    The training data have a column with each row's group, which the model does not get to see. How fair the model is
+    is summed over the last training steps of all processes, and goes to the log as `fairness_sp` (`_eop`, `_cal`) with
+    the loss. A weight of 0 trains as without, to the bit, and logs it all the same. Losses of an evaluation are
+    without the term.
+
+    Args:
+        args, kwargs: As the `Trainer` takes them.
+        fairness ([`GroupFairness`]): Metric, groups and classes. What it holds is not used.
+        fairness_weight (`float`): λ: `λ · F² / 2` is added to the mean loss. F is at most 1, and mostly far less, so
+            values from 5 to 50 are common.
+        group_column (`str`): The column of the groups: integers from 0, -100 for rows of no group.
+        fairness_window (`int`): How many optimizer steps F is summed over; fewer follow the model sooner, more know
+            small groups better.
+
+    Raises:
+        ValueError: for arguments out of range; at the start of training when the column lacks, holds other values, or
+            only one group.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        fairness: GroupFairness,
+        fairness_weight: float = 20.0,
+        group_column: str = "group",
+        fairness_window: int = 100,
+        **kwargs: Any,
+    ) -> None:
+        if not isinstance(fairness, GroupFairness):
+            raise ValueError(f"`fairness` is {fairness!r:.60}; give a `GroupFairness`, such as `GroupFairness('sp')`.")
+        check_trainable(fairness, fairness_weight)
+        if not isinstance(fairness_window, int) or isinstance(fairness_window, bool) or fairness_window < 1:
+            raise ValueError(f"`fairness_window` is {fairness_window!r}; give a number of steps, at least 1.")
+        self.fairness_weight, self.group_column = fairness_weight, group_column
+        super().__init__(*args, **kwargs)
+        self.add_callback(RunningFairness(fairness.metric, fairness.groups, fairness.classes, fairness_window))
+
+    @property
+    def fairness(self) -> GroupFairness:
+        """The fairness of the model in training over its last steps."""
+        return self._running.whole
+
+    def fairness_scores(self, outputs: Any) -> Tensor:
+        """Probabilities of what the model gave for a batch, `[N]` or `[N, classes]`. Override it for a model whose
+        output has no `logits` of the shape `[N, classes]`, or `[N, 1]` for one logit of class 1."""
+        logits = (outputs["logits"] if isinstance(outputs, dict) else outputs[1]).float()
+        return logits[:, 0].sigmoid() if logits.shape[1:] == (1,) else logits.softmax(-1)
+
+    def get_train_dataloader(self) -> Any:
+        if isinstance(self.train_dataset, datasets.Dataset):
+            check_groups(self.train_dataset, self.group_column, self.fairness.groups)
+        return super().get_train_dataloader()
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        loss_of = functools.partial(super().compute_loss, model, num_items_in_batch=num_items_in_batch)
+        if not model.training:
+            return loss_of(self._without_groups(inputs), return_outputs=return_outputs)
+        lacking = [name for name in (self.group_column, "labels") if inputs.get(name) is None]
+        if lacking:
+            raise ValueError(
+                f"A training batch has no `{lacking[0]}`, but {sorted(inputs)}; `group_column` and labels must be in "
+                "the training data and pass the data collator."
+            )
+        groups, labels = inputs[self.group_column], inputs["labels"]
+        loss, outputs = loss_of(self._without_groups(inputs), return_outputs=True)
+        scores = self.fairness_scores(outputs)
+        self._running.observe(scores, labels, groups)
+        if self.fairness_weight:
+            term = fairness_term(scores, labels, groups, self.fairness, self.fairness_weight)
+            loss = loss + (term / self._batches_of_loss(num_items_in_batch)).to(loss.dtype)
+        return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Tensor | int | None = None) -> Tensor:
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients:
+            self._running.end_step(functools.partial(self.accelerator.reduce, reduction="sum"))
+        return loss
+
+    def prediction_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        return super().prediction_step(model, self._without_groups(inputs), *args, **kwargs)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        if "loss" in logs and self.fairness.is_known:
+            logs[f"fairness_{self.fairness.metric}"] = self.fairness.value()
+        super().log(logs, *args, **kwargs)
+
+    @property
+    def _running(self) -> RunningFairness:
+        # Trainer puts new callbacks in place of those that it restores from a checkpoint.
+        return next(held for held in self.callback_handler.callbacks if isinstance(held, RunningFairness))
+
+    def _without_groups(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in inputs.items() if name != self.group_column}
+
+    def _batches_of_loss(self, num_items_in_batch: Any) -> int:
+        """By how many batches the loss is divided already: Trainer adds up those of an accumulated step, and divides
+        their sum unless the loss counts the items of all of them."""
+        scaled = self.loss_is_scaled_for_ga
+        if scaled is None:
+            counts = self.model_accepts_loss_kwargs and num_items_in_batch is not None
+            scaled = counts or self.compute_loss_func is not None
+        return self.current_gradient_accumulation_steps if scaled else 1
+
+    def _set_signature_columns_if_needed(self) -> None:
+        # The one place where Trainer decides which columns of a data set it keeps.
+        super()._set_signature_columns_if_needed()
+        columns: Any = self._signature_columns
+        if self.group_column not in columns:
+            columns.append(self.group_column)
+
+
+def check_groups(data: datasets.Dataset, column: str, groups: int) -> None:
+    """Refuses training data from which no fairness between groups can be learned.
+
+    Args:
+        data (`datasets.Dataset`): The training data.
+        column (`str`): The column of the groups.
+        groups (`int`): How many groups there are.
+
+    Raises:
+        ValueError: when the column lacks, holds anything but groups, or one group only.
+    """
+    if column not in data.column_names:
+        raise ValueError(
+            f"`group_column` is {column!r}, but the training data have the columns {data.column_names}; name the one "
+            "that holds each row's group."
+        )
+    values = np.unique(data.select_columns(column).with_format("numpy")[:][column])
+    values = values[values != NO_GROUP]
+    known = np.arange(groups)
+    if values.dtype.kind not in "iub" or not np.isin(values, known).all():
+        shown = ", ".join(map(repr, values[:5].tolist()))
+        raise ValueError(
+            f"The column `{column}` holds {shown}, but with {groups} groups it must hold integers from 0 to "
+            f"{groups - 1}, or {NO_GROUP} for rows of no group. Encode names (`class_encode_column`), or make "
+            "`fairness` with more `groups`."
+        )
+    if len(values) < 2:
+        raise ValueError(
+            f"The column `{column}` of the training data holds only the groups {values.tolist()}; fairness is between "
+            "two or more. Give data of other groups, or train without."
+        )
+    if len(values) < groups:
+        unseen = np.setdiff1d(known, values).tolist()
+        logger.warning(f"The training data have no row of the groups {unseen}; nothing makes the model fair to them.")
