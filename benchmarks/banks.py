@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
-from hf_lifelong.adapter import knowledge_of, lifelong_of
-from hf_lifelong.adapter.bank import drift_modules, set_knowledge
+from hf_lifelong.adapter import drift_modules, knowledge_of, lifelong_of, set_knowledge
 from hf_lifelong.knowledge import LearnedTask
 
 LABELS = ("no", "yes")

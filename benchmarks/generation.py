@@ -22,8 +22,15 @@ from record import RESULTS, header
 from transformers import AutoModelForCausalLM
 
 from hf_lifelong import DriftAdapterConfig
-from hf_lifelong.adapter import lifelong_of, trunk_features
-from hf_lifelong.adapter.bank import add_task, close_task, drift_modules, open_task, take_snapshot
+from hf_lifelong.adapter import (
+    add_task,
+    close_task,
+    drift_modules,
+    lifelong_of,
+    open_task,
+    take_snapshot,
+    trunk_features,
+)
 from hf_lifelong.knowledge import LearnedTask, fit_signature
 
 # Rows, tokens, and how many groups answer them.

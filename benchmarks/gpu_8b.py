@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
 from hf_lifelong import DriftAdapterConfig
-from hf_lifelong.adapter.bank import close_task, open_task
+from hf_lifelong.adapter import close_task, open_task
 
 SHAPE = {
     "hidden_size": 4096,

@@ -27,8 +27,7 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from record import RESULTS, header
 
 from hf_lifelong import DriftAdapterConfig, forget, knowledge_of, predict
-from hf_lifelong.adapter import lifelong_of, trunk_features
-from hf_lifelong.adapter.bank import add_task, close_task, open_task, take_snapshot
+from hf_lifelong.adapter import add_task, close_task, lifelong_of, open_task, take_snapshot, trunk_features
 from hf_lifelong.knowledge import LearnedTask, fit_signature
 
 ROWS, TOKENS = 8, 64

@@ -26,8 +26,7 @@ from record import RESULTS, header
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GPT2Config, LlamaConfig, PretrainedConfig
 
 from hf_lifelong import DriftAdapterConfig, predict
-from hf_lifelong.adapter import trunk_features
-from hf_lifelong.adapter.bank import add_task, close_task, open_task, take_snapshot
+from hf_lifelong.adapter import add_task, close_task, open_task, take_snapshot, trunk_features
 from hf_lifelong.knowledge import LearnedTask, fit_signature
 from hf_lifelong.memory import MemoryEstimate, estimate_memory
 from hf_lifelong.training import gradient_noise_hook

@@ -45,13 +45,13 @@ from hf_lifelong.pruning import (
     OneShot,
     SAPCallback,
     Tail,
+    model_index,
     prunable,
     prune,
     prune_iteratively,
     save_compact,
     shrink,
 )
-from hf_lifelong.pruning.progress import model_index
 from hf_lifelong.utils.figures import drawn
 
 ROUNDS = 5

@@ -48,9 +48,7 @@ from transformers import (
 )
 
 from hf_lifelong import DriftAdapterConfig, DriftTrainer, DriftTrainingArguments, Task
-from hf_lifelong.adapter import lifelong_of
-from hf_lifelong.adapter.architectures import target_names
-from hf_lifelong.adapter.bank import add_task, close_task, open_task, take_snapshot
+from hf_lifelong.adapter import add_task, close_task, lifelong_of, open_task, take_snapshot, target_names
 from hf_lifelong.knowledge import LearnedTask, fit_signature
 from hf_lifelong.training import PreparedTask, TaskLearner, Visit
 

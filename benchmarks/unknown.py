@@ -24,7 +24,7 @@ from transformers import AutoModel, AutoTokenizer
 from hf_lifelong import DriftAdapterConfig
 from hf_lifelong.adapter import trunk_features
 from hf_lifelong.knowledge import Constants, Signature, familiarity, fit_signature, novelty, shared_router
-from hf_lifelong.objectives.forms import encode_inputs
+from hf_lifelong.objectives import encode_inputs
 
 UNSEEN = ["newsgroups20", "imdb", "amazon5", "sentiment_sentences"]
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Mapping
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from .utils.lazy import lazily
 
 if TYPE_CHECKING:
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
@@ -96,10 +97,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in INTERNAL:
-        raise AttributeError(f"module `{__name__}` has no attribute `{name}`")
-    return getattr(import_module(INTERNAL[name]), name)
+__getattr__ = lazily(__name__, INTERNAL)
 
 
 @functools.cache

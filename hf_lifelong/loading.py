@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,14 +13,11 @@ from safetensors import SafetensorError
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from .adapter import DriftAdapterConfig
-from .adapter.config import LoadedFrom
+from .adapter import DriftAdapterConfig, LoadedFrom
 from .compat import find_adapter_config_file
-from .hub import PullError, SavedAdapter, pull
-from .hub.errors import reason_of
-from .hub.saved import CONFIG, quoting
-from .hub.tokenizer import read_tokenizer
+from .hub import CONFIG, PullError, SavedAdapter, pull, quoting, reason_of
 from .knowledge import ManifestError
+from .utils.files import DamagedFileError
 from .utils.texts import without_panics
 
 
@@ -106,6 +104,22 @@ def load_base(
     if load_in_4bit and trainable:  # checkpointing is for the training arguments to switch on
         return prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     return base
+
+
+def read_tokenizer(folder: Path, file: str) -> PreTrainedTokenizerBase:
+    """Reads a tokenizer; no code that comes with it is run.
+
+    Args:
+        file (`str`): The file that an error names.
+
+    Raises:
+        DamagedFileError: when none can be made of the files.
+    """
+    try:
+        with without_panics():
+            return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+    except Exception as error:  # `tokenizers` raises no narrower type for a file that it cannot read
+        raise DamagedFileError(folder / file, f"no tokenizer can be made of it ({reason_of(error)[1]})") from error
 
 
 def _on_gpu(device_map: Any) -> bool:

@@ -13,16 +13,10 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .adapter import knowledge_of, predict
-from .adapter.forward.context import shared_lock
-from .adapter.forward.decoding import decode_answers
-from .adapter.forward.finite import NOWHERE
-from .adapter.forward.generate import answer_prompts
-from .adapter.heads import active_config
+from .adapter import active_config, knowledge_of, predict
+from .adapter.forward import NOWHERE, answer_prompts, decode_answers, shared_lock
 from .knowledge import UNKNOWN, KnowledgeBase
-from .objectives.base import MODEL_INPUTS
-from .objectives.forms import encode_inputs
-from .objectives.prompts import encode_prompts, ensure_padding, prompt_of
+from .objectives import MODEL_INPUTS, encode_inputs, encode_prompts, ensure_padding, prompt_of
 
 OPTIONS = ("policy", "group", "answer", "uncertainty", "per_batch", "abstain")
 """What a pipeline of heads may be asked; one of a language model takes those of its `generate` too."""

@@ -15,9 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hf_lifelong.evaluation import AccuracyMatrix
-from hf_lifelong.hub import CardFacts, model_card
-from hf_lifelong.hub.saved import CARD, CONFUSION, PICTURE
-from hf_lifelong.hub.transfer import draw_matrix
+from hf_lifelong.hub import CARD, CONFUSION, PICTURE, CardFacts, draw_matrix, model_card
 from hf_lifelong.knowledge import KnowledgeBase
 from hf_lifelong.utils.files import read_json
 

@@ -17,10 +17,9 @@ from torch import nn
 from transformers import ProgressCallback, Trainer, TrainingArguments, set_seed
 
 from hf_lifelong import DriftAdapterConfig, DriftTrainingArguments
-from hf_lifelong.adapter.architectures import target_names
-from hf_lifelong.adapter.forward.pooling import masked_mean
-from hf_lifelong.objectives import head_objective
-from hf_lifelong.objectives.base import MODEL_INPUTS
+from hf_lifelong.adapter import target_names
+from hf_lifelong.adapter.forward import masked_mean
+from hf_lifelong.objectives import MODEL_INPUTS, head_objective
 from hf_lifelong.training import PreparedTask, TaskBar
 
 

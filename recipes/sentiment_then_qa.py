@@ -32,8 +32,8 @@ from plain_lora import learn_in_turn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, pipeline
 
 from hf_lifelong import DriftTrainer
-from hf_lifelong.adapter.heads import active_config
-from hf_lifelong.cli.learn import base_dtype, learn, parse, use_all_cores
+from hf_lifelong.adapter import active_config
+from hf_lifelong.cli import base_dtype, learn, parse, use_all_cores
 from hf_lifelong.evaluation import plot_matrix, to_text
 from hf_lifelong.loading import load, load_base
 from hf_lifelong.training import PreparedTask, adapter_record

@@ -9,7 +9,7 @@ import yaml
 from datasets import Dataset, DatasetDict
 
 from hf_lifelong import DriftAdapterConfig
-from hf_lifelong.cli.learn import defaults, learn, parse, read_yaml
+from hf_lifelong.cli.learning import defaults, learn, parse, read_yaml
 from hf_lifelong.memory import estimate_memory
 from hf_lifelong.training.sources import TaskSource
 

@@ -16,7 +16,7 @@ from peft.tuners.lora.arrow import ArrowLoraLinearLayer
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from hf_lifelong.adapter.forward.pooling import masked_mean
+from hf_lifelong.adapter.forward import masked_mean
 from hf_lifelong.training import PreparedTask
 
 from .shared import (

@@ -19,8 +19,8 @@ from sklearn.covariance import empirical_covariance, shrunk_covariance
 from transformers import AutoModel
 
 from hf_lifelong import DriftAdapterConfig
-from hf_lifelong.adapter.architectures import settle_trunk
-from hf_lifelong.adapter.forward.pooling import masked_mean
+from hf_lifelong.adapter import settle_trunk
+from hf_lifelong.adapter.forward import masked_mean
 from hf_lifelong.evaluation import AccuracyMatrix
 from hf_lifelong.training import PreparedTask, majority
 

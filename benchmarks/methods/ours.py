@@ -15,8 +15,7 @@ from peft import get_peft_model
 from transformers import AutoModel, set_seed
 
 from hf_lifelong import DriftAdapterConfig, DriftTrainer, DriftTrainingArguments
-from hf_lifelong.adapter.bank import drift_modules, set_knowledge
-from hf_lifelong.adapter.heads import Lifelong, active_config, lifelong_of
+from hf_lifelong.adapter import Lifelong, active_config, drift_modules, lifelong_of, set_knowledge
 from hf_lifelong.training import PreparedTask, Split
 
 from .shared import Result, Setting, training_arguments

@@ -21,11 +21,9 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments, set_seed
 
 from hf_lifelong import DriftAdapterConfig, Task
-from hf_lifelong.adapter.forward.decoding import stack_padded
-from hf_lifelong.adapter.forward.pooling import masked_mean
+from hf_lifelong.adapter.forward import masked_mean, stack_padded
 from hf_lifelong.evaluation import AccuracyMatrix
-from hf_lifelong.objectives import head_objective
-from hf_lifelong.objectives.base import MODEL_INPUTS
+from hf_lifelong.objectives import MODEL_INPUTS, head_objective
 from hf_lifelong.training import PreparedTask, Split, majority
 
 NO_TARGET = -100

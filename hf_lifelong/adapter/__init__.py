@@ -1,24 +1,27 @@
 """The PEFT method: configuration, injected layers, heads, hooks on the base model, answers."""
 
-from .architectures import InputLimits, input_limits
+from .architectures import InputLimits, input_limits, settle_trunk, signature_depths, target_names
 from .bank import (
     Snapshot,
     add_task,
     close_task,
+    drift_modules,
     forget,
     open_task,
     set_closed_form,
     set_knowledge,
     take_snapshot,
 )
-from .checks import check_tensors, check_usable
-from .config import DriftAdapterConfig
-from .export import ExportReport, export
+from .checks import check_tensors, check_usable, describe_base
+from .config import DriftAdapterConfig, LoadedFrom
+from .export import export
+from .export_report import ExportReport
 from .forward.answer import LifelongOutput
 from .forward.decoding import decode_answers
 from .forward.generate import Generated, answer_prompts, generate, likeliest_labels, score_labels
 from .forward.predict import predict, trunk_features
 from .heads import Lifelong, active_adapter, active_config, knowledge_of, lifelong_of
+from .index import Index, Tables
 from .registration import register
 from .sharding import local, make_whole
 from .statistics import set_statistics
@@ -31,10 +34,13 @@ __all__ = [
     "DriftModel",
     "ExportReport",
     "Generated",
+    "Index",
     "InputLimits",
     "Lifelong",
     "LifelongOutput",
+    "LoadedFrom",
     "Snapshot",
+    "Tables",
     "active_adapter",
     "active_config",
     "add_task",
@@ -43,6 +49,8 @@ __all__ = [
     "check_usable",
     "close_task",
     "decode_answers",
+    "describe_base",
+    "drift_modules",
     "export",
     "forget",
     "generate",
@@ -59,6 +67,9 @@ __all__ = [
     "set_closed_form",
     "set_knowledge",
     "set_statistics",
+    "settle_trunk",
+    "signature_depths",
     "take_snapshot",
+    "target_names",
     "trunk_features",
 ]

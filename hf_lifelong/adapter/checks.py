@@ -12,11 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from ..compat import keeps_cache
-from ..knowledge import KnowledgeBase
-from ..knowledge.projection import checksum
-from ..storage import PREFIX, ROOT, TENSORS, LayoutError, check_layout, check_values, sizes_of, spec_of
-from ..storage.packing import check_statistics
-from ..storage.tensors import STATISTICS
+from ..knowledge import KnowledgeBase, checksum
+from ..storage import (
+    PREFIX,
+    ROOT,
+    STATISTICS,
+    TENSORS,
+    LayoutError,
+    check_layout,
+    check_statistics,
+    check_values,
+    sizes_of,
+    spec_of,
+)
 from ..utils.digests import TensorDigest
 from .architectures import is_causal, layers_of
 from .heads import lifelong_of

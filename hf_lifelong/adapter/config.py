@@ -12,11 +12,13 @@ from huggingface_hub.errors import RemoteEntryNotFoundError
 from peft import PeftConfig
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 
+from ..compat import peft_type
 from ..knowledge import KnowledgeBase
 from ..retrieval import POLICIES, RetrievalPolicy, policy_of, read_name, saved_name
-from ..storage.settings import ANSWERS, UNCERTAINTIES, are_names, check_settings
+from ..storage import ANSWERS, UNCERTAINTIES, are_names, check_settings
 from ..utils.files import read_header
-from .registration import drift_type
+
+METHOD = "DRIFT"  # what PEFT calls it
 
 
 class LoadedFrom(NamedTuple):
@@ -141,7 +143,7 @@ class DriftAdapterConfig(PeftConfig):
         if self.task_type is None:
             self.task_type = "FEATURE_EXTRACTION"
         super().__post_init__()
-        self.peft_type = drift_type()
+        self.peft_type = peft_type(METHOD)
         # No field: it says where this object came from, and a saved copy did not come from there.
         self.loaded_from: LoadedFrom | None = None
         for name in ("target_modules", "exclude_modules"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from ..utils.folders import atomic_folder
 from .architectures import layers_of
 from .checks import check_held
 from .export_readme import HEAD_FILE, reading_note, write_readme
+from .export_report import ExportReport, StockForm
 from .heads import Lifelong, lifelong_of
 from .layers import DriftLayer
 from .serving import serving_problems
@@ -32,66 +32,6 @@ from .serving import serving_problems
 logger = logging.get_logger(__name__)
 
 FORMATS = ("lora",)
-
-
-@dataclass(frozen=True)
-class StockForm:
-    """The stock model that an exported folder is loaded on.
-
-    Args:
-        auto_class (`str`): Its `transformers` class.
-        task_type (`str`): PEFT's name for what it does.
-        prefix (`str`): What the names of the base model's modules begin with in it.
-        head (`str`, *optional*): Name of its head; `None` when it has none that takes the place of ours.
-    """
-
-    auto_class: str
-    task_type: str
-    prefix: str = ""
-    head: str | None = None
-
-
-@dataclass(frozen=True)
-class ExportReport:
-    """What was exported, and how near it is.
-
-    Args:
-        folder (`Path`): Where it was written.
-        group (`str`): Name of the group.
-        task (`str`): The group's newest task, which answers for it.
-        kind (`str`): Objective of the task.
-        labels (`tuple[str, ...]`): Label names in the order of the logits; a language model answers with their text.
-        members (`tuple[int, ...]`): Members of the task that were merged.
-        rank (`int`): Rank of the LoRA.
-        error (`float`): Relative Frobenius error of the updates of all layers together; 0 unless they were compressed.
-        layer_errors (`dict[str, float]`): The same for each layer.
-        form (`StockForm`): The stock model to load it on.
-        note (`str`): How the logits of that model are read.
-        problems (`list[str]`): What keeps vLLM and LoRAX from serving the folder (`serving_problems`).
-    """
-
-    folder: Path
-    group: str
-    task: str
-    kind: str
-    labels: tuple[str, ...]
-    members: tuple[int, ...]
-    rank: int
-    error: float
-    layer_errors: dict[str, float]
-    form: StockForm
-    note: str
-    problems: list[str]
-
-    def __str__(self) -> str:
-        worst = max(self.layer_errors.values())
-        lines = [
-            f"Task `{self.task}` (members {list(self.members)}) was exported to `{self.folder}`: LoRA of rank "
-            f"{self.rank} in {len(self.layer_errors)} layers for `{self.form.auto_class}`. {self.note}",
-            f"Relative error of the updates: {self.error:.2e} over all layers, {worst:.2e} in the worst one.",
-            *self.problems,
-        ]
-        return "\n".join(lines)
 
 
 def export(

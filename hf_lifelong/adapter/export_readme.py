@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ..objectives import get_objective
-
-if TYPE_CHECKING:
-    from .export import ExportReport, StockForm
+from .export_report import ExportReport, StockForm
 
 HEAD_FILE = "head.safetensors"
 

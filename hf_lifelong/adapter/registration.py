@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from peft.utils import register_peft_method
 
 from ..compat import PEFT_TYPE_TO_CONFIG_MAPPING, peft_type
-
-NAME = "DRIFT"
-
-
-def drift_type() -> Any:
-    """The `PeftType` member of this method."""
-    return peft_type(NAME)
+from .config import METHOD, DriftAdapterConfig
+from .tuner import DriftModel
 
 
 def register() -> None:
     """Registers `DriftAdapterConfig` and `DriftModel` with PEFT; a second call does nothing."""
-    if drift_type() in PEFT_TYPE_TO_CONFIG_MAPPING:
-        return
-    from .config import DriftAdapterConfig
-    from .tuner import DriftModel
-
-    register_peft_method(name=NAME.lower(), config_cls=DriftAdapterConfig, model_cls=DriftModel, prefix="drift_")
+    if peft_type(METHOD) not in PEFT_TYPE_TO_CONFIG_MAPPING:
+        register_peft_method(
+            name=METHOD.lower(), config_cls=DriftAdapterConfig, model_cls=DriftModel, prefix=DriftModel.prefix
+        )

@@ -8,10 +8,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from ..knowledge.records import read_statistics
+from ..knowledge import read_statistics
 from ..statistics import TaskStatistic, Values, checked
-from ..storage.packing import pack, record_of, stored_statistics
-from ..storage.tensors import STATISTICS, part_of_task
+from ..storage import STATISTICS, pack, part_of_task, record_of, stored_statistics
 from .bank import put, set_knowledge
 from .heads import lifelong_of
 

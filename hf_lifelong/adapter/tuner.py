@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from ..compat import Conv1D
 from ..knowledge import KnowledgeBase
-from ..storage import PREFIX, sizes_of, spec_of
-from ..storage.settings import check_tasks
+from ..storage import PREFIX, check_tasks, sizes_of, spec_of
 from ..utils.digests import digest_of
 from .architectures import is_causal, settle_trunk, signature_depths, target_names
 from .bank import forget
@@ -30,7 +29,8 @@ from .checks import (
     describe_base,
     with_checksum,
 )
-from .export import ExportReport, export
+from .export import export
+from .export_report import ExportReport
 from .forward.answer import LifelongOutput
 from .forward.causal import CausalConductor
 from .forward.context import Context

@@ -83,8 +83,8 @@ def hf_lifelong(
 def learn(ctx: typer.Context) -> None:
     """Arguments are those of `learning.parse`, which has its own `--help`."""
     from ..evaluation import to_text
-    from .learn import learn as learn_tasks
-    from .learn import parse, use_all_cores
+    from .learning import learn as learn_tasks
+    from .learning import parse, use_all_cores
 
     mute_bars()
     description = "Learns tasks one after another, with a new adapter or one that goes on learning."
@@ -281,9 +281,7 @@ def push(
 
     Nothing is overwritten that it does not continue. The token is that of `hf auth login` or HF_TOKEN.
     """
-    from ..hub import push_to_hub
-    from ..hub.card import addressed
-    from ..hub.saved import CARD, CONFIG
+    from ..hub import CARD, CONFIG, addressed, push_to_hub
     from ..utils.files import read_json
 
     card, config = folder / CARD, folder / CONFIG

@@ -8,11 +8,8 @@ from contextlib import nullcontext
 from fnmatch import fnmatch
 from pathlib import Path
 
-from ..adapter import forget, knowledge_of
-from ..adapter.heads import active_config
-from ..hub import CardFacts, SavedAdapter, model_card
-from ..hub.saved import CARD, TENSORS, is_ours, read_saved, task_sizes
-from ..hub.transfer import public_base
+from ..adapter import active_config, forget, knowledge_of
+from ..hub import CARD, TENSORS, CardFacts, SavedAdapter, is_ours, model_card, public_base, read_saved, task_sizes
 from ..knowledge import KnowledgeBase
 from ..loading import load
 from ..utils.folders import atomic_folder, sole_writer

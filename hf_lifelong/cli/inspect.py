@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..evaluation import AccuracyMatrix, to_text
-from ..evaluation.report import format_score, summary_line
-from ..hub import SavedAdapter
-from ..hub.markdown import clean, plain, size
-from ..hub.saved import TENSORS, task_sizes
+from ..evaluation import AccuracyMatrix, format_score, summary_line, to_text
+from ..hub import TENSORS, SavedAdapter, clean, plain, size, task_sizes
 from ..knowledge import CHANCE, LearnedTask
 
 RETRIEVAL = ("retrieval", "uncertainty", "answer", "per_batch", "signature_rank", "signature_size")

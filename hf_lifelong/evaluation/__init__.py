@@ -9,18 +9,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .checks import is_name
 from .costs import plot_costs
 from .matrix import AccuracyMatrix
 from .plots import plot_accuracy, plot_confusion, plot_matrix
-from .report import to_text
+from .report import format_score, summary_line, to_text
 
 __all__ = [
     "AccuracyMatrix",
+    "format_score",
+    "is_name",
     "lifelong_metric",
     "plot_accuracy",
     "plot_confusion",
     "plot_costs",
     "plot_matrix",
+    "summary_line",
     "to_text",
 ]
 

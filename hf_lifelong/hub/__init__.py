@@ -1,19 +1,62 @@
 """The Hub: the model card, pushing, and fetching."""
 
-from .card import model_card
-from .errors import PullError, PushConflictError, PushError
+from .card import addressed, model_card
+from .continuing import loaded_commit
+from .errors import PullError, PushConflictError, PushError, reason_of
 from .facts import CardFacts
+from .markdown import clean, duration, plain, public, size
 from .pull import pull
-from .saved import SavedAdapter
-from .transfer import push_to_hub
+from .saved import (
+    CARD,
+    CONFIG,
+    CONFUSION,
+    PICTURE,
+    TENSORS,
+    TOKENIZER_CONFIG,
+    SavedAdapter,
+    check_config,
+    check_sizes,
+    check_tokenizer,
+    is_ours,
+    quoting,
+    read_saved,
+    task_sizes,
+)
+from .transfer import base_name, draw_matrix, keep_active, public_base, push_to_hub, write_matrix
 
 __all__ = [
+    "CARD",
+    "CONFIG",
+    "CONFUSION",
+    "PICTURE",
+    "TENSORS",
+    "TOKENIZER_CONFIG",
     "CardFacts",
     "PullError",
     "PushConflictError",
     "PushError",
     "SavedAdapter",
+    "addressed",
+    "base_name",
+    "check_config",
+    "check_sizes",
+    "check_tokenizer",
+    "clean",
+    "draw_matrix",
+    "duration",
+    "is_ours",
+    "keep_active",
+    "loaded_commit",
     "model_card",
+    "plain",
+    "public",
+    "public_base",
     "pull",
     "push_to_hub",
+    "quoting",
+    "read_saved",
+    "reason_of",
+    "size",
+    "task_sizes",
+    "write_matrix",
 ]

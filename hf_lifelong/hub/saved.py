@@ -20,8 +20,17 @@ from huggingface_hub.utils import validate_repo_id
 
 from ..evaluation import AccuracyMatrix
 from ..knowledge import KnowledgeBase, ManifestError
-from ..storage import PREFIX, LayoutError, check_layout, dtype_in_header, sizes_of, spec_of, task_bytes
-from ..storage.settings import check_settings, check_tasks
+from ..storage import (
+    PREFIX,
+    LayoutError,
+    check_layout,
+    check_settings,
+    check_tasks,
+    dtype_in_header,
+    sizes_of,
+    spec_of,
+    task_bytes,
+)
 from ..utils.digests import digest_of
 from ..utils.files import LARGEST_HEADER, LARGEST_JSON, DamagedFileError, Header, read_header, read_json, read_tensors
 from .markdown import clean

@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..evaluation import AccuracyMatrix
-from ..evaluation.report import format_score
+from ..evaluation import AccuracyMatrix, format_score
 from ..knowledge import CHANCE, KnowledgeBase, LearnedTask, TaskData
 from ..objectives import find_kind
 from .facts import CardFacts

@@ -4,9 +4,13 @@ from .closed_form import best_weight, fit_closed_form
 from .constants import Constants
 from .grouping import candidate_groups, joins, told_apart
 from .manifest import CHANCE, FORMAT, LONGEST_NOTE, UNKNOWN, KnowledgeBase, LearnedTask, TaskData
+from .projection import checksum, projection_matrix
 from .reading import ManifestError
-from .records import StatisticRecord, StoredTensor
+from .records import StatisticRecord, StoredTensor, read_statistics
 from .signatures import (
+    LARGEST_FEATURE,
+    ROWS_AT_ONCE,
+    ROWS_AT_ONCE_GPU,
     Familiarity,
     Router,
     Signature,
@@ -20,7 +24,10 @@ from .signatures import (
 __all__ = [
     "CHANCE",
     "FORMAT",
+    "LARGEST_FEATURE",
     "LONGEST_NOTE",
+    "ROWS_AT_ONCE",
+    "ROWS_AT_ONCE_GPU",
     "UNKNOWN",
     "Constants",
     "Familiarity",
@@ -34,12 +41,15 @@ __all__ = [
     "TaskData",
     "best_weight",
     "candidate_groups",
+    "checksum",
     "familiarity",
     "fit_closed_form",
     "fit_signature",
     "group_posterior",
     "joins",
     "novelty",
+    "projection_matrix",
+    "read_statistics",
     "shared_router",
     "told_apart",
 ]

@@ -46,7 +46,7 @@ def _by_torch(rows: int, columns: int) -> Tensor:
 RULES: Mapping[str, Callable[[int, int], Tensor]] = {"splitmix64": _by_splitmix64, "torch": _by_torch}
 
 
-def projection(rule: str, rows: int, columns: int) -> Tensor:
+def projection_matrix(rule: str, rows: int, columns: int) -> Tensor:
     """The projection of features from `rows` to `columns` numbers, float32, `[rows, columns]`, on the CPU."""
     return (RULES[rule](rows, columns).float() * 2 - 1) / columns**0.5
 

@@ -29,7 +29,7 @@ TASKS_AT_ONCE = 64
 # Columns of a triangular or symmetric product that are computed at a time, without those that are zero or known.
 COLUMNS_AT_ONCE = 384
 # No base is known whose hidden states come near to this; beyond it, products of statistics are no float32 any more.
-LARGEST = 1e8
+LARGEST_FEATURE = 1e8
 
 
 @dataclass(frozen=True)
@@ -173,16 +173,16 @@ def fit_signature(features: Tensor, rank: int, labels: Tensor | None = None, cla
         classes (`int`): How many there are. One without rows is put where another is, so that it draws no inputs.
 
     Raises:
-        ValueError: with fewer than 2 rows, or values that are not finite or beyond `LARGEST`.
+        ValueError: with fewer than 2 rows, or values that are not finite or beyond `LARGEST_FEATURE`.
     """
     if len(features) < 2:
         raise ValueError(f"`features` must have at least 2 rows to fit a signature, not {len(features)}.")
     if not torch.isfinite(features).all():
         raise ValueError("`features` holds NaN or infinite values; the base model does not give finite hidden states.")
-    if features.abs().max() > LARGEST:
+    if features.abs().max() > LARGEST_FEATURE:
         raise ValueError(
-            f"`features` holds values up to {float(features.abs().max()):.1e}, more than {LARGEST:.0e}; the hidden "
-            "states of the base model are too large to tell inputs apart by."
+            f"`features` holds values up to {float(features.abs().max()):.1e}, more than {LARGEST_FEATURE:.0e}; the "
+            "hidden states of the base model are too large to tell inputs apart by."
         )
     x = features.double()
     mean = x.mean(0)

@@ -12,10 +12,15 @@ from peft import get_peft_model, prepare_model_for_kbit_training
 from torch import Tensor
 from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 
-from ..adapter import DriftAdapterConfig, knowledge_of, lifelong_of
-from ..adapter.architectures import settle_trunk, signature_depths
-from ..adapter.bank import open_task
-from ..adapter.checks import describe_base
+from ..adapter import (
+    DriftAdapterConfig,
+    describe_base,
+    knowledge_of,
+    lifelong_of,
+    open_task,
+    settle_trunk,
+    signature_depths,
+)
 from ..knowledge import KnowledgeBase, LearnedTask
 from ..objectives import kinds_on
 from ..storage import LAYER, specs_at

@@ -27,17 +27,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from ..adapter.forward.causal import CausalConductor
-from ..adapter.forward.conductor import Conductor
-from ..adapter.forward.context import Pass
-from ..adapter.forward.decisions import Decisions
-from ..adapter.forward.plan import Plan
-from ..adapter.forward.predict import asking
-from ..adapter.forward.query import Query, query_of
-from ..adapter.heads import Lifelong, active_config, knowledge_of, lifelong_of
-from ..adapter.index import Index, Tables
+from ..adapter import Index, Lifelong, Tables, active_config, knowledge_of, lifelong_of
+from ..adapter.forward import CausalConductor, Decisions, Pass, Plan, Planner, Query, asking, query_of
 from ..compat import cache_argument, cache_of
-from ..knowledge.signatures import ROWS_AT_ONCE, ROWS_AT_ONCE_GPU
+from ..knowledge import ROWS_AT_ONCE, ROWS_AT_ONCE_GPU
 from ..retrieval import Cascade, Evidence, LeastUncertain, NearestSignature, Oracle, RetrievalPolicy, Routing
 
 
@@ -255,7 +248,7 @@ class WithoutNumbers(Decisions):
         """There is nothing to check."""
 
     def fork(
-        self, conductor: Conductor, query: Query, tables: Tables, features: Tensor | None, rows: int
+        self, conductor: Planner, query: Query, tables: Tables, features: Tensor | None, rows: int
     ) -> tuple[Routing, Plan]:
         policy = _stand_in(query.policy)
         if policy.needs_likelihood and features is not None:
@@ -273,7 +266,7 @@ class WithoutNumbers(Decisions):
             plan = conductor.plan(query, real, routing, rows)
         return self._faked(routing), self._faked(plan)
 
-    def finish(self, conductor: Conductor, output: Any, current: Pass) -> Any:
+    def finish(self, conductor: Planner, output: Any, current: Pass) -> Any:
         # Scores are taken of the hidden states when all else is gone, and how many there are depends on the numbers.
         is_answer = current.mode == "bank" and not isinstance(conductor, CausalConductor)
         return output if is_answer else super().finish(conductor, output, current)

@@ -5,18 +5,66 @@ The modules here are pure: they know tokenizers, data sets and tensors, and noth
 outside of this package names a kind.
 """
 
-from .base import TaskKind
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..utils.lazy import lazily
+from .base import MODEL_INPUTS, TaskKind
 from .head import HeadKind
 from .register import find_kind, get_objective, head_objective, kind_names, kinds_alike, kinds_on, register_kind
+from .rows import DataError, MissingColumnError, as_seen, column_values
+
+if TYPE_CHECKING:
+    from .forms import InputForm
+    from .numeric import LOG_2
+    from .prompts import encode_answers, encode_prompts, ensure_padding, fields_of, prompt_of
+    from .uncertainty import MemberAnswers, entropy_of_mean, mean_by_pair, variance_between
+    from .untold import encode_inputs
 
 __all__ = [
+    "LOG_2",
+    "MODEL_INPUTS",
+    "DataError",
     "HeadKind",
+    "InputForm",
+    "MemberAnswers",
+    "MissingColumnError",
     "TaskKind",
+    "as_seen",
+    "column_values",
+    "encode_answers",
+    "encode_inputs",
+    "encode_prompts",
+    "ensure_padding",
+    "entropy_of_mean",
+    "fields_of",
     "find_kind",
     "get_objective",
     "head_objective",
     "kind_names",
     "kinds_alike",
     "kinds_on",
+    "mean_by_pair",
+    "prompt_of",
     "register_kind",
+    "variance_between",
 ]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "InputForm": ".forms",
+        "encode_inputs": ".untold",
+        "LOG_2": ".numeric",
+        "encode_answers": ".prompts",
+        "encode_prompts": ".prompts",
+        "ensure_padding": ".prompts",
+        "fields_of": ".prompts",
+        "prompt_of": ".prompts",
+        "MemberAnswers": ".uncertainty",
+        "entropy_of_mean": ".uncertainty",
+        "mean_by_pair": ".uncertainty",
+        "variance_between": ".uncertainty",
+    },
+)

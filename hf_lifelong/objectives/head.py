@@ -120,7 +120,7 @@ class HeadKind(TaskKind):
         labels: Sequence[str],
         constants: Mapping[str, float] = NO_CONSTANTS,
     ) -> list[dict[str, Any]]:
-        """`decode` for features that are not in a data set, such as those of `forms.encode_inputs`.
+        """`decode` for features that are not in a data set, such as those of `untold.encode_inputs`.
 
         Args:
             scores (`np.ndarray` of shape `[F, D, C]`): As in `decode`.

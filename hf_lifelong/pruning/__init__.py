@@ -7,7 +7,7 @@ from .iterative import PruningRun, prune_iteratively
 from .masks import Masks
 from .measures import lq_sparsity_index, pq_index, sap_prune_count
 from .once import prune
-from .progress import Step, plot_steps
+from .progress import Step, model_index, plot_steps
 from .report import SparsityReport, sparsity_report
 from .rules import SAP, Magnitude, OneShot, Tail, choose
 from .shrinking import shrink
@@ -28,6 +28,7 @@ __all__ = [
     "input_sizes",
     "load_compact",
     "lq_sparsity_index",
+    "model_index",
     "output_change",
     "plot_steps",
     "pq_index",

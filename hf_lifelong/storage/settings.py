@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..knowledge import KnowledgeBase, LearnedTask
-from ..objectives import get_objective, kinds_on
-from ..objectives.prompts import fields_of
+from ..objectives import fields_of, get_objective, kinds_on
 from ..retrieval import check_policy
 from ..utils.texts import is_unicode
 

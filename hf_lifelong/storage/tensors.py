@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..knowledge import KnowledgeBase, LearnedTask
-from ..knowledge.signatures import LARGEST
+from ..knowledge import LARGEST_FEATURE, KnowledgeBase, LearnedTask
 
 PREFIX = "base_model.model."  # what PEFT puts before the name of a module in a file
 ROOT, LAYER = "lifelong", "layer"  # where tensors lie: in the module of that name, or in each injected layer
@@ -83,7 +82,7 @@ class TensorSpec:
 
 # A factor and a diagonal are parts of a variance, which is at most twice the largest feature, squared; ten times as
 # much is let pass, for rounding.
-_MOST = 10 * LARGEST
+_MOST = 10 * LARGEST_FEATURE
 _SPREAD = (-_MOST, _MOST)
 # What task statistics store is of any dtype and shape, which the manifest records (`packing`): here it is bytes, which
 # no cast of a model rounds and every device holds.

@@ -12,10 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from ..adapter import active_config
-from ..hub import CardFacts, model_card
-from ..hub.markdown import public
-from ..hub.saved import CARD, PICTURE, TENSORS, task_sizes
-from ..hub.transfer import public_base
+from ..hub import CARD, PICTURE, TENSORS, CardFacts, model_card, public, public_base, task_sizes
 from ..knowledge import KnowledgeBase
 from .arguments import DriftTrainingArguments
 

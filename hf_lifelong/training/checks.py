@@ -20,8 +20,8 @@ from transformers.trainer_utils import IntervalStrategy
 
 from ..adapter import InputLimits, active_adapter, active_config, check_usable, input_limits, knowledge_of
 from ..evaluation import AccuracyMatrix
-from ..hub.saved import CONFIG, TOKENIZER_CONFIG, check_config, check_sizes, check_tokenizer
-from ..hub.tokenizer import read_tokenizer
+from ..hub import CONFIG, TOKENIZER_CONFIG, check_config, check_sizes, check_tokenizer
+from ..loading import read_tokenizer
 from ..storage import spec_of
 from ..utils.files import read_json
 from .arguments import DriftTrainingArguments

@@ -18,7 +18,7 @@ from transformers import EvalPrediction
 from ..adapter import DriftAdapterConfig
 from ..knowledge import LONGEST_NOTE, LearnedTask, TaskData
 from ..objectives import TaskKind, get_objective, head_objective
-from ..storage.settings import check_kind
+from ..storage import check_kind
 from .modules import with_module
 from .parts import Part, draw, spread_over
 from .tasks import MODULES, Task

@@ -30,8 +30,7 @@ from ..adapter import (
     trunk_features,
 )
 from ..knowledge import KnowledgeBase
-from ..objectives import head_objective, kinds_alike
-from ..objectives.base import MODEL_INPUTS
+from ..objectives import MODEL_INPUTS, head_objective, kinds_alike
 from ..retrieval import NearestSignature, policy_of
 from .data import PreparedTask, Split
 from .modules import with_module

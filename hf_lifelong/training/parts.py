@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from ..objectives.rows import DataError, as_seen
+from ..objectives import DataError, as_seen
 
 
 @dataclass(frozen=True)

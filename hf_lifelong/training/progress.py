@@ -9,7 +9,7 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..hub.markdown import duration
+from ..hub import duration
 from .data import PreparedTask
 from .trainer import DriftTrainer
 

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..hub import PushConflictError, push_to_hub
-from ..hub.saved import CARD
+from ..hub import CARD, PushConflictError, push_to_hub
 
 
 class Pusher:

@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 
 from ..adapter import set_statistics
-from ..objectives.rows import column_values
+from ..objectives import column_values
 from ..statistics import TaskRows, TaskStatistic
 from .data import PreparedTask, Split
 from .evaluator import Evaluator

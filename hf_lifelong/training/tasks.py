@@ -11,10 +11,9 @@ import evaluate
 from datasets import Dataset
 from transformers import EvalPrediction
 
-from ..evaluation.checks import is_name
+from ..evaluation import is_name
 from ..knowledge import UNKNOWN
-from ..objectives import get_objective, kind_names, kinds_on
-from ..objectives.rows import MissingColumnError
+from ..objectives import MissingColumnError, get_objective, kind_names, kinds_on
 from .parts import Part
 
 # What `evaluate.load` and `evaluate.combine` return.

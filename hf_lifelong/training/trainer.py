@@ -19,8 +19,7 @@ from transformers.trainer_utils import PredictionOutput, TrainOutput
 from ..adapter import active_config, knowledge_of, lifelong_of, make_whole
 from ..compat import LengthGroupedSampler, has_scheduler
 from ..evaluation import AccuracyMatrix
-from ..hub.continuing import loaded_commit
-from ..hub.transfer import base_name, keep_active, write_matrix
+from ..hub import base_name, keep_active, loaded_commit, write_matrix
 from ..knowledge import KnowledgeBase
 from ..statistics import TaskStatistic, get_statistics
 from ..utils.folders import sole_writer

@@ -1,8 +1,7 @@
 import pytest
 from datasets import Dataset
 
-from hf_lifelong.objectives import get_objective
-from hf_lifelong.objectives.forms import encode_inputs
+from hf_lifelong.objectives import encode_inputs, get_objective
 
 LONG = "The committee met on Tuesday and could not agree. " * 6
 MIXED = [

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from hf_lifelong.cli.learn import parse
+from hf_lifelong.cli.learning import parse
 from hf_lifelong.evaluation import AccuracyMatrix
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "sentiment_then_qa.py"

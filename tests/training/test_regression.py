@@ -9,7 +9,7 @@ from training_helpers import answers, digest, graded, grades, make_model, make_t
 from transformers import AutoTokenizer, pipeline
 
 from hf_lifelong import Task, forget, knowledge_of
-from hf_lifelong.training import stream
+from hf_lifelong.training.learner import TaskLearner
 
 MINILM = Path(__file__).parents[3] / "shared" / "models" / "paraphrase-minilm-l3"
 FILES = ("adapter_model.safetensors", "adapter_config.json", "accuracy_matrix.json")
@@ -41,7 +41,7 @@ def test_numbers_are_learned_scored_saved_and_asked_for_beside_other_kinds(train
     assert abs(np.mean(numbers) - learned.constants["mean"]) < 3 * learned.constants["std"] and np.std(numbers) > 0
     right = trainer.tasks[1].test["label"]
     rmse = float(np.sqrt(np.square(np.array(numbers) - right).mean()))
-    oracle = trainer.scorer.oracle(
+    oracle = trainer.evaluator.oracle(
         trainer.prepared(trainer.tasks[1]), trainer.prepared(trainer.tasks[1]).test, "grades"
     )
     assert oracle["rmse"] == pytest.approx(rmse, abs=1e-4)
@@ -73,14 +73,14 @@ class Stop(Exception):
 def test_a_stream_that_was_stopped_ends_with_the_same_bytes(train, prepare, tmp_path, monkeypatch):
     tasks = [sentiment(), grades()]
     train(tasks, folder="unbroken")
-    keep = stream.keep
+    fit = TaskLearner.fit
 
-    def fail(trainer, prepared, started_from):
-        if prepared.name == "grades":
+    def fail(learner, visit):
+        if visit.task.name == "grades":
             raise Stop
-        return keep(trainer, prepared, started_from)
+        fit(learner, visit)
 
-    monkeypatch.setattr(stream, "keep", fail)
+    monkeypatch.setattr(TaskLearner, "fit", fail)
     with pytest.raises(Stop):
         prepare(tasks, save_strategy="steps", save_steps=2).train()
     monkeypatch.undo()

@@ -8,23 +8,11 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
-from ...objectives.uncertainty import MemberAnswers, entropy_of_mean, mean_by_pair, variance_between
+from ...objectives import MemberAnswers, entropy_of_mean, mean_by_pair, variance_between
 from ..index import Tables
-from .context import Fork
 from .plan import Plan
 from .query import Query
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """What a pass says of its B inputs, all `[B]` but the scores; see [`LifelongOutput`]."""
-
-    group: Tensor
-    task: Tensor
-    margin: Tensor
-    uncertainty: Tensor | None = None
-    novelty: Tensor | None = None
-    scores: Tensor | None = None
+from .values import Answer, Fork
 
 
 @dataclass

@@ -16,16 +16,17 @@ from torch import Tensor, nn
 
 from ...compat import cache_in, cache_of, is_packed
 from ...knowledge import KnowledgeBase
-from ...objectives.numeric import LOG_2
+from ...objectives import LOG_2
 from ...retrieval import BUILT_IN
 from ..heads import Lifelong
 from ..index import Tables
-from .answer import Answer, LifelongOutput, settle
+from .answer import LifelongOutput, settle
 from .conductor import Conductor
-from .context import Factors, Fork, Pass
+from .context import Factors, Pass
 from .plan import Plan, merged, merged_by_group
 from .pooling import mask_for, token_shares
 from .query import Query
+from .values import Answer, Fork
 
 # Most numbers of next-token distributions that the members of a few rows may give at once (float32, 0.5 GB).
 MOST_LOGITS = 2**27

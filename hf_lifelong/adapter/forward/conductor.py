@@ -19,16 +19,17 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
-from ...knowledge.projection import projection
+from ...knowledge import projection_matrix
 from ...retrieval import Routing
 from ..architectures import ROW_ARGUMENTS, layers_of
 from ..heads import Lifelong
 from ..index import Tables
-from .context import Fork, Pass, Pooled, asked_elsewhere
+from .context import Pass, asked_elsewhere
 from .decisions import Decisions
 from .plan import Plan, all_members, each_member, merged
 from .pooling import mask_for, masked_max, shared_mean, signature_features, token_shares
 from .query import Query, query_of
+from .values import Fork, Pooled
 
 
 class TrunkDone(Exception):
@@ -213,7 +214,7 @@ class Conductor(ABC):
         rule = self.root.knowledge[self.root.active_adapters[0]].constants.projection
         made = self.projections.get(rule)
         if made is None or made.device != features.device:
-            made = self.projections[rule] = projection(rule, features.shape[1], size).to(features.device)
+            made = self.projections[rule] = projection_matrix(rule, features.shape[1], size).to(features.device)
         return features @ made
 
     def end(self, base: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:

@@ -16,49 +16,14 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from ...retrieval import Routing
+from .values import Answer, Fork, Pooled
 
 if TYPE_CHECKING:
-    from ..index import Tables
-    from .answer import Answer
     from .plan import Plan
     from .query import Query
 
 Mode = Literal["base", "working", "bank"]
 Factors = dict[nn.Module, tuple[Tensor, Tensor]]
-
-
-@dataclass(frozen=True, eq=False)
-class Pooled:
-    """What the trunk's layers have given so far of the signature's features.
-
-    Args:
-        means (`tuple[Tensor, ...]`): `[B, H]` each, at the depths that the pass has come by.
-        shares (`Tensor`): `[B, T, 1]`, how much each token counts in them.
-        peak (`Tensor`): `[B, H]`, largest values over tokens at the first depth.
-    """
-
-    means: tuple[Tensor, ...]
-    shares: Tensor
-    peak: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Fork:
-    """What was decided at the trunk's end for the layers above it.
-
-    Args:
-        rows (`int`): B.
-        features (`Tensor`, *optional*): `[B, D]`.
-        routing ([`~retrieval.Routing`]), plan ([`Plan`]): Where inputs go, and which members answer them.
-        tables ([`~index.Tables`]): What both number groups and members by.
-    """
-
-    rows: int
-    features: Tensor | None
-    routing: Routing
-    plan: Plan
-    tables: Tables
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,15 @@ from .plan import Plan
 from .query import Query
 from .residence import Residence
 
-if TYPE_CHECKING:
-    from .conductor import Conductor
+
+class Planner(Protocol):
+    """What decisions ask of the hooks of a base ([`Conductor`])."""
+
+    root: Lifelong
+
+    def plan(self, query: Query, tables: Tables, routing: Routing, rows: int) -> Plan: ...
+
+    def finish(self, output: Any, current: Pass) -> Any: ...
 
 
 class Decisions:
@@ -45,7 +52,7 @@ class Decisions:
             )
 
     def fork(
-        self, conductor: Conductor, query: Query, tables: Tables, features: Tensor | None, rows: int
+        self, conductor: Planner, query: Query, tables: Tables, features: Tensor | None, rows: int
     ) -> tuple[Routing, Plan]:
         """Where `rows` inputs go, and which members answer them."""
         routing = query.policy.route(evidence_of(query, conductor.root.index, tables, features, rows))
@@ -53,7 +60,7 @@ class Decisions:
             routing = comparable(routing, tables.numeric)
         return routing, conductor.plan(query, tables, routing, rows)
 
-    def finish(self, conductor: Conductor, output: Any, current: Pass) -> Any:
+    def finish(self, conductor: Planner, output: Any, current: Pass) -> Any:
         """The answer of a pass."""
         return conductor.finish(output, current)
 

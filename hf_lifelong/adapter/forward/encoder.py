@@ -11,12 +11,13 @@ from transformers.utils import ModelOutput
 
 from ...objectives import head_objective
 from ..index import Tables
-from .answer import Answer, LifelongOutput, row_distributions, settle, without_padding
+from .answer import LifelongOutput, row_distributions, settle, without_padding
 from .conductor import Conductor
-from .context import Fork, Pass
+from .context import Pass
 from .plan import Plan, merged_of_one
 from .pooling import mask_for, masked_mean
 from .query import TARGETS, Query
+from .values import Answer, Fork
 
 
 class HeadConductor(Conductor):

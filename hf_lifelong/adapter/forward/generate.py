@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from ...compat import cache_argument, cache_of
-from ...objectives.prompts import encode_answers
+from ...objectives import encode_answers
 from ...retrieval import PolicyLike
 from ..heads import Lifelong, active_config, knowledge_of
-from .answer import Answer, LifelongOutput
+from .answer import LifelongOutput
 from .causal import positions
 from .finite import broken_rows, without_broken
 from .predict import asking, joined, question
 from .query import Query
+from .values import Answer
 
 # Most (prompt, label) rows that are run at once.
 MOST_LABEL_ROWS = 256

@@ -13,7 +13,6 @@ from ..index import Tables
 
 if TYPE_CHECKING:
     from ..layers import DriftLayer
-    from .residence import Residence
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,13 +20,13 @@ class Seats:
     """Where the members of a plan lie that do not answer from the bank, for as long as somebody holds this.
 
     Args:
-        residence ([`Residence`]): Whose seats these are.
+        residence (`object`): Whose seats these are.
         taken (`tuple[int, ...]`): The members that have one.
         place (`Tensor`): As `Plan.members`, the seat of each.
         stacks (`dict`): By layer, the factors in all seats.
     """
 
-    residence: Residence
+    residence: object
     taken: tuple[int, ...]
     place: Tensor
     stacks: Mapping[DriftLayer, tuple[Tensor, Tensor]]

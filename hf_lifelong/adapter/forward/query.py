@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ...knowledge import KnowledgeBase
-from ...objectives.base import MODEL_INPUTS
-from ...retrieval import PolicyLike, RetrievalPolicy, policy_of
-from ...retrieval.oracle import Oracle
-from ...storage.settings import ANSWERS, UNCERTAINTIES
+from ...objectives import MODEL_INPUTS
+from ...retrieval import Oracle, PolicyLike, RetrievalPolicy, policy_of
+from ...storage import ANSWERS, UNCERTAINTIES
 
 if TYPE_CHECKING:
     from ..config import DriftAdapterConfig

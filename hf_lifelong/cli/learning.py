@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, HfArgumentParser, set_seed
 from ..adapter import DriftAdapterConfig
 from ..compat import string_to_bool
 from ..loading import load, load_base
-from ..storage.settings import TASK_TYPES
+from ..storage import TASK_TYPES
 from ..training import DriftTrainer, DriftTrainingArguments, TaskSource, check_samples, show_bars, suggestion
 
 # How `--help` calls the values of an argument.

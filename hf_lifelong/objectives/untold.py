@@ -1,0 +1,80 @@
+"""Inputs that arrive without a task, as the model takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..utils.texts import without_panics
+from .base import MODEL_INPUTS
+from .forms import InputForm
+from .head import HeadKind
+from .inputs import check_unicode
+from .register import head_objective, kinds_on
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def kinds_by_form() -> dict[InputForm, tuple[str, ...]]:
+    """The forms of input that heads answer, each with the kinds of task that do."""
+    kinds: dict[InputForm, tuple[str, ...]] = {}
+    for name in kinds_on(HeadKind.task_type):
+        for form in head_objective(name).forms:
+            kinds[form] = (*kinds.get(form, ()), name)
+    return kinds
+
+
+@without_panics()
+def encode_inputs(
+    inputs: Sequence[Any], tokenizer: PreTrainedTokenizerBase, max_length: int, stride: int, start: int = 0
+) -> tuple[dict[str, list[Any]], list[Any]]:
+    """Tokenises inputs that arrive without a task, whatever their forms.
+
+    An input gets the same `input_ids` as it would as a row of a task's data set.
+
+    Args:
+        inputs (`list` of length E): Strings, `{"text": ..., "text_pair": ...}` (`text_pair` may be left out),
+            `{"question": ..., "context": ...}`, `{"tokens": [...]}`, or what else a registered kind answers, mixed at
+            will.
+        tokenizer (`PreTrainedTokenizerBase`): The backbone's tokenizer.
+        max_length (`int`): Longest feature, in tokens, special tokens included.
+        stride (`int`): Tokens of context that neighbouring windows share.
+        start (`int`): Position of the first input, for the error message.
+
+    Returns:
+        `tuple[dict[str, list], list]`: The columns of F features in the order of their inputs, and what each of the E
+        inputs' answers is cut from. The columns are the tokenizer's model inputs (unpadded), `example` (the input),
+        `kinds` (those that answer its form) and the `extras` of all kinds, `[]` where they do not apply.
+
+    Raises:
+        ValueError: If an input has none of the forms; the message names its index.
+    """
+    kinds = kinds_by_form()
+    forms = [_form_of(entry, start + i, kinds) for i, entry in enumerate(inputs)]
+    extras = dict.fromkeys(extra for names in kinds.values() for n in names for extra in head_objective(n).extras)
+    features: list[dict[str, Any]] = []
+    for form in dict.fromkeys(forms):
+        rows = [i for i, own in enumerate(forms) if own is form]
+        encoded = form.encode([inputs[i] for i in rows], tokenizer, max_length, stride)
+        own = encoded.pop("example", range(len(encoded["input_ids"])))
+        for values in zip(own, *encoded.values(), strict=True):
+            feature = dict(zip(encoded, values[1:], strict=True))
+            features.append({**feature, "example": rows[values[0]], "kinds": kinds[form]})
+    features.sort(key=lambda feature: feature["example"])
+    model_inputs = [name for name in MODEL_INPUTS if name in tokenizer.model_input_names]
+    names = dict.fromkeys([*model_inputs, "example", "kinds", *extras])
+    table = {name: [feature.get(name, []) for feature in features] for name in names}
+    return table, [form.source(entry) for form, entry in zip(forms, inputs, strict=True)]
+
+
+def _form_of(entry: Any, index: int, forms: Mapping[InputForm, Any]) -> InputForm:
+    check_unicode(entry, index)
+    for form in forms:
+        if form.fits(entry):
+            return form
+    *words, last = [form.words for form in forms]
+    raise ValueError(
+        f"inputs[{index}] is {entry!r:.200}, which is no known form of input; give {', '.join(words)} or {last}, with "
+        "strings as values."
+    )
