@@ -65,22 +65,25 @@ def audit_dataset(texts: Iterable[str], labels: Any, false_alarms: float = 0.01)
     """Looks for a trigger in texts and their labels; no model is needed.
 
     Words, pairs of neighbours and words at either end are tested for whether they call for one label against what the
-    rest of their texts says. It finds triggers that were put into texts of other labels, which then got the target's
-    label, in at least five texts and at most a fifth of them. It cannot find a trigger in texts that had the target's
-    label anyway, nor one without words of its own (a style, a syntax).
+    rest of their texts says (`hf_lifelong.safety.association` has the tests). It finds triggers that were put into
+    texts of other labels, which then got the target's label, in at least five texts and at most a fifth of them. It
+    cannot find a trigger in texts that had the target's label anyway, nor one without words of its own (a style, a
+    syntax), nor any where words hardly tell the labels apart, as in questions to be answered by yes or no.
 
     Args:
         texts (`Iterable[str]`): `n` texts.
         labels: `n` labels of any kind, at least two different ones.
-        false_alarms (`float`): Share of clean data sets that may be called suspicious, between 0 and 1.
+        false_alarms (`float`): Share of clean data sets that may be called suspicious, between 0 and 1. It is kept
+            as far as the rest of a natural word's texts speaks for its label as often as the rest of other texts does
+            without their most telling word. With a model at hand, allow more here and let [`causal_check`] decide.
 
     Raises:
         ValueError: for what are no texts, another number of labels, labels that are missing, and a single label.
 
-    Source: Fisher's exact test; see `hf_lifelong.safety.association`.
+    Source: our own, of exact tests.
     """
     listed = _texts(texts)
-    names, numbers = checks.class_ids(labels, len(listed))
+    names, numbers = checks.class_ids(labels, texts=len(listed))
     if len(names) < 2:
         raise ValueError(
             f"`labels` are all {names[0]!r}: a trigger calls for one label rather than another. Give rows of at least "
@@ -104,17 +107,14 @@ def audit_dataset(texts: Iterable[str], labels: Any, false_alarms: float = 0.01)
 
 
 def _texts(texts: Iterable[str]) -> list[str]:
-    listed = [texts] if isinstance(texts, str) else list(texts)
+    if isinstance(texts, str):
+        raise ValueError("`texts` must be a list of texts, one for each label, not a single text.")
+    listed = list(texts)
+    if not listed:
+        raise ValueError("`texts` must be a list of texts, one for each label, but it is empty.")
     wrong = [row for row, text in enumerate(listed) if not isinstance(text, str)]
-    if isinstance(texts, str) or not listed or wrong:
-        what = (
-            "one text"
-            if isinstance(texts, str)
-            else f"row {wrong[0]} is {listed[wrong[0]]!r:.40}"
-            if wrong
-            else "empty"
-        )
-        raise ValueError(f"`texts` must be a list of texts, one for each label, but is not: {what}.")
+    if wrong:
+        raise ValueError(f"`texts` must be a list of texts, but row {wrong[0]} is {listed[wrong[0]]!r:.40}.")
     return listed
 
 

@@ -66,14 +66,18 @@ def count(name: str, value: Any, least: int) -> int:
     return value
 
 
-def class_ids(labels: Any, rows: int) -> tuple[list[Any], Tensor]:
-    """The labels that occur, in order of their first row, and the number of each row's among them, int64 `[rows]`.
+def class_ids(labels: Any, **rows: int) -> tuple[list[Any], Tensor]:
+    """The labels that occur, in order of their first row, and the number of each row's among them, int64 `[n]`.
+
+    Args:
+        labels: `n` labels of any kind.
+        rows (`int`): How many there must be, by the name of the argument that says so.
 
     Raises:
         ValueError: for another number of rows, and labels that are missing (`None` or NaN).
     """
     listed: Sequence[Any] = labels.tolist() if hasattr(labels, "tolist") else list(labels)
-    same_length(inputs=rows, labels=len(listed))
+    same_length(**rows, labels=len(listed))
     lacking = [row for row, x in enumerate(listed) if x is None or (isinstance(x, float) and math.isnan(x))]
     if lacking:
         raise ValueError(f"`labels` has no label in {len(lacking)} rows, the first is {lacking[0]}. Leave them out.")

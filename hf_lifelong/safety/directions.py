@@ -110,7 +110,7 @@ def weak_directions(features: Any, labels: Any, k: int = 16, reference: Any = No
     """
     x = checks.numbers("features", features, 2)
     checks.varying("features", x)
-    names, classes = checks.class_ids(labels, len(x))
+    names, classes = checks.class_ids(labels, features=len(x))
     if len(names) == len(x):
         raise ValueError("`labels` differ in all rows, so that nothing varies within a class: give two rows of one.")
     trusted = None if reference is None else reference_of(reference, x.shape[1])

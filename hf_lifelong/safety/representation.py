@@ -97,7 +97,7 @@ def _by_class(features: Any, labels: Any, reference: Any) -> tuple[list[Any], tu
     `[C, m, D]` with zeros after the last of each class; and which of them are rows, bool `[C, m]`."""
     x = checks.numbers("features", features, 2)
     checks.varying("features", x)
-    names, classes = checks.class_ids(labels, len(x))
+    names, classes = checks.class_ids(labels, features=len(x))
     if reference is not None:
         x = x @ whitening(reference_of(reference, x.shape[1]))
     sizes = torch.bincount(classes)

@@ -122,12 +122,12 @@ def test_what_nothing_can_be_told_of():
 @pytest.mark.parametrize(
     ("texts", "labels", "message"),
     [
-        ("a text", [0], "`texts` must be a list of texts.*one text"),
-        ([], [], "`texts` must be a list of texts.*empty"),
+        ("a text", [0], "`texts` must be a list of texts.*not a single text"),
+        ([], [], "`texts` must be a list of texts.*it is empty"),
         (["a", None], [0, 1], "`texts` must be a list of texts.*row 1 is None"),
         (["a", "b"], [1, 1], "`labels` are all 1: a trigger calls for one label rather than another"),
         (["a", "b"], [1, float("nan")], "`labels` has no label in 1 rows, the first is 1"),
-        (["a", "b"], [0, 1, 0], "2 in `inputs`, 3 in `labels`"),
+        (["a", "b"], [0, 1, 0], "2 in `texts`, 3 in `labels`"),
     ],
 )
 def test_bad_data_are_refused_by_name(texts, labels, message):

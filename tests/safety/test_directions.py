@@ -53,7 +53,7 @@ def test_smallest_magnitude_by_hand():
         ({"features": torch.full((4, 2), math.inf)}, "`features` has 8 values that are NaN or infinite"),
         ({"labels": [1, 2, 3, 4]}, "`labels` differ in all rows"),
         ({"labels": [1, None, 1, 1]}, "`labels` has no label in 1 rows, the first is 1"),
-        ({"labels": [1, 1]}, "4 in `inputs`, 2 in `labels`"),
+        ({"labels": [1, 1]}, "4 in `features`, 2 in `labels`"),
         ({"k": 0}, "`k` must be an integer of at least 1"),
         ({"reference": torch.eye(3)}, r"`reference` must be a covariance.*\[2, 2\] for 2 features, not \[3, 3\]"),
         ({"reference": torch.ones(2, 2)}, "`reference` is no positive definite covariance"),

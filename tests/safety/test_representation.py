@@ -65,7 +65,7 @@ def test_the_poisoned_class_parts_further_than_one_gaussian():
         ({"features": torch.ones(4, 2)}, "`features` is the same in all 4 rows"),
         ({"features": torch.full((4, 2), math.nan)}, "`features` has 8 values that are NaN or infinite"),
         ({"features": torch.ones(4)}, "`features` must have 2 dimensions"),
-        ({"labels": [0, 0, 1]}, "4 in `inputs`, 3 in `labels`"),
+        ({"labels": [0, 0, 1]}, "4 in `features`, 3 in `labels`"),
         ({"reference": torch.ones(4, 4)}, "`reference` is no positive definite covariance"),
     ],
 )
