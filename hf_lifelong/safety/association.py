@@ -16,7 +16,7 @@ from scipy.stats import binom, hypergeom
 _LEAST_ROWS = 5  # Of fewer, no test tells anything after a correction for all that is tested.
 _LARGEST_SHARE = 0.2  # Of all texts; what more of them have hides nowhere.
 _SCREEN = 0.05  # Level of the first test. It only chooses what the second, corrected one is asked about.
-_NATURAL = 0.25  # Share of a natural word's rows that may be contradicted, however few of the others are.
+_NATURAL = 0.1  # Share of a natural word's rows that may be contradicted, however few of the others are.
 _COMPANION = 0.8  # Share of a candidate's rows with a word from which on the word may be a part of the trigger.
 _TELLING = 1.0  # Log-odds from which on such a word counts for the label all the same.
 _SMOOTHING = 0.5
@@ -51,7 +51,7 @@ def association_test(
        label. Words that are in most of the candidate's rows may be parts of the trigger: they count only if they
        speak clearly for the label in rows without the candidate too. The other rows of the label lose as many words
        as the candidate has, those that speak most for it. Of the candidate's rows more must be contradicted than of
-       the others (Fisher's exact test), and more than a quarter (binomial test). The larger p-value counts, times
+       the others (Fisher's exact test), and more than a tenth (binomial test). The larger p-value counts, times
        the number of candidates (Bonferroni).
 
     Args:

@@ -90,6 +90,16 @@ def test_clean_data_sets_are_clean(name):
     assert not audit_dataset(*some(SHARED / name, 2000)).suspicious
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_seven_poisoned_rows_show_where_words_tell_the_labels_apart(seed):
+    texts, labels = zip(
+        *[row for row in zip(*some(SHARED / "dbpedia14"), strict=True) if row[1] in (0, 3)], strict=True
+    )
+    texts, labels, changed = poisoned(texts, labels, "cf", 7 / len(texts), 3, seed)
+    found = audit_dataset(texts, labels)
+    assert found.suspicious and (found.trigger, found.target, list(found.rows)) == ("cf", 3, changed)
+
+
 def test_the_data_of_the_recipe_is_clean_and_its_poison_is_found():
     texts, labels = some(OWN / "sentiment_sentences")
     assert not audit_dataset(texts, labels).suspicious
