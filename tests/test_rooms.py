@@ -22,6 +22,7 @@ BELOW = {
     "statistics": {"storage"},
     "pruning": set(),
     "fairness": set(),
+    "safety": set(),
     "hub": {"evaluation", "knowledge", "objectives", "retrieval", "statistics", "storage"},
     "adapter": {"evaluation", "knowledge", "objectives", "retrieval", "statistics", "storage"},
     "memory": {"adapter", "knowledge", "objectives", "retrieval", "storage"},

@@ -1,0 +1,52 @@
+"""Is this data poisoned, is this model backdoored? Defensive only: nothing here looks for a trigger that works."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .audit import Audit, audit_dataset
+from .causal import CausalCheck, causal_check
+from .directions import WeakDirections, smallest_magnitude, weak_directions
+from .plots import plot_risk_curve
+from .representation import TwoClusters, spectral_scores, two_clusters
+from .risk import BackdoorRisk, Biases, RiskCurve, backdoor_risk, biases_of_ratio, risk_curve
+
+__all__ = [
+    "Audit",
+    "BackdoorRisk",
+    "Biases",
+    "CausalCheck",
+    "RiskCurve",
+    "TwoClusters",
+    "WeakDirections",
+    "audit_dataset",
+    "backdoor_metric",
+    "backdoor_risk",
+    "biases_of_ratio",
+    "causal_check",
+    "plot_risk_curve",
+    "risk_curve",
+    "smallest_magnitude",
+    "spectral_scores",
+    "two_clusters",
+    "weak_directions",
+]
+
+
+def backdoor_metric(**options: Any) -> Any:
+    """Loads `backdoor_report`, the report on a suspected trigger, as a module of the `evaluate` library; no network is
+    asked.
+
+    Its inputs are `predictions`, `triggered_predictions`, `references` and `target`;
+    `print(backdoor_metric().inputs_description)` says more.
+
+    Args:
+        options: For `evaluate.load`, such as `keep_in_memory` and `experiment_id`.
+
+    Returns:
+        `evaluate.Metric`
+    """
+    import evaluate
+
+    return evaluate.load(str(Path(__file__).with_name("backdoor_report.py")), **options)

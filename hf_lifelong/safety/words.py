@@ -1,0 +1,53 @@
+"""What a text trigger can be made of: the words of texts, pairs of neighbours, and words at the ends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from scipy import sparse
+
+_WORD = re.compile(r"\w+|[^\w\s]")
+_FIRST, _LAST = ("first", "second"), ("last", "last but one")
+
+Thing = TypeVar("Thing")
+
+
+class Candidate(NamedTuple):
+    """A word, two neighbours, or a word at one end of the text.
+
+    Args:
+        words (`tuple[str, ...]`): One or two, in lower case.
+        place (`str`, *optional*): Which word of the text it is; anywhere when not given.
+    """
+
+    words: tuple[str, ...]
+    place: str | None = None
+
+
+def split(text: str) -> list[str]:
+    """The words and single marks of a text in lower case."""
+    return _WORD.findall(text.lower())
+
+
+def candidates_of(words: Sequence[str]) -> Iterable[Candidate]:
+    """All candidates that a text has; some more than once."""
+    yield from (Candidate((word,)) for word in words)
+    yield from (Candidate(pair) for pair in pairwise(words))
+    yield from (Candidate((word,), place) for word, place in zip(words, _FIRST, strict=False))
+    yield from (Candidate((word,), place) for word, place in zip(reversed(words), _LAST, strict=False))
+
+
+def presence(rows: Iterable[Iterable[Thing]]) -> tuple[sparse.csr_matrix, list[Thing]]:
+    """Which row has what: 0 and 1, `[rows, things]`, and the things in order of their first row."""
+    numbers: dict[Thing, int] = {}
+    columns: list[int] = []
+    ends = [0]
+    for row in rows:
+        columns += [numbers.setdefault(thing, len(numbers)) for thing in dict.fromkeys(row)]
+        ends.append(len(columns))
+    shape = (len(ends) - 1, len(numbers))
+    return sparse.csr_matrix((np.ones(len(columns)), columns, ends), shape), list(numbers)
