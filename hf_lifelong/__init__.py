@@ -33,7 +33,7 @@ _PUBLIC = {
     "predict": "hf_lifelong.adapter",
     "score_labels": "hf_lifelong.adapter",
 }
-_MODULES = ("hub", "loading", "pruning")  # what is used by its full name after `import hf_lifelong` alone
+_MODULES = ("hub", "loading", "pruning", "selection")  # what is used by its full name after `import hf_lifelong` alone
 __all__ = [
     "AccuracyMatrix",
     "DriftAdapterConfig",
