@@ -17,7 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .cuts import Bools, Floats, cut, mixture_cut
+from .cuts import Bools, Floats, cut, mixture_cut, top_cut
 from .proximal import check_penalty
 from .stability import stability_of
 from .training import Problem, Trained, draw_rows, penalty_shares, train_path
@@ -53,8 +53,8 @@ class InputSelector(SelectorMixin, BaseEstimator):
 
     Every repeat is a network with first weights of its own, trained on four fifths of the rows and measured on the
     others; all repeats at all penalties are trained as one tensor. Inputs are put on one scale first. The importance
-    of an input is the length of its weights over the neurons, mean over the repeats, at the penalty that predicts
-    best.
+    of an input is the length of its weights over the neurons, median over the repeats, at the penalty that predicts
+    best: 0 where half of the networks do not see it.
 
     ```python
     selector = InputSelector(random_state=0).fit(X, y)
@@ -82,9 +82,10 @@ class InputSelector(SelectorMixin, BaseEstimator):
         random_state (`int`, `RandomState`, *optional*): For first weights, subsamples and batches.
 
     Attributes:
-        importances_: `[p]`, float64; exactly 0 for an input that no network sees.
+        importances_: `[p]`, float64.
         support_: `[p]`, bool.
-        stability_: `[p]`, the share of the repeats that keep an input, each by its own importances.
+        stability_: `[p]`, the share of the repeats in which an input is among the most important ones, as many as the
+            cut keeps.
         stability_score_ (`float`): Agreement of the repeats' sets beyond chance, 1 at most (`stability_of`).
         path_ (`SelectionPath`): Losses and importances along the path.
         lam_ (`float`): The penalty that was taken.
@@ -155,10 +156,10 @@ class InputSelector(SelectorMixin, BaseEstimator):
         """Sets what is known after training."""
         best = int(path.loss.argmin())
         self.path_, self.lam_ = path, float(path.lam[best])
-        self.importances_ = path.importances[best].mean(0)
-        sets = cut(path.importances[best], self.cut)
-        self.stability_, self.stability_score_ = sets.mean(0), stability_of(sets)
+        self.importances_ = np.median(path.importances[best], axis=0)
         self.support_ = cut(self.importances_, self.cut)
+        sets = top_cut(path.importances[best], int(self.support_.sum()))
+        self.stability_, self.stability_score_ = sets.mean(0), stability_of(sets)
         mixed, separate = mixture_cut(self.importances_)
         self.reason_ = self._doubt(path.gain[best], path.gain_error[best], bool(separate))
         self.found_ = self.reason_ is None

@@ -31,12 +31,18 @@ def test_mixtures_of_a_batch_are_those_of_its_rows():
         assert (mixture_cut(row)[0] == own).all()
 
 
+def test_many_zeros_do_not_hide_the_two_kinds():
+    rng = np.random.default_rng(0)
+    kept, separate = mixture_cut(np.concatenate([np.zeros(900), rng.uniform(0, 0.02, 90), rng.uniform(0.1, 0.4, 10)]))
+    assert separate and kept.nonzero()[0].tolist() == list(range(990, 1000))
+
+
 def test_exact_zeros_are_never_kept():
     kept, separate = mixture_cut(np.array([0.0] * 17 + [0.4, 0.5, 0.7]))
     assert separate and kept.tolist() == [False] * 17 + [True] * 3
 
 
-@pytest.mark.parametrize("values", [np.zeros(9), np.ones(9), np.linspace(1, 2, 40) ** 2, np.array([0.0, 1.0])])
+@pytest.mark.parametrize("values", [np.zeros(9), np.ones(9), np.linspace(1, 2, 40) ** 2, np.array([1.0, 2.0])])
 def test_no_set_where_nothing_separates(values):
     kept, separate = mixture_cut(values)
     assert not separate and not kept.any()
