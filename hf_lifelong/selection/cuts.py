@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
 _ROUNDS = 200
-_NARROWEST = 1e-3  # variance of a component, as a share of that of all values: exact zeros lie in one point
+_NARROWEST = 1e-3  # variance of a component, as a share of that of all values: equal ones lie in one point
 _APART = 2.0  # Ashman's D from which two components are told apart
 
 

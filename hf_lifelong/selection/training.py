@@ -13,7 +13,7 @@ from .networks import Networks, row_losses
 from .proximal import shrunk
 
 _MOMENTUM, _DECAY, _TINY = 0.9, 0.999, 1e-8  # the usual ones of Adam
-_RATE = 0.02
+_RATE, _NARROW = 0.02, 100  # learning rate, and inputs up to which the weights have it
 _START = 1 / 3  # of the steps of the path are taken before it
 _FULL, _BATCH = 1024, 512  # rows up to which every step sees all of them, and how many it sees of more
 # Smallest penalty of a path as a share of the largest useful one; with more inputs than rows nothing can be told from
@@ -140,6 +140,8 @@ def descend(
     first = [torch.zeros_like(value) for value in values]
     second = [torch.zeros_like(value[..., :1] if i == 0 else value) for i, value in enumerate(values)]
     networks = Networks(*values)
+    # The first steps of all inputs add up in a row's hidden values; with many inputs they would end far off.
+    slower = min(1.0, _NARROW / len(values[0])) ** 0.5
     for step in range(1, steps + 1):
         rate = _RATE * (0.5 + 0.5 * math.cos(math.pi * (step - 1) / steps) if settle else 1.0)
         penalties = torch.lerp(start, goal, min(1.0, 2 * step / steps))
@@ -148,7 +150,7 @@ def descend(
             square = gradient.square().mean(-1, keepdim=True) if i == 0 else gradient.square()
             first[i].lerp_(gradient, 1 - _MOMENTUM)
             second[i].lerp_(square, 1 - _DECAY)
-            reach = rate / ((second[i] / (1 - _DECAY**step)).sqrt_() + _TINY)
+            reach = rate * (slower if i == 0 else 1.0) / ((second[i] / (1 - _DECAY**step)).sqrt_() + _TINY)
             values[i].sub_(first[i] * (reach / (1 - _MOMENTUM**step)))
             if i == 0:
                 values[i].copy_(shrunk(values[i], reach * penalties[:, None], penalty))
