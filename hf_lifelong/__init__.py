@@ -38,7 +38,7 @@ _PUBLIC = {
     "score_labels": "hf_lifelong.adapter",
 }
 # What is used by its full name after `import hf_lifelong` alone.
-_MODULES = ("fairness", "hub", "loading", "pruning", "safety", "statistics")
+_MODULES = ("fairness", "hub", "loading", "pruning", "safety", "selection", "statistics")
 __all__ = [
     "AccuracyMatrix",
     "DriftAdapterConfig",

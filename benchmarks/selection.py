@@ -1,0 +1,316 @@
+"""Which inputs matter: planted ones found, public tables, wide tables, and labels drawn at random.
+
+    python benchmarks/selection.py planted --data nn --sigmas 0 1 --seeds 0 1 2 --methods ours lasso
+    python benchmarks/selection.py tables --data_dir DATA --data mice_protein --seeds 0
+    python benchmarks/selection.py wide --inputs 1000 10000
+    python benchmarks/selection.py random --seeds 0 1 2
+
+Every (command, data, noise, method, seed) is a row of `benchmarks/results/selection.json`; rows that are there are not
+run again, so that the tables can be filled in pieces. `planted` has the settings of Li, Wang and Ding, 2023: networks
+(p = 100, 10 relevant, 500 rows), linear (p = 8, 3 relevant, 60 rows, neighbours correlated by a half) and Friedman's
+function (p = 50, 5 relevant, 500 rows); the error is against the target without noise. `tables` keeps 50 inputs and
+puts extra trees on top. Seconds are wall-clock, of methods in turn; run them with nothing else on the machine.
+`lassonet` is run where that package is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import load_dataset
+from record import RESULTS, header
+from sklearn.datasets import make_friedman1
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    GradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.feature_selection import f_classif
+from sklearn.linear_model import LassoCV, OrthogonalMatchingPursuitCV
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
+
+from hf_lifelong.selection import InputSelector, mixture_cut
+from hf_lifelong.selection.networks import Networks
+from hf_lifelong.selection.training import Problem, descend, penalty_shares
+
+KEPT = 50
+Rows = list[dict[str, Any]]
+
+
+def networks_data(rng: np.random.Generator, rows: int, inputs: int = 100, relevant: int = 10, hidden: int = 16) -> Any:
+    """Inputs, a target without noise, and which inputs matter."""
+    x = rng.normal(size=(rows, inputs))
+    weight, bias = rng.uniform(-1, 1, size=(relevant, hidden)), rng.uniform(-1, 1, size=hidden)
+    clean = np.maximum(x[:, :relevant] @ weight + bias, 0) @ rng.choice([-1.0, 1.0], size=hidden)
+    return x, clean, np.arange(inputs) < relevant
+
+
+def linear_data(rng: np.random.Generator, rows: int) -> Any:
+    slopes = np.array([3, 1.5, 0, 0, 2, 0, 0, 0])
+    near = 0.5 ** np.abs(np.subtract.outer(np.arange(8), np.arange(8)))
+    x = rng.multivariate_normal(np.zeros(8), near, size=rows)
+    return x, x @ slopes, slopes != 0
+
+
+def friedman_data(rng: np.random.Generator, rows: int) -> Any:
+    x, clean = make_friedman1(rows, 50, noise=0.0, random_state=int(rng.integers(2**31)))
+    return x, clean, np.arange(50) < 5
+
+
+PLANTED = {"nn": (networks_data, 500), "linear": (linear_data, 60), "friedman": (friedman_data, 500)}
+
+
+def refitted(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
+    """What ten networks on the selected inputs say of new rows, in the mean, all but free of a penalty."""
+    if not x.shape[1]:
+        return np.full(len(test), y.mean())
+    scaler, centre, spread = StandardScaler().fit(x), y.mean(), y.std()
+    generator = torch.Generator().manual_seed(seed)
+    tensors = [torch.from_numpy(v.astype(np.float32)) for v in (scaler.transform(x), ((y - centre) / spread)[:, None])]
+    problem = Problem(*tensors, False, torch.ones(len(x), 10, dtype=torch.bool))
+    penalties = (penalty_shares(*x.shape).min() * problem.largest_penalty).repeat(10)
+    networks = Networks.random(x.shape[1], 10, 50, 1, generator)
+    with torch.no_grad():
+        networks = descend(problem, networks, penalties, penalties, "l1", 400, generator, settle=True)
+        hidden = networks.hidden(torch.from_numpy(scaler.transform(test).astype(np.float32))).relu_()
+        return networks.scores(hidden)[:, :, 0].mean(1).numpy() * spread + centre
+
+
+def ours(penalty: str) -> Callable[..., dict[str, Any]]:
+    def run(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> dict[str, Any]:
+        selector = InputSelector(penalty=penalty, random_state=seed).fit(x, y)
+        # What the mixture keeps is scored as the published sets are, whether the selector trusts it or not.
+        kept = mixture_cut(selector.importances_)[0]
+        answers = refitted(x[:, kept], y, test[:, kept], seed)
+        found = {"found": selector.found_, "stability": selector.stability_score_}
+        return {"importances": selector.importances_, "kept": kept, "answers": answers, **found}
+
+    return run
+
+
+def rival(make: Callable[[int], Any], importances: Callable[[Any], np.ndarray], by_mixture: bool) -> Callable:
+    """A model of scikit-learn; what it keeps is what it gives a weight, or the high part of the mixture."""
+
+    def run(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> dict[str, Any]:
+        scaler = StandardScaler().fit(x)
+        model = make(seed).fit(scaler.transform(x), y)
+        sizes = np.abs(importances(model))
+        kept = mixture_cut(sizes)[0] if by_mixture else sizes > 0
+        return {"importances": sizes, "kept": kept, "answers": model.predict(scaler.transform(test))}
+
+    return run
+
+
+def lassonet(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> dict[str, Any]:
+    from lassonet import LassoNetRegressorCV
+
+    scaler, centre, spread = StandardScaler().fit(x), y.mean(), y.std()
+    model = LassoNetRegressorCV(hidden_dims=(50,), random_state=seed, torch_seed=seed, verbose=0)
+    model.fit(scaler.transform(x), (y - centre) / spread)
+    kept = model.best_selected_.numpy().astype(bool)
+    answers = model.predict(scaler.transform(test)).ravel() * spread + centre
+    return {"importances": model.feature_importances_.numpy(), "kept": kept, "answers": answers}
+
+
+METHODS = {
+    "ours": ours("l1"),
+    "ours group": ours("group"),
+    "lasso": rival(lambda seed: LassoCV(cv=5), lambda m: m.coef_, False),
+    "omp": rival(lambda seed: OrthogonalMatchingPursuitCV(cv=5), lambda m: m.coef_, False),
+    "random forest": rival(lambda s: RandomForestRegressor(random_state=s), lambda m: m.feature_importances_, True),
+    "boosting": rival(lambda s: GradientBoostingRegressor(random_state=s), lambda m: m.feature_importances_, True),
+    "lassonet": lassonet,
+}
+
+
+def planted(data: str, sigma: float, method: str, seed: int) -> dict[str, Any]:
+    make, rows = PLANTED[data]
+    rng = np.random.default_rng(seed)
+    x, clean, relevant = make(rng, rows + 2000)
+    y = clean + sigma * rng.normal(size=len(clean))
+    result = METHODS[method](x[:rows], y[:rows], x[rows:], seed)
+    kept, importances, answers = (result.pop(key) for key in ("kept", "importances", "answers"))
+    return {
+        "true_positives": int(kept[relevant].sum()),
+        "false_positives": int(kept[~relevant].sum()),
+        "auc": float(roc_auc_score(relevant, importances)),
+        "test_error": float(((answers - clean[rows:]) ** 2).mean()),
+        **result,
+    }
+
+
+def load_table(name: str, data_dir: str, seed: int) -> Any:
+    """Training and test inputs and classes; 80 % of the rows train where there is no test split."""
+    found = load_dataset(str(Path(data_dir, name)))
+    parts = [table_of(name, part) for part in found.values()]
+    if len(parts) == 1:
+        x, y = parts[0]
+        return train_test_split(x, y, test_size=0.2, stratify=y, random_state=seed)
+    by_name = dict(zip(found, parts, strict=True))
+    (x, y), (test_x, test_y) = by_name["train"], by_name["test"]
+    return x, test_x, y, test_y
+
+
+def table_of(name: str, part: Any) -> tuple[np.ndarray, np.ndarray]:
+    if name == "mnist":
+        return np.stack([np.asarray(image, float).ravel() for image in part["image"]]), np.array(part["label"])
+    frame = part.to_pandas()
+    label = "class" if "class" in frame else frame.columns[-1]
+    numbers = frame.drop(columns=label).select_dtypes("number")
+    return numbers.fillna(numbers.mean()).to_numpy(float), frame[label].to_numpy()
+
+
+def top(scores: np.ndarray) -> np.ndarray:
+    return np.argsort(-np.nan_to_num(scores), kind="stable")[:KEPT]
+
+
+def lassonet_top(x: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
+    from lassonet import LassoNetClassifier
+
+    model = LassoNetClassifier(hidden_dims=(50,), random_state=seed, torch_seed=seed, verbose=0)
+    model.path(x, np.unique(y, return_inverse=True)[1], return_state_dicts=False)
+    return top(model.feature_importances_.numpy())
+
+
+def ours_top(penalty: str) -> Callable[..., np.ndarray]:
+    return lambda x, y, seed: top(
+        InputSelector(penalty=penalty, cut=KEPT, repeats=5, target="classification", random_state=seed)
+        .fit(x, y)
+        .importances_
+    )
+
+
+TOPS: dict[str, Callable[..., np.ndarray]] = {
+    "ours": ours_top("l1"),
+    "ours group": ours_top("group"),
+    "fisher": lambda x, y, seed: top(f_classif(x, y)[0]),
+    "random forest": lambda x, y, seed: top(RandomForestClassifier(random_state=seed).fit(x, y).feature_importances_),
+    "lassonet": lassonet_top,
+}
+
+
+def tables(data: str, method: str, seed: int, data_dir: str) -> dict[str, Any]:
+    x, test_x, y, test_y = load_table(data, data_dir, seed)
+    scaler = StandardScaler().fit(x)
+    start = time.perf_counter()
+    kept = TOPS[method](scaler.transform(x), y, seed)
+    seconds = time.perf_counter() - start
+    trees = ExtraTreesClassifier(random_state=seed).fit(x[:, kept], y)
+    return {"accuracy": trees.score(test_x[:, kept], test_y), "kept": kept.tolist(), "select_seconds": seconds}
+
+
+def wide(inputs: int, penalty: str, seed: int) -> dict[str, Any]:
+    """500 rows, ten relevant inputs, ten repeats; memory is the peak of the whole process."""
+    rng = np.random.default_rng(seed)
+    x, clean, relevant = networks_data(rng, 500, inputs)
+    y = clean + 0.5 * rng.normal(size=500)
+    start = time.perf_counter()
+    selector = InputSelector(penalty=penalty, repeats=10, random_state=seed).fit(x, y)
+    return {
+        "select_seconds": time.perf_counter() - start,
+        "peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "true_positives": int(selector.support_[relevant].sum()),
+        "false_positives": int(selector.support_[~relevant].sum()),
+        "found": selector.found_,
+    }
+
+
+def random_labels(kind: str, seed: int) -> dict[str, Any]:
+    """Data in which no input says anything of the target."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(200, 50))
+    y = rng.normal(size=200) if kind == "numbers" else rng.integers(3, size=200)
+    selector = InputSelector(random_state=seed).fit(x, y)
+    return {"found": selector.found_, "reason": selector.reason_}
+
+
+def cells(args: argparse.Namespace) -> list[tuple[dict[str, Any], Callable[[], dict[str, Any]]]]:
+    """What a command asks for: the key of each row, and how to get it."""
+    if args.kind == "wide":
+        keys = [{"inputs": p, "method": m, "seed": s} for s in args.seeds for p in args.inputs for m in args.methods]
+        return [(k, lambda k=k: wide(k["inputs"], PENALTIES[k["method"]], k["seed"])) for k in keys]
+    if args.kind == "random":
+        keys = [{"data": kind, "seed": s} for s in args.seeds for kind in args.data]
+        return [(k, lambda k=k: random_labels(k["data"], k["seed"])) for k in keys]
+    keys = [{"data": d, "method": m, "seed": s} for s in args.seeds for d in args.data for m in args.methods]
+    if args.kind == "tables":
+        return [(k, lambda k=k: tables(**k, data_dir=args.data_dir)) for k in keys]
+    keys = [k | {"sigma": sigma} for k in keys for sigma in args.sigmas]
+    return [(k, lambda k=k: planted(**k)) for k in keys]
+
+
+PENALTIES = {"ours": "l1", "ours group": "group"}
+
+
+def summarise(rows: Rows) -> dict[str, Any]:
+    """Means over the seeds, by command, data, noise and method; and how alike the sets of different seeds are."""
+    groups: dict[str, Rows] = {}
+    for row in rows:
+        parts = (row[key] for key in ("kind", "data", "inputs", "sigma", "method") if key in row)
+        groups.setdefault(" | ".join(map(str, parts)), []).append(row)
+    summary: dict[str, Any] = {}
+    for name, own in groups.items():
+        numbers = {k for k, v in own[0].items() if isinstance(v, int | float) and k not in ("seed", "sigma", "inputs")}
+        summary[name] = {key: round(float(np.mean([row[key] for row in own])), 4) for key in sorted(numbers)}
+        summary[name]["seeds"] = len(own)
+        if "kept" in own[0] and len(own) > 1:
+            sets = [set(row["kept"]) for row in own]
+            alike = [len(a & b) / len(a | b) for i, a in enumerate(sets) for b in sets[:i]]
+            summary[name]["jaccard_over_seeds"] = round(float(np.mean(alike)), 4)
+    return summary
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    for name, data, methods in (
+        ("planted", list(PLANTED), list(METHODS)),
+        ("tables", ["mice_protein", "isolet", "mnist"], list(TOPS)),
+        ("wide", None, list(PENALTIES)),
+        ("random", ["numbers", "classes"], None),
+    ):
+        command = kinds.add_parser(name)
+        if data:
+            command.add_argument("--data", nargs="+", choices=data, default=data)
+        if methods:
+            command.add_argument("--methods", nargs="+", choices=methods, default=methods)
+        command.add_argument("--seeds", nargs="+", type=int, default=[0] if name == "wide" else list(range(20)))
+        command.add_argument("--out", default=str(RESULTS / "selection.json"))
+    kinds.choices["planted"].add_argument("--sigmas", nargs="+", type=float, default=[0.0, 0.5, 1.0, 5.0])
+    kinds.choices["tables"].add_argument("--data_dir", required=True, help="folder with one data set a folder")
+    kinds.choices["wide"].add_argument("--inputs", nargs="+", type=int, default=[1000, 10000])
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse()
+    warnings.simplefilter("ignore")  # what is not found is in the rows
+    out = Path(args.out)
+    rows: Rows = json.loads(out.read_text())["rows"] if out.exists() else []
+    for part, run in cells(args):
+        key = {"kind": args.kind, **part}
+        if any(all(row.get(k) == v for k, v in key.items()) for row in rows):
+            continue
+        start = time.perf_counter()
+        result = run()
+        rows.append({**key, **result, "seconds": round(time.perf_counter() - start, 2)})
+        command = {"command": "python benchmarks/selection.py {planted,tables --data_dir DATA,wide,random}"}
+        record = {**header("selection"), **command, "summary": summarise(rows), "rows": rows}
+        out.write_text(json.dumps(record, indent=1) + "\n")
+        print(key, {k: v for k, v in rows[-1].items() if k not in (*key, "kept")}, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""Which inputs does it use? LASSO in two-layer ReLU networks, for any table, any model's states, any first layer."""
+
+from .callback import FirstLayerPenalty
+from .cuts import Mixture, fit_mixture, mixture_cut
+from .plots import plot_importances, plot_overlap, plot_path
+from .proximal import group_soft_threshold, soft_threshold
+from .selector import InputSelector, SelectionPath
+from .stability import Overlap, stability_of, support_overlap
+
+__all__ = [
+    "FirstLayerPenalty",
+    "InputSelector",
+    "Mixture",
+    "Overlap",
+    "SelectionPath",
+    "fit_mixture",
+    "group_soft_threshold",
+    "mixture_cut",
+    "plot_importances",
+    "plot_overlap",
+    "plot_path",
+    "soft_threshold",
+    "stability_of",
+    "support_overlap",
+]
