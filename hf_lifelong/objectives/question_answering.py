@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from datasets import Dataset, Features
     from transformers import PreTrainedTokenizerBase
 
-MAX_ANSWER_TOKENS = 30
-"""Longest answer that decoding considers, the customary limit for SQuAD."""
+LONGEST_ANSWER = 30
+"""Longest answer that decoding considers, in tokens: the customary limit for SQuAD. Tasks store the limit that they
+were learned with."""
+MOST_LONGEST = 1000
 
 _STOCK = StockUse(
     batch="""\
@@ -74,16 +76,20 @@ class QuestionAnswering(HeadKind):
     extras = ("example", "offsets")
 
     def constants(self, dataset: Dataset, columns: Mapping[str, str]) -> dict[str, float]:
-        """`{"unanswered": 1.0}` where some questions have no answer, so that none may be the right one."""
+        """`{"longest": 30.0}`, the longest answer in tokens; with `"unanswered": 1.0` where some questions have no
+        answer, so that no answer may be the right one."""
+        limit = {"longest": float(LONGEST_ANSWER)}
         if "answers" not in self.resolve_columns(dataset, columns):
-            return {}
+            return limit
         references = self.references(dataset, columns, ())
-        return {"unanswered": 1.0} if any(not reference["text"] for reference in references) else {}
+        return limit | ({"unanswered": 1.0} if any(not reference["text"] for reference in references) else {})
 
     def check_constants(self, constants: Mapping[str, float]) -> None:
-        if constants and dict(constants) != {"unanswered": 1.0}:
+        longest, unanswered = constants.get("longest", LONGEST_ANSWER), constants.get("unanswered", 1)
+        if set(constants) - {"longest", "unanswered"} or unanswered != 1 or longest not in range(1, MOST_LONGEST + 1):
             raise ValueError(
-                f"`constants` are {dict(constants)!r:.100}, but a {self.kind} task has none, or `unanswered`: 1."
+                f"`constants` are {dict(constants)!r:.100}, but a {self.kind} task has at most `longest`, an integer "
+                f"from 1 to {MOST_LONGEST}, and `unanswered`: 1."
             )
 
     def loss(self, logits: Tensor, batch: Mapping[str, Tensor], mask: Tensor) -> Tensor:
@@ -116,8 +122,8 @@ class QuestionAnswering(HeadKind):
     ) -> list[dict[str, Any]]:
         """`{"answer": text, "score": p(start) * p(end), "start": char, "end": char}`, `end` exclusive.
 
-        The best span over all windows of an example that lies in the context and has at most `MAX_ANSWER_TOKENS`
-        tokens; `""` with score 0 if no span has a positive probability.
+        The best span over all windows of an example that lies in the context and has at most as many tokens as the
+        constant `longest` says; `""` with score 0 if no span has a positive probability.
 
         With the constant `unanswered`, a window has no answer with the probability that start and end are token 0, and
         a question has none (`""`, with that score) where even in the window that speaks most for one this probability
@@ -126,7 +132,8 @@ class QuestionAnswering(HeadKind):
         offsets = padded(features["offsets"], entry=(2,))
         example = np.asarray(features["example"], dtype=np.int64)
         fitted = fit(scores, len(example), 2, max(offsets.shape[1], 1))
-        best, first, last = best_spans(fitted[..., : offsets.shape[1]], offsets[..., 0] >= 0)
+        longest = int(constants.get("longest", LONGEST_ANSWER))
+        best, first, last = best_spans(fitted[..., : offsets.shape[1]], offsets[..., 0] >= 0, longest)
         answers = [{"answer": "", "score": 0.0, "start": 0, "end": 0} for _ in sources]
         for i in np.flatnonzero(best > 0):
             source = sources[example[i]]
@@ -248,12 +255,15 @@ def token_span(offsets: np.ndarray, start: int, end: int) -> tuple[int, int]:
     return (int(inside[first]), int(inside[last])) if first <= last else (0, 0)
 
 
-def best_spans(scores: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Finds each window's best span of at most `MAX_ANSWER_TOKENS` tokens; of equally good ones the shortest.
+def best_spans(
+    scores: np.ndarray, inside: np.ndarray, longest: int = LONGEST_ANSWER
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Finds each window's best span of at most `longest` tokens; of equally good ones the shortest.
 
     Args:
         scores (`np.ndarray` of shape `[F, 2, T]`): Probabilities of start and end.
         inside (`np.ndarray` of shape `[F, T]`): bool, tokens of the context.
+        longest (`int`): Most tokens of a span.
 
     Returns:
         `tuple[np.ndarray, np.ndarray, np.ndarray]`, all of shape `[F]`: probability, first and last token. The
@@ -264,7 +274,7 @@ def best_spans(scores: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, np.n
     best = np.zeros(windows, dtype=scores.dtype)
     first, last = np.zeros((2, windows), dtype=np.int64)
     # One diagonal of the table start x end at a time: every window at once, in far less memory than the tables.
-    for length in range(min(MAX_ANSWER_TOKENS, tokens)):
+    for length in range(min(longest, tokens)):
         products = starts[:, : tokens - length] * ends[:, length:]
         at = products.argmax(axis=1)
         value = products[np.arange(windows), at]

@@ -288,10 +288,21 @@ def test_gold_answers_of_which_nothing_is_left_are_none_as_in_squad_2():
 
 def test_whether_questions_have_no_answer_is_read_from_the_data(tokenizer):
     data = squad()
-    assert objective.constants(data, {}) == {}
+    limit = {"longest": 30.0}
+    assert objective.constants(data, {}) == limit
     none = Dataset.from_dict({"question": ["Why?"], "context": ["No."], "answers": [{"text": [], "answer_start": []}]})
-    assert objective.constants(concatenate_datasets([data, none.cast(data.features)]), {}) == {"unanswered": 1.0}
-    assert objective.constants(encode(data, tokenizer), {}) == {}  # tokenised, without its answers
+    assert objective.constants(concatenate_datasets([data, none.cast(data.features)]), {}) == limit | {"unanswered": 1}
+    assert objective.constants(encode(data, tokenizer), {}) == limit  # tokenised, without its answers
+
+
+def test_the_longest_answer_is_the_one_that_the_task_was_learned_with():
+    features = {"example": [0], "offsets": [[[-1, -1], [0, 1], [2, 3]]]}
+    scores = np.array([[[0.0, 0.9, 0.1], [0.0, 0.2, 0.8]]])
+    for constants, answer in (({}, "a b"), ({"longest": 2.0}, "a b"), ({"longest": 1.0}, "a")):
+        assert objective.decode_rows(scores, features, ["a b"], LABELS, constants)[0]["answer"] == answer
+    for wrong in ({"longest": 0.0}, {"longest": 1.5}, {"longest": 1e9}, {"unanswered": 2.0}, {"mean": 1.0}):
+        with pytest.raises(ValueError, match="at most `longest`"):
+            objective.check_constants(wrong)
 
 
 def test_no_answer_is_given_where_every_window_rather_has_none():
