@@ -41,9 +41,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
-from hf_lifelong.selection import InputSelector, mixture_cut
-from hf_lifelong.selection.networks import Networks
-from hf_lifelong.selection.training import Problem, descend, penalty_shares
+from hf_lifelong.selection import InputSelector, Networks, Problem, descend, mixture_cut, penalty_shares
 
 KEPT = 50
 Rows = list[dict[str, Any]]

@@ -24,7 +24,7 @@ from .heads import Lifelong, active_adapter, active_config, knowledge_of, lifelo
 from .index import Index, Tables
 from .registration import register
 from .sharding import local, make_whole
-from .statistics import set_statistics
+from .statistics import set_statistics, statistics_of
 from .tuner import DriftModel
 
 register()
@@ -69,6 +69,7 @@ __all__ = [
     "set_statistics",
     "settle_trunk",
     "signature_depths",
+    "statistics_of",
     "take_snapshot",
     "target_names",
     "trunk_features",

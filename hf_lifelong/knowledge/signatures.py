@@ -234,16 +234,15 @@ def shared_router(
     """
     share = (counts.double() - 1).clamp_min(1)
     share = (share / share.sum()).to(signature.mean.device)
-    size = signature.mean.shape[1]
-    leading, others = (torch.zeros(size, size, dtype=torch.float64, device=share.device) for _ in range(2))
+    # Of symmetric matrices the lower triangle alone, which is what Cholesky's method reads.
+    covariance = torch.diag(share @ signature.diagonal.double())
+    leading = torch.zeros_like(covariance)
     # In parts: in float64 the factors of a thousand tasks would be eight times their file and minutes of work.
     for factor, part in zip(signature.factor.split(TASKS_AT_ONCE), share.split(TASKS_AT_ONCE), strict=True):
         rows = factor * part.sqrt().float()[:, None, None]
         add_gram(leading, rows[:, : constants.own_rank].flatten(0, 1))
-        add_gram(others, rows[:, constants.own_rank :].flatten(0, 1))
-    mirror(leading)
-    covariance = mirror(others).add_(leading)
-    covariance.diagonal().add_(share @ signature.diagonal.double())
+        add_gram(covariance, rows[:, constants.own_rank :].flatten(0, 1))
+    covariance += leading
     group, count = torch.tensor(groups, device=covariance.device), max(groups) + 1
     # As few of these matrices as can be at a time: they are what learning a task would else take most memory for.
     floor = shrinkage * covariance.diagonal().mean()
@@ -280,8 +279,7 @@ def _own_scatter(
         inner = white @ white.mT * share
         inner.diagonal(dim1=1, dim2=2).add_(1)
         root = torch.linalg.cholesky(inner)
-        # By an inverse: of many small systems at once, `solve_triangular` takes twenty times as long on a CPU.
-        torch.bmm(torch.linalg.inv(root) * share**0.5, white, out=scaled)
+        torch.linalg.solve_triangular(root, white, upper=False, out=scaled).mul_(share**0.5)
         torch.sum(root.diagonal(dim1=1, dim2=2).log(), dim=1, out=size)
     offsets = [0, *accumulate(classes)]
     table = [
@@ -299,15 +297,10 @@ def _own_scatter(
 
 
 def add_gram(total: Tensor, rows: Tensor) -> None:
-    """Adds `rowsᵀ rows`, rows `[n, D]`, to the upper triangle of `total` `[D, D]`; below it only near the diagonal."""
+    """Adds `rowsᵀ rows`, rows `[n, D]`, to the lower triangle of `total` `[D, D]`; above it only near the diagonal."""
     for start in range(0, len(total), COLUMNS_AT_ONCE):
         stop = start + COLUMNS_AT_ONCE
-        total[start:stop, start:] += rows[:, start:stop].T @ rows[:, start:]
-
-
-def mirror(total: Tensor) -> Tensor:
-    """Fills the lower triangle of `total` `[D, D]`, in place, with the upper one."""
-    return total.copy_(total.triu().add_(total.triu(1).T))
+        total[start:, start:stop] += rows[:, start:].T @ rows[:, start:stop]
 
 
 def through_lower(rows: Tensor, lower: Tensor) -> Tensor:

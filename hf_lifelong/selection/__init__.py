@@ -2,20 +2,26 @@
 
 from .callback import FirstLayerPenalty
 from .cuts import Mixture, fit_mixture, mixture_cut
+from .networks import Networks
 from .plots import plot_importances, plot_overlap, plot_path
 from .proximal import group_soft_threshold, soft_threshold
 from .selector import InputSelector, SelectionPath
 from .stability import Overlap, stability_of, support_overlap
+from .training import Problem, descend, penalty_shares
 
 __all__ = [
     "FirstLayerPenalty",
     "InputSelector",
     "Mixture",
+    "Networks",
     "Overlap",
+    "Problem",
     "SelectionPath",
+    "descend",
     "fit_mixture",
     "group_soft_threshold",
     "mixture_cut",
+    "penalty_shares",
     "plot_importances",
     "plot_overlap",
     "plot_path",

@@ -12,7 +12,7 @@ from hf_lifelong import DriftAdapterConfig, knowledge_of
 from hf_lifelong.adapter.bank import close_task, open_task
 from hf_lifelong.knowledge import Constants, KnowledgeBase, ManifestError
 from hf_lifelong.knowledge.constants import UNSTATED
-from hf_lifelong.knowledge.projection import RULES, checksum, projection, splitmix64
+from hf_lifelong.knowledge.projection import RULES, checksum, projection_matrix, splitmix64
 
 
 def test_the_generator_is_the_published_one():
@@ -28,11 +28,11 @@ def test_signs_are_the_bits_of_its_numbers_row_by_row():
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_projection_keeps_lengths_and_never_changes(rule):
-    made = projection(rule, 400, 100)
+    made = projection_matrix(rule, 400, 100)
     assert made.shape == (400, 100) and made.abs().unique().tolist() == [pytest.approx(0.1)]
     x = torch.randn(200, 400, generator=torch.Generator().manual_seed(1))
     assert ((x @ made).square().sum(1) / x.square().sum(1)).mean() == pytest.approx(1, abs=0.05)
-    assert torch.equal(projection(rule, 400, 100), made)
+    assert torch.equal(projection_matrix(rule, 400, 100), made)
     recorded = {"splitmix64": "c0c7e634cb281eb557538e5f007159f6", "torch": "bca5e6e4018b15bf3d75817d0cd5f954"}
     assert checksum(rule, 400, 100) == recorded[rule]
 

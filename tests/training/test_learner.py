@@ -25,7 +25,7 @@ FILES = ("adapter_model.safetensors", "adapter_config.json", "accuracy_matrix.js
 class PlainTrainer:
     """A loop of one's own: what a learner needs of a trainer, and nothing of `Trainer`."""
 
-    is_sharded = False
+    is_sharded, statistics = False, ()
 
     def __init__(self, model, tokenizer, output_dir, **arguments):
         self.model, self.processing_class = model, tokenizer
@@ -148,7 +148,7 @@ def test_a_step_that_breaks_off_leaves_the_model_as_it_was(plain, tmp_path, monk
     learner = TaskLearner(trainer)
     learner.learn(tasks[0])
     before = saved(trainer, tmp_path / "before")
-    for step in ("open", "train", "fit", "group", "measure"):
+    for step in ("open", "train", "fit", "group", "fit_statistics", "measure"):
         done = getattr(TaskLearner, step)
 
         def break_off(*arguments, done=done):

@@ -1,6 +1,7 @@
 """Statistics of tasks: fitted at commit, stored, summed, forgotten to the byte, shown. None at all costs nothing."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,7 @@ from typer.testing import CliRunner
 
 import hf_lifelong
 from hf_lifelong import forget, knowledge_of
-from hf_lifelong.adapter import trunk_features
-from hf_lifelong.adapter.statistics import statistics_of
+from hf_lifelong.adapter import statistics_of, trunk_features
 from hf_lifelong.cli.app import app
 from hf_lifelong.statistics import REGISTER, TaskRefused, TaskStatistic, get_statistic, get_statistics
 from hf_lifelong.storage import TensorSpec
@@ -268,3 +268,21 @@ def test_what_cannot_be_merged_says_so():
     with pytest.raises(ValueError, match="nothing to sum"):
         Toy().total([])
     assert GROUPS and hf_lifelong.TaskStatistic is TaskStatistic
+
+
+def test_the_one_of_the_readme_is_measured_and_summed(train):
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    code = next(code for code in re.findall(r"```python\n(.*?)```", readme, re.S) if "(TaskStatistic)" in code)
+    shown: dict = {}
+    exec(code, shown)
+    statistic, tasks = shown["RightByGroup"](), [sentiment(), topics()]
+    for task in tasks:
+        task.train = task.train.add_column("sex", [i % 2 for i in range(len(task.train))])
+        task.columns = {"group": "sex"}
+    model = train(tasks, options={"statistics": [statistic]}, **FRESH).model
+    values = statistics_of(model, statistic.name)
+    total = statistic.total(values.values())
+    assert list(values) == ["sentiment", "topics"] and total["rows"].sum() == 12  # 6 validation rows of each
+    scores = [task.score * 6 for task in knowledge_of(model).tasks]
+    assert [float(of_task["right"].sum()) for of_task in values.values()] == pytest.approx(scores)
+    assert [name for name, _ in knowledge_of(model).tasks[0].statistics[0].shown] == ["group 0", "group 1"]
