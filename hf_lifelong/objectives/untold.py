@@ -10,7 +10,7 @@ from .base import MODEL_INPUTS
 from .forms import InputForm
 from .head import HeadKind
 from .inputs import check_unicode
-from .register import head_objective, kinds_on
+from .register import head_kind, kinds_on
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -20,7 +20,7 @@ def kinds_by_form() -> dict[InputForm, tuple[str, ...]]:
     """The forms of input that heads answer, each with the kinds of task that do."""
     kinds: dict[InputForm, tuple[str, ...]] = {}
     for name in kinds_on(HeadKind.task_type):
-        for form in head_objective(name).forms:
+        for form in head_kind(name).forms:
             kinds[form] = (*kinds.get(form, ()), name)
     return kinds
 
@@ -52,7 +52,7 @@ def encode_inputs(
     """
     kinds = kinds_by_form()
     forms = [_form_of(entry, start + i, kinds) for i, entry in enumerate(inputs)]
-    extras = dict.fromkeys(extra for names in kinds.values() for n in names for extra in head_objective(n).extras)
+    extras = dict.fromkeys(extra for names in kinds.values() for n in names for extra in head_kind(n).extras)
     features: list[dict[str, Any]] = []
     for form in dict.fromkeys(forms):
         rows = [i for i, own in enumerate(forms) if own is form]
