@@ -14,8 +14,8 @@ KINDS: dict[str, TaskKind | None] = {
     "text-regression": None,
     "text-generation": None,
 }
-"""Name → kind. `None` stands for the `KIND` of the module of that name, which is imported at its first use: kinds
-import torch, which naming them does not need."""
+"""Name → kind. `None` stands for the `KIND` of the module of that name, which is imported at its first use: a kind
+imports torch, and its name alone should not."""
 
 
 def register_kind(kind: TaskKind) -> None:
@@ -47,7 +47,7 @@ def kind_names() -> list[str]:
 
 
 def find_kind(name: str) -> TaskKind | None:
-    """The kind of that name, the only instance that there is; `None` where none is known."""
+    """The kind of that name, always the same instance; `None` where there is none."""
     if name not in KINDS:
         return None
     kind = KINDS[name]
@@ -60,7 +60,7 @@ def get_kind(name: str) -> TaskKind:
     """The kind of that name.
 
     Raises:
-        ValueError: If it is not known; says what to do.
+        ValueError: If there is none; the message says what to do.
     """
     kind = find_kind(name)
     if kind is None:
@@ -72,7 +72,7 @@ def get_kind(name: str) -> TaskKind:
 
 
 def head_kind(name: str) -> HeadKind:
-    """The kind of that name, where a head answers it; errors as in `get_kind`."""
+    """The kind of that name, which a head must answer; raises as `get_kind` does."""
     kind = get_kind(name)
     if not isinstance(kind, HeadKind):
         choices = ", ".join(kinds_on("FEATURE_EXTRACTION"))
@@ -86,12 +86,12 @@ def kinds_on(task_type: str | None) -> list[str]:
 
 
 def kinds_alike(name: str) -> tuple[str, ...]:
-    """The kinds whose inputs cannot be told by their form from those of one kind; itself among them."""
-    own = get_kind(name)
-    if not isinstance(own, HeadKind):
+    """The kinds that share a form of input with this one, itself included: form does not tell their inputs apart."""
+    one = get_kind(name)
+    if not isinstance(one, HeadKind):
         return (name,)
     others = {other: get_kind(other) for other in KINDS}
-    return tuple(n for n, kind in others.items() if isinstance(kind, HeadKind) and set(kind.forms) & set(own.forms))
+    return tuple(n for n, kind in others.items() if isinstance(kind, HeadKind) and set(kind.forms) & set(one.forms))
 
 
 def _is_built_in(kind: TaskKind) -> bool:
