@@ -135,8 +135,10 @@ def test_a_file_that_was_encoded_is_not_encoded_again_with_an_equal_tokenizer(to
     other.add_tokens(["weather"])
 
     def encode(tokenizer):
-        data, given = Dataset.load_from_disk(tmp_path), get_kind("text-classification")
-        return given.encode(data, given.resolve_columns(data, {}), ["0", "1"], tokenizer, 8, 0, True).cache_files
+        data, task_kind = Dataset.load_from_disk(tmp_path), get_kind("text-classification")
+        return task_kind.encode(
+            data, task_kind.resolve_columns(data, {}), ["0", "1"], tokenizer, 8, 0, True
+        ).cache_files
 
     first = encode(tokenizer)
     assert first == encode(tokenizer) == encode(copy.deepcopy(tokenizer))
