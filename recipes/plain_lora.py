@@ -19,7 +19,7 @@ from transformers import ProgressCallback, Trainer, TrainingArguments, set_seed
 from hf_lifelong import DriftAdapterConfig, DriftTrainingArguments
 from hf_lifelong.adapter import target_names
 from hf_lifelong.adapter.forward import masked_mean
-from hf_lifelong.objectives import MODEL_INPUTS, head_objective
+from hf_lifelong.objectives import MODEL_INPUTS, head_kind
 from hf_lifelong.training import PreparedTask, TaskBar
 
 
@@ -35,12 +35,12 @@ class OneLora(nn.Module):
         self.tasks, self.task = tasks, 0
 
     def forward(self, attention_mask: torch.Tensor, **batch: torch.Tensor) -> dict[str, torch.Tensor]:
-        objective = head_objective(self.tasks[self.task].kind)
-        targets = {name: batch.pop(name) for name in objective.targets if name in batch}
+        kind = head_kind(self.tasks[self.task].kind)
+        targets = {name: batch.pop(name) for name in kind.targets if name in batch}
         hidden = self.backbone(attention_mask=attention_mask, **batch).last_hidden_state
-        seen = hidden if objective.per_token else masked_mean(hidden, attention_mask)
+        seen = hidden if kind.per_token else masked_mean(hidden, attention_mask)
         logits = self.heads[self.task](self.dropout(seen))
-        loss = {"loss": objective.loss(logits, targets, attention_mask)} if targets else {}
+        loss = {"loss": kind.loss(logits, targets, attention_mask)} if targets else {}
         return {**loss, "logits": logits}
 
 
@@ -103,8 +103,8 @@ def score_texts(model: Any, index: int, task: PreparedTask, args: TrainingArgume
         batch = {name: tensor.to(args.device) for name, tensor in task.pad(rows).items()}
         out = model.generate(**batch, **ends, do_sample=False, max_new_tokens=task.config.max_new_tokens)
         texts += task.tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-    references = task.objective.references(task.test.examples, task.columns, task.labels)
-    return task.objective.score([text.strip() for text in texts], references)[task.objective.metric]
+    references = task.task_kind.references(task.test.examples, task.columns, task.labels)
+    return task.task_kind.score([text.strip() for text in texts], references)[task.task_kind.metric]
 
 
 @torch.no_grad()
@@ -112,19 +112,19 @@ def score(model: OneLora, index: int, task: PreparedTask, args: TrainingArgument
     """The task's metric on its test part, through its own head."""
     model.eval()
     model.task = index
-    features, objective = task.test.features, head_objective(task.kind)
+    features, kind = task.test.features, head_kind(task.kind)
     inputs = features.select_columns([c for c in MODEL_INPUTS if c in features.column_names])[:]
     scores: list[np.ndarray] = []
-    factor, summand = objective.scaling(task.constants)
+    factor, summand = kind.scaling(task.constants)
     for start in range(0, len(features), args.eval_batch_size):
         rows = {name: values[start : start + args.eval_batch_size] for name, values in inputs.items()}
         batch = {name: tensor.to(args.device) for name, tensor in task.pad(rows).items()}
         logits = factor * model(**batch)["logits"] + summand
-        found = objective.distributions(logits, batch["attention_mask"])[0]
+        found = kind.distributions(logits, batch["attention_mask"])[0]
         scores.extend(found.cpu().numpy())
     padded = np.zeros((len(scores), *np.max([s.shape for s in scores], axis=0)), dtype=np.float32)
     for row, found in enumerate(scores):
         padded[row, : found.shape[0], : found.shape[1]] = found
-    decoded = objective.decode(padded, features, task.test.examples, task.columns, task.labels, task.constants)
-    references = objective.references(task.test.examples, task.columns, task.labels)
-    return objective.score([answer["answer"] for answer in decoded], references)[objective.metric]
+    decoded = kind.decode(padded, features, task.test.examples, task.columns, task.labels, task.constants)
+    references = kind.references(task.test.examples, task.columns, task.labels)
+    return kind.score([answer["answer"] for answer in decoded], references)[kind.metric]

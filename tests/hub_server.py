@@ -506,7 +506,7 @@ def use(server: HubServer, home: Path, patch: pytest.MonkeyPatch, token: str = T
     template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
     patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     patch.setattr(huggingface_hub.hf_api.api, "endpoint", server.endpoint)
-    patch.setattr(transformers.utils.hub, "_hf_api", None)
+    patch.setattr(transformers.utils.hub, "_hf_api", None)  # private; no public call makes it read the endpoint again
     patch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
     patch.setattr(constants, "HF_HUB_OFFLINE", False)
     patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
@@ -534,6 +534,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
 
     with HubServer() as server:
         use(server, tmp_path / "hf_home", monkeypatch)
+        # The modules that wait, of which one is private; the client has no setting for how long.
         for module in (huggingface_hub.utils._http, huggingface_hub.file_download):
             monkeypatch.setattr(module, "time", _NoWaiting(server.waits))
         yield server

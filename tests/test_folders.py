@@ -1,5 +1,6 @@
 """Folders appear whole or not at all, whenever their writer is killed, and one process writes at a time."""
 
+import ctypes
 import errno
 import multiprocessing
 import os
@@ -58,8 +59,9 @@ def test_an_error_leaves_the_folder_as_it_was(tmp_path):
     assert contents(target) == whole("1") and os.listdir(tmp_path) == ["folder"]
 
 
-def no_exchange(one, other):
-    return False
+def no_library(*_, **__):
+    """A C library in which no two folders can change places."""
+    return object()
 
 
 def killed_before(operation, target, content):
@@ -67,18 +69,18 @@ def killed_before(operation, target, content):
     if (child := os.fork()) == 0:
         left = [operation]
 
-        def counted(known):
+        def counted(function):
             def call(*args, **kwargs):
                 left[0] -= 1
                 if not left[0]:
                     os.kill(os.getpid(), signal.SIGKILL)
-                return known(*args, **kwargs)
+                return function(*args, **kwargs)
 
             return call
 
         for name in OPERATIONS:
             setattr(os, name, counted(getattr(os, name)))
-        folders._exchange = counted(folders._exchange)
+        ctypes.CDLL = counted(ctypes.CDLL)  # looked up for the exchange of two folders
         write(target, content)
         os._exit(0)
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
@@ -88,7 +90,7 @@ def killed_before(operation, target, content):
 def test_a_writer_may_be_killed_at_any_moment(tmp_path, monkeypatch, exchanged):
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # which takes long, and changes nothing here
     if not exchanged:
-        monkeypatch.setattr(folders, "_exchange", no_exchange)
+        monkeypatch.setattr(ctypes, "CDLL", no_library)
     target, operation, seen, missing = tmp_path / "folder", 1, [], 0
     write(target, "old")
     while killed_before(operation, target, "new"):
@@ -118,11 +120,11 @@ def test_an_error_of_the_file_system_is_told_and_changes_nothing(tmp_path, monke
     write(tmp_path / "folder", "1")
 
     def denied(*_):
-        folders.ctypes.set_errno(errno.EACCES)
+        ctypes.set_errno(errno.EACCES)
         return -1
 
     library = type("Library", (), {"renameat2": staticmethod(denied)})
-    monkeypatch.setattr(folders.ctypes, "CDLL", lambda *_, **__: library)
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: library)
     with pytest.raises(PermissionError, match="folder"):
         write(tmp_path / "folder", "2")
     assert contents(tmp_path / "folder") == whole("1") and os.listdir(tmp_path) == ["folder"]

@@ -110,7 +110,7 @@ def learn_statistics(tasks: Sequence[PreparedTask], setting: Setting, classes: C
         weights = classes.weights() if classes.means else None
         seconds += time.perf_counter() - start
         scores = {tasks[j].name: score(tasks[j], tests[j], classes, weights) for j in range(number + 1)}
-        matrix.add(task.name, task.objective.metric, majority(task, task.test), scores)
+        matrix.add(task.name, task.task_kind.metric, majority(task, task.test), scores)
     given = [score(task, tests[j], classes, weights, only=j) for j, task in enumerate(tasks)]
     stores = [classes.bytes_of(j) for j in range(len(tasks))]
     return Result(matrix, stores, seconds, beside={"accuracy_task_given": float(np.mean(given))})
@@ -128,14 +128,14 @@ def score(
     only: int | None = None,
 ) -> float:
     """The task's metric on its test rows; among the classes of task `only` where it is given."""
-    references = task.objective.references(task.test.examples, task.columns, task.labels)
+    references = task.task_kind.references(task.test.examples, task.columns, task.labels)
     answers = [""] * len(references)
     if labelled(task) and weights is not None:
         scores = features @ weights[0].T + weights[1]
         if only is not None:
             scores[:, np.array(classes.tasks) != only] = -np.inf
         answers = [classes.labels[k] for k in scores.argmax(1)]
-    return task.objective.score(answers, references)[task.objective.metric]
+    return task.task_kind.score(answers, references)[task.task_kind.metric]
 
 
 @torch.no_grad()

@@ -136,7 +136,7 @@ def under(trainer: DriftTrainer, policy: str, most: int | None = None) -> dict[s
     for task in trainer.tasks:
         prepared = trainer.prepared(task)
         scored = trainer.evaluator.score(prepared, first_rows(prepared.test, most), policy)
-        accuracies.append(scored.metrics[prepared.objective.metric])
+        accuracies.append(scored.metrics[prepared.task_kind.metric])
         retrieved.append(scored.retrieval)
     found = {"average_accuracy": float(np.mean(accuracies)), "retrieval_accuracy": float(np.mean(retrieved))}
     return {**found, **({} if most is None else {"rows_per_task": most})}

@@ -47,7 +47,7 @@ def joint(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
     matrix = AccuracyMatrix()
     for i, task in enumerate(tasks):
         scores = {tasks[j].name: learner.score(j, range(i + 1)) for j in range(i + 1)}
-        matrix.add(task.name, task.objective.metric, majority(task, task.test), scores)
+        matrix.add(task.name, task.task_kind.metric, majority(task, task.test), scores)
     given = float(np.mean([learner.score(j, [j]) for j in numbers]))
     stores = [trainable_bytes(learner.model), *[0] * (len(tasks) - 1)]
     return Result(matrix, stores, seconds, beside={"accuracy_task_given": given})
@@ -66,7 +66,7 @@ def separate(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
     matrix = AccuracyMatrix()
     for i, task in enumerate(tasks):
         scores = {tasks[j].name: final[j] for j in range(i + 1)}
-        matrix.add(task.name, task.objective.metric, majority(task, task.test), scores)
+        matrix.add(task.name, task.task_kind.metric, majority(task, task.test), scores)
     return Result(matrix, stores, seconds)
 
 

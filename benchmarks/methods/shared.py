@@ -23,7 +23,7 @@ from transformers import AutoModel, AutoTokenizer, DataCollatorWithPadding, Trai
 from hf_lifelong import DriftAdapterConfig, Task
 from hf_lifelong.adapter.forward import masked_mean, stack_padded
 from hf_lifelong.evaluation import AccuracyMatrix
-from hf_lifelong.objectives import MODEL_INPUTS, head_objective
+from hf_lifelong.objectives import MODEL_INPUTS, head_kind
 from hf_lifelong.training import PreparedTask, Split, majority
 
 NO_TARGET = -100
@@ -238,20 +238,18 @@ class SharedLearner:
         """
         task = self.tasks[number]
         split = split or task.test
-        objective = head_objective(task.kind)
+        kind = head_kind(task.kind)
         labels, spans, masks = answers_of(self.model, self.tokenizer, split.features)
-        references = objective.references(split.examples, task.columns, task.labels)
+        references = kind.references(split.examples, task.columns, task.labels)
         if task.kind == "question-answering":
-            found = [
-                objective.distributions(s[None], m[None])[0][0].numpy() for s, m in zip(spans, masks, strict=True)
-            ]
-            answers = objective.decode(stack_padded(found), split.features, split.examples, task.columns, task.labels)
+            found = [kind.distributions(s[None], m[None])[0][0].numpy() for s, m in zip(spans, masks, strict=True)]
+            answers = kind.decode(stack_padded(found), split.features, split.examples, task.columns, task.labels)
             given = [answer["answer"] for answer in answers]
         else:
             allowed = self.model.own[list(seen)].any(0).cpu()
             best = labels.masked_fill(~allowed, float("-inf")).argmax(1).tolist()
             given = [self.model.names[i] for i in best]
-        return objective.score(given, references)[objective.metric]
+        return kind.score(given, references)[kind.metric]
 
 
 @torch.no_grad()
@@ -314,7 +312,7 @@ def learn_in_turn(
         seconds += time.perf_counter() - start
         seen = range(number + 1)
         scores = {learner.tasks[j].name: learner.score(j, seen) for j in seen}
-        matrix.add(task.name, task.objective.metric, majority(task, task.test), scores)
+        matrix.add(task.name, task.task_kind.metric, majority(task, task.test), scores)
         stores.append(stored(number) if stored else 0)
     last = len(learner.tasks) - 1
     given = [learner.score(j, [j]) for j in range(last + 1)]

@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from ..compat import Conv1D
 from ..knowledge import LearnedTask
-from ..objectives import get_objective
+from ..objectives import get_kind
 from ..utils.files import write_tensors
 from ..utils.folders import atomic_folder
 from .architectures import layers_of
@@ -100,7 +100,7 @@ def export(
     banked = slice(first + members.start, first + members.stop)
     layers = {form.prefix + n: m for n, m in base.named_modules() if isinstance(m, DriftLayer) and m.holds(name)}
     tensors, layer_errors, error = _updates(layers, name, banked, rank)
-    head = _mean_head(root, name, banked, get_objective(task.kind).scaling(task.constants)) if task.width else {}
+    head = _mean_head(root, name, banked, get_kind(task.kind).scaling(task.constants)) if task.width else {}
     if form.head is not None:
         tensors |= {f"{form.head}.{part}": value for part, value in head.items()}
     config = _lora_config(drift, layers, rank or full_rank, form)
@@ -158,7 +158,7 @@ def stock_form(config: Any, task: LearnedTask) -> StockForm:
         config (`PreTrainedConfig`): Of the base model.
         task (`LearnedTask`): The task to export; one without a head (`width` 0) is a language model's.
     """
-    stock_use = get_objective(task.kind).stock
+    stock_use = get_kind(task.kind).stock
     if not task.width:
         return StockForm(stock_use.auto_class, stock_use.task_type)
     if type(config) in getattr(transformers, stock_use.mapping):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..objectives import get_objective
+from ..objectives import get_kind
 from .export_report import ExportReport, StockForm
 
 HEAD_FILE = "head.safetensors"
@@ -28,7 +28,7 @@ logits = torch.nn.functional.linear(model(**batch).last_hidden_state, head["weig
 
 def reading_note(form: StockForm, kind: str) -> str:
     """How the logits of the stock model are read."""
-    use = get_objective(kind).stock
+    use = get_kind(kind).stock
     note = use.note
     if form.task_type == "FEATURE_EXTRACTION":
         note = f"The linear layer in `{HEAD_FILE}` turns its last hidden states into one row of logits per token."
@@ -37,7 +37,7 @@ def reading_note(form: StockForm, kind: str) -> str:
 
 def _code(report: ExportReport, base: str, dtype: str | None) -> str:
     """Python that loads the folder and answers; it leaves `batch` and `logits`."""
-    form, use = report.form, get_objective(report.kind).stock
+    form, use = report.form, get_kind(report.kind).stock
     options = f', dtype="{dtype}"' if dtype else ""
     options += f", num_labels={len(report.labels)}" if form.head else ""
     code, logits = _CODE.format(auto_class=form.auto_class, base=base, options=options), _HEAD_LOGITS

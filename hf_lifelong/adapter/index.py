@@ -19,7 +19,7 @@ from ..knowledge import (
     novelty,
     shared_router,
 )
-from ..objectives import HeadKind, get_objective
+from ..objectives import HeadKind, get_kind
 
 
 class Tables:
@@ -56,10 +56,10 @@ class Tables:
         counts = [len(own) for own in members]
         self.groups = len(newest)
         self.kinds = kinds = sorted({task.kind for task in knowledge.tasks})
-        self.objectives = [kind for name in kinds if isinstance(kind := get_objective(name), HeadKind)]
-        ways = [type(objective).uncertainty for objective in self.objectives]
+        self.objectives = [kind for name in kinds if isinstance(kind := get_kind(name), HeadKind)]
+        ways = [type(kind).uncertainty for kind in self.objectives]
         self.measures = [self.objectives[ways.index(way)] for way in dict.fromkeys(ways)]
-        self.per_token = any(objective.per_token for objective in self.objectives)
+        self.per_token = any(kind.per_token for kind in self.objectives)
         self.even, self.even_merged = (len(set(map(len, lists))) == 1 for lists in (members, merged))
         self.widest_of = [max(task.width for task in knowledge.tasks if task.kind == kind) for kind in kinds]
         self.widest = max(self.widest_of)
@@ -82,7 +82,7 @@ class Tables:
         self.classes = tensor([task.classes for task in knowledge.tasks])
         self.head_start = tensor(head[:-1])
         self.head_width = tensor([end - start for start, end in pairwise(head)])
-        scalings = [get_objective(task.kind).scaling(task.constants) for task in knowledge.tasks]
+        scalings = [get_kind(task.kind).scaling(task.constants) for task in knowledge.tasks]
         of_member = [s for s, task in zip(scalings, knowledge.tasks, strict=True) for _ in range(task.members)]
         self.factor, self.summand = (tensor([scaling[i] for scaling in of_member]) for i in (0, 1))
         self.unit = tensor([scalings[task][0] for task in newest])

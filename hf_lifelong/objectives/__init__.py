@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..utils.lazy import lazily
 from .base import MODEL_INPUTS, TaskKind
 from .head import HeadKind
-from .register import find_kind, get_objective, head_objective, kind_names, kinds_alike, kinds_on, register_kind
+from .register import find_kind, get_kind, head_kind, kind_names, kinds_alike, kinds_on, register_kind
 from .rows import DataError, MissingColumnError, as_seen, column_values
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ __all__ = [
     "entropy_of_mean",
     "fields_of",
     "find_kind",
-    "get_objective",
-    "head_objective",
+    "get_kind",
+    "head_kind",
     "kind_names",
     "kinds_alike",
     "kinds_on",

@@ -25,8 +25,8 @@ NO_CONSTANTS: Mapping[str, float] = MappingProxyType({})
 class TaskKind(ABC):
     """One kind of task: all that is particular to it. Stateless: everything it needs arrives as arguments.
 
-    A kind of one's own derives from a built-in one or, on a base without a head, from [`~objectives.HeadKind`], and is
-    made known with [`register_kind`].
+    To add a kind, subclass a built-in one or, for a base without a head, [`~objectives.HeadKind`], and register it
+    with [`register_kind`].
 
     Sizes in the docstrings: N rows of a batch, T tokens of its longest row, W outputs of the head, D distributions
     of a row, C classes of a distribution, F features (tokenised rows), E examples (rows of the user's data set).
@@ -37,21 +37,21 @@ class TaskKind(ABC):
             `"CAUSAL_LM"` (`AutoModelForCausalLM`).
         hub_task (`str`, *optional*): The task that the Hub lists models of this kind under.
         example (`str`): An input as Python source, for the code that a card shows.
-        stock ([`~objectives.stock.StockUse`]): How an exported task is asked without this package.
+        stock ([`~objectives.stock.StockUse`]): How an exported task is run without this package.
         targets (`tuple[str, ...]`): Model inputs that carry the targets: some of `labels`, `start_positions` and
             `end_positions`.
         metric (`str`): Key of the primary metric in what `score` returns.
-        likeness (`str`): Key of the metric by which tasks are found to be the same.
+        likeness (`str`): Key of the metric that decides whether two tasks are the same.
         columns (`dict[str, str]`): Default column name of every role.
         aliases (`dict[str, tuple[str, ...]]`): Further default names of a role, tried in order.
         optional (`frozenset[str]`): Roles that a data set may lack.
         label_role (`str`, *optional*): The role that holds class labels.
-        named_in (`tuple[str, ...]`): Columns of a tokenised data set that its targets were made of, whose `ClassLabel`
-            may have the names.
+        named_in (`tuple[str, ...]`): Columns from which the targets of a tokenised data set may have been made; a
+            `ClassLabel` among them gives the label names.
         extras (`tuple[str, ...]`): Columns that `encode(training=False)` adds and `decode` reads.
         one_label (`bool`): Whether a row has one label, its class.
         fixed_labels (`tuple[str, ...]`): Names of the head's outputs, where they are the same for every task.
-        padding_side (`str`): Where rows are padded when they are asked.
+        padding_side (`str`): Side on which rows are padded when the model answers them.
     """
 
     kind: ClassVar[str]
@@ -82,11 +82,11 @@ class TaskKind(ABC):
         self.resolve_columns(dataset, {})
 
     def prepare_tokenizer(self, tokenizer: Any) -> None:
-        """Sets what this kind needs of a tokenizer; by default nothing."""
+        """Sets on a tokenizer what this kind needs; by default nothing."""
         return
 
     def prepare(self, dataset: Dataset, columns: Mapping[str, str], template: str | None) -> Dataset:
-        """Makes the columns that others are put together to; by default none.
+        """Adds the columns that are put together from others; by default none.
 
         Args:
             template (`str`, *optional*): As in `Task`; given on language models only.
@@ -97,7 +97,7 @@ class TaskKind(ABC):
         return dataset
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Any:
-        """What makes a training batch of features; `tokenizer` is a copy, whose `padding_side` is set."""
+        """Returns what collates features into a training batch; `tokenizer` is a copy with its `padding_side` set."""
         from transformers import DataCollatorWithPadding
 
         return DataCollatorWithPadding(tokenizer)
@@ -185,7 +185,7 @@ class TaskKind(ABC):
         encode_batch = BatchEncoder(
             self._encode_named,
             tokenizer,
-            names=self._own_names(dataset, columns, labels),
+            names=self._names_of_integers(dataset, columns, labels),
             columns=columns,
             labels=list(labels),
             max_length=max_length,
@@ -226,10 +226,10 @@ class TaskKind(ABC):
         return column_values(dataset, self.resolve_columns(dataset, columns)[self.label_role])
 
     def check_names(self, dataset: Dataset, train: Dataset, columns: Mapping[str, str], labels: Sequence[str]) -> None:
-        """Refuses bare integers where the training data has names: they may count in another order.
+        """Refuses bare integers where the training data has names, because their order may differ.
 
-        Those that the training data has as texts are their own names, and targets of a tokenised data set are taken
-        for positions in the training data's names.
+        Integers that the training data holds as texts are their own names, and the targets of a tokenised data set
+        are positions in the training data's names.
 
         Args:
             dataset (`datasets.Dataset`): Validation or test rows.
@@ -242,10 +242,11 @@ class TaskKind(ABC):
         """
         if self.label_role is None or list(labels) == [str(i) for i in range(len(labels))]:
             return
-        column, own = self.resolve_columns(dataset, columns)[self.label_role], columns[self.label_role]
-        if not self._are_bare(dataset, column) or self._are_bare(train, own):
+        column, train_column = self.resolve_columns(dataset, columns)[self.label_role], columns[self.label_role]
+        if not self._are_bare(dataset, column) or self._are_bare(train, train_column):
             return
-        by_value = self._declared(train, own) is None and any(map(is_decimal, labels))  # numbers written as texts
+        numbers_as_texts = any(map(is_decimal, labels))
+        by_value = self._declared(train, train_column) is None and numbers_as_texts
         by_position = self.is_tokenised(dataset) and not all(map(is_decimal, labels))
         if not by_value and not by_position:
             raise DataError(
@@ -255,7 +256,7 @@ class TaskKind(ABC):
             )
 
     def constants(self, dataset: Dataset, columns: Mapping[str, str]) -> dict[str, float]:
-        """Numbers that answers need and that only the training rows tell; they are kept with the task. By default
+        """Numbers that answering needs and only the training rows give; they are stored with the task. By default
         there are none.
 
         Raises:
@@ -269,7 +270,7 @@ class TaskKind(ABC):
             raise ValueError(f"`constants` are {dict(constants)!r:.100}, but a {self.kind} task has none.")
 
     def scaling(self, constants: Mapping[str, float]) -> tuple[float, float]:
-        """The factor and the summand that turn an output of a trained head into one that answers."""
+        """The factor and the summand that turn a trained head's output into the one that answers are read from."""
         return 1.0, 0.0
 
     def head_width(self, labels: Sequence[str]) -> int:
@@ -317,7 +318,7 @@ class TaskKind(ABC):
     def module_forms(
         self, options: Sequence[Features], answers: Sequence[Any], references: Sequence[Any], labels: Sequence[str]
     ) -> tuple[list[Any], list[Any]]:
-        """Answers and right answers as a module of the `evaluate` library takes them.
+        """Converts answers and right answers to the form that a module of the `evaluate` library takes.
 
         Args:
             options (`list[datasets.Features]`): The forms of `predictions` and `references` that the module takes.
@@ -362,14 +363,16 @@ class TaskKind(ABC):
         return {}
 
     def _declared(self, dataset: Dataset, column: str) -> list[str] | None:
-        """The names that the label column declares, or one that the targets of a tokenised data set were made of."""
+        """The names that the label column declares, or the column that tokenised targets were made from."""
         return declared_names(dataset, (column, *self.named_in) if self.is_tokenised(dataset) else (column,))
 
     def _are_bare(self, dataset: Dataset, column: str) -> bool:
         return self._declared(dataset, column) is None and bare_integers(dataset.features[column])
 
-    def _own_names(self, dataset: Dataset, columns: Mapping[str, str], labels: Sequence[str]) -> Sequence[str] | None:
-        """What integers in this data set's label column are positions in; `None` where they are names themselves."""
+    def _names_of_integers(
+        self, dataset: Dataset, columns: Mapping[str, str], labels: Sequence[str]
+    ) -> Sequence[str] | None:
+        """The names in which an integer of the label column is a position; `None` where it is its own name."""
         if self.label_role is None:
             return None
         declared = self._declared(dataset, columns[self.label_role])
@@ -379,7 +382,7 @@ class TaskKind(ABC):
 
     def _named(self, dataset: Dataset, columns: Mapping[str, str], labels: Sequence[str]) -> list[Any]:
         """The label column, each value by its name."""
-        names = self._own_names(dataset, columns, labels)
+        names = self._names_of_integers(dataset, columns, labels)
         return [name_of(value, names) for value in column_values(dataset, columns[str(self.label_role)])]
 
     def _column_of(self, role: str, dataset: Dataset, columns: Mapping[str, str], required: bool) -> str | None:
@@ -425,18 +428,18 @@ class TaskKind(ABC):
         training: bool,
         constants: Mapping[str, float],
     ) -> Dataset:
-        made = self._tokenised_targets(dataset, columns, labels, constants)
+        new_columns = self._tokenised_targets(dataset, columns, labels, constants)
         if not training:
-            made |= self._tokenised_extras(dataset)
+            new_columns |= self._tokenised_extras(dataset)
         wanted = {*MODEL_INPUTS, *tokenizer.model_input_names, *self.targets}
-        kept = dataset.with_format(None).select_columns([name for name in dataset.column_names if name in wanted])
-        for name, values in made.items():
-            if name in kept.column_names:
-                if column_values(kept, name) == values:
+        features = dataset.with_format(None).select_columns([name for name in dataset.column_names if name in wanted])
+        for name, values in new_columns.items():
+            if name in features.column_names:
+                if column_values(features, name) == values:
                     continue
-                kept = kept.remove_columns(name)
-            kept = kept.add_column(name, values)
-        return kept
+                features = features.remove_columns(name)
+            features = features.add_column(name, values)
+        return features
 
     def _tokenised_extras(self, dataset: Dataset) -> dict[str, list[Any]]:
         return {"example": list(range(len(dataset)))}

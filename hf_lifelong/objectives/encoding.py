@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 class BatchEncoder:
     """What `Dataset.map` calls for each batch.
 
-    `map` hashes its function for the cache, and hashes a tokenizer entry by entry in Python, which takes longer than
-    to encode a small data set: here the tokenizer is pickled in one piece.
+    `map` hashes its function for the cache. It would hash a tokenizer entry by entry in Python, which takes longer
+    than encoding a small data set; here the tokenizer is pickled in one piece.
 
     Args:
         encode (`Callable`): `encode(batch, rows, tokenizer=tokenizer, **options)` gives the columns of a batch.
         tokenizer (`PreTrainedTokenizerBase`): The backbone's tokenizer.
-        options: What else `encode` is given.
+        options: Further keyword arguments of `encode`.
     """
 
     def __init__(self, encode: Callable[..., Any], tokenizer: PreTrainedTokenizerBase, **options: Any) -> None:

@@ -21,9 +21,9 @@ class InputForm:
     Args:
         words (`str`): What it looks like, for error messages.
         fits (`Callable`): Whether an input has this form.
-        encode (`Callable`): From inputs of this form, tokenizer, `max_length` and `stride` to the columns of their
-            features: model inputs, the `extras` of the kinds that answer the form and, where an input may have several
-            features, `example`, the position of each one's input.
+        encode (`Callable`): `encode(inputs, tokenizer, max_length, stride)` returns the columns of the inputs'
+            features: model inputs, the `extras` of the kinds that answer this form and, where an input may have
+            several features, `example`, the position of each feature's input.
         source (`Callable`): What the answer to an input is cut from (`HeadKind.decode_rows`).
     """
 

@@ -1,4 +1,4 @@
-"""The interface of the kinds of tasks that a head of their own answers, on a base without one."""
+"""The interface of the kinds of task that answer with a head of their own, on a base without one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class HeadKind(TaskKind):
             scores (`np.ndarray` of shape `[F, D, C]`): Probabilities as `distributions` gives them, of right-padded
                 features. D and C may be larger or smaller than a feature needs; what is missing counts as zero.
             features (`datasets.Dataset` of F rows): Made by `encode(training=False)`.
-            examples (`datasets.Dataset` of E rows): The data set that `features` was made of.
+            examples (`datasets.Dataset` of E rows): The data set that `features` was made from.
             columns (`dict[str, str]`): Role to column name.
             labels (`list[str]`): The task's label names.
             constants (`dict[str, float]`): Those of the task, as the method of that name returns them.
@@ -80,7 +80,7 @@ class HeadKind(TaskKind):
 
     @abstractmethod
     def distributions(self, logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the distributions that answers and their uncertainty are taken of.
+        """Returns the distributions that answers and their uncertainty are computed from.
 
         Args:
             logits (`Tensor` of shape `[N, T, W]` if `per_token` else `[N, W]`): Outputs of the head, any float dtype.
@@ -96,8 +96,8 @@ class HeadKind(TaskKind):
         """How unsure a group is of its answer, from what its members say: by default the entropy of their mean.
 
         Args:
-            answers ([`~objectives.uncertainty.MemberAnswers`]): Made of the `distributions` of every member that ran;
-                those of other kinds may be among them, whose entries are not looked at.
+            answers ([`~objectives.uncertainty.MemberAnswers`]): Made from the `distributions` of every member that
+                ran. Members of other kinds may be among them; their entries are not read.
             by_variance (`bool`): Whether members run one by one and the variance between them was asked for.
 
         Returns:

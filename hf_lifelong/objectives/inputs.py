@@ -20,7 +20,7 @@ NO_OFFSET = [-1, -1]
 def tokenize_texts(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], pairs: Sequence[str] | None, max_length: int
 ) -> dict[str, list[Any]]:
-    """Tokenises texts, or pairs of texts, and cuts off what is too long (of the longer text of a pair first).
+    """Tokenises texts, or pairs of texts, and cuts off what is too long (from the longer text of a pair first).
 
     Returns:
         `dict[str, list]`: Model inputs, one feature per text.
@@ -35,8 +35,8 @@ def tokenize_windows(
 ) -> dict[str, list[Any]]:
     """Tokenises questions with their contexts, which are cut into overlapping windows where they are too long.
 
-    A question that would fill its windows is cut, so that every window moves on by a quarter of what the overlap
-    leaves free.
+    Special tokens and overlap leave some room in a window. A question is cut to three quarters of it, so that every
+    window moves on by at least the last quarter.
 
     Returns:
         `dict[str, list]`: Model inputs, one feature per window, `example` (index of the question) and `offsets` (per
@@ -115,8 +115,8 @@ def check_texts(values: Sequence[Any], rows: Sequence[int], column: str) -> None
 
 
 def are_tokenised_texts(columns: Sequence[str]) -> bool:
-    """Whether a data set with these columns has the model's inputs and labels; `label` is taken for `labels`, as
-    Trainer's collators do, where no text is given."""
+    """Whether a data set with these columns has the model's inputs and labels. Without a `text` column, `label` counts
+    as `labels`, as it does for Trainer's collators."""
     return "input_ids" in columns and ("labels" in columns or ("label" in columns and "text" not in columns))
 
 

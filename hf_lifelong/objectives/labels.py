@@ -19,14 +19,14 @@ IGNORED = -100
 """Target that torch's cross entropy leaves out; marks tokens that carry no label."""
 
 SHOWN = 10
-"""Label names that an error message lists at most."""
+"""Most label names that an error message lists."""
 
 FEW_VALUES = 20
-"""As many integers may all differ and still be classes."""
+"""Up to this many integers may all differ and still be classes."""
 
 
 def find_label_names(dataset: Dataset, column: str, names: Sequence[str] | None, nested: bool) -> list[str]:
-    """Returns the names of the labels in a column: those declared, else the distinct values in their order.
+    """Returns the names of the labels in a column: those declared, else the distinct values, sorted.
 
     Args:
         dataset (`datasets.Dataset`): At least one row.
@@ -35,21 +35,21 @@ def find_label_names(dataset: Dataset, column: str, names: Sequence[str] | None,
         nested (`bool`): Whether each row is a list of labels, in which `IGNORED` is no label.
 
     Raises:
-        DataError: If a label is missing or none of those declared, integers look like the target of a regression, or
+        DataError: If a label is missing or not declared, integers look like the target of a regression, or
             there are fewer than two names.
     """
     rows = column_values(dataset, column)
     values = list(chain.from_iterable(labels_of_rows(rows, column))) if nested else rows
-    found = set(values) - ({IGNORED} if nested else set())
+    occurring = set(values) - ({IGNORED} if nested else set())
     if names is None:
-        distinct = sorted(found - {None, IGNORED})
+        distinct = sorted(occurring - {None, IGNORED})
         if bare_integers(dataset.features[column]):
             check_classes(column, len(distinct), len(values))
         labels = [name_of(value, None) for value in distinct]
     else:
         labels = list(names)
     index = label_index(labels)
-    outside = {value for value in found if name_of(value, names) not in index}
+    outside = {value for value in occurring if name_of(value, names) not in index}
     if outside:
         row = next(i for i, value in enumerate(rows) if not outside.isdisjoint(value if nested else [value]))
         value = next(value for value in (rows[row] if nested else [rows[row]]) if value in outside)
@@ -64,7 +64,7 @@ def find_label_names(dataset: Dataset, column: str, names: Sequence[str] | None,
 
 
 def check_classes(column: str, distinct: int, values: int) -> None:
-    """Refuses integers that are hardly classes: scikit-learn's rule, more than one for every second of over 20 values.
+    """Refuses integers that are hardly classes, by scikit-learn's rule: over 20 values, over half of them distinct.
 
     Raises:
         DataError: Says that this looks like a regression.
@@ -114,7 +114,7 @@ def is_decimal(name: str) -> bool:
 
 
 def label_index(labels: Sequence[str]) -> dict[Any, int]:
-    """Returns what turns the name of a label into its position."""
+    """Maps the name of each label to its position."""
     return {name: i for i, name in enumerate(labels)}
 
 
@@ -172,7 +172,7 @@ def bare_integers(feature: Any) -> bool:
 
 
 def why_no_label(feature: Any) -> str:
-    """What an error adds for columns that are often taken for one of labels."""
+    """What an error adds about columns that are often mistaken for labels."""
     if hasattr(feature, "feature"):
         return "; lists of labels for a whole text are multi-label classification, and multi-label is not supported"
     if getattr(feature, "dtype", "").startswith("float"):
@@ -196,7 +196,7 @@ def label_scores(answers: Sequence[str | None], references: Sequence[str]) -> di
 
     Args:
         answers (`list[str | None]`): Labels; `None` is always wrong.
-        references (`list[str]`): The right labels, as many and at least one.
+        references (`list[str]`): The right labels, one per answer and at least one.
 
     Returns:
         `dict[str, float]`: `accuracy` and `f1`, in [0, 1].
@@ -205,6 +205,6 @@ def label_scores(answers: Sequence[str | None], references: Sequence[str]) -> di
 
     names = {name: i for i, name in enumerate(sorted(set(references)))}
     right = np.array([names[name] for name in references])
-    given = np.array([-1 if name is None else names.get(name, -1) for name in answers])
-    f1 = f1_score(right, given, labels=list(names.values()), average="macro", zero_division=0)
-    return {"accuracy": float((right == given).mean()), "f1": float(f1)}
+    answered = np.array([-1 if name is None else names.get(name, -1) for name in answers])
+    f1 = f1_score(right, answered, labels=list(names.values()), average="macro", zero_division=0)
+    return {"accuracy": float((right == answered).mean()), "f1": float(f1)}

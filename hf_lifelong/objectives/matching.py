@@ -10,8 +10,6 @@ from typing import Any
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
-
-
 _NUMBERS = re.compile(r"(?<!\w)[-+]?\d+(?:[.,]\d+)*")
 
 
@@ -32,8 +30,11 @@ def match_scores(answers: Sequence[Any], references: Sequence[Mapping[str, list[
 
 
 def same_text(answer: str, gold: str) -> bool:
-    """Whether two answers are equal after SQuAD's normalisation, where that says anything: it drops all of "A" or "-",
-    and the sign and the point of a number."""
+    """Whether two answers are equal after SQuAD's normalisation, and their numbers as written.
+
+    Normalisation drops the sign and the point of a number, which is why numbers are compared as written. It leaves
+    nothing of an answer like "A" or "-": such an answer is compared as it is, ignoring case.
+    """
     if not normalise(answer) or not normalise(gold):
         return answer.strip().casefold() == gold.strip().casefold()
     return bool(exact_match(answer, gold)) and _NUMBERS.findall(answer) == _NUMBERS.findall(gold)
@@ -51,6 +52,6 @@ def exact_match(answer: str, gold: str) -> float:
 
 def token_f1(answer: str, gold: str) -> float:
     """F1 of the words that two answers have in common after normalisation, in [0, 1] (SQuAD v1.1)."""
-    given, right = normalise(answer).split(), normalise(gold).split()
-    common = sum((Counter(given) & Counter(right)).values())
-    return 2 * common / (len(given) + len(right)) if common else 0.0
+    words, gold_words = normalise(answer).split(), normalise(gold).split()
+    common = sum((Counter(words) & Counter(gold_words)).values())
+    return 2 * common / (len(words) + len(gold_words)) if common else 0.0

@@ -22,13 +22,13 @@ def label_forms(
     def wrong(gold: str) -> str:
         return labels[(index[gold] + 1) % len(labels)]
 
-    given = [
+    predictions = [
         answer if isinstance(answer, str) and answer in index else wrong(gold)
         for answer, gold in zip(answers, references, strict=True)
     ]
     if _takes_ids(options[0]["predictions"]):
-        return [index[answer] for answer in given], [index[gold] for gold in references]
-    return given, list(references)
+        return [index[answer] for answer in predictions], [index[gold] for gold in references]
+    return predictions, list(references)
 
 
 def tag_forms(
@@ -41,7 +41,7 @@ def tag_forms(
         return label_forms(options, answer if fits else [None] * len(gold), gold, labels)
 
     rows = list(starmap(row, zip(answers, references, strict=True)))
-    return [given for given, _ in rows], [gold for _, gold in rows]
+    return [predictions for predictions, _ in rows], [gold for _, gold in rows]
 
 
 def squad_forms(options: Sequence[Features], answers: Sequence[Any], references: Sequence[Mapping[str, Any]]) -> Forms:
@@ -49,8 +49,8 @@ def squad_forms(options: Sequence[Features], answers: Sequence[Any], references:
     form = options[0]["predictions"]
     unsure = {"no_answer_probability": 0.0} if isinstance(form, Mapping) and "no_answer_probability" in form else {}
     texts = [answer if isinstance(answer, str) else "" for answer in answers]
-    given = [{"id": str(row), "prediction_text": text, **unsure} for row, text in enumerate(texts)]
-    return given, [{"id": str(row), "answers": dict(gold)} for row, gold in enumerate(references)]
+    predictions = [{"id": str(row), "prediction_text": text, **unsure} for row, text in enumerate(texts)]
+    return predictions, [{"id": str(row), "answers": dict(gold)} for row, gold in enumerate(references)]
 
 
 def text_forms(options: Sequence[Features], answers: Sequence[Any], references: Sequence[Mapping[str, Any]]) -> Forms:

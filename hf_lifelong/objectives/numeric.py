@@ -60,8 +60,8 @@ def fit(scores: np.ndarray, features: int, size: int, classes: int) -> np.ndarra
             f"[{features}, D, C] with one row per feature."
         )
     fitted = np.zeros((features, size, classes), dtype=scores.dtype)
-    part = scores[:, :size, :classes]
-    fitted[:, : part.shape[1], : part.shape[2]] = part
+    overlap = scores[:, :size, :classes]
+    fitted[:, : overlap.shape[1], : overlap.shape[2]] = overlap
     return fitted
 
 
@@ -70,7 +70,7 @@ def padded(column: Any, entry: tuple[int, ...] = ()) -> np.ndarray:
 
     Args:
         column (`pa.ChunkedArray` or `list`): F lists of integers, or of integer lists of shape `entry`.
-        entry (`tuple[int, ...]`): Shape of what one token has, `()` for an integer.
+        entry (`tuple[int, ...]`): Shape of one token's value, `()` for an integer.
 
     Returns:
         `np.ndarray` of shape `[F, T, *entry]`: int64, T is the longest list.

@@ -22,14 +22,14 @@ TEMPLATES: dict[tuple[str, ...], str] = {
     ("question", "context"): "{context}\n\nQuestion: {question}\nAnswer:",
     ("text", "text_pair"): "{text}\n{text_pair}",
 }
-"""Columns, or keys of an input, that make a prompt without a template of the user's, and how."""
+"""Columns of a data set, or keys of an input → the template that makes a prompt of them where the user gives none."""
 
 FORMS = 'a string, {"text": ...}, {"text": ..., "text_pair": ...} or {"question": ..., "context": ...}'
 """The forms of input that `prompt_of` knows, in words."""
 
 
 def prompt_of(entry: Any, index: int, templates: Iterable[str] = ()) -> str:
-    """The prompt of an input that arrives without a task: the text itself, or its fields, put together as in training.
+    """The prompt of an input that arrives without a task: the text itself, or fields in a template, as in training.
 
     Args:
         templates (`list[str]`): Templates of the learned tasks; one with the same fields comes before `TEMPLATES`.
@@ -40,8 +40,8 @@ def prompt_of(entry: Any, index: int, templates: Iterable[str] = ()) -> str:
     check_unicode(entry, index)
     text = entry
     if isinstance(entry, Mapping):
-        every = (*templates, *TEMPLATES.values())
-        template = next((t for t in every if fields_of(t) == set(entry)), None)
+        candidates = (*templates, *TEMPLATES.values())
+        template = next((t for t in candidates if fields_of(t) == set(entry)), None)
         text = entry["text"] if set(entry) == {"text"} and not template else None
         if template:
             missing = [field for field, value in entry.items() if value is None]
@@ -62,24 +62,24 @@ def fields_of(template: str) -> set[str]:
         ValueError: If it cannot be read, or asks for more than plain columns: a template may come from a file.
     """
     try:
-        parts = [part[1:] for part in string.Formatter().parse(template) if part[1] is not None]
+        fields = [piece[1:] for piece in string.Formatter().parse(template) if piece[1] is not None]
     except ValueError as error:
         message = f"`template` {template!r:.100} cannot be read: {error}. Write braces that belong to the text twice."
         raise ValueError(message) from error
-    for name, spec, conversion in parts:
+    for name, spec, conversion in fields:
         if spec or conversion or set(name or "") & set(".[]"):
             raise ValueError(f"`template` {template!r:.100}: only names of columns may stand in braces, not {name!r}.")
-    return {str(name) for name, _, _ in parts}
+    return {str(name) for name, _, _ in fields}
 
 
 def with_prompts(dataset: Dataset, columns: Mapping[str, str], template: str | None) -> Dataset:
-    """Adds the column `prompt` where the prompts are made of several columns.
+    """Adds the column `prompt` where prompts are made from several columns.
 
     Args:
         dataset (`datasets.Dataset`): The task's rows.
         columns (`dict[str, str]`): Role to column name, as the user gave it; a named `prompt` is taken as it is.
         template (`str`, *optional*): In the spelling of `str.format`, such as `"{title}: {body}"`. Without it, the
-            columns of `TEMPLATES` are put together as it says, where the data set has them and no `prompt`.
+            templates in `TEMPLATES` are used, where the data set has their columns and no `prompt`.
 
     Raises:
         ValueError: If the template names no column, or one that is missing, or the data set has a `prompt` already.
@@ -100,22 +100,23 @@ def with_prompts(dataset: Dataset, columns: Mapping[str, str], template: str | N
         raise ValueError(f"`template` {what}; the data set has {names}.")
     if "prompt" in names:
         raise ValueError("`template` would replace the column 'prompt' that the data set has; drop one of the two.")
-    written: str = template
+    chosen: str = template
 
     def write(row: dict[str, Any], index: int) -> dict[str, str]:
         empty = sorted(field for field in fields if row[field] is None)
         if empty:
             raise DataError(empty[0], "nothing stands there; correct it or drop the row.", index)
-        return {"prompt": written.format_map(row)}
+        return {"prompt": chosen.format_map(row)}
 
     return dataset.with_format(None).map(write, with_indices=True, desc="Writing prompts")
 
 
 @without_panics()
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_length: int) -> list[list[int]]:
-    """Tokenises prompts; as the turn of a user, where the tokenizer has a chat template.
+    """Tokenises prompts, each as a user's turn where the tokenizer has a chat template.
 
-    What is too long is cut at its beginning, because what is asked stands at the end; the chat template stays whole.
+    A prompt that is too long loses its beginning, because the question stands at the end; the chat template stays
+    whole.
 
     Args:
         max_length (`int`): Longest prompt in tokens, all of the chat template included.
@@ -157,8 +158,8 @@ def encode_answers(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str], m
 
 
 def ensure_padding(tokenizer: Any) -> None:
-    """Gives a tokenizer without padding token its end-of-text token for it, as generation does; it counts in no loss,
-    because targets are marked apart."""
+    """Makes a tokenizer without a padding token pad with its end-of-text token, as generation does. Padding enters no
+    loss, because the targets mark it themselves."""
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise ValueError("The tokenizer has no `eos_token`, so no answer could end; set one.")
@@ -179,7 +180,7 @@ def _wrap(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[st
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     ids = tokenizer(list(texts), add_special_tokens=not tokenizer.chat_template)["input_ids"]
-    # Some tokenizers end every text; a prompt goes on.
+    # Some tokenizers end every text with an end-of-text token; a prompt must go on.
     return [row[:-1] if len(row) > 1 and row[-1] == tokenizer.eos_token_id else row for row in ids]
 
 
@@ -188,5 +189,5 @@ def _without_first(tokenizer: PreTrainedTokenizerBase, text: str, tokens: int, m
     offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     if tokens >= len(offsets):
         raise ValueError(f"max_length is {max_length}, which the chat template fills without any text; raise it.")
-    # At least one character, or a cut inside of one that several tokens make would not move forward.
+    # At least one character: a cut within a character that spans several tokens would remove nothing.
     return text[max(int(offsets[tokens][0]), 1) :]

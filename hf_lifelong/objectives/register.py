@@ -14,8 +14,8 @@ KINDS: dict[str, TaskKind | None] = {
     "text-regression": None,
     "text-generation": None,
 }
-"""Name → kind. `None` stands for the `KIND` of the module of that name, which is imported at its first use: kinds
-import torch, which naming them does not need."""
+"""Name → kind. `None` stands for the `KIND` of the module of that name, which is imported at its first use: a kind
+imports torch, and its name alone should not."""
 
 
 def register_kind(kind: TaskKind) -> None:
@@ -36,7 +36,7 @@ def register_kind(kind: TaskKind) -> None:
     name = getattr(kind, "kind", None)
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
         raise ValueError(f"`kind` of `{type(kind).__name__}` is {name!r:.60}; give it a name of printable characters.")
-    if name in KINDS and _is_built_in(get_objective(name)):
+    if name in KINDS and _is_built_in(get_kind(name)):
         raise ValueError(f"`{type(kind).__name__}` is called {name!r}, as a kind of this package is; rename it.")
     KINDS[name] = kind
 
@@ -47,7 +47,7 @@ def kind_names() -> list[str]:
 
 
 def find_kind(name: str) -> TaskKind | None:
-    """The kind of that name, the only instance that there is; `None` where none is known."""
+    """The kind of that name, always the same instance; `None` where there is none."""
     if name not in KINDS:
         return None
     kind = KINDS[name]
@@ -56,11 +56,11 @@ def find_kind(name: str) -> TaskKind | None:
     return kind
 
 
-def get_objective(name: str) -> TaskKind:
+def get_kind(name: str) -> TaskKind:
     """The kind of that name.
 
     Raises:
-        ValueError: If it is not known; says what to do.
+        ValueError: If there is none; the message says what to do.
     """
     kind = find_kind(name)
     if kind is None:
@@ -71,9 +71,9 @@ def get_objective(name: str) -> TaskKind:
     return kind
 
 
-def head_objective(name: str) -> HeadKind:
-    """The kind of that name, where a head answers it; errors as in `get_objective`."""
-    kind = get_objective(name)
+def head_kind(name: str) -> HeadKind:
+    """The kind of that name, which a head must answer; raises as `get_kind` does."""
+    kind = get_kind(name)
     if not isinstance(kind, HeadKind):
         choices = ", ".join(kinds_on("FEATURE_EXTRACTION"))
         raise ValueError(f"`kind` is {name!r}, which no head answers; choose one of {choices}.")
@@ -82,16 +82,16 @@ def head_objective(name: str) -> HeadKind:
 
 def kinds_on(task_type: str | None) -> list[str]:
     """The kinds that a base answers; `task_type` is that of the adapter's configuration."""
-    return [name for name in KINDS if (get_objective(name).task_type == "CAUSAL_LM") == (task_type == "CAUSAL_LM")]
+    return [name for name in KINDS if (get_kind(name).task_type == "CAUSAL_LM") == (task_type == "CAUSAL_LM")]
 
 
 def kinds_alike(name: str) -> tuple[str, ...]:
-    """The kinds whose inputs cannot be told by their form from those of one kind; itself among them."""
-    own = get_objective(name)
-    if not isinstance(own, HeadKind):
+    """The kinds that share a form of input with this one, itself included: form does not tell their inputs apart."""
+    one = get_kind(name)
+    if not isinstance(one, HeadKind):
         return (name,)
-    others = {other: get_objective(other) for other in KINDS}
-    return tuple(n for n, kind in others.items() if isinstance(kind, HeadKind) and set(kind.forms) & set(own.forms))
+    others = {other: get_kind(other) for other in KINDS}
+    return tuple(n for n, kind in others.items() if isinstance(kind, HeadKind) and set(kind.forms) & set(one.forms))
 
 
 def _is_built_in(kind: TaskKind) -> bool:

@@ -15,8 +15,8 @@ class DataError(ValueError):
     Args:
         column (`str`): The column.
         problem (`str`): What is wrong, and what to do.
-        row (`int`, *optional*): The row, in the data set at hand. It may be a part of the user's, in another order;
-            who took the part knows which of the user's rows it is.
+        row (`int`, *optional*): The row, in the data set at hand. That may be a part of the user's, in another
+            order; whoever took the part knows which of the user's rows it is.
     """
 
     def __init__(self, column: str, problem: str, row: int | None = None) -> None:
@@ -39,8 +39,8 @@ def as_seen(dataset: Dataset) -> Dataset:
     containers (numpy, torch, pandas, ...) make no difference.
 
     Raises:
-        ValueError: If the format changes values: a transform may give others each time, so that no resumed run would
-            be the same.
+        ValueError: If the format changes values. A transform may give different ones at each access, so that a
+            resumed run would not repeat the first.
     """
     form = dataset.format
     if form["type"] == "custom":

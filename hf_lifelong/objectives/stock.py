@@ -1,4 +1,4 @@
-"""How an exported task is asked without this package: the stock model, and the code of its README."""
+"""How an exported task is run without this package: the stock model, and the code of its README."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ MEAN_OF_TOKENS = """\
 mask = batch["attention_mask"].unsqueeze(-1)
 logits = (logits * mask).sum(1) / mask.sum(1)
 """
-"""Logits `[N, T, W]` of tokens → `[N, W]` of texts. A head that is linear on the mean of all tokens, which no stock
-head of whole texts is, gives the same: mean and linear layer commute."""
+"""Logits `[N, T, W]` of tokens → `[N, W]` of texts. This gives what a linear head on the mean of all tokens would,
+because mean and linear layer commute; no stock head for whole texts reads that mean."""
 
 
 @dataclass(frozen=True)
 class StockUse:
-    """The stock model that can hold a task's head, and Python code that asks it.
+    """The stock model that can hold a task's head, and Python code that runs it.
 
     Args:
         batch (`str`): Code that makes `batch` with `tokenizer`.
@@ -27,9 +27,9 @@ class StockUse:
         mapping (`str`): Name of the mapping in `transformers` from configurations to models of that class.
         task_type (`str`): PEFT's name for what it does.
         logits (`str`): Code that makes `logits` with that model.
-        unwrapped (`bool`): Whether the model is asked without PEFT's wrapper.
-        note (`str`): How it is asked.
-        reading (`str`): How logits of tokens are read; also said where no stock model has a head that fits.
+        unwrapped (`bool`): Whether the model is called without PEFT's wrapper.
+        note (`str`): How it is called.
+        reading (`str`): How logits of tokens are read; shown even where no stock model has a head that fits.
     """
 
     batch: str

@@ -34,9 +34,9 @@ class TextGeneration(TaskKind):
     The answer's column holds texts, lists of right texts, SQuAD's answers (the first is learned, each is right), or
     labels (`ClassLabel`), whose names are the answers; such a task can also be answered by the likeliest label.
 
-    Metrics: `exact_match` (primary) and `f1` (of words), in [0, 1], after SQuAD v1.1's normalisation, but numbers and
-    answers of which it leaves nothing are compared as they are; and, of a task with labels, `accuracy` of the
-    likeliest label, which the scorer adds.
+    Metrics, in [0, 1]: `exact_match` (primary) and `f1` (of words), both after SQuAD v1.1's normalisation, except that
+    numbers, and answers of which it leaves nothing, are compared as they are. For a task with labels, the scorer adds
+    the `accuracy` of the likeliest label.
     """
 
     kind = "text-generation"
@@ -81,7 +81,7 @@ print(tokenizer.batch_decode(model.generate(**batch, max_new_tokens=32), skip_sp
         return False
 
     def label_names(self, dataset: Dataset, columns: Mapping[str, str]) -> list[str]:
-        """The names of a `ClassLabel` column of answers; of other columns none. The prompts may still be missing."""
+        """The names of a `ClassLabel` column of answers, none for other columns. The prompts may still be missing."""
         check_dataset(dataset)
         check_not_empty(dataset)
         return self._declared(dataset, self._answers(dataset, columns)) or []
@@ -132,7 +132,7 @@ print(tokenizer.batch_decode(model.generate(**batch, max_new_tokens=32), skip_sp
         self, batch: Mapping[str, list[Any]], rows: Sequence[int], training: bool, **options: Any
     ) -> dict[str, list[Any]]:
         """`training=True` gives prompt and answer with `labels` (`-100` on the prompt), `training=False` the prompt
-        alone; `max_length` holds for each of the two, and `stride` has no use."""
+        alone; `max_length` limits each of the two, and `stride` is not used."""
         encoded = self.encode_batch(batch, rows, **options)
         texts = encoded.pop("answers")
         if training:
@@ -184,7 +184,7 @@ def right_answers(values: Sequence[Any], rows: Sequence[int], column: str, label
     """
     if labels:
         return [[labels[i]] for i in label_ids(values, rows, column, label_index(labels), labels)]
-    found = []
+    golds = []
     for value, row in zip(values, rows, strict=True):
         texts = value.get("text") if isinstance(value, Mapping) else value
         texts = [texts] if isinstance(texts, str) else texts
@@ -193,8 +193,8 @@ def right_answers(values: Sequence[Any], rows: Sequence[int], column: str, label
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             problem = "give a text or a list of texts (an empty list where there is no answer)."
             raise DataError(column, f"{value!r:.100} gives no answer; {problem}", row)
-        found.append(texts)
-    return found
+        golds.append(texts)
+    return golds
 
 
 KIND = TextGeneration()

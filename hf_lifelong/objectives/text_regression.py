@@ -36,17 +36,16 @@ class TextRegression(HeadKind):
     """A number for each text. Features of `encode(training=False)` carry `example`.
 
     The head learns standardised targets, by mean squared error; mean and standard deviation of the training rows are
-    the task's constants, and answers are in the units of its targets. (A `compute_metrics` function as `Trainer` takes
-    it sees what is trained: standardised numbers.) `score` of an answer is `None`: a number has no
-    probability.
+    the task's constants, and answers are in the units of its targets. (A `compute_metrics` function in `Trainer`'s
+    form sees standardised numbers, as training does.) `score` of an answer is `None`: a number has no probability.
 
-    The uncertainty is how far the members that ran one by one differ: `s² / (1 + s²)` in [0, 1), of the variance s² of
-    their standardised answers. Members that answer merged are one, which tells nothing, and the uncertainty is 0.
+    The uncertainty is how far the members that ran one by one differ: `s² / (1 + s²)` in [0, 1), where s² is the
+    variance of their standardised answers. Merged members give one answer, whose uncertainty is 0.
 
     Metrics: `pearson` (primary), `spearman` and `r2` (the share of the variance that the answers explain), all in
-    [0, 1], because what is negative counts as 0; and `rmse`, in the units of the targets, smaller is better. Where all
-    answers or all right ones are the same, nothing is correlated, which counts as 0. Tasks are found to be the same by
-    `r2`, which unlike a correlation tells units apart.
+    [0, 1], because what is negative counts as 0; and `rmse`, in the units of the targets, smaller is better. A
+    correlation counts as 0 where all answers, or all right ones, are equal. Whether two tasks are the same is decided
+    by `r2`, which unlike a correlation tells units apart.
     """
 
     kind = "text-regression"
@@ -82,14 +81,14 @@ class TextRegression(HeadKind):
         """`{"mean": ..., "std": ...}` of the targets."""
         columns = self.resolve_columns(dataset, columns)
         values = np.array(self._numbers(dataset, columns))
-        found = {"mean": float(values.mean()), "std": float(values.std())}
-        if not self._are_usable(found):
+        constants = {"mean": float(values.mean()), "std": float(values.std())}
+        if not self._are_usable(constants):
             raise DataError(
                 self._target(dataset, columns),
-                f"its numbers have the mean {found['mean']:g} and the standard deviation {found['std']:g}, too little "
-                "to tell them apart; subtract what they have in common, or check that they are the targets.",
+                f"its numbers have the mean {constants['mean']:g} and the standard deviation {constants['std']:g}, "
+                "too little to tell them apart; subtract what they share, or check that they are the targets.",
             )
-        return found
+        return constants
 
     def check_constants(self, constants: Mapping[str, float]) -> None:
         if set(constants) != {"mean", "std"} or not self._are_usable(constants):
@@ -141,11 +140,11 @@ class TextRegression(HeadKind):
         from scipy.stats import rankdata
 
         check_comparable(answers, references)
-        given, right = np.array(_numbers_or_mean(answers, references)), np.array(references, dtype=float)
-        squares, spread = np.square(given - right).mean(), right.var()
+        answered, right = np.array(_numbers_or_mean(answers, references)), np.array(references, dtype=float)
+        squares, spread = np.square(answered - right).mean(), right.var()
         return {
-            "pearson": _correlation(given, right),
-            "spearman": _correlation(rankdata(given), rankdata(right)),
+            "pearson": _correlation(answered, right),
+            "spearman": _correlation(rankdata(answered), rankdata(right)),
             "r2": max(0.0, float(1 - squares / spread)) if np.ptp(right) else 0.0,
             "rmse": math.sqrt(squares),
         }
@@ -225,11 +224,11 @@ def _numbers_or_mean(answers: Sequence[Any], references: Sequence[float]) -> lis
     return [float(answer) if isinstance(answer, Real) and not isinstance(answer, bool) else mean for answer in answers]
 
 
-def _correlation(given: np.ndarray, right: np.ndarray) -> float:
+def _correlation(answered: np.ndarray, right: np.ndarray) -> float:
     """Pearson's r, in [0, 1]; 0 where it is negative, or one of the two does not vary."""
-    if not np.ptp(given) or not np.ptp(right):
+    if not np.ptp(answered) or not np.ptp(right):
         return 0.0
-    return float(np.corrcoef(given, right)[0, 1].clip(0, 1))
+    return float(np.corrcoef(answered, right)[0, 1].clip(0, 1))
 
 
 KIND = TextRegression()

@@ -150,13 +150,13 @@ class TokenClassification(HeadKind):
     def score(self, answers: Sequence[Any], references: Sequence[list[str]]) -> dict[str, float]:
         """See the class; with BIO tags, raises an `ImportError` if seqeval is not installed."""
         check_comparable(answers, references)
-        given = [_labels_of(answer, len(right)) for answer, right in zip(answers, references, strict=True)]
+        tags = [_labels_of(answer, len(right)) for answer, right in zip(answers, references, strict=True)]
         flat = list(chain.from_iterable(references))
         if not flat:
             raise ValueError("references holds no words; give at least one example that has some.")
-        scores = label_scores(list(chain.from_iterable(given)), flat)
+        scores = label_scores(list(chain.from_iterable(tags)), flat)
         if are_entity_tags(flat):
-            scores["f1"] = entity_f1(given, references)
+            scores["f1"] = entity_f1(tags, references)
         return scores
 
     def majority(self, references_train: Sequence[list[str]], references_test: Sequence[list[str]]) -> float:
@@ -215,7 +215,7 @@ class TokenClassification(HeadKind):
     def _tokenised_targets(
         self, dataset: Dataset, columns: Mapping[str, str], labels: Sequence[str], constants: Mapping[str, float]
     ) -> dict[str, list[Any]]:
-        column, found = columns["tags"], []
+        column, targets = columns["tags"], []
         index = {**label_index(labels), IGNORED: IGNORED}
         tokens = column_values(dataset, "input_ids")
         for row, tags in enumerate(labels_of_rows(self._named(dataset, columns, labels), column)):
@@ -225,8 +225,8 @@ class TokenClassification(HeadKind):
                     "none). Several labels for a whole text are multi-label, which is not supported."
                 )
                 raise DataError(column, problem, row)
-            found.append(label_ids(tags, [row] * len(tags), column, index, labels))
-        return {"labels": found}
+            targets.append(label_ids(tags, [row] * len(tags), column, index, labels))
+        return {"labels": targets}
 
     def _tokenised_extras(self, dataset: Dataset) -> dict[str, list[Any]]:
         words = []
@@ -252,7 +252,7 @@ def entity_f1(answers: Sequence[Sequence[str | None]], references: Sequence[Sequ
     """Micro-averaged F1 of entities, by seqeval.
 
     Args:
-        answers (`list[list[str | None]]`): One label per word; what is not a BIO tag counts as a wrong entity.
+        answers (`list[list[str | None]]`): One label per word; anything but a BIO tag counts as a wrong entity.
         references (`list[list[str]]`): The right tags.
 
     Raises:
@@ -264,8 +264,10 @@ def entity_f1(answers: Sequence[Sequence[str | None]], references: Sequence[Sequ
         raise ImportError(
             'Scoring BIO tags needs seqeval, which is not installed: pip install "hf_lifelong[token-classification]"'
         ) from error
-    given = [[tag if tag and _ENTITY_TAG.fullmatch(tag) else f"B-{_WRONG_ENTITY}" for tag in tags] for tags in answers]
-    return float(f1_score([list(tags) for tags in references], given, zero_division=0))
+    bio_tags = [
+        [tag if tag and _ENTITY_TAG.fullmatch(tag) else f"B-{_WRONG_ENTITY}" for tag in tags] for tags in answers
+    ]
+    return float(f1_score([list(tags) for tags in references], bio_tags, zero_division=0))
 
 
 def _labels_of(answer: Any, words: int) -> list[str | None]:

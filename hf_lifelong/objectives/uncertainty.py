@@ -16,7 +16,7 @@ class MemberAnswers:
     """What the members that ran say of each (input, group) pair.
 
     Args:
-        values (`Tensor`): `[N, D, C]`, float32, what `HeadKind.distributions` gives of each row of output.
+        values (`Tensor`): `[N, D, C]`, float32, what `HeadKind.distributions` gives for each row of output.
         pair (`Tensor`): `[N]`, int64, the pair of each row.
         mean (`Tensor`): `[pairs, D, C]`, their means over the members of a pair.
         weights (`Tensor`): `[pairs, D]`, share of each distribution, summing to 1.
@@ -43,8 +43,8 @@ def variance_between(answers: MemberAnswers) -> Tensor:
 
 
 def spread_of_numbers(answers: MemberAnswers) -> Tensor:
-    """How far the numbers of the members of each pair differ, `s² / (1 + s²)` in [0, 1) of their variance s² in units
-    of their heads, `[pairs]`; 0 where they answer as one."""
+    """How far the members' numbers differ in each pair, `[pairs]`: `s² / (1 + s²)` in [0, 1), where s² is their
+    variance in units of their heads; 0 where they answer as one."""
     in_units = answers.values / answers.unit[answers.pair][:, None, None]
     variance = summed_variance(in_units, answers.weights, answers.pair, len(answers.mean))
     return variance / (1 + variance)
@@ -53,7 +53,7 @@ def spread_of_numbers(answers: MemberAnswers) -> Tensor:
 def mean_by_pair(values: Tensor, pair: Tensor, pairs: int) -> Tensor:
     """Means of `values [rows, …]` over the rows of each pair, `[pairs, …]`."""
     total = values.new_zeros(pairs, *values.shape[1:]).index_add(0, pair, values)
-    # Not by `bincount`, whose size depends on its values: a compiled graph would end there.
+    # Not by `bincount`, whose size depends on its values, so that a compiled graph would break there.
     count = pair.new_zeros(pairs).index_add(0, pair, torch.ones_like(pair)).clamp_min(1)
     return total / count.view(-1, *[1] * (values.dim() - 1))
 

@@ -10,7 +10,7 @@ from .base import MODEL_INPUTS
 from .forms import InputForm
 from .head import HeadKind
 from .inputs import check_unicode
-from .register import head_objective, kinds_on
+from .register import head_kind, kinds_on
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -20,7 +20,7 @@ def kinds_by_form() -> dict[InputForm, tuple[str, ...]]:
     """The forms of input that heads answer, each with the kinds of task that do."""
     kinds: dict[InputForm, tuple[str, ...]] = {}
     for name in kinds_on(HeadKind.task_type):
-        for form in head_objective(name).forms:
+        for form in head_kind(name).forms:
             kinds[form] = (*kinds.get(form, ()), name)
     return kinds
 
@@ -35,8 +35,8 @@ def encode_inputs(
 
     Args:
         inputs (`list` of length E): Strings, `{"text": ..., "text_pair": ...}` (`text_pair` may be left out),
-            `{"question": ..., "context": ...}`, `{"tokens": [...]}`, or what else a registered kind answers, mixed at
-            will.
+            `{"question": ..., "context": ...}`, `{"tokens": [...]}`, or any form that a registered kind answers, in
+            any mixture.
         tokenizer (`PreTrainedTokenizerBase`): The backbone's tokenizer.
         max_length (`int`): Longest feature, in tokens, special tokens included.
         stride (`int`): Tokens of context that neighbouring windows share.
@@ -52,15 +52,15 @@ def encode_inputs(
     """
     kinds = kinds_by_form()
     forms = [_form_of(entry, start + i, kinds) for i, entry in enumerate(inputs)]
-    extras = dict.fromkeys(extra for names in kinds.values() for n in names for extra in head_objective(n).extras)
+    extras = dict.fromkeys(extra for names in kinds.values() for n in names for extra in head_kind(n).extras)
     features: list[dict[str, Any]] = []
     for form in dict.fromkeys(forms):
-        rows = [i for i, own in enumerate(forms) if own is form]
+        rows = [i for i, other in enumerate(forms) if other is form]
         encoded = form.encode([inputs[i] for i in rows], tokenizer, max_length, stride)
-        own = encoded.pop("example", range(len(encoded["input_ids"])))
-        for values in zip(own, *encoded.values(), strict=True):
-            feature = dict(zip(encoded, values[1:], strict=True))
-            features.append({**feature, "example": rows[values[0]], "kinds": kinds[form]})
+        positions = encoded.pop("example", range(len(encoded["input_ids"])))
+        for position, *values in zip(positions, *encoded.values(), strict=True):
+            feature = dict(zip(encoded, values, strict=True))
+            features.append({**feature, "example": rows[position], "kinds": kinds[form]})
     features.sort(key=lambda feature: feature["example"])
     model_inputs = [name for name in MODEL_INPUTS if name in tokenizer.model_input_names]
     names = dict.fromkeys([*model_inputs, "example", "kinds", *extras])

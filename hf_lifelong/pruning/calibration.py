@@ -1,4 +1,4 @@
-"""What a model's layers see and say on a few batches: the sizes of their inputs, and what a pruning changes."""
+"""A model's layers on a few batches: how large their inputs are, and how far a pruning moves their outputs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Batches = Iterable[Mapping[str, Any]]
 
 
 def check_batches(calibration: Any) -> None:
-    """Refuses what is no batches, and batches that can be read only once (`ValueError`); `None` is fine."""
+    """Refuses anything but batches that can be read more than once, or `None` (`ValueError`)."""
     if calibration is not None and not isinstance(calibration, Iterable):
         raise ValueError(f"`calibration` must be a list of batches or a `DataLoader`, not {calibration!r:.60}.")
     if calibration is not None and iter(calibration) is calibration:
@@ -59,19 +59,19 @@ def moments(
         counts[name] += len(inputs)
 
     _observe(model, layers, batches, see)
-    _check_seen(counts)
+    _check_reached(counts)
     return ({n: squares[n] / counts[n] for n in layers}, {n: sums[n] / counts[n] for n in layers})
 
 
 @dataclass(frozen=True)
 class LayerChange:
-    """What pruning changes in one layer; both numbers as a share of the root mean square of its dense output.
+    """How far pruning moves one layer; bound and measurement are shares of the root mean square of its dense output.
 
     Args:
         name (`str`): Its weight.
         remaining (`float`): Share of the weights that stay.
         bound (`float`): Upper bound: the l1 tail weighted with the inputs' root mean squares (Minkowski).
-        measured (`float`): What the layer's output really moves on the batches.
+        measured (`float`): How far the layer's output really moves on the batches.
     """
 
     name: str
@@ -83,41 +83,41 @@ class LayerChange:
 def output_change(
     model: nn.Module, pruned: Mapping[str, Tensor], batches: Batches, *, targets: str | None = None
 ) -> list[LayerChange]:
-    """How far pruning would move the output of each layer on the dense model's own inputs: bound beside measurement.
+    """How far pruning would move the output of each layer on the dense model's own inputs: a bound, and a measurement.
 
     Args:
-        model (`nn.Module`): Still dense: the weights to be pruned have their values.
+        model (`nn.Module`): Still dense: the weights to be pruned have not been set to zero.
         pruned (`Mapping`): The masks to try, bool by weight name, as [`choose`] gives them.
         batches (iterable of mappings): As in [`input_sizes`].
         targets (`str`, *optional*): As in [`prunable`].
     """
-    found = Masks(prunable(model, targets), pruned).targets
-    layers = {name: target.module for name, target in found.items()}
-    parts = {n: (t.rows(t.parameter.detach()).double(), t.rows(pruned[n])) for n, t in found.items()}
+    chosen = Masks(prunable(model, targets), pruned).targets
+    layers = {name: target.module for name, target in chosen.items()}
+    weights = {n: (t.rows(t.parameter.detach()).double(), t.rows(pruned[n])) for n, t in chosen.items()}
     squares: dict[str, Any] = dict.fromkeys(layers, 0.0)
-    moved: dict[str, Any] = dict.fromkeys(layers, 0.0)
-    said: dict[str, Any] = dict.fromkeys(layers, 0.0)
+    changes: dict[str, Any] = dict.fromkeys(layers, 0.0)
+    outputs: dict[str, Any] = dict.fromkeys(layers, 0.0)
     counts = dict.fromkeys(layers, 0)
 
     def see(name: str, inputs: Tensor) -> None:
-        weight, lost = parts[name]
+        weight, lost = weights[name]
         squares[name] = squares[name] + inputs.square().sum(0)
-        moved[name] = moved[name] + (inputs @ (weight * lost).T).square().sum()
-        said[name] = said[name] + (inputs @ weight.T).square().sum()
+        changes[name] = changes[name] + (inputs @ (weight * lost).T).square().sum()
+        outputs[name] = outputs[name] + (inputs @ weight.T).square().sum()
         counts[name] += len(inputs)
 
     _observe(model, layers, batches, see)
-    _check_seen(counts)
+    _check_reached(counts)
     report = []
-    for name, (weight, lost) in parts.items():
+    for name, (weight, lost) in weights.items():
         tails = ((weight * lost).abs() * (squares[name] / counts[name]).sqrt()).sum(1)
-        scale = float(said[name] / counts[name]) ** 0.5 or 1.0
+        scale = float(outputs[name] / counts[name]) ** 0.5 or 1.0
         report.append(
             LayerChange(
                 name,
                 remaining=1 - float(lost.double().mean()),
                 bound=float(tails.square().sum()) ** 0.5 / scale,
-                measured=float(moved[name] / counts[name]) ** 0.5 / scale,
+                measured=float(changes[name] / counts[name]) ** 0.5 / scale,
             )
         )
     return report
@@ -129,7 +129,7 @@ def _observe(
     batches: Batches,
     see: Callable[[str, Tensor], None],
 ) -> None:
-    """Runs batches and hands each layer's inputs on, float64 `[positions, inputs]`."""
+    """Runs batches and passes the inputs of each layer to `see`, float64 `[positions, inputs]`."""
     other = [name for name, module in layers.items() if not isinstance(module, nn.Linear | Conv1D)]
     if other:
         raise ValueError(
@@ -157,15 +157,15 @@ def _observe(
                         f"`calibration` holds {batch!r:.60}; its batches must be mappings of the model's inputs, such "
                         'as a tokenizer gives with `return_tensors="pt"`.'
                     )
-                moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-                attended[0] = moved.get("attention_mask")
-                model(**moved)
+                inputs = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+                attended[0] = inputs.get("attention_mask")
+                model(**inputs)
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def _check_seen(counts: Mapping[str, int]) -> None:
+def _check_reached(counts: Mapping[str, int]) -> None:
     missed = [name for name, count in counts.items() if not count]
     if missed:
         raise ValueError(
@@ -176,7 +176,7 @@ def _check_seen(counts: Mapping[str, int]) -> None:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside, what it was before outside."""
+    """Puts a model in eval mode for the block, and every module back in its own mode after it."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -24,15 +24,16 @@ _INDEX, _REMAINING = "pruning/pq_index", "pruning/remaining"
 class SAPCallback(TrainerCallback):
     """Prunes every few steps while one training goes on, and keeps what is pruned at zero.
 
-    A variant: the published SAP trains to the end, prunes, rewinds the survivors and trains again, which is
-    [`prune_iteratively`]. Here one run trains and prunes at once, which costs one training, and nothing is rewound.
+    This is a variant of the published SAP, which trains to the end, prunes, rewinds the survivors and trains again
+    ([`prune_iteratively`]). Here one run trains and prunes at once: it costs a single training, and
+    nothing is rewound.
 
     ```python
     trainer.add_callback(SAPCallback(trainer, SAP(p=0.5, q=1.0)))
     ```
 
     PQ Index and remaining weights go to `report_to` at each pruning, and with the validation metric into `pruning.png`
-    in `output_dir`. The masks travel in the optimizer's state, so that a resumed run goes on with them.
+    in `output_dir`. The masks are saved in the optimizer's state, so that a resumed run goes on with them.
 
     Args:
         trainer (`Trainer`): The trainer that it is added to. Any subclass; one process or DDP.
@@ -46,8 +47,8 @@ class SAPCallback(TrainerCallback):
         rise (`float`): Pruning ends when the PQ Index has risen by more than this above its lowest.
 
     Raises:
-        ValueError: at once for arguments out of range, at the start of training for a setting in which masks cannot
-            hold.
+        ValueError: for arguments out of range, at once; for a setting in which masks cannot hold, at the start of
+            training.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class SAPCallback(TrainerCallback):
         self.tolerance, self.rise = tolerance, rise
         self.masks: Masks | None = None
         self._hooks: list[Any] = []
-        self._told = self._training = False
+        self._warned = self._training = False
 
     def due(self, step: int, steps: int) -> bool:
         """Whether a run of `steps` is pruned after this step."""
@@ -111,7 +112,7 @@ class SAPCallback(TrainerCallback):
             )
         self.masks.apply()
         self._hooks = self.masks.hold(optimizer)
-        self._training, self._told = True, False
+        self._training, self._warned = True, False
 
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, optimizer: Any = None, **kwargs: Any
@@ -124,9 +125,9 @@ class SAPCallback(TrainerCallback):
             prune_further(self.trainer.model, self.masks, self.rule, self.calibration)
             self.masks.apply()
             self.masks.clear_moments(optimizer)
-        elif not self._told:
+        elif not self._warned:
             logger.warning(f"Pruning has ended with {self.masks.remaining:.1%} of the weights: {reason}.")
-            self._told = True
+            self._warned = True
         self._log(index, control)
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -140,11 +141,11 @@ class SAPCallback(TrainerCallback):
             draw_steps(logged_steps(state.log_history, metric), Path(args.output_dir), metric)
 
     def _check_arguments(self, args: Any, state: TrainerState) -> None:
-        """Refuses arguments of the trainer under which pruning would be undone, or never begin or end as told."""
+        """Refuses trainer arguments under which pruning would be undone, or could not begin or end as asked."""
         if args.load_best_model_at_end:
             raise ValueError(
-                "`load_best_model_at_end` would bring back weights of before their pruning. Leave it out; the end of "
-                "pruning is what `tolerance` is for."
+                "`load_best_model_at_end` would bring back weights from before they were pruned. Leave it out; "
+                "`tolerance` ends the pruning in time."
             )
         metric_of(args, self.tolerance)
         if math.isfinite(self.tolerance) and args.eval_strategy == IntervalStrategy.NO:
@@ -159,18 +160,18 @@ class SAPCallback(TrainerCallback):
             )
 
     def _log(self, index: float, control: TrainerControl) -> None:
-        asked = control.should_log
+        due = control.should_log
         self.trainer.log({_INDEX: index, _REMAINING: self.masks.remaining if self.masks is not None else 1.0})
-        control.should_log = asked  # logging would otherwise count as the one that Trainer was about to do
+        control.should_log = due  # `log` clears it, and Trainer would leave out a log of its own that is due
 
     def _reason(self, args: Any, state: TrainerState, index: float) -> str | None:
-        """Why pruning has ended. Read off what was logged, which a checkpoint brings back, so it holds on resume."""
+        """Why pruning has ended; read off the log, which a checkpoint restores, so that it holds after a resume."""
         metric, greater = metric_of(args, self.tolerance)
         indices: list[float] = []
         scores: list[float] = []
         for entry in [*state.log_history, {_INDEX: index}]:
             if _INDEX in entry:
-                scores = scores if indices else scores[-1:]  # what came before the first pruning was not its doing
+                scores = scores if indices else scores[-1:]  # pruning is not to blame for what came before it
                 indices.append(entry[_INDEX])
             elif metric in entry:
                 scores.append(entry[metric])

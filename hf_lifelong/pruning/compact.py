@@ -22,8 +22,8 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 def save_compact(model: nn.Module | dict[str, Tensor], path: str | os.PathLike[str]) -> None:
     """Writes a model's weights so that zeros cost one bit.
 
-    Tensors in which that saves nothing are stored as they are, shared ones once. 90 % zeros take about 13 % of the
-    bytes of float32.
+    Tensors in which that saves nothing are stored as they are, and shared ones once. With 90 % zeros, the file takes
+    about 13 % of the bytes of float32.
 
     Args:
         model (`nn.Module` or state dict): Dense or pruned.
@@ -41,16 +41,16 @@ def save_compact(model: nn.Module | dict[str, Tensor], path: str | os.PathLike[s
     first: dict[tuple, str] = {}
     for name, tensor in state.items():
         place = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride(), str(tensor.device))
-        known = first.setdefault(place, name) if tensor.numel() else name
-        if known != name:
-            aliases[name] = known
+        owner = first.setdefault(place, name) if tensor.numel() else name
+        if owner != name:
+            aliases[name] = owner
             continue
         values = tensor.detach().cpu().contiguous()
         # By bits, because a negative zero is a value of its own.
-        used = values.view(_INTEGERS[values.element_size()]) != 0 if _packable(values) else None
-        if used is not None and used.numel() / 8 + int(used.sum()) * values.element_size() < values.nbytes:
+        nonzero = values.view(_INTEGERS[values.element_size()]) != 0 if _packable(values) else None
+        if nonzero is not None and nonzero.numel() / 8 + int(nonzero.sum()) * values.element_size() < values.nbytes:
             whole = values.view(_INTEGERS[values.element_size()])
-            tensors[f"bits:{name}"], tensors[f"values:{name}"] = pack_bits(used), whole[used].view(values.dtype)
+            tensors[f"bits:{name}"], tensors[f"values:{name}"] = pack_bits(nonzero), whole[nonzero].view(values.dtype)
             shapes[name] = list(values.shape)
         else:
             tensors[f"dense:{name}"] = values
@@ -105,14 +105,14 @@ def _unpacked(path: str | os.PathLike[str], name: str, shape: Any, tensors: dict
     # Checked before any memory is taken: the bits say how large a tensor can be.
     if bits.dtype != torch.uint8 or bits.dim() != 1 or len(bits) != (math.prod(shape) + 7) // 8 or values.dim() != 1:
         raise DamagedFileError(path, f"the bits of `{name}` do not fit its shape {shape}")
-    used = unpack_bits(bits, tuple(shape))
-    if int(used.sum()) != len(values):
-        raise DamagedFileError(path, f"`{name}` has {len(values)} values for {int(used.sum())} bits")
+    nonzero = unpack_bits(bits, tuple(shape))
+    if int(nonzero.sum()) != len(values):
+        raise DamagedFileError(path, f"`{name}` has {len(values)} values for {int(nonzero.sum())} bits")
     if values.element_size() not in _INTEGERS:
         raise DamagedFileError(path, f"`{name}` is {values.dtype}")
-    whole = _INTEGERS[values.element_size()]  # as integers, which every operation is there for
+    whole = _INTEGERS[values.element_size()]  # as integers, for which every operation exists
     tensor = torch.zeros(shape, dtype=whole)
-    tensor[used] = values.view(whole)
+    tensor[nonzero] = values.view(whole)
     return tensor.view(values.dtype)
 
 

@@ -75,12 +75,12 @@ def prune_iteratively(
 
     Round 0 trains the dense model. Each further round prunes by the rule, sets every trained parameter that is left
     back to its value before training, and trains again as the trainer's arguments say, with a fresh optimizer and
-    schedule. In the end the model has the weights of the round with the fewest weights left whose validation score is
-    within `tolerance` of the best.
+    schedule. Of the rounds whose validation score is within `tolerance` of the best, the model gets the weights of
+    the one with the fewest left.
 
     Under `output_dir` it leaves `pruning.json`, `pruning.png` (the three curves) and `_pruning/`, which only
-    `resume=True` needs.
-    After each round PQ Index, remaining weights and score go to `report_to`, the round as their step.
+    `resume=True` needs. After each round, PQ Index, remaining weights and score go to `report_to`, with the round as
+    their step.
 
     Args:
         trainer (`Trainer`): Ready to train and evaluate; one process or DDP. Not a `DriftTrainer`: prune the base
@@ -90,8 +90,8 @@ def prune_iteratively(
         targets, calibration: As in [`SAPCallback`].
         tolerance (`float`): How far the validation metric (`metric_for_best_model`) may fall below its best, in its
             own unit; pruning ends when it falls further. Infinity: no limit, and the last round is kept.
-        rise (`float`): Pruning ends when the PQ Index of the trained model is by more than this above its lowest.
-        rewind_to (`int`): Optimizer step of round 0 whose weights are what is gone back to; 0: before training.
+        rise (`float`): Pruning ends when the PQ Index of the trained model rises more than this above its lowest.
+        rewind_to (`int`): Optimizer step of round 0 to whose weights the survivors go back; 0: before training.
         resume (`bool`): Goes on where an earlier call with the same `output_dir` was killed, also inside a round when
             the trainer saves checkpoints; starts from the beginning where nothing was saved.
 
@@ -115,7 +115,7 @@ def prune_iteratively(
 
 
 class _Round(TrainerCallback):
-    """Holds the masks in one training, marks its checkpoints as whole, keeps the weights to go back to."""
+    """Holds the masks in one training, marks its checkpoints as whole, and saves the weights to go back to."""
 
     def __init__(self, run: _Run) -> None:
         self.run = run
@@ -150,7 +150,7 @@ class _Round(TrainerCallback):
 
 
 class _Run:
-    """The state of the loop. What is on disk appears whole, and `pruning.json`, written last, says what counts."""
+    """The state of the loop. Files appear whole on disk, and `pruning.json`, written last, says which count."""
 
     def __init__(
         self,
@@ -201,13 +201,13 @@ class _Run:
         return {name: p.detach() for name, p in held if p.requires_grad or name in targets}
 
     def begin(self, resume: bool) -> None:
-        """Starts from the beginning, or reads where a killed run was."""
+        """Starts from the beginning, or reads how far a killed run had come."""
         if resume and self.state_file.exists():
             state = read_json(self.state_file)
             settings = state.get("settings") if isinstance(state, dict) else None
             if settings != self.settings():
                 raise ValueError(
-                    f"`resume=True`, but `{self.state_file}` is of a run with other settings: {settings}. Give "
+                    f"`resume=True`, but `{self.state_file}` is from a run with other settings: {settings}. Give "
                     "the same ones, another `output_dir`, or `resume=False`."
                 )
             self.steps = [Step(**step) for step in state["steps"]]
@@ -246,7 +246,7 @@ class _Run:
         self.steps.append(Step(number, self.masks.remaining, index, float(score)))
 
     def commit(self) -> None:
-        """Keeps what the round gave, and prunes for the next."""
+        """Saves the result of the round, and prunes for the next."""
         number = len(self.steps) - 1
         last = number == self.rounds
         self._log(self.steps[-1])
@@ -281,7 +281,7 @@ class _Run:
 
     @contextmanager
     def holding(self) -> Iterator[None]:
-        """Rounds have folders of their own, and the masks hold in them; afterwards the trainer is as it was."""
+        """Holds the masks in each round, which writes to its own folder; the trainer is as before after the block."""
         callback = _Round(self)
         self.trainer.add_callback(callback)
         for other in self.trainer.callback_handler.callbacks:
@@ -312,10 +312,10 @@ class _Run:
 
     def _log(self, step: Step) -> None:
         state = self.trainer.state  # `report_to` takes its step from there
-        known, state.global_step = state.global_step, step.step
+        trained, state.global_step = state.global_step, step.step
         names = {"pq_index": step.pq_index, "remaining": step.remaining, "score": step.score}
         self.trainer.log({f"pruning/{name}": value for name, value in names.items()})
-        state.global_step = known
+        state.global_step = trained
 
     def _write_state(self, finished: bool) -> None:
         if self.main:
@@ -363,7 +363,7 @@ def _check(
         )
     if trainer.optimizer is not None:
         raise ValueError(
-            "`trainer` has an optimizer already, given or of an earlier `train()`; each round needs its own. Give a "
+            "`trainer` already has an optimizer, given or from an earlier `train()`; each round needs its own. Give a "
             "new trainer without `optimizers`."
         )
     if trainer.model_init is not None:

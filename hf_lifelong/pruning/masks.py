@@ -34,7 +34,7 @@ class Masks:
 
     @classmethod
     def of_zeros(cls, targets: dict[str, Target]) -> Masks:
-        """Takes the zeros of a model for what was pruned before; weights that are all zero were never trained."""
+        """Masks that count a model's zeros as pruned, except in a tensor of only zeros, which was never trained."""
         zeros = {name: target.parameter.detach() == 0 for name, target in targets.items()}
         return cls(targets, {name: mask & ~mask.all() for name, mask in zeros.items()})
 
@@ -82,11 +82,11 @@ class Masks:
             self.targets[name].parameter.masked_fill_(mask, 0.0)
 
     def hold(self, optimizer: Any) -> list[Any]:
-        """Keeps the pruned weights at zero through every step of an optimizer; returns the hooks, to remove them.
+        """Keeps the pruned weights at zero through every step of an optimizer; returns the hooks, for their removal.
 
         The gradients of pruned weights are cleared before each step, after reduction, unscaling and clipping, so that
         momentum and moments collect nothing; the weights are cleared after it, whatever the optimizer did. The masks
-        travel with the optimizer's state.
+        are saved with the optimizer's state.
         """
         optimizer = getattr(optimizer, "optimizer", optimizer)
 
@@ -101,7 +101,7 @@ class Masks:
             self.apply()
 
         def save(_: Any, state: dict[str, Any]) -> None:
-            # In a parameter group, because that is what an optimizer keeps of a loaded state as it is.
+            # In a parameter group: the part of a loaded state that an optimizer takes over unchanged.
             state["param_groups"][0][_KEY] = self.packed()
 
         return [
@@ -111,7 +111,7 @@ class Masks:
         ]
 
     def restore(self, optimizer: Any) -> bool:
-        """Takes the masks that a loaded optimizer state brought along; whether there were any."""
+        """Takes over the masks in a loaded optimizer state; returns whether there were any."""
         packed = getattr(optimizer, "optimizer", optimizer).param_groups[0].pop(_KEY, None)
         if packed is None:
             return False
@@ -140,7 +140,7 @@ class Masks:
 
 
 def agreed(pruned: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The masks of the first process, for all: batches, and sums on a GPU, can differ between processes."""
+    """Gives all processes the masks of the first: batches, and sums on a GPU, can differ between processes."""
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         for name, mask in pruned.items():
             bits = mask.to(torch.uint8)

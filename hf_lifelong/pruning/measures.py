@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Of the weights in a group: how far below an integer float64 sums may leave what is that integer in exact arithmetic.
+# As a share of the weights in a group: how far below an integer a float64 result may lie and still count as it.
 _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
 class PowerSums:
-    """What the measures need of each group of weights; groups of one tensor or spread over many add up.
+    """What the measures need of each group of weights; the sums of a group that is spread over tensors add up.
 
     Args:
         count (`Tensor`): int64 `[groups]`, surviving weights.
@@ -58,12 +58,12 @@ class PowerSums:
         return torch.where(defined, 1 - mean_p / mean_q.where(defined, torch.ones_like(mean_q)), 0.0).clamp(min=0.0)
 
 
-def joined(parts: Iterable[PowerSums]) -> PowerSums:
-    """All groups of all parts (at least one) as one group."""
-    first, *others = (part.total() for part in parts)
+def joined(sums: Iterable[PowerSums]) -> PowerSums:
+    """All groups of all sums (at least one) as one group."""
+    total, *others = (each.total() for each in sums)
     for other in others:
-        first = first + other
-    return first
+        total = total + other
+    return total
 
 
 def check_orders(p: float, q: float) -> None:
@@ -93,17 +93,17 @@ def sap_counts(sums: PowerSums, gamma: float, beta: float, eta_r: float) -> Tens
     """How many of the smallest weights SAP prunes in each group, int64 `[groups]` on the CPU.
 
     r = d (1 + eta_r)^(-q/(q-p)) (1 - I)^(qp/(q-p)) weights must stay; floor(d min(gamma (1 - r/d), beta)) go. The
-    floor is that of exact arithmetic: a result that float64 leaves a rounding error below an integer counts as it.
+    floor is that of exact arithmetic: a float64 result a rounding error below an integer counts as that integer.
     """
     p, q = sums.p, sums.q
     index = sums.index().cpu()
-    kept = (1 + eta_r) ** (-q / (q - p)) * (1 - index) ** (q * p / (q - p))
+    staying = (1 + eta_r) ** (-q / (q - p)) * (1 - index) ** (q * p / (q - p))
     count = sums.count.cpu()
-    exact = count.double()  # an integer times a number would be float32, which ends at 16.7 million
-    wanted = (exact * gamma * (1 - kept) + exact * _ROUNDING).floor().long()
+    size = count.double()  # an integer tensor times a number would be float32, exact only up to 16.7 million
+    wanted = (size * gamma * (1 - staying) + size * _ROUNDING).floor().long()
     cap = Fraction(str(beta))
     most = torch.tensor([math.floor(d * cap) for d in count.tolist()])
-    # Weights that are all zero, or none, have no index, and nothing to rank by.
+    # A group that is empty or all zero has no index, and nothing to rank by.
     return torch.minimum(wanted, most).where(sums.sum_q.cpu() > 0, 0)
 
 
@@ -167,9 +167,9 @@ def sap_prune_count(
     Args:
         weights (`Tensor` or numbers): Any shape; taken as one group.
         p, q (`float`): Orders of the PQ Index, 0 < p < q.
-        gamma (`float`): Factor on what the index states can go.
+        gamma (`float`): Factor on the share that can go by the index.
         beta (`float`): The largest share that may go at once, below 1.
-        eta_r (`float`): l_p energy of what goes, as a share of what stays, that is tolerated.
+        eta_r (`float`): Tolerated l_p energy of what goes, as a share of that of what stays.
 
     Raises:
         ValueError: as [`pq_index`], and for settings out of range.

@@ -14,7 +14,7 @@ from .targets import prunable
 
 
 def prune(model: nn.Module, rule: Rule, *, targets: str | None = None, calibration: Batches | None = None) -> Masks:
-    """Sets to zero what a rule finds in a model, such as a base before it gets its first adapter.
+    """Sets to zero the weights that a rule picks in a model, such as a base before it gets its first adapter.
 
     Training it further undoes that, unless the masks are held: `prune(...).hold(optimizer)`.
 
@@ -25,7 +25,7 @@ def prune(model: nn.Module, rule: Rule, *, targets: str | None = None, calibrati
         calibration (iterable of batches, *optional*): For rules that weigh by inputs.
 
     Returns:
-        [`Masks`]: What is gone, zeros of before included.
+        [`Masks`]: What is gone, earlier zeros included.
 
     Raises:
         ValueError: for weights that cannot be pruned.
@@ -44,7 +44,7 @@ def prune_further(
     calibration: Batches | None,
     dense: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Adds to the masks, the same on all processes, what a rule finds; the weights are not touched until `apply`.
+    """Adds to the masks what a rule picks, alike on all processes; the weights are not touched until `apply`.
 
     Args:
         dense (`Mapping`, *optional*): Weights to rank by in place of the model's own.

@@ -1,4 +1,4 @@
-"""How pruning goes: what is measured after each step, when to stop, which step to keep, and a picture of it."""
+"""The course of a pruning: what is measured after each step, when to stop, which step to keep, and a picture."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def model_index(masks: Masks, p: float = 0.5, q: float = 1.0) -> float:
 
 
 def orders_of(rule: Any) -> tuple[float, float]:
-    """Orders of the PQ Index that a run with this rule is watched by."""
+    """Orders of the PQ Index by which a run with this rule is judged."""
     return getattr(rule, "p", 0.5), getattr(rule, "q", 1.0)
 
 
@@ -72,8 +72,8 @@ def stop_reason(
 def kept_step(steps: Sequence[Step], greater: bool, tolerance: float) -> int:
     """Position of the step with the fewest weights whose score is within a tolerance of the best."""
     best = max(s.score for s in steps) if greater else min(s.score for s in steps)
-    good = [i for i, step in enumerate(steps) if abs(step.score - best) <= tolerance]
-    return min(good, key=lambda i: (steps[i].remaining, -steps[i].score if greater else steps[i].score))
+    within = [i for i, step in enumerate(steps) if abs(step.score - best) <= tolerance]
+    return min(within, key=lambda i: (steps[i].remaining, -steps[i].score if greater else steps[i].score))
 
 
 def check_limits(tolerance: Any, rise: Any) -> None:
@@ -84,14 +84,14 @@ def check_limits(tolerance: Any, rise: Any) -> None:
 
 
 def check_trainer(trainer: Any) -> None:
-    """Refuses what is no trainer, and trainers under which masks cannot hold (`ValueError`); says the way round."""
+    """Refuses anything but a trainer under which masks hold (`ValueError`); the message says what to do instead."""
     if not isinstance(trainer, Trainer):
         raise ValueError(f"`trainer` must be a `Trainer` that is ready to train, not {trainer!r:.60}.")
     for used, name in ((trainer.is_fsdp_enabled, "FSDP"), (trainer.is_deepspeed_enabled, "DeepSpeed")):
         if used:
             raise ValueError(
-                f"Pruning under {name} is not supported: its processes hold parts of the weights only, and a weight's "
-                "rank among all is not known to any of them. Prune in one process or under DDP, save, then train the "
+                f"Pruning under {name} is not supported: each process holds only a part of the weights, so none can "
+                "rank a weight among all of them. Prune in one process or under DDP, save, then train the "
                 f"pruned model with {name}."
             )
 
@@ -115,7 +115,7 @@ def metric_of(args: Any, tolerance: float) -> tuple[str, bool]:
 
 
 def draw_steps(steps: Sequence[Step], folder: Path, metric: str, kept: int | None = None) -> None:
-    """Writes `pruning.png` into a folder; without matplotlib it only says so, so that no training ends for it."""
+    """Writes `pruning.png` into a folder. Without matplotlib it only warns, so that no training fails for it."""
     try:
         plot_steps(steps, folder / "pruning.png", metric, kept)
     except ImportError as error:
@@ -131,7 +131,7 @@ def plot_steps(
         steps (`Sequence[Step]`): At least one.
         path: PNG file to write.
         metric (`str`): Name of the score.
-        kept (`int`, *optional*): Position of the round that is kept; not given, the steps are those of one run.
+        kept (`int`, *optional*): Position of the round that is kept; without it, the steps are those of one run.
     """
     curves = (
         ("PQ Index of the survivors", [s.pq_index for s in steps]),

@@ -14,12 +14,14 @@ from .targets import prunable
 
 @dataclass(frozen=True)
 class LayerSparsity:
-    """Args:
-    name (`str`): The weight.
-    weights (`int`): Its size.
-    remaining (`float`): Share that is not zero.
-    pq_index (`float`): Of the weights that are not zero.
-    prunable (`float`): Share of those that one step of SAP with gamma 1 would prune.
+    """How sparse one layer is.
+
+    Args:
+        name (`str`): The weight.
+        weights (`int`): Its size.
+        remaining (`float`): Share that is not zero.
+        pq_index (`float`): Of the weights that are not zero.
+        prunable (`float`): Share of those that one step of SAP with gamma 1 would prune.
     """
 
     name: str
@@ -79,7 +81,7 @@ def sparsity_report(
 ) -> SparsityReport:
     """Prints how sparse each layer of a model is, and draws it.
 
-    A fresh Gaussian layer has a PQ Index (0.5, 1) of about .153. Zeros are taken for pruned weights.
+    A fresh Gaussian layer has a PQ Index (0.5, 1) of about .153. Zeros count as pruned weights.
 
     Args:
         model (`nn.Module`): Any model.
@@ -94,12 +96,12 @@ def sparsity_report(
         ValueError: for bad orders or a model without weights that can be pruned.
     """
     check_orders(p, q)
-    found = prunable(model, targets)
+    chosen = prunable(model, targets)
     sums: dict[str, PowerSums] = {}
-    for name, target in found.items():
+    for name, target in chosen.items():
         rows = target.rows(target.parameter.detach())
         sums[name] = power_sums(rows, p, q, rows == 0).total()
-    layers = [_layer(name, found[name].parameter.numel(), part) for name, part in sums.items()]
+    layers = [_layer(name, chosen[name].parameter.numel(), layer_sums) for name, layer_sums in sums.items()]
     report = SparsityReport(p, q, layers, _layer("all", sum(layer.weights for layer in layers), joined(sums.values())))
     print(report)
     if picture is not None:

@@ -1,4 +1,4 @@
-"""Rules that say which surviving weights go next. Pure functions of tensors; exact counts, ties prune fewer."""
+"""Rules that say which surviving weights go next. Pure functions of tensors; counts are exact, ties prune fewer."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class SAP:
 
     Args:
         p, q (`float`): Orders of the PQ Index, 0 < p < q; (0.5, 1) prunes gently, (1, 2) hard.
-        gamma (`float`): Factor on the share that the index states can go.
+        gamma (`float`): Factor on the share that can go by the index.
         beta (`float`): The largest share that may go at once, below 1.
-        eta_r (`float`): l_p energy of what goes, as a share of what stays, that is tolerated.
+        eta_r (`float`): Tolerated l_p energy of what goes, as a share of that of what stays.
         scope (`str`): Each `"neuron"` has its own index and count, or each `"layer"`, or all weights together
             (`"global"`). Per neuron kept far more accuracy in `benchmarks/results/pruning.json` and is therefore
             the default; the main figures of the paper are global.
@@ -51,8 +51,8 @@ class SAP:
     def select(self, rows: dict[str, Tensor], pruned: dict[str, Tensor]) -> dict[str, Tensor]:
         sums = {name: power_sums(value, self.p, self.q, pruned[name]) for name, value in rows.items()}
 
-        def count(part: PowerSums) -> Tensor:
-            return sap_counts(part, self.gamma, self.beta, self.eta_r)
+        def count(group_sums: PowerSums) -> Tensor:
+            return sap_counts(group_sums, self.gamma, self.beta, self.eta_r)
 
         return _by_scope(
             self.scope,
@@ -95,7 +95,7 @@ class Magnitude:
 
 @dataclass(frozen=True)
 class OneShot(Magnitude):
-    """As [`Magnitude`], but ranked by the weights of the dense model after its training, whatever they became since.
+    """As [`Magnitude`], but weights are ranked by their values in the trained dense model, not by their present ones.
 
     The baseline "one shot" of Diao et al. Pruned only once, it is the same as `Magnitude`.
     """
@@ -194,29 +194,29 @@ def smallest_of_rows(rows: Tensor, pruned: Tensor, counts: Tensor) -> Tensor:
 
 
 def kth_smallest(tensors: Sequence[Tensor], pruned: Sequence[Tensor], k: int) -> float:
-    """The magnitude that exactly `k` survivors precede in order, over many tensors and without joining them.
+    """The magnitude with exactly `k` survivors before it in sorted order, over many tensors, without joining them.
 
-    Non-negative floats order as their bits do, so counting the upper and then the lower half of the bits finds it in
-    two passes.
+    Non-negative floats sort as their bits do, so two passes find it: one counts the upper half of the bits, the other
+    the lower.
 
     Args:
         tensors (`Sequence[Tensor]`): Of any shapes; compared as float32.
         pruned (`Sequence[Tensor]`): bool, what does not count.
         k (`int`): From 0 to the number of survivors - 1.
     """
-    found = 0
-    for shift, known in ((16, None), (0, 16)):
+    kth_bits = 0
+    for shift, settled in ((16, None), (0, 16)):
         bins = torch.zeros(1 << 16, dtype=torch.int64)
         for tensor, gone in zip(tensors, pruned, strict=True):
             bits = tensor.detach().abs().float()[~gone].view(torch.int32)
-            if known is not None:
-                bits = bits[bits >> known == found >> known]
+            if settled is not None:
+                bits = bits[bits >> settled == kth_bits >> settled]
             bins += torch.bincount((bits >> shift) & 0xFFFF, minlength=1 << 16).cpu()
         below = bins.cumsum(0)
         place = int(torch.searchsorted(below, k, right=True))
         k -= int(below[place - 1]) if place else 0
-        found |= place << shift
-    return float(torch.tensor(found, dtype=torch.int32).view(torch.float32))
+        kth_bits |= place << shift
+    return float(torch.tensor(kth_bits, dtype=torch.int32).view(torch.float32))
 
 
 def _by_scope(

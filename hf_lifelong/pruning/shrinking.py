@@ -28,9 +28,10 @@ def shrink(
     """Removes feed-forward neurons, the same number in every layer, and states the new width in the configuration.
 
     So the model saves with `save_pretrained`, loads with `from_pretrained`, and needs less time and memory on any
-    hardware. What a neuron is worth is the norm of its outgoing weights times that of its incoming ones; with
-    `calibration` batches, times the standard deviation of its activation, and its mean goes into the next bias, so
-    that neurons that are constant leave without a trace. Train the model on afterwards, with a new trainer.
+    hardware. The worth of a neuron is the norm of its outgoing weights times that of its incoming ones; with
+    `calibration` batches, times the standard deviation of its activation instead. The mean activation of a removed
+    neuron then goes into the next bias, so that a constant neuron leaves no trace. Train the model on afterwards,
+    with a new trainer.
 
     Args:
         model (`PreTrainedModel`): Changed in place; one feed-forward block of `nn.Linear` or `Conv1D` in each layer.
@@ -44,7 +45,8 @@ def shrink(
         The model.
 
     Raises:
-        ValueError: for shares out of range, or a model whose configuration cannot express it; nothing is changed then.
+        ValueError: for shares out of range, or a model whose configuration cannot state the new sizes; nothing is
+            changed then.
 
     Source: our own criterion, in the manner of magnitude pruning of units.
     """
@@ -70,30 +72,30 @@ def _best(worth: Tensor, count: int) -> Tensor:
     return worth.argsort(descending=True)[:count].sort().values
 
 
-def _cut_all(model: Any, width: int, kept: list[Tensor], heads: int | None) -> None:
-    """Cuts the layers, and states it in the configuration."""
-    for (name, falling), own in zip(_blocks(model), kept, strict=True):
+def _cut_all(model: Any, width: int, neurons: list[Tensor], heads: int | None) -> None:
+    """Cuts the layers to the given neurons of each block, and states the new sizes in the configuration."""
+    for (name, falling), of_block in zip(_blocks(model), neurons, strict=True):
         for rising in _incoming(model, name, _features(falling)[0]):
-            _cut(rising, own, outputs=True)
-        _cut(falling, own, outputs=False)
+            _cut(rising, of_block, outputs=True)
+        _cut(falling, of_block, outputs=False)
     setattr(model.config, _width_name(model), width)
     if heads is not None:
         _shrink_heads(model, heads)
 
 
 def _rehearse(model: Any, width: int, heads: int | None) -> None:
-    """Does it without memory first: what is left must be the model that the new configuration makes."""
+    """Tries the cut without memory first: it must give the model that the new configuration makes."""
     with torch.device("meta"):
         trial = type(model)(copy.deepcopy(model.config))
-        kept = torch.arange(width)
-        _cut_all(trial, width, [kept] * len(_blocks(trial)), heads)
+        neurons = torch.arange(width)
+        _cut_all(trial, width, [neurons] * len(_blocks(trial)), heads)
         wanted = type(model)(copy.deepcopy(trial.config))
-    found, asked = ({n: p.shape for n, p in m.named_parameters()} for m in (trial, wanted))
-    wrong = [name for name in asked if found.get(name) != asked[name]]
-    if wrong or found.keys() != asked.keys():
+    cut_shapes, wanted_shapes = ({n: p.shape for n, p in m.named_parameters()} for m in (trial, wanted))
+    wrong = [name for name, shape in wanted_shapes.items() if cut_shapes.get(name) != shape]
+    if wrong or cut_shapes.keys() != wanted_shapes.keys():
         raise ValueError(
-            f"`{type(model).__name__}` ties more to the number of its neurons or heads than their linear layers "
-            f"(`{(wrong or ['?'])[0]}`), so that it cannot be shrunk and loaded with `from_pretrained`."
+            f"In `{type(model).__name__}`, more than linear layers depends on the number of neurons or heads "
+            f"(`{(wrong or ['?'])[0]}`), so it cannot be shrunk and then loaded with `from_pretrained`."
         )
 
 
@@ -120,7 +122,7 @@ def _features(module: nn.Module) -> tuple[int, int]:
 
 
 def _blocks(model: Any) -> list[tuple[str, nn.Module]]:
-    """Name and layer of each way out of a feed-forward block: what reads its neurons."""
+    """Name and module of the output layer of each feed-forward block: the one that reads its neurons."""
     width = getattr(model.config, _width_name(model), None)
     if width is None and _width_name(model) == "n_inner":
         width = 4 * model.config.hidden_size
@@ -141,9 +143,9 @@ def _blocks(model: Any) -> list[tuple[str, nn.Module]]:
 
 def _incoming(model: nn.Module, name: str, width: int) -> list[nn.Module]:
     """The linear layers that make the neurons which the layer `name` reads: those in the same transformer layer."""
-    parts = name.split(".")
-    number = next(i for i, part in enumerate(parts) if part.isdigit())
-    layer = model.get_submodule(".".join(parts[: number + 1]))
+    path = name.split(".")
+    number = next(i for i, step in enumerate(path) if step.isdigit())
+    layer = model.get_submodule(".".join(path[: number + 1]))
     return [m for m in layer.modules() if isinstance(m, nn.Linear | Conv1D) and _features(m)[1] == width]
 
 
@@ -155,7 +157,7 @@ def _rows(module: Any) -> Tensor:
 def _worth(
     model: nn.Module, blocks: list[tuple[str, nn.Module]], calibration: Batches | None
 ) -> list[tuple[Tensor, Tensor | None]]:
-    """Of each block: the worth of its neurons, float64 `[neurons]`, and the mean of their activations if known."""
+    """For each block: the worth of its neurons, float64 `[neurons]`, and the mean of their activations if known."""
     if calibration is not None:
         squares, means = moments(model, dict(blocks), calibration)
     out: list[tuple[Tensor, Tensor | None]] = []
@@ -173,7 +175,7 @@ def _worth(
 
 
 def _entering(module: Any) -> Tensor:
-    """Squared norm of what makes each neuron, its bias included."""
+    """Squared norm of the weights into each neuron, its bias included."""
     bias = 0.0 if module.bias is None else module.bias.detach().double().square()
     return _rows(module).square().sum(1) + bias
 
@@ -188,27 +190,27 @@ def _width(model: Any, blocks: list[tuple[str, nn.Module]], keep: float | None) 
     return min(neurons, max(1, -(-wanted // _MULTIPLE)) * _MULTIPLE)
 
 
-def _fold_means(module: Any, means: Tensor, kept: Tensor) -> None:
-    """Adds to a layer's bias what its lost neurons give on average."""
-    lost = torch.ones_like(means).index_fill_(0, kept, 0.0)
+def _fold_means(module: Any, means: Tensor, neurons: Tensor) -> None:
+    """Adds to a layer's bias what all neurons but the given ones contribute on average."""
+    lost = torch.ones_like(means).index_fill_(0, neurons, 0.0)
     module.bias += (_rows(module) @ (means * lost)).to(module.bias.dtype)
 
 
-def _cut(module: Any, kept: Tensor, *, outputs: bool) -> None:
-    """Keeps some outputs or inputs of a linear layer."""
+def _cut(module: Any, indices: Tensor, *, outputs: bool) -> None:
+    """Keeps the given outputs, or inputs, of a linear layer."""
     conv = isinstance(module, Conv1D)
-    kept = kept.to(module.weight.device)
-    weight = module.weight.detach().index_select(0 if outputs != conv else 1, kept)
+    indices = indices.to(module.weight.device)
+    weight = module.weight.detach().index_select(0 if outputs != conv else 1, indices)
     module.weight = nn.Parameter(weight, requires_grad=module.weight.requires_grad)
     if outputs and module.bias is not None:
-        module.bias = nn.Parameter(module.bias.detach()[kept], requires_grad=module.bias.requires_grad)
+        module.bias = nn.Parameter(module.bias.detach()[indices], requires_grad=module.bias.requires_grad)
     size = {(True, True): "nf", (True, False): "nx", (False, True): "out_features", (False, False): "in_features"}
-    setattr(module, size[conv, outputs], len(kept))
+    setattr(module, size[conv, outputs], len(indices))
 
 
 def _attentions(model: nn.Module) -> list[Any]:
-    parts = ("q_proj", "k_proj", "v_proj", "o_proj")
-    return [m for m in model.modules() if all(isinstance(getattr(m, part, None), nn.Linear) for part in parts)]
+    names = ("q_proj", "k_proj", "v_proj", "o_proj")
+    return [m for m in model.modules() if all(isinstance(getattr(m, name, None), nn.Linear) for name in names)]
 
 
 def _heads_left(model: Any, keep: float) -> int:
@@ -232,7 +234,7 @@ def _heads_left(model: Any, keep: float) -> int:
 
 
 def _shrink_heads(model: Any, left: int) -> None:
-    """Removes the key-value heads, with the query heads that read them, whose values and outputs weigh least."""
+    """Removes the key-value heads whose value and output weights are smallest, with the query heads that read them."""
     config = model.config
     pairs, size = config.num_key_value_heads, config.head_dim
     share = config.num_attention_heads // pairs
@@ -240,8 +242,8 @@ def _shrink_heads(model: Any, left: int) -> None:
         leaving = attention.o_proj.weight.detach().double().view(-1, pairs, share * size).square().sum((0, 2))
         entering = attention.v_proj.weight.detach().double().view(pairs, -1).square().sum(1)
         meta = leaving.device.type == "meta"
-        kept = torch.arange(left) if meta else _best(leaving * entering, left).cpu()
-        for part, width in (("q_proj", share * size), ("k_proj", size), ("v_proj", size), ("o_proj", share * size)):
-            rows = (kept[:, None] * width + torch.arange(width)).flatten()
-            _cut(getattr(attention, part), rows, outputs=part != "o_proj")
+        heads = torch.arange(left) if meta else _best(leaving * entering, left).cpu()
+        for name, width in (("q_proj", share * size), ("k_proj", size), ("v_proj", size), ("o_proj", share * size)):
+            rows = (heads[:, None] * width + torch.arange(width)).flatten()
+            _cut(getattr(attention, name), rows, outputs=name != "o_proj")
     config.num_attention_heads, config.num_key_value_heads = left * share, left

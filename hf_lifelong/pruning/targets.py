@@ -13,7 +13,7 @@ from transformers.utils import logging
 from ..compat import Conv1D
 
 logger = logging.get_logger(__name__)
-_KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv1D)
+_LAYER_TYPES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv1D)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def prunable(model: nn.Module, targets: str | None = None) -> dict[str, Target]:
             Default: `"adapter"` for a PEFT model, `"backbone"` for others.
 
     Raises:
-        ValueError: when nothing matches, or for weights that are quantised or sharded; says the way round.
+        ValueError: when nothing matches, or for weights that are quantised or sharded; the message says what to do.
     """
     if not isinstance(model, nn.Module):
         raise ValueError(f"`model` must be a model (`nn.Module`), not {model!r:.60}.")
@@ -67,44 +67,44 @@ def prunable(model: nn.Module, targets: str | None = None) -> dict[str, Target]:
             '`targets="backbone"`: the backbone below an adapter is frozen, and the adapter was made for it. Prune '
             'the base before `get_peft_model`, or prune the adapter (`targets="adapter"`).'
         )
-    found = _adapter(model) if targets == "adapter" else _layers(model, targets)
-    if not found:
+    chosen = _adapter(model) if targets == "adapter" else _layers(model, targets)
+    if not chosen:
         raise ValueError(_nothing(model, targets))
     if targets != "adapter" and getattr(model, "is_quantized", False):
         raise ValueError(_quantised(f"`{type(model).__name__}`"))
-    for name, target in found.items():
+    for name, target in chosen.items():
         _check(name, target)
-    return found
+    return chosen
 
 
 def _layers(model: nn.Module, targets: str) -> dict[str, Target]:
     outside = _heads(model) if targets == "backbone" else set()
-    seen = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    taken = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     try:
         pattern = re.compile("" if targets == "backbone" else targets)
     except re.error as error:
         raise ValueError(f"`targets` is no regular expression: {targets!r} ({error}).") from error
-    found = {}
+    chosen = {}
     for path, module in model.named_modules():
         name = f"{path}.weight" if path else "weight"
-        if not isinstance(module, _KINDS) or not pattern.search(name):
+        if not isinstance(module, _LAYER_TYPES) or not pattern.search(name):
             continue
-        if id(module) in outside or id(module.weight) in seen:
+        if id(module) in outside or id(module.weight) in taken:
             continue
-        seen.add(id(module.weight))
-        found[name] = Target(module.weight, 1 if isinstance(module, Conv1D) else 0, module)
+        taken.add(id(module.weight))
+        chosen[name] = Target(module.weight, 1 if isinstance(module, Conv1D) else 0, module)
     if targets == "backbone":
-        left = [
+        others = [
             name
             for name, parameter in model.named_parameters()
-            if parameter.dim() > 2 and parameter.shape[0] > 1 and id(parameter) not in seen
+            if parameter.dim() > 2 and parameter.shape[0] > 1 and id(parameter) not in taken
         ]
-        if left:
+        if others:
             logger.warning_once(
-                f"{len(left)} weights with three or more axes, such as the experts of a mixture (first: `{left[0]}`), "
-                "are no layers of a kind that can be pruned; they stay as they are and are not counted."
+                f"{len(others)} weights with three or more axes, such as the experts of a mixture (first: "
+                f"`{others[0]}`), belong to no layer that can be pruned; they stay as they are and are not counted."
             )
-    return found
+    return chosen
 
 
 def _heads(model: Any) -> set[int]:
@@ -138,7 +138,7 @@ def _check(name: str, target: Target) -> None:
         raise ValueError(f"`{name}` is {weight.dtype}; only floating-point weights can be pruned.")
     if isinstance(weight, DTensor):
         raise ValueError(
-            f"`{name}` is sharded over processes (FSDP), and its rank among all weights is not known to any of them. "
+            f"`{name}` is sharded over processes (FSDP), so none of them can rank it among all weights. "
             "Prune in one process or under DDP, save, then shard."
         )
     if weight.device.type == "meta":
@@ -154,14 +154,14 @@ def _quantised(what: str) -> str:
 
 def _nothing(model: nn.Module, targets: str) -> str:
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    layers = [(f"{name}.weight", module) for name, module in model.named_modules() if isinstance(module, _KINDS)]
+    layers = [(f"{name}.weight", module) for name, module in model.named_modules() if isinstance(module, _LAYER_TYPES)]
     tied = [name for name, layer in layers if id(layer.weight) in embeddings and re.search(targets, name)]
     if tied:
         return (
             f"`targets={targets!r}` matches nothing but `{tied[0]}`, which is tied to the embeddings and would prune "
             "these too; name other layers."
         )
-    linear = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, _KINDS)})
+    linear = sorted({name.rsplit(".", 1)[-1] for name, m in model.named_modules() if isinstance(m, _LAYER_TYPES)})
     return (
         f"`targets={targets!r}` matches no weight of `{type(model).__name__}` that can be pruned. Give `'backbone'`, "
         f"`'adapter'`, or a regular expression over names; its linear layers end in {linear[:20]}."

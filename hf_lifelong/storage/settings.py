@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..knowledge import KnowledgeBase, LearnedTask
-from ..objectives import fields_of, get_objective, kinds_on
+from ..objectives import fields_of, get_kind, kinds_on
 from ..retrieval import check_policy
 from ..utils.texts import is_unicode
 
@@ -135,7 +135,7 @@ def check_tasks(knowledge: KnowledgeBase, task_type: str) -> None:
 def check_task(task: LearnedTask, task_type: str) -> None:
     """Refuses a task that an adapter of a `task_type` could not answer (`ValueError`)."""
     check_kind(task.kind, task_type)
-    kind = get_objective(task.kind)
+    kind = get_kind(task.kind)
     if task.width != kind.head_width(task.labels):
         raise ValueError(f"a head of {task.width} rows does not fit its kind, {task.kind}.")
     kind.check_constants(task.constants)
@@ -158,7 +158,7 @@ def check_kind(kind: str, task_type: str) -> None:
         ValueError: names the kinds that it can; of a kind that is not known, says what to do.
     """
     of_language_models = task_type == "CAUSAL_LM"
-    if (get_objective(kind).task_type == "CAUSAL_LM") != of_language_models:
+    if (get_kind(kind).task_type == "CAUSAL_LM") != of_language_models:
         base = "a causal language model" if of_language_models else "a base without a head (`AutoModel`)"
         raise ValueError(f"`kind` is {kind!r}, but on {base} a task is one of {kinds_on(task_type)}.")
 

@@ -184,7 +184,7 @@ def read_again(model: Any, tasks: list[PreparedTask]) -> None:
     config, before = copy.copy(active_config(model)), knowledge_of(model)
     matrix = AccuracyMatrix()
     for task in tasks:
-        matrix.add(task.name, task.objective.metric, None, {})
+        matrix.add(task.name, task.task_kind.metric, None, {})
     learned = [task.learned(config.members, 1) for task in tasks]
     config.knowledge = replace(before, tasks=learned, scores=matrix.to_dict()).to_dict()
     with tempfile.TemporaryDirectory() as folder:

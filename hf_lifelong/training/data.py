@@ -17,7 +17,7 @@ from transformers import EvalPrediction
 
 from ..adapter import DriftAdapterConfig
 from ..knowledge import LONGEST_NOTE, LearnedTask, TaskData
-from ..objectives import TaskKind, get_objective, head_objective
+from ..objectives import TaskKind, get_kind, head_kind
 from ..storage import check_kind
 from .modules import with_module
 from .parts import Part, draw, spread_over
@@ -64,28 +64,28 @@ class PreparedTask:
         validation_share: float,
         roles: Collection[str] = (),
     ) -> None:
-        self.objective: TaskKind = get_objective(task.kind)
+        self.task_kind: TaskKind = get_kind(task.kind)
         others = {
-            role: column for role, column in task.columns.items() if role in set(roles) - {*self.objective.columns}
+            role: column for role, column in task.columns.items() if role in set(roles) - {*self.task_kind.columns}
         }
         task = replace(task, columns={role: task.columns[role] for role in task.columns.keys() - others.keys()})
         self.task, self.name, self.kind = task, task.name, task.kind
         self.tokenizer, self.config = tokenizer, config
-        self.generates = self.objective.task_type == "CAUSAL_LM"
+        self.generates = self.task_kind.task_type == "CAUSAL_LM"
         try:
             check_kind(task.kind, str(config.task_type))
             if tokenizer is not None:
-                self.objective.prepare_tokenizer(tokenizer)
+                self.task_kind.prepare_tokenizer(tokenizer)
             whole = Part.whole("train", task.train)
             train, validation = self._split(whole, validation_share)
             with whole.located():
-                self.labels = tuple(self.objective.label_names(whole.data, task.columns))
-            self.width = self.objective.head_width(self.labels)
+                self.labels = tuple(self.task_kind.label_names(whole.data, task.columns))
+            self.width = self.task_kind.head_width(self.labels)
             self.train_examples = train.data
-            self.columns = self.objective.resolve_columns(train.data, task.columns)
+            self.columns = self.task_kind.resolve_columns(train.data, task.columns)
             self.roles = {**self.columns, **others}
             with train.located():
-                self.constants = self.objective.constants(train.data, self.columns)
+                self.constants = self.task_kind.constants(train.data, self.columns)
             self.train = self._encode(train, training=True)
             self.validation = self._scored(validation)
             # What scores are measured on; encoded now, so that bad data is refused before anything is trained.
@@ -104,7 +104,7 @@ class PreparedTask:
     def asked_classes(self, limit: int) -> torch.Tensor | None:
         """The class of each of the rows of `asked`, `[n]`, int64, of `limit` evenly spread over them where there are
         more; `None` where texts have no class."""
-        if not self.objective.one_label:
+        if not self.task_kind.one_label:
             return None
         labels = self.asked["labels"]
         return torch.tensor([labels[row] for row in spread_over(len(labels), limit)])
@@ -149,20 +149,20 @@ class PreparedTask:
         return part.select(draw(self._classes(part), most)[0])
 
     def _classes(self, part: Part) -> Sequence[Any]:
-        return self.objective.classes(part.data, self.task.columns) or [None] * len(part.rows)
+        return self.task_kind.classes(part.data, self.task.columns) or [None] * len(part.rows)
 
     def _written(self, data: Dataset) -> Dataset:
-        return self.objective.prepare(data, self.task.columns, self.task.template)
+        return self.task_kind.prepare(data, self.task.columns, self.task.template)
 
     def _scored(self, part: Part) -> Split:
         with part.located():
-            self.objective.check_names(part.data, self.train_examples, self.columns, self.labels)
+            self.task_kind.check_names(part.data, self.train_examples, self.columns, self.labels)
         return Split(part.data, self._encode(part, training=False))
 
     def _encode(self, part: Part, training: bool) -> Dataset:
         with part.located():
-            if self.objective.is_tokenised(part.data):  # encoding does not read its answers
-                self.objective.references(part.data, self.columns, self.labels)
+            if self.task_kind.is_tokenised(part.data):  # encoding does not read its answers
+                self.task_kind.references(part.data, self.columns, self.labels)
             return self._features(part.data, training)
 
     def encoded(self, data: Dataset) -> Dataset:
@@ -170,12 +170,12 @@ class PreparedTask:
         return self._features(data, training=False)
 
     def _features(self, data: Dataset, training: bool) -> Dataset:
-        if self.tokenizer is None and not self.objective.is_tokenised(data):
+        if self.tokenizer is None and not self.task_kind.is_tokenised(data):
             raise ValueError(
                 "the data is not tokenised and `processing_class` is missing; give the tokenizer to `DriftTrainer`."
             )
         lengths = self.config.max_length, self.config.stride
-        return self.objective.encode(
+        return self.task_kind.encode(
             data, self.columns, self.labels, self.tokenizer, *lengths, training, self.constants
         )
 
@@ -189,20 +189,20 @@ class PreparedTask:
         if self.tokenizer is None:
             return None
         if self.generates:
-            return self.objective.collator(self.tokenizer)
+            return self.task_kind.collator(self.tokenizer)
         tokenizer = copy.copy(self.tokenizer)  # the user's own goes on as it is
-        tokenizer.padding_side = self.objective.padding_side
-        return self.objective.collator(tokenizer)
+        tokenizer.padding_side = self.task_kind.padding_side
+        return self.task_kind.collator(tokenizer)
 
     def pad(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Tensors of some rows, padded as the kind is asked."""
-        return dict(self.tokenizer.pad(batch, return_tensors="pt", padding_side=self.objective.padding_side))
+        return dict(self.tokenizer.pad(batch, return_tensors="pt", padding_side=self.task_kind.padding_side))
 
     def scores_of_references(self) -> dict[str, float]:
         """The kind's metrics, and the task's module's, of the right answers to the test part."""
-        references = self.objective.references(self.test.examples, self.columns, self.labels)
-        answers = [self.objective.right_answer(reference) for reference in references]
-        return with_module(self.objective.score(answers, references), self.task, self.labels, answers, references)
+        references = self.task_kind.references(self.test.examples, self.columns, self.labels)
+        answers = [self.task_kind.right_answer(reference) for reference in references]
+        return with_module(self.task_kind.score(answers, references), self.task, self.labels, answers, references)
 
     def learned(self, members: int, examples: int, started_from: str | None = None) -> LearnedTask:
         """What the manifest says of the task once it is learned, before it has a score or joins a group.
@@ -220,7 +220,7 @@ class PreparedTask:
             members=members,
             group=self.name,
             examples=examples,
-            classes=len(self.labels) if self.objective.one_label else 1,
+            classes=len(self.labels) if self.task_kind.one_label else 1,
             started_from=started_from,
             template=self.task.template,
             data=self.source,
@@ -239,7 +239,7 @@ class PreparedTask:
     def own_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
         """The kind's metrics, and the task's module's, of the working adapter on the validation part, from logits
         padded with -100."""
-        objective = head_objective(self.kind)
+        kind = head_kind(self.kind)
         logits = torch.as_tensor(np.asarray(prediction.predictions), dtype=torch.float32)
         if not bool(logits.isfinite().all()):
             raise ValueError(
@@ -247,10 +247,10 @@ class PreparedTask:
                 "Lower `learning_rate`, or set `max_grad_norm`."
             )
         mask = logits[..., 0] != -100 if logits.dim() == 3 else torch.ones(len(logits), 1, dtype=torch.bool)
-        factor, summand = objective.scaling(self.constants)
-        scores = objective.distributions(factor * logits + summand, mask)[0].numpy()
+        factor, summand = kind.scaling(self.constants)
+        scores = kind.distributions(factor * logits + summand, mask)[0].numpy()
         split = self.validation
-        decoded = objective.decode(scores, split.features, split.examples, self.columns, self.labels, self.constants)
-        references = objective.references(split.examples, self.columns, self.labels)
+        decoded = kind.decode(scores, split.features, split.examples, self.columns, self.labels, self.constants)
+        references = kind.references(split.examples, self.columns, self.labels)
         answers = [answer["answer"] for answer in decoded]
-        return with_module(objective.score(answers, references), self.task, self.labels, answers, references)
+        return with_module(kind.score(answers, references), self.task, self.labels, answers, references)

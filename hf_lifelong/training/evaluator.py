@@ -30,7 +30,7 @@ from ..adapter import (
     trunk_features,
 )
 from ..knowledge import KnowledgeBase
-from ..objectives import MODEL_INPUTS, head_objective, kinds_alike
+from ..objectives import MODEL_INPUTS, head_kind, kinds_alike
 from ..retrieval import NearestSignature, policy_of
 from .data import PreparedTask, Split
 from .modules import with_module
@@ -217,10 +217,10 @@ class Evaluator:
         module: bool = False,
     ) -> dict[str, float]:
         """The kind's metrics of the answers to a split, and those of the task's module if it is asked too."""
-        references = task.objective.references(split.examples, task.columns, task.labels)
+        references = task.task_kind.references(split.examples, task.columns, task.labels)
         texts: list[Any] = list(answers)
         answered = [text["answer"] for text in texts] if task.generates else self._decoded(task, split, names, texts)
-        metrics = task.objective.score(answered, references)
+        metrics = task.task_kind.score(answered, references)
         if task.generates and task.labels:
             right = [text["label"] in gold["text"] for text, gold in zip(texts, references, strict=True)]
             metrics["accuracy"] = float(np.mean(right))
@@ -230,15 +230,15 @@ class Evaluator:
         self, task: PreparedTask, split: Split, names: Sequence[str], scores: Sequence[np.ndarray]
     ) -> list[Any]:
         """What the heads' scores say, example by example."""
-        objective, knowledge = head_objective(task.kind), knowledge_of(self.model)
+        kind, knowledge = head_kind(task.kind), knowledge_of(self.model)
         position = {name: i for i, name in enumerate(knowledge.names)}
         rows = split.features.with_format(None)[:]
         decoded = decode_answers(
             knowledge,
             [position[name] for name in names],
             scores,
-            {name: rows[name] for name in objective.extras},
-            objective.sources_of(split.examples, task.columns),
+            {name: rows[name] for name in kind.extras},
+            kind.sources_of(split.examples, task.columns),
         )
         # An answer of another kind cannot be right, even where its words are those of a right one.
         same = [knowledge.tasks[answer["task"]].kind == task.kind for answer in decoded]

@@ -197,15 +197,15 @@ class TaskLearner:
         """Scores the task on its validation part; it joins the group of a task that has come back, or opens one."""
         task, model = visit.task, self.trainer.model
         own = self.trainer.evaluator.oracle(task, task.validation, task.name)
-        group = self._group_come_back(visit, own[task.objective.likeness]) or task.name
+        group = self._group_come_back(visit, own[task.task_kind.likeness]) or task.name
         baseline = majority(task, task.validation)
-        score = own[task.objective.metric]
+        score = own[task.task_kind.metric]
         learned = visit.learned = replace(visit.learned, score=score, baseline=baseline, group=group)
         set_knowledge(model, replace(self.knowledge, tasks=[*visit.before.tasks, learned]))
         close_task(model)
         if learned.at_chance:
             logger.warning(
-                f"Task `{learned.name}` is kept, but its {task.objective.metric} on its validation part is "
+                f"Task `{learned.name}` is kept, but its {task.task_kind.metric} on its validation part is "
                 f"{score:.3f}, and that of always giving its most frequent answer {baseline:.3f}. {CHANCE}"
             )
 
@@ -241,7 +241,7 @@ class TaskLearner:
         alike = any(is_alike(learned, task) for learned in self.knowledge.tasks)
         if not alike or not task.labels or self.trainer.is_sharded:
             return None
-        return self.trainer.evaluator.score(task, task.test).metrics[task.objective.metric]
+        return self.trainer.evaluator.score(task, task.test).metrics[task.task_kind.metric]
 
     def starting_point(self, task: PreparedTask) -> LearnedTask | None:
         """The learned task that a new one starts from, as `start_from` says."""
@@ -294,7 +294,7 @@ class TaskLearner:
             if told_apart(likelihood, len(before.tasks), tasks):
                 continue
             old = evaluator.oracle(task, task.validation, before.tasks[before.newest[group]].name)
-            if joins(old[task.objective.likeness], own, args.grouping_tolerance):
+            if joins(old[task.task_kind.likeness], own, args.grouping_tolerance):
                 return before.groups[group]
         return None
 

@@ -12,7 +12,7 @@ import torch
 from ..adapter import knowledge_of, set_knowledge
 from ..evaluation import AccuracyMatrix
 from ..knowledge import KnowledgeBase
-from ..objectives import get_objective
+from ..objectives import get_kind
 from .data import PreparedTask, Split
 from .evaluator import Evaluator, Scores
 
@@ -34,7 +34,7 @@ class Measured:
     @property
     def metric(self) -> str:
         """The metric that is kept in the accuracy matrix."""
-        return self.task.objective.metric
+        return self.task.task_kind.metric
 
     def details(self) -> dict[str, float]:
         """All numbers of the task, each under its name."""
@@ -78,10 +78,10 @@ def measure(
     # `forget` drops all scores, and the data of some tasks may not be at hand: their rows are empty.
     for learned in knowledge.tasks:
         if learned.name not in matrix.tasks and (newest is None or learned.name != newest.name):
-            matrix.add(learned.name, get_objective(learned.kind).metric, None, {})
+            matrix.add(learned.name, get_kind(learned.kind).metric, None, {})
     if newest is not None:
         baseline = majority(newest, newest.test)
-        matrix.add(newest.name, newest.objective.metric, baseline, forward=forward, **row)
+        matrix.add(newest.name, newest.task_kind.metric, baseline, forward=forward, **row)
     else:
         matrix.replace_last(**row)
     scored_on = {one.task.name: str(one.task.source.scored_on) for one in measured}
@@ -111,6 +111,6 @@ def row_of(measured: list[Measured]) -> dict[str, dict[str, Any]]:
 
 def majority(task: PreparedTask, split: Split) -> float:
     """The score of always giving the most frequent training answer; on the test part R[0] of the accuracy matrix."""
-    references = task.objective.references
+    references = task.task_kind.references
     train = references(task.train_examples, task.columns, task.labels)
-    return task.objective.majority(train, references(split.examples, task.columns, task.labels))
+    return task.task_kind.majority(train, references(split.examples, task.columns, task.labels))

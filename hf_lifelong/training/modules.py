@@ -9,7 +9,7 @@ from typing import Any
 import evaluate
 from datasets import Features
 
-from ..objectives import get_objective
+from ..objectives import get_kind
 from .tasks import MODULES, Task
 
 
@@ -24,11 +24,11 @@ def with_module(
     name comes in front, as `evaluate.combine` does it.
 
     Args:
-        scores (`dict[str, float]`): What the task's objective gave.
+        scores (`dict[str, float]`): What the task's kind gave.
         task (`Task`): The task.
         labels (`list[str]`): Its label names.
-        answers (`list` of length E): As its objective's `score` takes them.
-        references (`list` of length E): As its objective's `references` gives them.
+        answers (`list` of length E): As its kind's `score` takes them.
+        references (`list` of length E): As its kind's `references` gives them.
 
     Raises:
         ValueError: when the module fails, or gives no dict; names the task.
@@ -37,7 +37,7 @@ def with_module(
     if not isinstance(module, MODULES):
         return scores
     try:
-        kind = get_objective(task.kind)
+        kind = get_kind(task.kind)
         predictions, right = kind.module_forms(_options(module), answers, references, labels)
         results = module.compute(predictions=predictions, references=right)
     # A module is code of anybody, and may fail in any way.

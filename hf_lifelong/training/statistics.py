@@ -62,7 +62,7 @@ def fit_statistics(trainer: TaskTrainer, prepared: PreparedTask, train_features:
 
 
 def _has_scores(prepared: PreparedTask) -> bool:
-    return prepared.objective.one_label and not prepared.generates
+    return prepared.task_kind.one_label and not prepared.generates
 
 
 def _split(part: str, prepared: PreparedTask) -> Split:
@@ -79,7 +79,7 @@ def _rows(
     index = spread_over(len(split.features), trainer.args.signature_samples)
     features = train_features if part == "train" else evaluator.features(prepared, split.features, len(index))
     some = Split(split.examples, split.features.select(index))
-    labels = torch.tensor(some.features["labels"]) if prepared.objective.one_label else None
+    labels = torch.tensor(some.features["labels"]) if prepared.task_kind.one_label else None
     scores = evaluator.probabilities(prepared, some, prepared.name) if scored else None
     example = _examples(prepared, split)
     ask = _asking(trainer.evaluator, prepared) if _has_scores(prepared) else None
@@ -113,9 +113,9 @@ def _columns(roles: Sequence[str], part: str, prepared: PreparedTask, rows: Sequ
 
 def _asking(evaluator: Evaluator, prepared: PreparedTask) -> Any:
     """What puts other inputs to the members of a task; `None` where its data came tokenised."""
-    if prepared.objective.is_tokenised(prepared.train_examples):
+    if prepared.task_kind.is_tokenised(prepared.train_examples):
         return None
-    label = str(prepared.objective.label_role)
+    label = str(prepared.task_kind.label_role)
 
     def ask(inputs: Mapping[str, Sequence[Any]]) -> torch.Tensor:
         named = {prepared.columns[role]: list(values) for role, values in inputs.items()}

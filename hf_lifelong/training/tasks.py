@@ -13,7 +13,7 @@ from transformers import EvalPrediction
 
 from ..evaluation import is_name
 from ..knowledge import UNKNOWN
-from ..objectives import MissingColumnError, get_objective, kind_names, kinds_on
+from ..objectives import MissingColumnError, get_kind, kind_names, kinds_on
 from .parts import Part
 
 # What `evaluate.load` and `evaluate.combine` return.
@@ -22,7 +22,7 @@ MODULES = (evaluate.EvaluationModule, evaluate.CombinedEvaluations)
 
 @dataclass
 class Task:
-    """One data set and one objective.
+    """A data set, and the kind of task it is learned as.
 
     Args:
         name (`str`): Unique name of the task.
@@ -76,7 +76,7 @@ class Task:
             raise ValueError(f"`columns` of task `{self.name}` is {self.columns!r:.100}; give columns' names by role.")
         if not isinstance(self.template, str | None):
             raise ValueError(f"`template` of task `{self.name}` is {self.template!r:.100}; give a text.")
-        if self.template is not None and get_objective(self.kind).task_type != "CAUSAL_LM":
+        if self.template is not None and get_kind(self.kind).task_type != "CAUSAL_LM":
             raise ValueError(
                 f"`template` of task `{self.name}`: only tasks of language models have prompts to write, not those of "
                 f"{self.kind}."
@@ -185,7 +185,7 @@ def kinds_of(data: Dataset, kinds: list[str]) -> list[str]:
     fitting, named = [], []
     for kind in kinds:
         try:
-            get_objective(kind).recognise(data)
+            get_kind(kind).recognise(data)
         except MissingColumnError:
             continue
         except ValueError:

@@ -214,7 +214,7 @@ class DriftTrainer(Trainer):
         self.train_dataset, self.eval_dataset = task.train, task.held_out
         collator = self._user_collator or task.collator()
         self.data_collator = collator if collator is not None else self.data_collator
-        self.label_names = list(task.objective.targets)
+        self.label_names = list(task.task_kind.targets)
         self.compute_metrics = self.metrics_of(task)
         self._renewal.begin()
 

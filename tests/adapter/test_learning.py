@@ -97,16 +97,22 @@ def test_the_trunk_stays_in_eval_mode(make_model, batch, model_type):
     assert not any(layer.training for layer in layers)
 
 
-def test_input_noise_has_the_stated_size(make_model, batch):
+def test_input_noise_has_the_stated_size(make_model):
     model = make_model(tasks=())
     open_task(model, *TASKS["films"], 2)
-    conductor = lifelong_of(model).conductor
-    hidden = torch.randn(50, 40, 32) * 3
-    lifelong_of(model).input_noise = 0.1
-    model.eval()
-    assert torch.equal(conductor._with_noise(hidden), hidden)
-    model.train()
-    noise = conductor._with_noise(hidden) - hidden
+    first_above = lifelong_of(model).above[0]
+    ids = torch.randint(5, 90, (50, 40), generator=torch.Generator().manual_seed(0))
+    inputs = []
+    first_above.register_forward_pre_hook(lambda layer, args: inputs.append(args[0].detach()))
+
+    def input_above(training, input_noise):
+        lifelong_of(model).input_noise = input_noise
+        model.train(training)(input_ids=ids, attention_mask=torch.ones_like(ids))
+        return inputs.pop()
+
+    hidden = input_above(True, 0.0)
+    assert torch.equal(input_above(False, 0.1), hidden)
+    noise = input_above(True, 0.1) - hidden
     share = noise.square().mean(-1).sqrt() / hidden.square().mean(-1).sqrt()
     assert float(share.mean()) == pytest.approx(0.1, rel=0.02)
 

@@ -179,6 +179,7 @@ def test_unload_leaves_no_trace(make_model, tiny_folder, batch):
     base = AutoModel.from_pretrained(tiny_folder("bert"), dtype=torch.float32)
     unloaded = make_model().unload()
     assert {n for n, _ in unloaded.named_modules()} == {n for n, _ in base.named_modules()}
+    # Private state of torch, which tells of hooks that change no output but take time.
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in unloaded.modules())
     assert torch.equal(unloaded(**batch).last_hidden_state, base(**batch).last_hidden_state)
 
@@ -193,19 +194,16 @@ def test_merging_is_refused_and_changes_nothing(make_model, batch):
 
 
 def test_a_copy_is_a_model_of_its_own(make_model, batch):
-    model = make_model()
+    model, other = make_model(), make_model()
     before = predict(model, batch)
+    other.forget("films")
     for duplicate in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         answers_equal(predict(duplicate, batch), before)
         duplicate.forget("films")
-        predict(duplicate, batch)
+        answers_equal(predict(duplicate, batch), predict(other, batch))
         assert knowledge_of(model).names == ["films", "news", "answers", "names"]
         answers_equal(predict(model, batch), before)
-        roots = {id(lifelong_of(m)) for m in (model, duplicate)}
-        hooks = {
-            id(h.func.__self__.root) for h in duplicate.base_model.model.encoder.layer[2]._forward_pre_hooks.values()
-        }
-        assert len(roots) == 2 and hooks == {id(lifelong_of(duplicate))}
+        assert lifelong_of(duplicate) is not lifelong_of(model)
 
 
 def test_the_manifest_is_readable_json(make_model, tmp_path):

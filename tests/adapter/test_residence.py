@@ -144,9 +144,9 @@ def test_a_compiled_graph_ends_at_one_place_where_groups_are_chosen(pair, batch)
     torch.compiler.reset()
     with torch.no_grad():
         plain = pair[1](**batch)
-        found = torch._dynamo.explain(pair[1])(**batch)
+        explained = torch._dynamo.explain(pair[1])(**batch)  # documented by torch under this name alone
     torch.compiler.reset()
-    assert {reason.user_stack[-1].line for reason in found.break_reasons} == {
+    assert {reason.user_stack[-1].line for reason in explained.break_reasons} == {
         "plan = replace(plan, seats=residence.seats_of(plan.members, plan.key))"
     }
     answers_equal(plain, predict(pair[0], batch))

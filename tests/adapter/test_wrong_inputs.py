@@ -111,6 +111,6 @@ def test_a_tokenizer_that_breaks_down(model, tokenizer, monkeypatch):
         raise PanicException("index out of bounds")
 
     answer = pipeline("lifelong", model=model, tokenizer=copy.deepcopy(tokenizer))
-    monkeypatch.setattr(type(answer.tokenizer), "_encode_plus", panic)
+    monkeypatch.setattr(type(answer.tokenizer), "__call__", panic)
     with pytest.raises(ValueError, match=r"The tokenizer broke down \(index out of bounds\); take that of the base"):
         answer(["a film"])

@@ -31,11 +31,6 @@ def auto(repo, **options):
     return AutoPeftModelForFeatureExtraction.from_pretrained(repo, dtype=torch.float32, **options).eval()
 
 
-def forget_pushes():
-    """As a new process would be."""
-    transfer._last_push.clear()
-
-
 def head(server):
     return server.repos[REPO].refs["main"]
 
@@ -130,7 +125,6 @@ def test_a_language_model_goes_there_and_back(hub, tiny_language_folder, languag
 def test_learning_on_and_pushing_again_keeps_all(hub, make, tokenizer):  # noqa: F811
     model = make("films")
     push_to_hub(model, REPO, card=CARD)
-    forget_pushes()
     loaded = auto(REPO, is_trainable=True)
     learn(loaded, "news", seed=1, started_from="films")
     push_to_hub(loaded, REPO, card=CARD + "More.")
@@ -439,13 +433,13 @@ def test_a_commit_between_look_and_push_is_a_conflict(hub, make, monkeypatch):  
     model = make("films")
     push_to_hub(model, REPO)
     learn(model, "news", seed=1)
-    look = transfer._operations
+    create_commit = HfApi.create_commit
 
-    def late(*args):
+    def late(*args, **kwargs):
         hub.write(REPO, {"README.md": "Meanwhile"})
-        return look(*args)
+        return create_commit(*args, **kwargs)
 
-    monkeypatch.setattr(transfer, "_operations", late)
+    monkeypatch.setattr(HfApi, "create_commit", late)
     with pytest.raises(PushConflictError, match="somebody else committed"):
         push_to_hub(model, REPO)
     assert hub.repos[REPO].history()[0].message == "by hand"

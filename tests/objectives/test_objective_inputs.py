@@ -1,7 +1,7 @@
 import pytest
 from datasets import Dataset
 
-from hf_lifelong.objectives import encode_inputs, get_objective
+from hf_lifelong.objectives import encode_inputs, get_kind
 
 LONG = "The committee met on Tuesday and could not agree. " * 6
 MIXED = [
@@ -73,10 +73,10 @@ def test_alone_or_together_makes_no_difference(tokenizer):
 )
 def test_inputs_are_encoded_as_the_rows_of_a_task(kind, rows, columns, targets, tokenizer):
     table = {c: [row if isinstance(row, str) else row[c] for row in rows] for c in columns}
-    objective = get_objective(kind)
-    encoded = objective.encode(Dataset.from_dict({**table, **targets}), {}, ["a", "b"], tokenizer, 32, 8, False)
+    task_kind = get_kind(kind)
+    encoded = task_kind.encode(Dataset.from_dict({**table, **targets}), {}, ["a", "b"], tokenizer, 32, 8, False)
     features, _ = encode(rows, tokenizer)
-    for name in (*tokenizer.model_input_names, *objective.extras):
+    for name in (*tokenizer.model_input_names, *task_kind.extras):
         assert encoded[name][:] == features[name]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
 
-from hf_lifelong.objectives import HeadKind, TaskKind, get_objective, kind_names, kinds_on
+from hf_lifelong.objectives import HeadKind, TaskKind, get_kind, kind_names, kinds_on
 from hf_lifelong.objectives.encoding import BatchEncoder
 
 KINDS, HEAD_KINDS = kind_names(), kinds_on("FEATURE_EXTRACTION")
@@ -15,16 +15,16 @@ KINDS, HEAD_KINDS = kind_names(), kinds_on("FEATURE_EXTRACTION")
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_has_one_stateless_instance(kind):
-    objective = get_objective(kind)
-    assert isinstance(objective, TaskKind) and isinstance(objective, HeadKind) == (kind in HEAD_KINDS)
-    assert objective.kind == kind
-    assert objective is get_objective(kind)
-    assert not vars(objective)
+    task_kind = get_kind(kind)
+    assert isinstance(task_kind, TaskKind) and isinstance(task_kind, HeadKind) == (kind in HEAD_KINDS)
+    assert task_kind.kind == kind
+    assert task_kind is get_kind(kind)
+    assert not vars(task_kind)
 
 
 def test_unknown_kind_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"`kind` is 'regression'.*text-classification, question-answering, token-cl"):
-        get_objective("regression")
+        get_kind("regression")
 
 
 def test_naming_the_kinds_imports_no_torch():
@@ -34,8 +34,8 @@ def test_naming_the_kinds_imports_no_torch():
 
 def test_package_imports_of_hf_lifelong_only_what_handles_texts():
     code = (
-        "import sys; from hf_lifelong.objectives import kind_names, get_objective;"
-        "[get_objective(kind) for kind in kind_names()];"
+        "import sys; from hf_lifelong.objectives import kind_names, get_kind;"
+        "[get_kind(kind) for kind in kind_names()];"
         "print(*sorted(m for m in sys.modules if m.startswith('hf_lifelong.') and 'objectives' not in m))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -57,76 +57,76 @@ ROWS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_bad_data_sets_and_columns(kind, tokenizer):
-    objective = get_objective(kind)
+    task_kind = get_kind(kind)
     data = Dataset.from_dict(ROWS[kind])
-    first, second = [role for role in objective.columns if role != "text_pair"][:2]
+    first, second = [role for role in task_kind.columns if role != "text_pair"][:2]
     with pytest.raises(ValueError, match=f"unknown role 'lable'; a {kind} task has the roles {first}"):
-        objective.resolve_columns(data, {"lable": "label"})
+        task_kind.resolve_columns(data, {"lable": "label"})
     with pytest.raises(ValueError, match=rf"columns\['{second}'\].*no column 'nope'.*'{first}'"):
-        objective.resolve_columns(data, {second: "nope"})
+        task_kind.resolve_columns(data, {second: "nope"})
     with pytest.raises(ValueError, match=rf"columns\['{first}'\].*no column '{first}'"):
-        objective.resolve_columns(data.rename_column(first, "other"), {})
-    resolved = objective.resolve_columns(data.rename_column(first, "other"), {first: "other"})
+        task_kind.resolve_columns(data.rename_column(first, "other"), {})
+    resolved = task_kind.resolve_columns(data.rename_column(first, "other"), {first: "other"})
     assert resolved[first] == "other"
-    assert objective.resolve_columns(data.rename_column(first, "other"), resolved) == resolved
+    assert task_kind.resolve_columns(data.rename_column(first, "other"), resolved) == resolved
     for role in [first] if kind == "text-regression" else [first, second]:
         floats = data.remove_columns(role).add_column(role, [0.5] * len(data))
         with pytest.raises(ValueError, match=rf"columns\['{role}'\].*column '{role}' holds .*float64.* needs "):
-            objective.resolve_columns(floats, {})
+            task_kind.resolve_columns(floats, {})
     with pytest.raises(ValueError, match="not DatasetDict; pass one split"):
-        objective.resolve_columns(DatasetDict(train=data), {})
+        task_kind.resolve_columns(DatasetDict(train=data), {})
     with pytest.raises(ValueError, match="not IterableDataset"):
-        objective.label_names(data.to_iterable_dataset(), {})
+        task_kind.label_names(data.to_iterable_dataset(), {})
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_empty_data_set(kind, tokenizer):
-    objective = get_objective(kind)
+    task_kind = get_kind(kind)
     data = Dataset.from_dict(ROWS[kind])
-    labels = objective.label_names(data, {})
+    labels = task_kind.label_names(data, {})
     with pytest.raises(ValueError, match="dataset is empty"):
-        objective.encode(data.select([]), {}, labels, tokenizer, 16, 4, training=True)
+        task_kind.encode(data.select([]), {}, labels, tokenizer, 16, 4, training=True)
     with pytest.raises(ValueError, match="dataset is empty"):
-        objective.label_names(data.select([]), {})
+        task_kind.label_names(data.select([]), {})
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_need_references_and_as_many_answers(kind):
-    objective = get_objective(kind)
-    references = objective.references(Dataset.from_dict(ROWS[kind]), {}, ["0", "1", "B-PER", "O"])
+    task_kind = get_kind(kind)
+    references = task_kind.references(Dataset.from_dict(ROWS[kind]), {}, ["0", "1", "B-PER", "O"])
     with pytest.raises(ValueError, match="references is empty"):
-        objective.score([], [])
+        task_kind.score([], [])
     with pytest.raises(ValueError, match=f"answers has 0 entries and references {len(references)}"):
-        objective.score([], references)
+        task_kind.score([], references)
     with pytest.raises(ValueError, match="references_train is empty"):
-        objective.majority([], references)
+        task_kind.majority([], references)
 
 
 @pytest.mark.parametrize("kind", HEAD_KINDS)
 def test_encoding_ignores_the_format_of_a_data_set(kind, tokenizer):
-    objective = get_objective(kind)
+    task_kind = get_kind(kind)
     data = Dataset.from_dict(ROWS[kind])
-    labels = objective.label_names(data, {})
+    labels = task_kind.label_names(data, {})
     options = ({}, labels, tokenizer, 16, 4)
-    plain = objective.encode(data, *options, training=False)
-    numpy = objective.encode(data.with_format("numpy"), *options, training=False)
+    plain = task_kind.encode(data, *options, training=False)
+    numpy = task_kind.encode(data.with_format("numpy"), *options, training=False)
     assert plain.to_dict() == numpy.to_dict()
-    assert set(plain.column_names) == {*tokenizer.model_input_names, *objective.targets, *objective.extras}
-    train = objective.encode(data, *options, training=True)
-    assert set(train.column_names) == {*tokenizer.model_input_names, *objective.targets}
+    assert set(plain.column_names) == {*tokenizer.model_input_names, *task_kind.targets, *task_kind.extras}
+    train = task_kind.encode(data, *options, training=True)
+    assert set(train.column_names) == {*tokenizer.model_input_names, *task_kind.targets}
 
 
 @pytest.mark.parametrize("kind", HEAD_KINDS)
 def test_features_and_scores_must_fit(kind, tokenizer):
-    objective = get_objective(kind)
+    task_kind = get_kind(kind)
     data = Dataset.from_dict(ROWS[kind])
-    labels = objective.label_names(data, {})
-    features = objective.encode(data, {}, labels, tokenizer, 16, 4, training=False)
+    labels = task_kind.label_names(data, {})
+    features = task_kind.encode(data, {}, labels, tokenizer, 16, 4, training=False)
     with pytest.raises(ValueError, match="scores has the shape"):
-        objective.decode(np.ones((7, 2, 2)), features, data, {}, labels)
-    train = objective.encode(data, {}, labels, tokenizer, 16, 4, training=True)
+        task_kind.decode(np.ones((7, 2, 2)), features, data, {}, labels)
+    train = task_kind.encode(data, {}, labels, tokenizer, 16, 4, training=True)
     with pytest.raises(ValueError, match="features has no column 'example'"):
-        objective.decode(np.ones((len(train), 2, 2)), train, data, {}, labels)
+        task_kind.decode(np.ones((len(train), 2, 2)), train, data, {}, labels)
 
 
 def test_a_file_that_was_encoded_is_not_encoded_again_with_an_equal_tokenizer(tokenizer, tmp_path):
@@ -135,8 +135,10 @@ def test_a_file_that_was_encoded_is_not_encoded_again_with_an_equal_tokenizer(to
     other.add_tokens(["weather"])
 
     def encode(tokenizer):
-        data, given = Dataset.load_from_disk(tmp_path), get_objective("text-classification")
-        return given.encode(data, given.resolve_columns(data, {}), ["0", "1"], tokenizer, 8, 0, True).cache_files
+        data, task_kind = Dataset.load_from_disk(tmp_path), get_kind("text-classification")
+        return task_kind.encode(
+            data, task_kind.resolve_columns(data, {}), ["0", "1"], tokenizer, 8, 0, True
+        ).cache_files
 
     first = encode(tokenizer)
     assert first == encode(tokenizer) == encode(copy.deepcopy(tokenizer))

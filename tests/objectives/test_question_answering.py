@@ -6,11 +6,11 @@ import pytest
 import torch
 from datasets import Dataset, concatenate_datasets
 
-from hf_lifelong.objectives import get_objective
+from hf_lifelong.objectives import get_kind
 from hf_lifelong.objectives.matching import exact_match, normalise, token_f1
 from hf_lifelong.objectives.question_answering import best_spans, token_span
 
-objective = get_objective("question-answering")
+kind = get_kind("question-answering")
 LABELS = ["start", "end"]
 FILLER = "It was a quiet day by the sea and nothing much happened. "
 CONTEXTS = [
@@ -27,7 +27,7 @@ def squad(contexts=CONTEXTS, answers=ANSWERS):
 
 
 def encode(data, tokenizer, max_length=48, stride=12, training=False):
-    return objective.encode(data, {}, LABELS, tokenizer, max_length, stride, training)
+    return kind.encode(data, {}, LABELS, tokenizer, max_length, stride, training)
 
 
 def one_hot(features):
@@ -42,16 +42,16 @@ def test_answer_in_a_later_window_comes_back_to_the_character(tokenizer):
     features = encode(data, tokenizer)
     assert features["example"][:].count(0) > 2
     assert (features[0]["start_positions"], features[0]["end_positions"]) == (0, 0)
-    assert objective.label_names(data, {}) == LABELS
-    answers = objective.decode(one_hot(features), features, data, {}, LABELS)
+    assert kind.label_names(data, {}) == LABELS
+    answers = kind.decode(one_hot(features), features, data, {}, LABELS)
     start = CONTEXTS[0].index("Grace Hopper")
     assert answers[0] == {"answer": "Grace Hopper", "score": 1.0, "start": start, "end": start + 12}
-    references = objective.references(data, {}, LABELS)
+    references = kind.references(data, {}, LABELS)
     assert references == [
         {"text": ["Grace Hopper"], "answer_start": [start]},
         {"text": ["1815"], "answer_start": [CONTEXTS[1].index("1815")]},
     ]
-    assert objective.score([a["answer"] for a in answers], references) == {"exact_match": 1.0, "f1": 1.0}
+    assert kind.score([a["answer"] for a in answers], references) == {"exact_match": 1.0, "f1": 1.0}
 
 
 def test_windows_cover_the_context_and_overlap(tokenizer):
@@ -69,9 +69,9 @@ def test_answers_as_a_list_of_dicts(tokenizer):
     data = Dataset.from_dict(
         {"question": QUESTIONS[1:], "context": CONTEXTS[1:], "answers": [[{"text": "1815", "answer_start": 25}]]}
     )
-    assert objective.references(data, {}, LABELS) == [{"text": ["1815"], "answer_start": [25]}]
+    assert kind.references(data, {}, LABELS) == [{"text": ["1815"], "answer_start": [25]}]
     features = encode(data, tokenizer)
-    assert objective.decode(one_hot(features), features, data, {}, LABELS)[0]["answer"] == "1815"
+    assert kind.decode(one_hot(features), features, data, {}, LABELS)[0]["answer"] == "1815"
 
 
 def test_question_without_answer_targets_the_first_token(tokenizer):
@@ -80,17 +80,17 @@ def test_question_without_answer_targets_the_first_token(tokenizer):
     ).cast(squad().features)
     features = encode(data, tokenizer)
     assert (features[0]["start_positions"], features[0]["end_positions"]) == (0, 0)
-    answers = objective.decode(one_hot(features), features, data, {}, LABELS)
+    answers = kind.decode(one_hot(features), features, data, {}, LABELS)
     assert answers == [{"answer": "", "score": 0.0, "start": 0, "end": 0}]
-    references = objective.references(data, {}, LABELS)
-    assert objective.score([""], references) == objective.score(["the"], references) == {"exact_match": 1, "f1": 1}
-    assert objective.score(["No"], references) == {"exact_match": 0, "f1": 0}
+    references = kind.references(data, {}, LABELS)
+    assert kind.score([""], references) == kind.score(["the"], references) == {"exact_match": 1, "f1": 1}
+    assert kind.score(["No"], references) == {"exact_match": 0, "f1": 0}
 
 
 def test_very_long_question_still_leaves_room_for_the_context(tokenizer):
     data = squad().map(lambda row: {"question": row["question"] + " why" * 200})
     features = encode(data, tokenizer)
-    answers = objective.decode(one_hot(features), features, data, {}, LABELS)
+    answers = kind.decode(one_hot(features), features, data, {}, LABELS)
     assert [a["answer"] for a in answers] == ANSWERS
 
 
@@ -144,14 +144,14 @@ def test_tokenised_data_needs_offsets_to_be_answered(tokenizer):
     with pytest.raises(ValueError, match="no column 'offsets'"):
         encode(tokenised.remove_columns("offsets"), tokenizer)
     with pytest.raises(ValueError, match=r"columns\['answers'\].*gold answers"):
-        objective.references(tokenised, {}, LABELS)
+        kind.references(tokenised, {}, LABELS)
     kept = encode(tokenised, tokenizer)
     with pytest.raises(ValueError, match=r"columns\['context'\].*cut from the context"):
-        objective.decode(one_hot(kept), kept, tokenised, {}, LABELS)
+        kind.decode(one_hot(kept), kept, tokenised, {}, LABELS)
     whole = tokenised.add_column("context", CONTEXTS[1:]).add_column("answers", data.select([1])["answers"][:])
-    answers = objective.decode(one_hot(kept), kept, whole, {}, LABELS)
+    answers = kind.decode(one_hot(kept), kept, whole, {}, LABELS)
     assert answers[0]["answer"] == "1815"
-    assert objective.references(whole, {}, LABELS) == [{"text": ["1815"], "answer_start": [25]}]
+    assert kind.references(whole, {}, LABELS) == [{"text": ["1815"], "answer_start": [25]}]
 
 
 def test_token_span_by_hand():
@@ -197,17 +197,17 @@ def test_decoding_picks_the_best_window_and_ignores_what_is_no_context():
     scores[0, 0, :3], scores[0, 1, :3] = [0.9, 0.1, 0.0], [0.9, 0.0, 0.1]
     scores[1, 0, :4], scores[1, 1, :4] = [0.0, 0.6, 0.4, 0.0], [0.0, 0.2, 0.6, 0.2]
     scores[2] = 1
-    answers = objective.decode_rows(scores, features, ["a b c", "never seen", ""], LABELS)
+    answers = kind.decode_rows(scores, features, ["a b c", "never seen", ""], LABELS)
     # The second window's best span is "b" + " c".
     assert answers[0] == {"answer": "b c", "score": pytest.approx(0.36), "start": 2, "end": 5}
     assert answers[1] == answers[2] == {"answer": "", "score": 0.0, "start": 0, "end": 0}
     # A span that begins with a blank is given without it.
     scores[1, 0, :3] = [0.0, 0.0, 1.0]
-    blank = objective.decode_rows(scores, features, ["a b c", "", ""], LABELS)[0]
+    blank = kind.decode_rows(scores, features, ["a b c", "", ""], LABELS)[0]
     assert blank == {"answer": "c", "score": pytest.approx(0.6), "start": 4, "end": 5}
-    narrow = objective.decode_rows(scores[:1, :, :2], {"example": [0], "offsets": [[[0, 1]]]}, [" "], LABELS)
+    narrow = kind.decode_rows(scores[:1, :, :2], {"example": [0], "offsets": [[[0, 1]]]}, [" "], LABELS)
     assert narrow[0]["answer"] == ""
-    assert objective.decode_rows(scores, {"example": [0] * 3, "offsets": [[], [], []]}, [""], LABELS)[0]["score"] == 0
+    assert kind.decode_rows(scores, {"example": [0] * 3, "offsets": [[], [], []]}, [""], LABELS)[0]["score"] == 0
 
 
 def test_loss_by_hand():
@@ -218,14 +218,14 @@ def test_loss_by_hand():
     mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
     batch = {"start_positions": torch.tensor([0, 1]), "end_positions": torch.tensor([2, 0])}
     start, end = (math.log(2) + math.log(2)) / 2, (math.log(3) + math.log(4 / 3)) / 2
-    assert objective.loss(logits, batch, mask).item() == pytest.approx((start + end) / 2)
+    assert kind.loss(logits, batch, mask).item() == pytest.approx((start + end) / 2)
     for outside in (-1, 3, -100, 2):
         batch = {"start_positions": torch.tensor([0, outside]), "end_positions": torch.tensor([2, outside])}
         expected = (math.log(2) + math.log(3)) / 2
-        assert objective.loss(logits, batch, mask).item() == pytest.approx(expected)
+        assert kind.loss(logits, batch, mask).item() == pytest.approx(expected)
     nothing = {name: torch.tensor([-100, -100]) for name in batch}
     logits.requires_grad_()
-    loss = objective.loss(logits, nothing, mask)
+    loss = kind.loss(logits, nothing, mask)
     loss.backward()
     assert loss.item() == 0
     assert logits.grad.abs().sum() == 0
@@ -236,7 +236,7 @@ def test_distributions_by_hand():
     logits[0, 0, 0] = math.log(2)
     logits[1, 3] = 50
     mask = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0]])
-    probabilities, weights, log_classes = objective.distributions(logits.to(torch.float16), mask)
+    probabilities, weights, log_classes = kind.distributions(logits.to(torch.float16), mask)
     assert probabilities.shape == (3, 2, 4)
     expected = torch.tensor([[0.5, 0.25, 0.25, 0], [1 / 3, 1 / 3, 1 / 3, 0]])
     torch.testing.assert_close(probabilities[0], expected, atol=1e-3, rtol=0)
@@ -265,22 +265,22 @@ def test_token_f1_by_hand():
 
 def test_score_takes_the_best_gold_and_refuses_other_kinds():
     references = [{"text": ["in 1952", "1952"]}, {"text": ["red fox"]}, {"text": ["x"]}, {"text": ["y"]}]
-    scores = objective.score(["1952.", "fox", ["x"], None], references)
+    scores = kind.score(["1952.", "fox", ["x"], None], references)
     assert scores == {"exact_match": 0.25, "f1": pytest.approx((1 + 2 / 3) / 4)}
 
 
 def test_majority_is_the_most_frequent_answer_which_may_be_none():
     none, ada, eve = {"text": []}, {"text": ["Ada", "Ada Lovelace"]}, {"text": ["Eve"]}
-    assert objective.majority([none, none, ada], [none, ada, none, none]) == 0.75
-    assert objective.majority([none, ada, ada, eve], [none, ada, ada, eve]) == 0.5
-    assert objective.majority([eve, ada], [none, ada]) == 0.5  # of equally frequent ones the first in the alphabet
+    assert kind.majority([none, none, ada], [none, ada, none, none]) == 0.75
+    assert kind.majority([none, ada, ada, eve], [none, ada, ada, eve]) == 0.5
+    assert kind.majority([eve, ada], [none, ada]) == 0.5  # of equally frequent ones the first in the alphabet
 
 
 def test_gold_answers_of_which_nothing_is_left_are_none_as_in_squad_2():
     # The official evaluation drops them, and takes the empty answer for the right one where none is left.
     references = [{"text": ["the"]}, {"text": []}, {"text": ["the", "fox"]}, {"text": ["the", "fox"]}]
-    assert objective.score(["", "a", "", "fox"], references) == {"exact_match": 0.75, "f1": 0.75}
-    assert objective.score(["fox", "fox", "the red fox", None], references) == {
+    assert kind.score(["", "a", "", "fox"], references) == {"exact_match": 0.75, "f1": 0.75}
+    assert kind.score(["fox", "fox", "the red fox", None], references) == {
         "exact_match": 0,
         "f1": pytest.approx(2 / 3 / 4),
     }
@@ -289,30 +289,30 @@ def test_gold_answers_of_which_nothing_is_left_are_none_as_in_squad_2():
 def test_whether_questions_have_no_answer_is_read_from_the_data(tokenizer):
     data = squad()
     limit = {"longest": 30.0}
-    assert objective.constants(data, {}) == limit
+    assert kind.constants(data, {}) == limit
     none = Dataset.from_dict({"question": ["Why?"], "context": ["No."], "answers": [{"text": [], "answer_start": []}]})
-    assert objective.constants(concatenate_datasets([data, none.cast(data.features)]), {}) == limit | {"unanswered": 1}
-    assert objective.constants(encode(data, tokenizer), {}) == limit  # tokenised, without its answers
+    assert kind.constants(concatenate_datasets([data, none.cast(data.features)]), {}) == limit | {"unanswered": 1}
+    assert kind.constants(encode(data, tokenizer), {}) == limit  # tokenised, without its answers
 
 
 def test_the_longest_answer_is_the_one_that_the_task_was_learned_with():
     features = {"example": [0], "offsets": [[[-1, -1], [0, 1], [2, 3]]]}
     scores = np.array([[[0.0, 0.9, 0.1], [0.0, 0.2, 0.8]]])
     for constants, answer in (({}, "a b"), ({"longest": 2.0}, "a b"), ({"longest": 1.0}, "a")):
-        assert objective.decode_rows(scores, features, ["a b"], LABELS, constants)[0]["answer"] == answer
+        assert kind.decode_rows(scores, features, ["a b"], LABELS, constants)[0]["answer"] == answer
     for wrong in ({"longest": 0.0}, {"longest": 1.5}, {"longest": 1e9}, {"unanswered": 2.0}, {"mean": 1.0}):
         with pytest.raises(ValueError, match="at most `longest`"):
-            objective.check_constants(wrong)
+            kind.check_constants(wrong)
 
 
 def test_no_answer_is_given_where_every_window_rather_has_none():
     features = {"example": [0, 0, 1, 2], "offsets": [[[-1, -1], [0, 1], [2, 3]]] * 4}
     none, some = [0.9, 0.1, 0.0], [0.2, 0.7, 0.1]
     scores = np.array([[none, none], [some, some], [none, none], [[0.5, 0.5, 0.0], [0.5, 0.5, 0.0]]])
-    answers = objective.decode_rows(scores, features, ["a b"] * 3, LABELS, {"unanswered": 1.0})
+    answers = kind.decode_rows(scores, features, ["a b"] * 3, LABELS, {"unanswered": 1.0})
     # The second window of the first question speaks for an answer: .04 for none there, .49 for "a".
     assert answers[0] == {"answer": "a", "score": pytest.approx(0.49), "start": 0, "end": 1}
     assert answers[1] == {"answer": "", "score": pytest.approx(0.81), "start": 0, "end": 0}
     assert answers[2] == {"answer": "a", "score": pytest.approx(0.25), "start": 0, "end": 1}  # as likely as none
-    always = objective.decode_rows(scores, features, ["a b"] * 3, LABELS)
+    always = kind.decode_rows(scores, features, ["a b"] * 3, LABELS)
     assert [a["answer"] for a in always] == ["a", "a", "a"] and always[1]["score"] == pytest.approx(0.01)

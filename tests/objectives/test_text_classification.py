@@ -6,9 +6,9 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Value
 from sklearn.metrics import f1_score
 
-from hf_lifelong.objectives import get_objective
+from hf_lifelong.objectives import get_kind
 
-objective = get_objective("text-classification")
+kind = get_kind("text-classification")
 MASK = torch.ones(2, 3, dtype=torch.long)
 
 
@@ -18,9 +18,9 @@ def with_class_labels(texts, labels, names):
 
 
 def test_label_names_from_every_kind_of_column():
-    assert objective.label_names(with_class_labels(["a"], [0], ["neg", "pos"]), {}) == ["neg", "pos"]
-    assert objective.label_names(Dataset.from_dict({"text": ["a"] * 3, "label": ["z", "b", "z"]}), {}) == ["b", "z"]
-    assert objective.head_width(["a", "b", "c"]) == 3
+    assert kind.label_names(with_class_labels(["a"], [0], ["neg", "pos"]), {}) == ["neg", "pos"]
+    assert kind.label_names(Dataset.from_dict({"text": ["a"] * 3, "label": ["z", "b", "z"]}), {}) == ["b", "z"]
+    assert kind.head_width(["a", "b", "c"]) == 3
 
 
 @pytest.mark.parametrize(
@@ -36,18 +36,18 @@ def test_label_names_from_every_kind_of_column():
 )
 def test_classes_of_bare_values_are_those_that_occur(labels, names, tokenizer):
     data = Dataset.from_dict({"text": ["a"] * len(labels), "labels": labels})
-    assert objective.label_names(data, {}) == names
+    assert kind.label_names(data, {}) == names
     targets = [names.index(str(label)) for label in labels]
-    assert objective.encode(data, {}, names, tokenizer, 8, 0, training=True)["labels"][:] == targets
-    assert objective.references(data, {}, names) == [str(label) for label in labels]
+    assert kind.encode(data, {}, names, tokenizer, 8, 0, training=True)["labels"][:] == targets
+    assert kind.references(data, {}, names) == [str(label) for label in labels]
     tokens = data.remove_columns("text").add_column("input_ids", [[1, 2]] * len(labels))
-    assert objective.label_names(tokens, {}) == names
-    assert objective.encode(tokens, {}, names, tokenizer, 8, 0, training=True)["labels"][:] == targets
+    assert kind.label_names(tokens, {}) == names
+    assert kind.encode(tokens, {}, names, tokenizer, 8, 0, training=True)["labels"][:] == targets
 
 
 def test_targets_of_a_regression_are_refused_with_that_word():
     def names(labels):
-        return objective.label_names(Dataset.from_dict({"text": ["x"] * len(labels), "label": labels}), {})
+        return kind.label_names(Dataset.from_dict({"text": ["x"] * len(labels), "label": labels}), {})
 
     with pytest.raises(
         ValueError, match=r"column 'label'.*22 different integers in 43 values.*`text-regression` task"
@@ -64,7 +64,7 @@ def test_several_labels_of_a_text_are_refused_with_that_word():
     for labels in ([[0, 1], [1, 1]], [["a"], []], [[0.0, 1.0], [1.0, 1.0]]):
         data = Dataset.from_dict({"text": ["x", "y"], "labels": labels})
         with pytest.raises(ValueError, match=r"columns\['label'\].*multi-label is not supported"):
-            objective.label_names(data, {})
+            kind.label_names(data, {})
 
 
 @pytest.mark.parametrize(
@@ -79,12 +79,12 @@ def test_several_labels_of_a_text_are_refused_with_that_word():
 )
 def test_bad_labels(labels, message):
     with pytest.raises(ValueError, match=message):
-        objective.label_names(Dataset.from_dict({"text": ["x"] * 3, "label": labels}), {})
+        kind.label_names(Dataset.from_dict({"text": ["x"] * 3, "label": labels}), {})
 
 
 def test_class_label_of_minus_one_is_refused():
     with pytest.raises(ValueError, match=r"row 1: the label -1 is none of the 2 labels \('neg', 'pos'\)"):
-        objective.label_names(with_class_labels(["a", "b"], [0, -1], ["neg", "pos"]), {})
+        kind.label_names(with_class_labels(["a", "b"], [0, -1], ["neg", "pos"]), {})
 
 
 def test_ids_have_the_names_of_their_own_split(tokenizer):
@@ -93,13 +93,13 @@ def test_ids_have_the_names_of_their_own_split(tokenizer):
     wider = with_class_labels(["x", "y", "z"], [2, 1, 2], ["mixed", "neg", "pos"])
     strings = Dataset.from_dict({"text": ["x", "y", "z"], "label": ["pos", "neg", "pos"]})
     for data in (turned, wider, strings):
-        assert objective.references(data, {}, names) == ["pos", "neg", "pos"]
-        assert objective.encode(data, {}, names, tokenizer, 8, 0, training=True)["labels"][:] == [1, 0, 1]
+        assert kind.references(data, {}, names) == ["pos", "neg", "pos"]
+        assert kind.encode(data, {}, names, tokenizer, 8, 0, training=True)["labels"][:] == [1, 0, 1]
     tokens = turned.map(lambda row: {**tokenizer(row["text"]), "labels": row["label"]}, remove_columns=["text"])
-    assert objective.references(tokens, {}, names) == ["pos", "neg", "pos"]
-    assert objective.encode(tokens, {}, names, tokenizer, 8, 0, training=True)["labels"][:] == [1, 0, 1]
+    assert kind.references(tokens, {}, names) == ["pos", "neg", "pos"]
+    assert kind.encode(tokens, {}, names, tokenizer, 8, 0, training=True)["labels"][:] == [1, 0, 1]
     with pytest.raises(ValueError, match=r"row 0: the label 'pos' is none of the 2 labels \('bad', 'good'\)"):
-        objective.encode(turned, {}, ["bad", "good"], tokenizer, 8, 0, training=True)
+        kind.encode(turned, {}, ["bad", "good"], tokenizer, 8, 0, training=True)
 
 
 def test_bare_integers_where_train_has_names():
@@ -108,45 +108,45 @@ def test_bare_integers_where_train_has_names():
     message = r"column 'label': it holds bare integers, but the labels of `train` have names \('neg', 'pos'\)"
     for named in (train, train.cast_column("label", Value("string"))):
         with pytest.raises(ValueError, match=message):
-            objective.check_names(bare, named, {"label": "label"}, ["neg", "pos"])
+            kind.check_names(bare, named, {"label": "label"}, ["neg", "pos"])
     stars = with_class_labels(["a", "b"], [0, 1], ["1", "2"])
     with pytest.raises(ValueError, match="bare integers"):
-        objective.check_names(bare, stars, {"label": "label"}, ["1", "2"])
-    objective.check_names(bare, with_class_labels(["a"], [0], ["0", "1"]), {"label": "label"}, ["0", "1"])
+        kind.check_names(bare, stars, {"label": "label"}, ["1", "2"])
+    kind.check_names(bare, with_class_labels(["a"], [0], ["0", "1"]), {"label": "label"}, ["0", "1"])
     texts = Dataset.from_dict({"text": ["a", "b", "c"], "label": ["0", "1", "None"]})
-    objective.check_names(bare, texts, {"label": "label"}, ["0", "1", "None"])
-    assert objective.references(bare, {}, ["0", "1", "None"]) == ["1", "0"]
+    kind.check_names(bare, texts, {"label": "label"}, ["0", "1", "None"])
+    assert kind.references(bare, {}, ["0", "1", "None"]) == ["1", "0"]
     with pytest.raises(ValueError, match="row 0: the label '1' is none of the 2 labels"):
-        objective.references(bare, {}, ["neg", "pos"])
+        kind.references(bare, {}, ["neg", "pos"])
 
 
 def test_text_that_is_missing(tokenizer):
     data = Dataset.from_dict({"text": ["x", None], "label": [1, 0]})
     with pytest.raises(ValueError, match="column 'text', row 1: None is not a string"):
-        objective.encode(data, {}, ["a", "b"], tokenizer, 8, 0, training=True)
+        kind.encode(data, {}, ["a", "b"], tokenizer, 8, 0, training=True)
 
 
 def test_lengths_that_leave_no_room(tokenizer):
     data = Dataset.from_dict({"text": ["x", "y"], "label": [1, 0]})
     with pytest.raises(ValueError, match=r"max_length is 2, but 2 special tokens.*at least 3"):
-        objective.encode(data, {}, ["a", "b"], tokenizer, 2, 0, training=True)
+        kind.encode(data, {}, ["a", "b"], tokenizer, 2, 0, training=True)
 
 
 def test_encoding_pairs_and_truncation(tokenizer):
     data = Dataset.from_dict({"p": ["a small dog", "b"], "h": ["an animal " * 20, "c"], "label": ["no", "yes"]})
-    columns = objective.resolve_columns(data, {"text": "p", "text_pair": "h"})
+    columns = kind.resolve_columns(data, {"text": "p", "text_pair": "h"})
     assert columns == {"text": "p", "text_pair": "h", "label": "label"}
-    encoded = objective.encode(data, columns, ["no", "yes"], tokenizer, 12, 0, training=False)
+    encoded = kind.encode(data, columns, ["no", "yes"], tokenizer, 12, 0, training=False)
     assert encoded["labels"][:] == [0, 1]
     assert encoded["example"][:] == [0, 1]
     assert len(encoded[0]["input_ids"]) == 12
     assert encoded[1]["input_ids"] == tokenizer("b", "c")["input_ids"]
-    assert "text_pair" not in objective.resolve_columns(data, {"text": "p"})
+    assert "text_pair" not in kind.resolve_columns(data, {"text": "p"})
 
 
 def test_string_labels_in_a_column_called_labels_become_integers(tokenizer):
     data = Dataset.from_dict({"text": ["a", "b"], "labels": ["no", "yes"]})
-    encoded = objective.encode(data, {}, ["no", "yes"], tokenizer, 8, 0, training=True)
+    encoded = kind.encode(data, {}, ["no", "yes"], tokenizer, 8, 0, training=True)
     assert encoded.features["labels"].dtype == "int64"
     assert encoded["labels"][:] == [0, 1]
 
@@ -154,41 +154,41 @@ def test_string_labels_in_a_column_called_labels_become_integers(tokenizer):
 def test_tokenised_data_is_kept(tokenizer):
     raw = with_class_labels(["a", "b c"], [1, 0], ["neg", "pos"])
     data = raw.map(lambda row: {**tokenizer(row["text"]), "labels": row["label"]})
-    assert objective.label_names(data, {}) == ["neg", "pos"]
-    kept = objective.encode(data, {}, ["neg", "pos"], tokenizer, 3, 0, training=False)
+    assert kind.label_names(data, {}) == ["neg", "pos"]
+    kept = kind.encode(data, {}, ["neg", "pos"], tokenizer, 3, 0, training=False)
     assert kept["input_ids"][:] == data["input_ids"][:]
     assert kept["labels"][:] == [1, 0]
     assert set(kept.column_names) == {*tokenizer.model_input_names, "labels", "example"}
     bare = data.remove_columns(["text", "label"])
-    assert objective.label_names(bare, {}) == ["0", "1"]
-    assert objective.references(bare, {}, ["neg", "pos"]) == ["pos", "neg"]
+    assert kind.label_names(bare, {}) == ["0", "1"]
+    assert kind.references(bare, {}, ["neg", "pos"]) == ["pos", "neg"]
     with pytest.raises(ValueError, match="row 0: the label 1 is none of the 1 labels"):
-        objective.encode(bare, {}, ["neg"], tokenizer, 3, 0, training=True)
+        kind.encode(bare, {}, ["neg"], tokenizer, 3, 0, training=True)
 
 
 def test_label_of_a_tokenised_data_set_is_taken_for_labels(tokenizer):
     raw = with_class_labels(["a", "b c"], [1, 0], ["neg", "pos"])
     data = raw.map(lambda row: tokenizer(row["text"]), remove_columns=["text"])
-    assert objective.is_tokenised(data) and objective.label_names(data, {}) == ["neg", "pos"]
-    kept = objective.encode(data, {}, ["neg", "pos"], tokenizer, 8, 0, training=True)
+    assert kind.is_tokenised(data) and kind.label_names(data, {}) == ["neg", "pos"]
+    kept = kind.encode(data, {}, ["neg", "pos"], tokenizer, 8, 0, training=True)
     assert kept["labels"][:] == [1, 0] and set(kept.column_names) == {*tokenizer.model_input_names, "labels"}
     # With the text beside it, the text is tokenised as `max_length` says.
-    assert not objective.is_tokenised(raw.map(lambda row: tokenizer(row["text"])))
+    assert not kind.is_tokenised(raw.map(lambda row: tokenizer(row["text"])))
 
 
 def test_loss_by_hand():
     logits = torch.tensor([[math.log(3), 0.0], [0.0, 0.0]])
-    loss = objective.loss(logits, {"labels": torch.tensor([0, 1])}, MASK)
+    loss = kind.loss(logits, {"labels": torch.tensor([0, 1])}, MASK)
     assert loss.item() == pytest.approx((math.log(4 / 3) + math.log(2)) / 2)
-    half = objective.loss(logits.bfloat16(), {"labels": torch.tensor([-100, 1])}, MASK)
+    half = kind.loss(logits.bfloat16(), {"labels": torch.tensor([-100, 1])}, MASK)
     assert half.dtype == torch.float32
     assert half.item() == pytest.approx(math.log(2))
-    assert objective.loss(logits, {"labels": torch.tensor([-100, -100])}, MASK).item() == 0
+    assert kind.loss(logits, {"labels": torch.tensor([-100, -100])}, MASK).item() == 0
 
 
 def test_distributions_by_hand():
     logits = torch.tensor([[math.log(2), math.log(1), math.log(1)], [0.0, 0.0, 0.0]])
-    probabilities, weights, log_classes = objective.distributions(logits, MASK)
+    probabilities, weights, log_classes = kind.distributions(logits, MASK)
     torch.testing.assert_close(probabilities, torch.tensor([[[0.5, 0.25, 0.25]], [[1 / 3, 1 / 3, 1 / 3]]]))
     assert weights.tolist() == [[1.0], [1.0]]
     torch.testing.assert_close(log_classes, torch.full((2, 1), math.log(3)))
@@ -199,40 +199,38 @@ def test_decoding_with_padding_and_several_features():
     features = Dataset.from_dict({"example": [1, 0]})
     scores = np.zeros((2, 3, 4))
     scores[0, 0, :2], scores[1, 0, :2] = [0.2, 0.8], [0.9, 0.1]
-    answers = objective.decode(scores, features, data, {}, ["neg", "pos"])
+    answers = kind.decode(scores, features, data, {}, ["neg", "pos"])
     assert answers == [{"answer": "neg", "score": 0.9}, {"answer": "pos", "score": 0.8}]
-    windows = objective.decode_rows(
-        np.array([[[0.9, 0.1]], [[0.2, 0.8]]]), {"example": [0, 0]}, ["", ""], ["neg", "pos"]
-    )
+    windows = kind.decode_rows(np.array([[[0.9, 0.1]], [[0.2, 0.8]]]), {"example": [0, 0]}, ["", ""], ["neg", "pos"])
     assert windows[0] == {"answer": "neg", "score": pytest.approx(0.55)}
     assert windows[1] == {"answer": "neg", "score": 0.0}
-    narrow = objective.decode_rows(np.array([[[1.0]]]), {"example": [0]}, [""], ["neg", "pos"])
+    narrow = kind.decode_rows(np.array([[[1.0]]]), {"example": [0]}, [""], ["neg", "pos"])
     assert narrow == [{"answer": "neg", "score": 1.0}]
 
 
 def test_round_trip(tokenizer):
     data = with_class_labels(["a", "b", "c"], [2, 0, 1], ["x", "y", "z"])
-    labels = objective.label_names(data, {})
-    features = objective.encode(data, {}, labels, tokenizer, 8, 0, training=False)
+    labels = kind.label_names(data, {})
+    features = kind.encode(data, {}, labels, tokenizer, 8, 0, training=False)
     scores = np.eye(3)[features["labels"][:]][:, None, :]
-    answers = [a["answer"] for a in objective.decode(scores, features, data, {}, labels)]
-    references = objective.references(data, {}, labels)
+    answers = [a["answer"] for a in kind.decode(scores, features, data, {}, labels)]
+    references = kind.references(data, {}, labels)
     assert answers == references == ["z", "x", "y"]
-    assert objective.score(answers, references) == {"accuracy": 1.0, "f1": 1.0}
+    assert kind.score(answers, references) == {"accuracy": 1.0, "f1": 1.0}
 
 
 def test_score_by_hand():
     # a: precision 1/2, recall 1/2, F1 1/2; b: precision 1/1, recall 1/2, F1 2/3.
-    scores = objective.score(["a", "b", "a", "z"], ["a", "b", "b", "a"])
+    scores = kind.score(["a", "b", "a", "z"], ["a", "b", "b", "a"])
     assert scores == {"accuracy": 0.5, "f1": pytest.approx((1 / 2 + 2 / 3) / 2)}
     right, given = ["a", "b", "c", "c"], ["a", "c", "c", "b"]
-    assert objective.score(given, right)["f1"] == pytest.approx(f1_score(right, given, average="macro"))
+    assert kind.score(given, right)["f1"] == pytest.approx(f1_score(right, given, average="macro"))
 
 
 def test_answers_of_other_kinds_count_as_wrong():
-    assert objective.score([["a"], None, {"answer": "a"}, "a"], ["a"] * 4)["accuracy"] == 0.25
+    assert kind.score([["a"], None, {"answer": "a"}, "a"], ["a"] * 4)["accuracy"] == 0.25
 
 
 def test_majority():
-    assert objective.majority(["a", "b", "b"], ["b", "a", "c", "b"]) == 0.5
-    assert objective.majority(["b", "a"], ["a", "a", "b"]) == pytest.approx(2 / 3)
+    assert kind.majority(["a", "b", "b"], ["b", "a", "c", "b"]) == 0.5
+    assert kind.majority(["b", "a"], ["a", "a", "b"]) == pytest.approx(2 / 3)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from hf_lifelong.objectives import get_objective
+from hf_lifelong.objectives import get_kind
 from hf_lifelong.objectives.prompts import encode_answers, encode_prompts, ensure_padding, prompt_of, with_prompts
 
-objective = get_objective("text-generation")
+kind = get_kind("text-generation")
 CHAT = "{% for m in messages %}<|end|>{{ m.role }}\n{{ m.content }}<|end|>{% endfor %}<|end|>assistant{{ '\n' }}"
 
 
@@ -21,7 +21,7 @@ def chat(language_tokenizer):
 
 
 def encoded(data, tokenizer, training=True, labels=(), max_length=64):
-    return objective.encode(data, {}, list(labels), tokenizer, max_length, 0, training)
+    return kind.encode(data, {}, list(labels), tokenizer, max_length, 0, training)
 
 
 def test_targets_are_the_answers_tokens_alone(language_tokenizer):
@@ -46,7 +46,7 @@ def test_chat_template_is_used_where_there_is_one(chat):
     turns = [{"role": "user", "content": "a film"}]
     expected = chat.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)["input_ids"]
     assert encoded(data, chat, training=False)[0]["input_ids"] == expected
-    assert objective.references(data, {}, []) == [{"text": ["good", "fine"]}]
+    assert kind.references(data, {}, []) == [{"text": ["good", "fine"]}]
 
 
 @pytest.mark.parametrize("length", [28, 34, 41])
@@ -75,21 +75,21 @@ def test_answers_that_are_cut_are_told(language_tokenizer, caplog):
 def test_labels_squad_and_lists_as_answers(language_tokenizer):
     features = Features({"text": Value("string"), "label": ClassLabel(names=["neg", "pos"])})
     data = Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, 1]}, features=features)
-    assert objective.label_names(data, {}) == ["neg", "pos"]
-    assert objective.references(data, {}, ["neg", "pos"]) == [{"text": ["pos"]}, {"text": ["neg"]}, {"text": ["pos"]}]
-    train, test = (objective.references(data.select(i), {}, ["neg", "pos"]) for i in ([0, 1, 2], [0, 1]))
-    assert objective.majority(train, test) == 0.5
-    assert objective.score(["Pos.", "pos", None], train) == {"exact_match": 1 / 3, "f1": 1 / 3}
+    assert kind.label_names(data, {}) == ["neg", "pos"]
+    assert kind.references(data, {}, ["neg", "pos"]) == [{"text": ["pos"]}, {"text": ["neg"]}, {"text": ["pos"]}]
+    train, test = (kind.references(data.select(i), {}, ["neg", "pos"]) for i in ([0, 1, 2], [0, 1]))
+    assert kind.majority(train, test) == 0.5
+    assert kind.score(["Pos.", "pos", None], train) == {"exact_match": 1 / 3, "f1": 1 / 3}
     turned = Dataset.from_dict(
         {"text": ["a", "b"], "label": [0, 1]},
         features=Features({"text": Value("string"), "label": ClassLabel(names=["pos", "neg"])}),
     )
     for labels in (["neg", "pos"], []):  # names of their own split, also where train has texts
-        assert objective.references(turned, {}, labels) == [{"text": ["pos"]}, {"text": ["neg"]}]
+        assert kind.references(turned, {}, labels) == [{"text": ["pos"]}, {"text": ["neg"]}]
     answer = encoded(turned, language_tokenizer, labels=["neg", "pos"])[0]["labels"]
     assert language_tokenizer.decode([token for token in answer if token != -100]) == " pos<|end|>"
     strings = Dataset.from_dict({"text": ["a", "b"], "answer": ["pos", "neg"]})
-    assert objective.references(strings, {}, ["neg", "pos"]) == [{"text": ["pos"]}, {"text": ["neg"]}]
+    assert kind.references(strings, {}, ["neg", "pos"]) == [{"text": ["pos"]}, {"text": ["neg"]}]
     squad = Dataset.from_dict(
         {
             "question": ["who?"],
@@ -100,8 +100,8 @@ def test_labels_squad_and_lists_as_answers(language_tokenizer):
     prompts = with_prompts(squad, {}, None)
     assert prompts["prompt"] == ["Jim did.\n\nQuestion: who?\nAnswer:"]
     assert prompts["prompt"][0] == prompt_of({"question": "who?", "context": "Jim did."}, 0)
-    assert objective.references(prompts, {}, []) == [{"text": ["Jim", "Jim K"]}]
-    np.testing.assert_allclose(objective.score(["Jim R"], objective.references(prompts, {}, []))["f1"], 2 / 3)
+    assert kind.references(prompts, {}, []) == [{"text": ["Jim", "Jim K"]}]
+    np.testing.assert_allclose(kind.score(["Jim R"], kind.references(prompts, {}, []))["f1"], 2 / 3)
     assert encoded(prompts, language_tokenizer)[0]["labels"][0] == -100
 
 
@@ -162,7 +162,7 @@ def test_values_of_a_template_are_written_as_in_training():
     ],
 )
 def test_answers_that_normalising_would_make_equal(answer, gold, same):
-    scores = objective.score([answer], [{"text": [gold]}])
+    scores = kind.score([answer], [{"text": [gold]}])
     assert scores["exact_match"] == same
     assert scores["f1"] >= scores["exact_match"]
 

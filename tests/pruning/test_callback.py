@@ -258,14 +258,16 @@ def test_masks_do_not_get_lost(bert_folder, tokenizer, tmp_path):
     with pytest.raises(ValueError, match="save_only_model"):
         again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6"))
 
-    masks = callback.masks  # a search for the batch size begins again, in the middle of a training
-    callback._training = True
+    pruned = callback.masks
     trainer.state.global_step, trainer.state.log_history = 0, []
-    callback.on_train_begin(trainer.args, trainer.state, trainer.control, optimizer=trainer.optimizer)
-    assert callback.masks is masks
-
-    callback._training = False  # a model that was pruned before stays pruned
-    callback.on_train_begin(trainer.args, trainer.state, trainer.control, optimizer=trainer.optimizer)
+    event = (trainer.args, trainer.state, trainer.control)
+    callback.on_train_begin(*event, optimizer=trainer.optimizer)
+    masks = callback.masks  # a model that was pruned before stays pruned
+    assert masks is not pruned and masks.gone == pruned.gone
+    callback.on_train_begin(*event, optimizer=trainer.optimizer)
+    assert callback.masks is masks  # a search for the batch size begins again, in the middle of a training
+    callback.on_train_end(*event)
+    callback.on_train_begin(*event, optimizer=trainer.optimizer)
     assert callback.masks is not masks and callback.masks.gone == masks.gone
 
 

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from accelerate.commands import launch
 from accelerate.commands.config.config_args import load_config_from_file
-from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 PROFILES = {path.stem: path for path in (RECIPES / "accelerate").glob("*.yaml")}
@@ -25,12 +25,16 @@ CHOSEN = {
 
 @pytest.fixture
 def launched(monkeypatch):
-    """`launched(profile)`: the arguments that `accelerate launch --config_file` makes of a profile."""
+    """`launched(profile)`: the arguments with which `accelerate launch --config_file` would start its processes."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    starts = []
+    for launcher in ("simple_launcher", "multi_gpu_launcher", "deepspeed_launcher"):
+        monkeypatch.setattr(launch, launcher, starts.append)
 
     def read(profile):
-        args = launch_command_parser().parse_args(["--config_file", str(PROFILES[profile]), "script.py"])
-        return _validate_launch_command(args)[0]
+        parser = launch.launch_command_parser()
+        launch.launch_command(parser.parse_args(["--config_file", str(PROFILES[profile]), "script.py"]))
+        return starts.pop()
 
     return read
 
@@ -49,7 +53,7 @@ def test_accelerate_reads_the_profile_and_chooses_as_it_says(profile, launched):
 
 @pytest.mark.parametrize("profile", CHOSEN)
 def test_no_setting_of_a_profile_is_one_that_accelerate_does_not_know(profile):
-    known = vars(launch_command_parser().parse_args(["script.py"]))  # the loader checks the first level alone
+    known = vars(launch.launch_command_parser().parse_args(["script.py"]))  # the loader checks the first level alone
     config = load_config_from_file(str(PROFILES[profile]))
     assert {*config.fsdp_config, *config.deepspeed_config} <= known.keys()
 

@@ -264,9 +264,9 @@ def test_several_tasks_under_fsdp_or_deepspeed_are_refused(prepare, tmp_path, fl
     assert nothing_written(tmp_path)
 
 
-def test_several_devices_in_one_process_are_refused(setup, tmp_path):
+def test_several_devices_in_one_process_are_refused(setup, tmp_path, monkeypatch):
     args = DriftTrainingArguments(str(tmp_path), use_cpu=True)
-    args._n_gpu = 2
+    monkeypatch.setattr(DriftTrainingArguments, "n_gpu", 2)
     with pytest.raises(ValueError, match="Start one process a GPU"):
         setup(args=args)
 

@@ -6,7 +6,7 @@ from datasets import Dataset
 from training_helpers import answers, sentiment
 
 from hf_lifelong import Task
-from hf_lifelong.objectives import get_objective
+from hf_lifelong.objectives import get_kind
 from hf_lifelong.training import modules
 
 SQUAD = {
@@ -36,7 +36,7 @@ def squad(module):
 def given(module, kind, answers, references, labels=()):
     """The predictions and references that a module gets."""
     options = module.features if isinstance(module.features, list) else [module.features]
-    return get_objective(kind).module_forms(options, answers, references, labels)
+    return get_kind(kind).module_forms(options, answers, references, labels)
 
 
 def test_label_ids_where_the_module_takes_numbers_else_names(module, kappa):

@@ -135,14 +135,17 @@ def test_what_only_some_trainings_leave_is_renewed(prepare):
     trainer.accelerator.scaler = scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     renewal = Renewal(trainer)
     scaler.scale(torch.ones(1)), scaler.update(2.0)
-    trainer._train_batch_size = 4  # `auto_find_batch_size` halves it
+    # Private state of transformers, which only `auto_find_batch_size` changes: it halves it when memory runs out.
+    trainer._train_batch_size = 4
     trainer.gather_function = trainer.accelerator.gather_for_metrics  # as `Trainer` leaves it after an evaluation
     model = torch.nn.Identity()
-    trainer.neftune_hook_handle = model.register_forward_hook(lambda *given: None)
-    loader = torch.utils.data.DataLoader([1])
-    trainer.accelerator.gradient_state._add_dataloader(loader)  # as a training leaves it that ends within an epoch
+    trainer.neftune_hook_handle = model.register_forward_hook(lambda module, inputs, output: output + 1)
+    batches = iter(trainer.accelerator.prepare(torch.utils.data.DataLoader([1, 2])))
+    next(batches)  # a training that ends within an epoch leaves a loader half read
+    assert trainer.accelerator.gradient_state.in_dataloader
     renewal.begin()
-    assert scaler.get_scale() == 1024.0 and trainer._train_batch_size == 8 and not model._forward_hooks
+    assert scaler.get_scale() == 1024.0 and trainer._train_batch_size == 8
+    assert model(torch.zeros(1)) == 0  # the hook is gone
     assert trainer.gather_function.keywords == {"use_gather_object": True}
     assert not trainer.accelerator.gradient_state.in_dataloader
 

@@ -68,12 +68,12 @@ def row_distributions(logits: Tensor, mask: Tensor, plan: Plan, tables: Tables) 
     absent = torch.arange(logits.shape[-1], device=logits.device) >= tables.width[group][:, None, None]
     logits = logits.masked_fill(absent, float("-inf"))
     of_kinds = []
-    for objective, widest in zip(tables.objectives, tables.widest_of, strict=True):
-        if objective.per_token:
+    for task_kind, widest in zip(tables.objectives, tables.widest_of, strict=True):
+        if task_kind.per_token:
             own = logits[..., :widest]
         else:
             own = _masked_mean(logits, mask) if tables.per_token else logits.squeeze(1)
-        of_kinds.append(objective.distributions(own, mask))
+        of_kinds.append(task_kind.distributions(own, mask))
     if len(of_kinds) == 1:
         return of_kinds[0]
     kind = tables.kind[group]

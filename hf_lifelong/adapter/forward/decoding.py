@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...knowledge import KnowledgeBase
-from ...objectives import head_objective
+from ...objectives import head_kind
 
 
 def decode_answers(
@@ -46,16 +46,16 @@ def decode_answers(
         of_task[task].append(example)
     for task, examples in of_task.items():
         learned = knowledge.tasks[task]
-        objective = head_objective(learned.kind)
-        if not all(name in table for name in objective.extras):
+        kind = head_kind(learned.kind)
+        if not all(name in table for name in kind.extras):
             continue
         rows = [row for example in examples for row in answers[example]["rows"]]
         position = {example: i for i, example in enumerate(examples)}
-        part = {name: [table[name][row] for row in rows] for name in objective.extras}
+        part = {name: [table[name][row] for row in rows] for name in kind.extras}
         part["example"] = [position[int(example)] for example in part["example"]]
         own_sources = [sources[example] for example in examples]
         stacked = stack_padded([scores[r] for r in rows])
-        found = objective.decode_rows(stacked, part, own_sources, learned.labels, learned.constants)
+        found = kind.decode_rows(stacked, part, own_sources, learned.labels, learned.constants)
         for example, answer in zip(examples, found, strict=True):
             answers[example] |= answer
     return answers

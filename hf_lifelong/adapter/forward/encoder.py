@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
-from ...objectives import head_objective
+from ...objectives import head_kind
 from ..index import Tables
 from .answer import LifelongOutput, row_distributions, settle, without_padding
 from .conductor import Conductor
@@ -60,12 +60,12 @@ class HeadConductor(Conductor):
         )
 
     def _working(self, hidden: Tensor, current: Pass, extras: dict[str, Any]) -> LifelongOutput:
-        objective = head_objective(current.kind)
+        kind = head_kind(current.kind)
         mask = mask_for(current.mask, hidden)
-        logits = self.root.working_logits(hidden if objective.per_token else masked_mean(hidden, mask))
-        if not set(objective.targets) <= set(current.targets):
+        logits = self.root.working_logits(hidden if kind.per_token else masked_mean(hidden, mask))
+        if not set(kind.targets) <= set(current.targets):
             return LifelongOutput(logits=logits, **extras)
-        return LifelongOutput(loss=objective.loss(logits, current.targets, mask), logits=logits, **extras)
+        return LifelongOutput(loss=kind.loss(logits, current.targets, mask), logits=logits, **extras)
 
     def _answer(self, hidden: Tensor, current: Pass, query: Query, fork: Fork) -> Answer:
         tables, plan = fork.tables, fork.plan
