@@ -1,4 +1,4 @@
-"""The PEFT method: configuration, injected layers, heads, hooks on the base model, answers."""
+"""The PEFT method: configuration, injected layers, heads, hooks on the base model, and answers."""
 
 from .architectures import InputLimits, input_limits, settle_trunk, signature_depths, target_names
 from .bank import (

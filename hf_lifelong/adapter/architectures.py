@@ -1,4 +1,4 @@
-"""What differs between base models: where the layers are, which of their arguments carry rows, default targets."""
+"""What differs between base models: the path of their layers, the arguments that have rows, and default targets."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from .config import DriftAdapterConfig
 
 @dataclass(frozen=True)
 class Architecture:
-    """Args:
-    layers (`str`): Path of the layer list from the base model (of a language model: from the model without its head).
-    targets (`tuple[str, ...]`): Suffixes of the linear layers that carry adapters by default.
-    rowless (`tuple[str, ...]`): Suffixes of those that cannot carry one, because they also read tensors that all rows
-        of a batch share (relative positions), where no row's own member can be applied.
+    """The layers of one architecture.
+
+    Args:
+        layers (`str`): Path of the layer list from the base model (for a language model, from the model without its
+            head).
+        targets (`tuple[str, ...]`): Suffixes of the linear layers that carry adapters by default.
+        rowless (`tuple[str, ...]`): Suffixes of the linear layers that cannot carry an adapter. They also read tensors
+            that all rows of a batch share (relative positions), to which no row's own member can be applied.
     """
 
     layers: str
@@ -47,15 +50,15 @@ ARCHITECTURES: dict[str, Architecture] = {
     "qwen3": _LLAMA,
 }
 
-# Share of the layers that is the trunk by default. A language model knows at a quarter of its depth which task an
-# input is of; an encoder, which has few layers, at half.
+# Default share of the layers in the trunk. A quarter of a language model's depth is enough to tell tasks apart; an
+# encoder has fewer layers and needs half.
 TRUNK_DEPTH, TRUNK_DEPTH_CAUSAL = 0.5, 0.25
 
-# Tables of learned positions and of token types, by the names that transformers gives them.
+# Names in transformers of the embedding tables for learned positions and for token types.
 POSITIONS, TOKEN_TYPES = ("position_embeddings", "wpe", "embed_positions"), ("token_type_embeddings",)
 
-# Arguments of a layer that have one row per input. By name, because shape misleads: DeBERTa's relative embeddings can
-# have as many rows as a batch.
+# Arguments of a layer that have one row per input. Listed by name because shapes are ambiguous: DeBERTa's relative
+# embeddings can have as many rows as a batch.
 ROW_ARGUMENTS = frozenset(
     {
         "hidden_states",
@@ -84,8 +87,8 @@ def layers_of(model: Any) -> tuple[str, nn.ModuleList]:
     """Path and list of the layers of a base model.
 
     Raises:
-        ValueError: when the model has a head of its own that is not a causal language model's, or no list of layers
-            that run once each can be found.
+        ValueError: when the model has a head of its own and is not a causal language model, or when it has no list of
+            layers that run once each.
     """
     prefix = f"{model.base_model_prefix}." if is_causal(model) else ""
     if not prefix and getattr(model, "base_model", model) is not model:
@@ -94,16 +97,16 @@ def layers_of(model: Any) -> tuple[str, nn.ModuleList]:
             "`AutoModel.from_pretrained`, or a language model with `AutoModelForCausalLM.from_pretrained`."
         )
     inner = model.base_model if prefix else model
-    known = ARCHITECTURES.get(getattr(getattr(model, "config", None), "model_type", ""))
-    if known is not None:
-        return prefix + known.layers, inner.get_submodule(known.layers)
+    architecture = ARCHITECTURES.get(getattr(getattr(model, "config", None), "model_type", ""))
+    if architecture is not None:
+        return prefix + architecture.layers, inner.get_submodule(architecture.layers)
     lists = [
         (name, module)
         for name, module in inner.named_modules()
         if isinstance(module, nn.ModuleList) and len({type(m) for m in module}) == 1 and name.count(".") <= 2
     ]
     path, layers = max(lists, key=lambda item: len(item[1]), default=("", nn.ModuleList()))
-    # Fewer layers than the configuration states: they run several times in one pass (ALBERT).
+    # With fewer layers than the configuration states, layers run several times in one pass (ALBERT).
     if not layers or getattr(model.config, "num_hidden_layers", len(layers)) != len(layers):
         raise ValueError(
             f"No list of layers that run once each was found in `{type(model).__name__}`; lifelong adapters need a "
@@ -114,12 +117,13 @@ def layers_of(model: Any) -> tuple[str, nn.ModuleList]:
 
 @dataclass(frozen=True)
 class InputLimits:
-    """What a base has embeddings for.
+    """How many embeddings a base has of each sort.
 
     Args:
-        tokens (`int`): Token ids.
-        token_types (`int`, *optional*): Token types; `None` where it takes none.
-        positions (`int`, *optional*): Positions of an input; `None` where they are relative or computed.
+        tokens (`int`): Number of token ids.
+        token_types (`int`, *optional*): Number of token types; `None` if the base takes none.
+        positions (`int`, *optional*): Largest number of positions in an input; `None` if positions are relative or
+            computed.
     """
 
     tokens: int
@@ -128,11 +132,11 @@ class InputLimits:
 
 
 def input_limits(model: Any) -> InputLimits:
-    """What inputs a base can take."""
+    """The limits of a base's inputs."""
     types, positions = _table(model, TOKEN_TYPES), _table(model, POSITIONS)
     longest = None
     if positions is not None:
-        # RoBERTa counts on from the position of padding, OPT and its like from a number of their own.
+        # RoBERTa counts positions from its padding index, OPT and similar models from an offset.
         padding = positions.padding_idx
         longest = positions.num_embeddings - (getattr(positions, "offset", 0) if padding is None else padding + 1)
     return InputLimits(model.get_input_embeddings().num_embeddings, types and types.num_embeddings, longest)
@@ -144,8 +148,8 @@ def _table(model: nn.Module, names: tuple[str, ...]) -> Any:
 
 
 def settle_trunk(config: DriftAdapterConfig, model: Any) -> int:
-    """Number of trunk layers: `trunk_depth` of the layers, rounded, with at least one layer left above the trunk. A
-    configuration without `trunk_depth` is given the one that suits the base."""
+    """Number of trunk layers: the share `trunk_depth` of the layers, rounded, with at least one layer above the trunk.
+    If `trunk_depth` is `None`, it is set to the default for the base."""
     if config.trunk_depth is None:
         config.trunk_depth = TRUNK_DEPTH_CAUSAL if is_causal(model) else TRUNK_DEPTH
     layers = len(layers_of(model)[1])
@@ -153,14 +157,14 @@ def settle_trunk(config: DriftAdapterConfig, model: Any) -> int:
 
 
 def signature_depths(trunk: int, most: int = 4) -> list[int]:
-    """Hidden states (0 = embeddings) that make a signature: up to `most`, evenly spread over the trunk, its end
-    included."""
+    """Hidden states (0 = embeddings) that make up a signature: up to `most`, evenly spread over the trunk including
+    its end."""
     count = min(most, trunk + 1)
     return [round(i * trunk / max(count - 1, 1)) for i in range(count)] if count > 1 else [trunk]
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether a module is a linear layer that an adapter can be added to (quantised ones are `nn.Linear` too)."""
+    """Whether a module is a linear layer that can carry an adapter (quantised layers are `nn.Linear` too)."""
     return isinstance(module, nn.Linear | Conv1D)
 
 
@@ -168,10 +172,10 @@ def target_names(config: DriftAdapterConfig, model: Any) -> list[str]:
     """Full names of the linear layers above the trunk that carry adapters.
 
     Raises:
-        ValueError: when nothing matches, or a layer that cannot carry one; names the linear layers there are.
+        ValueError: when no layer matches, or one that cannot carry an adapter; the message names the layers.
     """
     path, layers = layers_of(model)
-    known = ARCHITECTURES.get(model.config.model_type, Architecture(path, ()))
+    architecture = ARCHITECTURES.get(model.config.model_type, Architecture(path, ()))
     above = range(settle_trunk(config, model), len(layers))
     linear = [
         f"{path}.{i}.{name}" for i in above for name, module in layers[i].named_modules() if is_linear(_base(module))
@@ -179,13 +183,13 @@ def target_names(config: DriftAdapterConfig, model: Any) -> list[str]:
     linear = [name for name in linear if not name.endswith(".base_layer")]
     wanted = config.target_modules
     if wanted is None:
-        wanted = set(known.targets) or "all-linear"
+        wanted = set(architecture.targets) or "all-linear"
     if wanted == "all-linear":
-        names = [name for name in linear if not name.endswith(known.rowless)]
+        names = [name for name in linear if not name.endswith(architecture.rowless)]
     else:
         match = DriftAdapterConfig(target_modules=wanted, exclude_modules=config.exclude_modules)
         names = [name for name in linear if check_target_module_exists(match, name)]
-    rowless = sorted({name.rsplit(".", 1)[-1] for name in names if name.endswith(known.rowless)})
+    rowless = sorted({name.rsplit(".", 1)[-1] for name in names if name.endswith(architecture.rowless)})
     if rowless:
         raise ValueError(
             f"`target_modules` names {rowless}, which read relative positions that all inputs of a batch share; an "

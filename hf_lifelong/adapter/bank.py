@@ -1,6 +1,6 @@
-"""Changes to what an adapter keeps: snapshots of the working adapter, new members, forgotten tasks.
+"""Changes to an adapter's stored tensors: snapshots of the working adapter, new members, forgotten tasks.
 
-Nothing here is called while a wrapped model (DDP, FSDP) is training: stacked tensors change size.
+Stacked tensors change size here, so nothing here may be called while a wrapped model (DDP, FSDP) is training.
 """
 
 from __future__ import annotations
@@ -22,24 +22,25 @@ Snapshot = dict[str, Tensor]
 
 
 def drift_modules(model: nn.Module) -> Iterator[tuple[str, DriftTunerLayer]]:
-    """The active adapter's injected layers and the root, with names that do not depend on how the model is wrapped."""
+    """The root and the injected layers of the active adapter. Their names do not depend on how the model is
+    wrapped."""
     adapter = lifelong_of(model).active_adapters[0]
     for name, module in model.named_modules():
         if isinstance(module, DriftTunerLayer) and module.holds(adapter):
-            parts = name.split(".")
-            yield ".".join(p for p in parts if p not in ("base_model", "model", "module", "_orig_mod")), module
+            path = name.split(".")
+            yield ".".join(p for p in path if p not in ("base_model", "model", "module", "_orig_mod")), module
 
 
 def take_snapshot(model: nn.Module) -> Snapshot:
     """The working adapter and its head, copied to the CPU."""
     adapter = lifelong_of(model).active_adapters[0]
-    parts = {
-        f"{name}.{working}": getattr(module, working)[adapter]
+    working = {
+        f"{name}.{container}": getattr(module, container)[adapter]
         for name, module in drift_modules(model)
-        for working in module.adapter_layer_names
+        for container in module.adapter_layer_names
     }
-    with gathered(parts.values()):
-        return {name: whole(part.detach()).to("cpu", copy=True) for name, part in parts.items()}
+    with gathered(working.values()):
+        return {name: whole(tensor.detach()).to("cpu", copy=True) for name, tensor in working.items()}
 
 
 def snapshot_of(model: nn.Module, task: str) -> Snapshot:
@@ -49,15 +50,15 @@ def snapshot_of(model: nn.Module, task: str) -> Snapshot:
     knowledge = root.knowledge[adapter]
     t = knowledge.index(task)
     members = knowledge.tasks[t].members
-    found = {}
+    snapshot = {}
     for name, module in drift_modules(model):
         for spec in module.specs:
             if spec.keeps is None:
                 continue
             stack = module.held(adapter)[spec.name].detach()[part_of_task(spec, knowledge, t)]
             newest = stack.unflatten(0, (members, -1))[-1] if len(stack) else stack
-            found[f"{name}.{spec.keeps}"] = spec.laid(newest.squeeze(0) if spec.per == "members" else newest)
-    return found
+            snapshot[f"{name}.{spec.keeps}"] = spec.laid(newest.squeeze(0) if spec.per == "members" else newest)
+    return snapshot
 
 
 def open_task(
@@ -68,14 +69,14 @@ def open_task(
     start_from: str | None = None,
     same_head: bool = False,
 ) -> None:
-    """Makes the working adapter ready for a task: fresh, or equal to the newest member of the task `start_from`, and
-    with its head too when `same_head`."""
+    """Prepares the working adapter for a task. It starts fresh, or as a copy of the newest member of the task
+    `start_from`, with `same_head` including its head."""
     root = lifelong_of(model)
     adapter = root.active_adapters[0]
     check_precision(model, adapter)
     check_unchecked(model, adapter)
     knowledge = root.knowledge[adapter]
-    if not knowledge.tasks:  # the base may have been cast since it got the adapter
+    if not knowledge.tasks:  # the base may have been cast after the adapter was added
         set_knowledge(model, replace(knowledge, base={**knowledge.base, "dtype": dtype_of(model)}))
     start = snapshot_of(model, start_from) if start_from is not None else {}
     head = (start["lifelong.drift_head_weight"], start["lifelong.drift_head_bias"]) if same_head else None
@@ -92,7 +93,7 @@ def open_task(
 
 
 def close_task(model: nn.Module) -> None:
-    """Empties the working adapter, so that nothing of the last task stays outside its members."""
+    """Empties the working adapter, so that nothing of the last task remains outside its members."""
     root = lifelong_of(model)
     for _, module in drift_modules(model):
         module.set_requires_grad(root.active_adapters, False)
@@ -108,14 +109,14 @@ def add_task(
     signature: Signature,
     values: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Appends what is a task's own to every stack; what was there is copied bit by bit, never changed.
+    """Appends a task's tensors to every stack. Earlier tasks' tensors are copied bit by bit and never changed.
 
     Args:
-        values (`Mapping[str, Tensor]`, *optional*): What else is kept of it, by the names of the root's tensors; zero
-            where it is not given.
+        values (`Mapping[str, Tensor]`, *optional*): Other tensors of the task, by the names of the root's tensors.
+            Those that are missing are zero.
 
     Raises:
-        ValueError: when the name is known, or a number of members, classes or other units differs from `task`'s.
+        ValueError: when a task of that name exists, or the number of members or classes differs from `task`'s.
     """
     root = lifelong_of(model)
     adapter = root.active_adapters[0]
@@ -126,21 +127,21 @@ def add_task(
             f"`signature` has {len(signature.classes)} class means, but task `{task.name}` states {task.classes}."
         )
     before = root.knowledge[adapter]
-    knowledge = before.with_task(task)  # refuses a known name before anything is changed
-    given = {f"drift_signature_{part.name}": getattr(signature, part.name) for part in fields(Signature)}
-    given |= values or {}
-    end, own = sizes_of(before), {**root.settled(adapter), **sizes_of(replace(before, tasks=[task]))}
+    knowledge = before.with_task(task)  # refuses a name that exists before anything is changed
+    root_tensors = {f"drift_signature_{field.name}": getattr(signature, field.name) for field in fields(Signature)}
+    root_tensors |= values or {}
+    end, task_sizes = sizes_of(before), {**root.settled(adapter), **sizes_of(replace(before, tasks=[task]))}
     for name, module in drift_modules(model):
         for spec in module.specs:
             if spec.per is None:
                 continue
             if spec.keeps is not None:
-                working = [spec.laid(snapshot[f"{name}.{spec.keeps}"]) for snapshot in snapshots]
-                new = torch.cat([spec.stacked(part) for part in working])
-            elif spec.name in given:
-                new = spec.stacked(given[spec.name])
+                members = [spec.laid(snapshot[f"{name}.{spec.keeps}"]) for snapshot in snapshots]
+                new = torch.cat([spec.stacked(member) for member in members])
+            elif spec.name in root_tensors:
+                new = spec.stacked(root_tensors[spec.name])
             else:
-                new = torch.zeros(spec.shape({**own, **module.sizes}), dtype=spec.torch_dtype)
+                new = torch.zeros(spec.shape({**task_sizes, **module.sizes}), dtype=spec.torch_dtype)
             put(module, spec, adapter, slice(end[spec.per], end[spec.per]), new)
     set_knowledge(model, knowledge)
 
@@ -153,16 +154,15 @@ def set_closed_form(model: nn.Module, task: str, weight: Tensor, bias: Tensor) -
     values = {"drift_closed_weight": weight, "drift_closed_bias": bias}
     for spec in root.specs:
         if spec.name in values:
-            own = part_of_task(spec, knowledge, knowledge.index(task))
-            put(root, spec, adapter, own, values[spec.name])
+            put(root, spec, adapter, part_of_task(spec, knowledge, knowledge.index(task)), values[spec.name])
 
 
 def forget(model: nn.Module, task: str) -> None:
-    """Removes a task: its members, heads and signature, and its line in the manifest.
+    """Removes a task: its members, heads and signature, and its entry in the manifest.
 
-    With `start_from="fresh"` what remains is byte for byte what training without the task would have given; otherwise
-    the manifest still names the groups that started from it. Measured scores are dropped, because they were measured
-    with the task present: run `trainer.evaluate()` for new ones.
+    With `start_from="fresh"`, the remaining bytes are exactly those that training without the task would have given.
+    Otherwise the manifest still names the task where the training of another started from it. Scores are dropped,
+    because they were measured while the task was present; run `trainer.evaluate()` for new ones.
 
     Raises:
         KeyError: when no task has that name.
@@ -180,12 +180,12 @@ def forget(model: nn.Module, task: str) -> None:
     set_knowledge(model, knowledge.without(task))
 
 
-def put(module: DriftTunerLayer, spec: TensorSpec, adapter: str, own: slice, new: Tensor | None = None) -> None:
-    """Puts something in the place of a part of a stack, or nothing."""
+def put(module: DriftTunerLayer, spec: TensorSpec, adapter: str, units: slice, new: Tensor | None = None) -> None:
+    """Replaces a slice of a stack by `new`, or removes it."""
     bank, device = getattr(module, spec.name), module.where()
     stack = bank[adapter].detach() if adapter in bank else torch.empty(0, dtype=spec.torch_dtype, device=device)
-    parts = [stack[: own.start], *([] if new is None else [new.to(stack.device)]), stack[own.stop :]]
-    changed = torch.cat([part for part in parts if len(part)] or parts[:1])
+    slices = [stack[: units.start], *([] if new is None else [new.to(stack.device)]), stack[units.stop :]]
+    changed = torch.cat([rows for rows in slices if len(rows)] or slices[:1])
     if len(changed) or not spec.optional:
         bank[adapter] = nn.Parameter(changed, requires_grad=False)
     elif adapter in bank:
@@ -193,14 +193,14 @@ def put(module: DriftTunerLayer, spec: TensorSpec, adapter: str, own: slice, new
 
 
 def set_knowledge(model: nn.Module, knowledge: KnowledgeBase) -> None:
-    """Makes a manifest the adapter's own: in memory and in the configuration that is saved."""
+    """Sets the adapter's manifest, in memory and in the configuration that is saved."""
     root = lifelong_of(model)
     adapter = root.active_adapters[0]
     root.knowledge[adapter] = knowledge
     root.config[adapter].knowledge = knowledge.to_dict()
-    root.config[adapter].digest = None  # it was of the tensors of the manifest before
+    root.config[adapter].digest = None  # a digest belongs to the tensors of one manifest
     root.digests.pop(adapter, None)
     root.refresh()
     for _, module in drift_modules(model):
         if isinstance(module, DriftLayer):
-            module.kept.clear()  # nothing of a forgotten task stays, nor a bank that was replaced
+            module.mixtures.clear()  # may hold factors of a forgotten task or of a replaced bank

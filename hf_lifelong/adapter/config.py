@@ -18,7 +18,7 @@ from ..retrieval import POLICIES, RetrievalPolicy, policy_of, read_name, saved_n
 from ..storage import ANSWERS, UNCERTAINTIES, are_names, check_settings
 from ..utils.files import read_header
 
-METHOD = "DRIFT"  # what PEFT calls it
+METHOD = "DRIFT"  # its name in PEFT
 
 
 class LoadedFrom(NamedTuple):
@@ -26,8 +26,8 @@ class LoadedFrom(NamedTuple):
 
     Args:
         repo_id (`str`): Its repository.
-        revision (`str`): The branch, tag or commit that was asked for.
-        commit (`str`): The commit that this was.
+        revision (`str`): The requested branch, tag or commit.
+        commit (`str`): The commit that it resolved to.
     """
 
     repo_id: str
@@ -39,8 +39,8 @@ class LoadedFrom(NamedTuple):
 class DriftAdapterConfig(PeftConfig):
     """Configuration of a lifelong adapter: low-rank members above a frozen trunk, kept in groups, chosen per input.
 
-    The base is a model without head (`AutoModel`), or a causal language model with `task_type="CAUSAL_LM"`, for which
-    every task is text to text.
+    The base is a model without a head (`AutoModel`). With `task_type="CAUSAL_LM"` it is a causal language model, for
+    which every task is text to text.
 
     Args:
         r (`int`, *optional*, defaults to `8`):
@@ -48,55 +48,55 @@ class DriftAdapterConfig(PeftConfig):
         lora_alpha (`float`, *optional*, defaults to `16`):
             Updates are scaled by `lora_alpha / r`.
         lora_dropout (`float`, *optional*, defaults to `0.0`):
-            Dropout probability on the input of the adapters and of the heads during training; one of the drift
-            sources.
+            Dropout probability on the input of adapters and heads during training; one of the sources of drift.
         target_modules (`set[str]` or `str`, *optional*):
-            Linear layers that carry an adapter, in PEFT's spelling; only those above the trunk are taken. `None` takes
-            the defaults of the architecture, `"all-linear"` all of them (but those of DeBERTa that read relative
-            positions, which inputs of one batch share).
+            Linear layers that carry an adapter, in PEFT's spelling; only layers above the trunk are used. `None` uses
+            the defaults of the architecture, `"all-linear"` all linear layers (except DeBERTa's layers that read
+            relative positions, which all inputs of a batch share).
         exclude_modules (`set[str]` or `str`, *optional*):
             Linear layers to leave out, in PEFT's spelling.
         trunk_depth (`float`, *optional*):
             Share of the layers, from the bottom, that carry no adapter and are shared by all members, in [0, 1).
-            `None` takes 0.5, and 0.25 for a language model.
+            `None` uses 0.5, and 0.25 for a language model.
         members (`int`, *optional*, defaults to `5`):
-            Snapshots that are kept of each task.
+            Number of snapshots that are kept of each task.
         retrieval (`str`, `type` or [`RetrievalPolicy`], *optional*, defaults to `"signature"`):
-            How the group of an input is chosen: `"signature"` (where the input lies in the trunk), `"uncertainty"`
-            (DriftNet as we read it: the least uncertain group, all members run), `"cascade"` (signature, then
-            uncertainty among the groups that are still in question), or a policy of your own, of which a saved adapter
-            knows the name alone: loaded again, it warns, and chooses by signature until it is given the policy.
+            How the group of an input is chosen: `"signature"` (by where the input lies in the trunk's hidden states),
+            `"uncertainty"` (DriftNet as we read it: all members run, and the least uncertain group answers),
+            `"cascade"` (by signature, then by uncertainty among the remaining candidates), or your own policy. A saved
+            adapter stores only the name of your own policy: when it is loaded, it warns and chooses by signature
+            until you give the policy again.
         uncertainty (`str`, *optional*, defaults to `"entropy"`):
-            What uncertainty is: `"entropy"` (of the mean probabilities, as a share of the largest possible) or
-            `"variance"` (of the probabilities between members; entropy where members do not run one by one, that is
-            for merged answers by signature).
+            How uncertainty is measured: `"entropy"` (of the mean probabilities, as a share of the largest possible
+            entropy) or `"variance"` (of the probabilities between members). Merged answers by signature have no
+            separate members, so they always use entropy.
         answer (`str`, *optional*, defaults to `"merged"`):
             How a chosen group answers: `"merged"` (the mean of its members' weight updates, one pass) or `"ensemble"`
             (the mean of its members' probabilities; not for language models).
         per_batch (`bool`, *optional*, defaults to `False`):
-            Choose one group for a whole batch, whose inputs are then taken to be of one task.
+            Choose one group for a whole batch, whose inputs must then belong to one task.
         signature_rank (`int`, *optional*, defaults to `128`):
-            Directions of the scatter that a signature keeps.
+            Number of directions of the scatter that a signature keeps.
         signature_size (`int`, *optional*, defaults to `2048`):
             Largest number of features of a signature; wider hidden states go through a fixed random projection.
         signature_shrinkage (`float`, *optional*, defaults to `0.05`):
             Share of a covariance that is replaced by its mean variance, in (0, 1].
         max_length (`int`, *optional*, defaults to `128`):
-            Longest input in tokens; longer texts are cut, longer contexts are read in windows. For a language model
-            the longest prompt, and in training the longest answer.
+            Longest input in tokens. Longer texts are cut; longer contexts are read in windows. For a language model it
+            is the longest prompt and, in training, the longest answer.
         stride (`int`, *optional*, defaults to `32`):
             Overlap of two windows in tokens; a language model reads no windows.
         max_new_tokens (`int`, *optional*, defaults to `64`):
-            Longest answer that a language model gives in the `lifelong` pipeline and in evaluation, in tokens.
+            Longest answer of a language model in the `lifelong` pipeline and in evaluation, in tokens.
         resident_groups (`int`, *optional*):
-            How many groups have their members on the device that answers at a time: those used last. The others rest
-            where they were loaded, in the CPU's memory or, with `low_cpu_mem_usage=True`, in the file. `None` keeps
-            all on the device. On a GPU load with `torch_device="cpu"`, or PEFT takes the whole file there first.
+            Number of groups whose members are on the device at the same time: the most recently used ones. The others
+            stay where they were loaded, in CPU memory or, with `low_cpu_mem_usage=True`, in the file. `None` keeps all
+            on the device. On a GPU, load with `torch_device="cpu"`; otherwise PEFT first loads the whole file there.
         knowledge (`dict`, *optional*):
             The manifest of what was learned (`KnowledgeBase.to_dict`); written by training, not by hand.
         digest (`str`, *optional*):
-            Of the tensors that this configuration was saved with; written by saving, not by hand. Those that are
-            loaded with it must have the same, so that damage is noticed, and tensors of another training.
+            Digest of the tensors saved with this configuration; written by saving, not by hand. Tensors that are
+            loaded with it must have the same digest, which reveals damaged tensors and tensors from another save.
     """
 
     r: int = field(default=8, metadata={"help": "Rank of each member."})
@@ -105,7 +105,7 @@ class DriftAdapterConfig(PeftConfig):
         default=0.0, metadata={"help": "Dropout probability on the input of adapters and heads during training."}
     )
     target_modules: set[str] | list[str] | str | None = field(
-        default=None, metadata={"help": "Linear layers that carry an adapter; only those above the trunk are taken."}
+        default=None, metadata={"help": "Linear layers that carry an adapter; only those above the trunk are used."}
     )
     exclude_modules: set[str] | list[str] | str | None = field(
         default=None, metadata={"help": "Linear layers to leave out."}
@@ -113,12 +113,14 @@ class DriftAdapterConfig(PeftConfig):
     trunk_depth: float | None = field(
         default=None, metadata={"help": "Share of the layers, from the bottom, that carry no adapter, in [0, 1)."}
     )
-    members: int = field(default=5, metadata={"help": "Snapshots that are kept of each task."})
+    members: int = field(default=5, metadata={"help": "Number of snapshots that are kept of each task."})
     retrieval: str | type[RetrievalPolicy] | RetrievalPolicy = field(
         default="signature",
         metadata={"help": "How the group of an input is chosen.", "choices": POLICIES},
     )
-    uncertainty: str = field(default="entropy", metadata={"help": "What uncertainty is.", "choices": UNCERTAINTIES})
+    uncertainty: str = field(
+        default="entropy", metadata={"help": "How uncertainty is measured.", "choices": UNCERTAINTIES}
+    )
     answer: str = field(default="merged", metadata={"help": "How a chosen group answers.", "choices": ANSWERS})
     per_batch: bool = field(default=False, metadata={"help": "Choose one group for a whole batch."})
     signature_rank: int = field(default=128, metadata={"help": "Directions of the scatter that a signature keeps."})
@@ -130,13 +132,14 @@ class DriftAdapterConfig(PeftConfig):
     stride: int = field(default=32, metadata={"help": "Overlap of two windows of a long context, in tokens."})
     max_new_tokens: int = field(default=64, metadata={"help": "Longest answer of a language model, in tokens."})
     resident_groups: int | None = field(
-        default=None, metadata={"help": "Groups whose members lie on the device at a time; all of them by default."}
+        default=None,
+        metadata={"help": "Number of groups whose members are on the device at a time; all by default."},
     )
     knowledge: dict[str, Any] | None = field(
         default=None, metadata={"help": "The manifest of what was learned; written by training."}
     )
     digest: str | None = field(
-        default=None, metadata={"help": "Of the tensors saved with this configuration; written by saving."}
+        default=None, metadata={"help": "Digest of the tensors saved with this configuration; written by saving."}
     )
 
     def __post_init__(self) -> None:
@@ -144,7 +147,7 @@ class DriftAdapterConfig(PeftConfig):
             self.task_type = "FEATURE_EXTRACTION"
         super().__post_init__()
         self.peft_type = peft_type(METHOD)
-        # No field: it says where this object came from, and a saved copy did not come from there.
+        # Not a field, so it is not saved: it says where this object was loaded from.
         self.loaded_from: LoadedFrom | None = None
         for name in ("target_modules", "exclude_modules"):
             value = getattr(self, name)
@@ -160,9 +163,9 @@ class DriftAdapterConfig(PeftConfig):
     def from_pretrained(
         cls, pretrained_model_name_or_path: str, subfolder: str | None = None, **kwargs: Any
     ) -> DriftAdapterConfig:
-        """As PEFT's; also refuses an adapter whose tensors are cut off, which PEFT would not name, or are no
-        safetensors, for which PEFT would read a pickle (`ValueError`). Of an adapter on the Hub the tensors are
-        fetched here, and `loaded_from` says which commit they are of."""
+        """As in PEFT, with checks of the tensors' file. It refuses a truncated file, which PEFT's error would not
+        name, and a folder without safetensors, for which PEFT would read a pickle (`ValueError`). For an adapter on
+        the Hub it downloads the tensors and sets `loaded_from` to their commit."""
         config = super().from_pretrained(pretrained_model_name_or_path, subfolder, **kwargs)
         folder = Path(pretrained_model_name_or_path, subfolder or "")
         if (folder / CONFIG_NAME).is_file():
@@ -173,7 +176,7 @@ class DriftAdapterConfig(PeftConfig):
             options = cls._split_kwargs(kwargs)[0]
             tensors = _fetch_tensors(pretrained_model_name_or_path, subfolder, options)
             home = tensors.parents[len(Path(subfolder or "").parts)]
-            if home.parent.name == "snapshots":  # of the cache; elsewhere the commit is not known
+            if home.parent.name == "snapshots":  # only the cache's folders name the commit
                 revision = options.get("revision") or "main"
                 config.loaded_from = LoadedFrom(pretrained_model_name_or_path, revision, home.name)
         if tensors.exists():
@@ -181,7 +184,7 @@ class DriftAdapterConfig(PeftConfig):
         return config
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
-        """As PEFT's, which writes the configuration after the tensors; refuses those that it wrote as a pickle.
+        """As in PEFT, which writes the configuration after the tensors. Refuses tensors that PEFT wrote as a pickle.
 
         Raises:
             ValueError: when `model.save_pretrained` was called with `safe_serialization=False`.
@@ -189,14 +192,14 @@ class DriftAdapterConfig(PeftConfig):
         pickle, tensors = (Path(save_directory, name) for name in (WEIGHTS_NAME, SAFETENSORS_WEIGHTS_NAME))
         if pickle.exists() and not (tensors.exists() and tensors.stat().st_mtime_ns >= pickle.stat().st_mtime_ns):
             raise ValueError(
-                f"`safe_serialization=False` wrote `{pickle}`, from which no adapter is loaded, because a pickle can "
-                "run code. Leave it out, save again, and delete that file."
+                f"`safe_serialization=False` wrote `{pickle}`, which cannot be loaded again, because a pickle can run "
+                "code. Leave the argument out, save again, and delete that file."
             )
         super().save_pretrained(str(save_directory), **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        """As PEFT's, with sets as sorted lists, because a saved configuration must not depend on hash seeds, and the
-        retrieval policy by name."""
+        """As in PEFT, but with the retrieval policy by name, and with sets as sorted lists, because a saved
+        configuration must not depend on hash seeds."""
         plain = {k: sorted(v) if isinstance(v, set) else v for k, v in super().to_dict().items()}
         return plain | {"retrieval": saved_name(self.retrieval)}
 
@@ -210,6 +213,6 @@ def _fetch_tensors(repo_id: str, subfolder: str | None, options: dict[str, Any])
 
 def _pickled(where: str) -> ValueError:
     return ValueError(
-        f"`{where}` has no `{SAFETENSORS_WEIGHTS_NAME}`; an adapter is read from nothing else, because a pickle such "
+        f"`{where}` has no `{SAFETENSORS_WEIGHTS_NAME}`. An adapter is read from no other file, because a pickle such "
         f"as `{WEIGHTS_NAME}` can run code. Save the adapter again."
     )

@@ -43,33 +43,34 @@ def export(
     member: int | None = None,
     rank: int | None = None,
 ) -> ExportReport:
-    """Writes what one group knows as an ordinary PEFT LoRA folder, which needs no `hf_lifelong` to be loaded.
+    """Exports one group as an ordinary PEFT LoRA folder, which loads without `hf_lifelong`.
 
     The members of the group's newest task become one LoRA of rank `members * r`: exactly the mean of their updates.
-    The closed-form head, which counts beside them in a text's class, is no part of a LoRA and stays behind.
+    The closed-form head of text classification cannot be part of a LoRA and is not exported.
     The folder's `README.md` has the code that loads it and answers:
 
     - language models: `AutoModelForCausalLM`.
     - token classification and question answering: the stock class, the mean of the members' heads as its head. (Ask
       `PeftModel.get_base_model()`: PEFT's own wrapper for questions drops `token_type_ids`.)
-    - text classification and regression: a **token** classification model, whose logits averaged over the attention
-      mask are the logits of the text, or its number in the units of the targets. This package's head is linear on the
-      mean of all tokens, and no stock sequence classification head is, but mean and linear layer commute.
-    - encoders whose stock class has more than a linear layer as head (ModernBERT): `AutoModel`, and the head beside it
-      in `head.safetensors` (`weight [W, H]`, `bias [W]`).
+    - text classification and regression: a **token** classification model. The mean of its logits over the attention
+      mask gives the logits of the text, or its number in the units of the targets. This package's head is linear on
+      the mean of all tokens. No stock sequence classification head is, but mean and linear layer commute.
+    - encoders whose stock head is more than a linear layer (ModernBERT): `AutoModel`, with the head in a separate file
+      `head.safetensors` (`weight [W, H]`, `bias [W]`).
 
     Args:
-        model (`nn.Module`): A model with a lifelong adapter, however it was loaded; quantised bases too, because none
-            of their weights are read.
+        model (`nn.Module`): A model with a lifelong adapter, however it was loaded. The base may be quantised, because
+            its weights are not read.
         group (`int` or `str`): Index of the group, its name, or the name of one of its tasks.
-        folder (`str` or `os.PathLike`): Folder to write; must not exist yet, or be empty. Written whole or not at all.
-        format (`str`, *optional*, defaults to `"lora"`): The only format there is.
-        member (`int`, *optional*): Export this one member of the newest task (from 0) instead of all merged.
+        folder (`str` or `os.PathLike`): Folder to write, which must be empty or not exist. Either all files are
+            written or none.
+        format (`str`, *optional*, defaults to `"lora"`): The only supported format.
+        member (`int`, *optional*): Export only this member of the newest task (from 0) instead of all of them merged.
         rank (`int`, *optional*): Compress the update of every layer to this rank, by singular value decomposition.
 
     Returns:
-        [`ExportReport`], which is also logged. What keeps vLLM or LoRAX from serving the folder is in its `problems`
-        and in one warning.
+        [`ExportReport`], which is also logged. Its `problems` say what keeps vLLM or LoRAX from serving the folder;
+        they are also given in one warning.
 
     Raises:
         KeyError: when there is no such group.
@@ -102,7 +103,7 @@ def export(
     tensors, layer_errors, error = _updates(layers, name, banked, rank)
     head = _mean_head(root, name, banked, get_kind(task.kind).scaling(task.constants)) if task.width else {}
     if form.head is not None:
-        tensors |= {f"{form.head}.{part}": value for part, value in head.items()}
+        tensors |= {f"{form.head}.{parameter}": value for parameter, value in head.items()}
     config = _lora_config(drift, layers, rank or full_rank, form)
     report = ExportReport(
         folder=target,
@@ -152,11 +153,11 @@ def _check_rank(rank: int | None, full_rank: int, members: int) -> None:
 
 
 def stock_form(config: Any, task: LearnedTask) -> StockForm:
-    """Which stock model can hold an exported task: one with nothing but a linear layer on top, as our heads are.
+    """The stock model for an exported task: one whose head is a single linear layer, like the adapter's heads.
 
     Args:
-        config (`PreTrainedConfig`): Of the base model.
-        task (`LearnedTask`): The task to export; one without a head (`width` 0) is a language model's.
+        config (`PreTrainedConfig`): The configuration of the base model.
+        task (`LearnedTask`): The task to export. A task without a head (`width` 0) is a language model's.
     """
     stock_use = get_kind(task.kind).stock
     if not task.width:
@@ -170,7 +171,7 @@ def stock_form(config: Any, task: LearnedTask) -> StockForm:
         inner = stock.base_model_prefix
         on_top = {n: m for n, m in stock.named_children() if n != inner and not isinstance(m, nn.Dropout)}
         head, layer = next(iter(on_top.items()))
-        shapes = {part: tuple(tensor.shape) for part, tensor in layer.named_parameters()}
+        shapes = {parameter: tuple(tensor.shape) for parameter, tensor in layer.named_parameters()}
         ours = {"weight": (task.width, config.hidden_size), "bias": (task.width,)}
         if len(on_top) == 1 and isinstance(layer, nn.Linear) and shapes == ours:
             return StockForm(stock_use.auto_class, stock_use.task_type, f"{inner}.", head)
@@ -180,7 +181,7 @@ def stock_form(config: Any, task: LearnedTask) -> StockForm:
 def _updates(
     layers: dict[str, DriftLayer], adapter: str, members: slice, rank: int | None
 ) -> tuple[dict[str, Tensor], dict[str, float], float]:
-    """LoRA tensors of all layers, the relative error of each, and that of all together."""
+    """LoRA tensors of all layers, the relative error of each layer, and the overall relative error."""
     tensors, errors = {}, {}
     lost = whole = 0.0
     for name, layer in layers.items():
@@ -208,19 +209,19 @@ def merged_update(bank_a: Tensor, bank_b: Tensor) -> tuple[Tensor, Tensor]:
         bank_b (`Tensor`): `[K, r, out]`.
 
     Returns:
-        `A [K·r, in]` and `B [out, K·r]`; `B A` is exactly the mean of the `B_k A_k`, because factors are stacked, not
+        `A [K·r, in]` and `B [out, K·r]`. `B A` is exactly the mean of the `B_k A_k`, because factors are stacked, not
         averaged.
     """
     return bank_a.flatten(0, 1), (bank_b / len(bank_b)).flatten(0, 1).mT
 
 
 def compressed_update(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The nearest update of a lower rank (in the Frobenius norm), without ever forming `B A`.
+    """The nearest update of lower rank (in the Frobenius norm), computed without forming `B A`.
 
     Args:
         a (`Tensor`): `[R, in]`.
         b (`Tensor`): `[out, R]`.
-        rank (`int`): Rank to keep, at most R; a layer smaller than it is padded with zeros.
+        rank (`int`): Rank to keep, at most R. The factors of a smaller layer are padded with zeros.
 
     Returns:
         `A [rank, in]`, `B [out, rank]` and all singular values of `B A` (at most R), float64 on the CPU.
@@ -236,12 +237,12 @@ def compressed_update(a: Tensor, b: Tensor, rank: int) -> tuple[Tensor, Tensor, 
 
 
 def _mean_head(root: Lifelong, adapter: str, members: slice, scaling: tuple[float, float]) -> dict[str, Tensor]:
-    """`weight [W, H]` and `bias [W]`, the mean over members of one task, whose outputs are those that answer."""
+    """The mean head of members of one task, `weight [W, H]` and `bias [W]`, scaled to the units of its answers."""
     offsets = root.knowledge[adapter].head_offsets
     rows, count = slice(offsets[members.start], offsets[members.stop]), members.stop - members.start
     banks = {"weight": root.drift_bank_head_weight, "bias": root.drift_bank_head_bias}
     factor, summand = scaling
-    mean = {part: bank[adapter].detach()[rows].unflatten(0, (count, -1)).mean(0) for part, bank in banks.items()}
+    mean = {name: bank[adapter].detach()[rows].unflatten(0, (count, -1)).mean(0) for name, bank in banks.items()}
     return {"weight": (factor * mean["weight"]).cpu(), "bias": (factor * mean["bias"] + summand).cpu()}
 
 
@@ -260,5 +261,5 @@ def _lora_config(drift: Any, layers: dict[str, DriftLayer], rank: int, form: Sto
         revision=drift.revision,
         inference_mode=True,
     )
-    config.target_modules = list(layers)  # made a set above, whose order in the file would depend on the hash seed
+    config.target_modules = list(layers)  # `LoraConfig` makes it a set, whose order depends on the hash seed
     return config

@@ -1,4 +1,4 @@
-"""The README of an exported folder: what it is, and the code that loads it and answers without this package."""
+"""The README of an exported folder: a description, and code that loads it and answers without this package."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ logits = torch.nn.functional.linear(model(**batch).last_hidden_state, head["weig
 
 
 def reading_note(form: StockForm, kind: str) -> str:
-    """How the logits of the stock model are read."""
+    """How to read the logits of the stock model."""
     use = get_kind(kind).stock
     note = use.note
     if form.task_type == "FEATURE_EXTRACTION":
@@ -36,7 +36,7 @@ def reading_note(form: StockForm, kind: str) -> str:
 
 
 def _code(report: ExportReport, base: str, dtype: str | None) -> str:
-    """Python that loads the folder and answers; it leaves `batch` and `logits`."""
+    """Python code that loads the folder and answers. It defines `batch` and `logits`."""
     form, use = report.form, get_kind(report.kind).stock
     options = f', dtype="{dtype}"' if dtype else ""
     options += f", num_labels={len(report.labels)}" if form.head else ""
@@ -54,7 +54,7 @@ def write_readme(report: ExportReport, base: str | None, dtype: str | None) -> s
 
     Args:
         base (`str`, *optional*): Name of the base model.
-        dtype (`str`, *optional*): The one that the adapter was trained on.
+        dtype (`str`, *optional*): Dtype of the base model in training.
     """
     which = f"member {report.members[0]}" if len(report.members) == 1 else f"the mean of {len(report.members)} members"
     labels = [f"- Labels: `id2label = {dict(enumerate(report.labels))!r}`"] if report.labels else []
@@ -68,7 +68,7 @@ def write_readme(report: ExportReport, base: str | None, dtype: str | None) -> s
         f"- Model class: `{report.form.auto_class}`. {report.note}",
         *labels,
         f"- Rank: {report.rank}; relative error of the updates: {report.error:.2e}",
-        "- Licence: none is chosen here; whoever publishes the adapter does, as the licence of the base model allows.",
+        "- Licence: none is chosen here. Whoever publishes the adapter chooses one that the base model's allows.",
         *(f"- Serving: {problem}" for problem in report.problems),
         "",
         "```python",

@@ -1,4 +1,4 @@
-"""What an export gives: the stock model that it is loaded on, and how near it is."""
+"""The result of an export: the stock model that loads it, and its error."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class StockForm:
-    """The stock model that an exported folder is loaded on.
+    """The stock model that loads an exported folder.
 
     Args:
         auto_class (`str`): Its `transformers` class.
-        task_type (`str`): PEFT's name for what it does.
-        prefix (`str`): What the names of the base model's modules begin with in it.
-        head (`str`, *optional*): Name of its head; `None` when it has none that takes the place of ours.
+        task_type (`str`): Its task type in PEFT.
+        prefix (`str`): Prefix of the base model's module names in it.
+        head (`str`, *optional*): Name of its head that the exported head replaces; `None` if it has none.
     """
 
     auto_class: str
@@ -25,7 +25,7 @@ class StockForm:
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was exported, and how near it is.
+    """What was exported, and its error.
 
     Args:
         folder (`Path`): Where it was written.
@@ -35,10 +35,10 @@ class ExportReport:
         labels (`tuple[str, ...]`): Label names in the order of the logits; a language model answers with their text.
         members (`tuple[int, ...]`): Members of the task that were merged.
         rank (`int`): Rank of the LoRA.
-        error (`float`): Relative Frobenius error of the updates of all layers together; 0 unless they were compressed.
-        layer_errors (`dict[str, float]`): The same for each layer.
-        form (`StockForm`): The stock model to load it on.
-        note (`str`): How the logits of that model are read.
+        error (`float`): Relative Frobenius error of the updates over all layers; 0 unless they were compressed.
+        layer_errors (`dict[str, float]`): The same error for each layer.
+        form (`StockForm`): The stock model that loads the folder.
+        note (`str`): How to read the logits of that model.
         problems (`list[str]`): What keeps vLLM and LoRAX from serving the folder (`serving_problems`).
     """
 

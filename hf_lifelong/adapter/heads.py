@@ -1,4 +1,4 @@
-"""The root of an adapter: heads of all members, signatures, and the manifest they follow."""
+"""The root of an adapter: the heads of all members, the signatures, and the manifest."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class OpenTask:
 
 
 class Lifelong(DriftTunerLayer):
-    """Heads, signatures and manifest of a model's lifelong adapters; a child of the base model named `lifelong`.
+    """Heads, signatures and manifests of a model's lifelong adapters: the base model's child named `lifelong`.
 
-    Its tensors are those that `storage.TENSORS` puts at the root: the working head; the heads of all members; of all
-    tasks the signatures and the closed-form heads (zero where a task has none).
+    `storage.TENSORS` lists its tensors: the working head, the heads of all members, and the signatures and closed-form
+    heads of all tasks (zero for a task without one).
     """
 
     specs = specs_at(ROOT)
@@ -68,10 +68,10 @@ class Lifelong(DriftTunerLayer):
         self.still = False
         self._index: Index | None = None
         self.residence: Residence | None = None
-        self.kept_heads, self.kept_closed = Gathered(), Gathered()
-        self.ready = False  # whether what all passes share is computed
-        # Adapters whose tensors nobody has held against their manifests yet, and those whose file was; and the digest
-        # that the tensors of each must have when they come.
+        self.head_mixtures, self.closed_mixtures = Gathered(), Gathered()
+        self.ready = False  # whether the values that all passes share are computed
+        # Adapters whose tensors were not checked against their manifests, adapters whose file was checked, and the
+        # digest that each adapter's tensors must have when they are loaded.
         self.unchecked: set[str] = set()
         self.checked_files: set[str] = set()
         self.digests: dict[str, str | None] = {}
@@ -80,7 +80,7 @@ class Lifelong(DriftTunerLayer):
     def update_layer(
         self, adapter_name: str, config: DriftAdapterConfig, knowledge: KnowledgeBase, device: torch.device
     ) -> None:
-        """Adds the tensors of one adapter; what will be loaded starts without memory."""
+        """Adds the tensors of one adapter. Tensors that will be loaded start without memory."""
         self.knowledge[adapter_name] = knowledge
         self.config[adapter_name] = config
         self.create(adapter_name, {"open": 0, **self.settled(adapter_name), **sizes_of(knowledge)}, device)
@@ -91,13 +91,13 @@ class Lifelong(DriftTunerLayer):
         self.refresh()
 
     def settled(self, adapter_name: str) -> dict[str, int]:
-        """The sizes of an adapter's tensors that do not follow from what it has learned."""
+        """The sizes of an adapter's tensors that do not depend on what it has learned."""
         config = self.config[adapter_name]
         return {"r": config.r, "rank": config.signature_rank, "hidden": self.hidden_size, "features": self.features}
 
     @property
     def name(self) -> str | None:
-        """The active adapter; `None` when adapters are switched off."""
+        """Name of the active adapter; `None` if adapters are disabled."""
         return None if self.disable_adapters or not self.active_adapters else self.active_adapters[0]
 
     @property
@@ -113,7 +113,7 @@ class Lifelong(DriftTunerLayer):
 
     @property
     def index(self) -> Index:
-        """What is computed from the tensors and the manifest of the active adapter; another one after any change."""
+        """Quantities computed from the active adapter's tensors and manifest. Any change creates a new index."""
         index = self._index
         if index is None:
             name = self.active_adapters[0]
@@ -122,19 +122,19 @@ class Lifelong(DriftTunerLayer):
         return index
 
     def refresh(self) -> None:
-        """Drops what was computed from the tensors and the manifest."""
+        """Drops everything that was computed from the tensors and the manifest."""
         self._index, self.residence = None, None
-        self.kept_heads, self.kept_closed = Gathered(), Gathered()
+        self.head_mixtures, self.closed_mixtures = Gathered(), Gathered()
         self.ready = False
 
     def _apply(self, fn: Any, recurse: bool = True) -> Lifelong:
-        self.refresh()  # what was computed lies where the model was
+        self.refresh()  # computed tensors are on the model's previous device
         return super()._apply(fn, recurse)
 
     def freeze(self, adapter_name: str) -> None:
         super().freeze(adapter_name)
         for container in (self.drift_head_weight, self.drift_head_bias):
-            if not container[adapter_name].numel():  # a head of the base's own answers; DDP waits for each gradient
+            if not container[adapter_name].numel():  # the base's own head answers, and DDP waits for every gradient
                 container[adapter_name].requires_grad_(False)
 
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
@@ -142,7 +142,7 @@ class Lifelong(DriftTunerLayer):
         self.refresh()
 
     def open(self, kind: str, labels: tuple[str, ...], width: int, start: Sequence[Tensor] | None = None) -> None:
-        """Makes a working head of `width` rows; from here to `close`, the base's forward uses the working adapter.
+        """Creates a working head of `width` rows. Until `close`, the base's forward uses the working adapter.
 
         Args:
             start (sequence of two `Tensor`, *optional*): Weight `[width, H]` and bias `[width]` to start from.
@@ -158,7 +158,7 @@ class Lifelong(DriftTunerLayer):
         self.context.learning = True
 
     def close(self) -> None:
-        """Ends training of a task: the working head is emptied, so that a saved adapter bears no trace of it."""
+        """Ends the training of a task. Empties the working head, so that a saved adapter has no trace of it."""
         name = self.active_adapters[0]
         for container in (self.drift_head_weight, self.drift_head_bias):
             container[name] = nn.Parameter(container[name].detach()[:0].clone(), requires_grad=False)
@@ -180,16 +180,17 @@ class Lifelong(DriftTunerLayer):
             hidden (`Tensor`): `[N, T, H]`.
 
         Returns:
-            `[N, T, W]`, `W` the widest head of the adapter; narrower heads give logits of 0 in the rest.
+            `[N, T, W]`, where `W` is the width of the adapter's widest head. Narrower heads are padded with logits of
+            0.
         """
         name = self.active_adapters[0]
         heads = self.drift_bank_head_weight[name], self.drift_bank_head_bias[name]
-        weight, bias = self.kept_heads.of(plan, heads, partial(self._mean_heads, *heads))
+        weight, bias = self.head_mixtures.of(plan, heads, partial(self._mean_heads, *heads))
         blocks = hidden.to(weight.dtype).reshape(len(weight), -1, hidden.shape[-1])
         return (blocks @ weight.mT + bias).view(*hidden.shape[:-1], -1)
 
     def _mean_heads(self, weight: Tensor, bias: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
-        """The mean head of each entry of a plan's members, `[entries, W, H]` and `[entries, 1, W]`."""
+        """The mean head of each row of a plan's `members`, `[entries, W, H]` and `[entries, 1, W]`."""
         tables = self.index.tables(weight.device)
         columns = torch.arange(tables.widest, device=weight.device)
         weights = 1 / plan.members.shape[1] if plan.weights is None else plan.weights[..., None]
@@ -200,29 +201,29 @@ class Lifelong(DriftTunerLayer):
         return weight.sum(1), bias.sum(1).unsqueeze(1)
 
     def closed_logits(self, features: Tensor, plan: Plan) -> Tensor:
-        """What the closed-form head of each row's task says.
+        """Logits of the closed-form head of each row's task.
 
         Args:
             features (`Tensor`): `[B, D]`, of the input rows.
 
         Returns:
-            `[N, 1, W]`, `W` the widest head of the adapter; 0 where a task has fewer classes, or none.
+            `[N, 1, W]`, where `W` is the width of the adapter's widest head; 0 for missing classes.
         """
         features = features if plan.row is None else features[plan.row]
         name = self.active_adapters[0]
         heads = self.drift_closed_weight[name], self.drift_closed_bias[name]
-        weight, bias = self.kept_closed.of(plan, heads, partial(self._closed_heads, *heads))
+        weight, bias = self.closed_mixtures.of(plan, heads, partial(self._closed_heads, *heads))
         blocks = features.to(weight.dtype).reshape(len(weight), -1, features.shape[-1])
         return (blocks @ weight.mT + bias).view(len(features), 1, -1)
 
     def _closed_heads(self, weight: Tensor, bias: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
-        """The closed-form head of each row's task, or of the one that answers all, `[N, W, D]` and `[N, 1, W]`."""
+        """The closed-form heads of the rows' tasks, `[N, W, D]` and `[N, 1, W]`; one head if one task answers all."""
         tables = self.index.tables(weight.device)
         task = plan.pair_task[plan.pair] if plan.key is None else plan.pair_task[:1]
         columns = torch.arange(tables.widest, device=weight.device)
-        known = columns < tables.classes[task][:, None]
+        is_class = columns < tables.classes[task][:, None]
         rows = (tables.class_start[task][:, None] + columns).clamp_max(len(weight) - 1)
-        return weight[rows] * known[..., None], (bias[rows] * known).unsqueeze(1)
+        return weight[rows] * is_class[..., None], (bias[rows] * is_class).unsqueeze(1)
 
     def train(self, mode: bool = True) -> Lifelong:
         super().train(mode)
@@ -271,7 +272,7 @@ def active_adapter(model: nn.Module) -> str:
     names = lifelong_of(model).active_adapters
     if not names:
         raise ValueError(
-            "The model's lifelong adapters were all deleted. Add one (`add_adapter`, `load_adapter`) and choose it "
+            "The model's lifelong adapters were all deleted. Add one (`add_adapter`, `load_adapter`) and activate it "
             "with `set_adapter`."
         )
     return names[0]
@@ -282,6 +283,6 @@ def knowledge_of(model: nn.Module) -> KnowledgeBase:
     return lifelong_of(model).knowledge[active_adapter(model)]
 
 
-def active_config(model: nn.Module) -> Any:
+def active_config(model: nn.Module) -> DriftAdapterConfig:
     """The configuration of the active lifelong adapter of a model."""
     return lifelong_of(model).config[active_adapter(model)]

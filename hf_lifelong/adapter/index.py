@@ -1,4 +1,4 @@
-"""What is computed from the tensors and the manifest of an adapter: rebuilt from them, and from nothing else."""
+"""Quantities that are computed only from an adapter's tensors and manifest, and can be rebuilt from them."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from ..objectives import HeadKind, get_kind
 
 
 class Tables:
-    """What a manifest says, as tensors; lists of members are padded with -1.
+    """The manifest's contents as tensors. Lists of members are padded with -1.
 
     Attributes:
-        groups (`int`): How many there are.
-        group_of_task (`Tensor`): `[tasks]`.
+        groups (`int`): Number of groups.
+        group_of_task (`Tensor`): `[tasks]`, the group of each task.
         task, kind, width (`Tensor`): `[groups]`: the newest task of each group, which answers for it, the position of
-            its kind in `objectives`, and the rows of its head.
-        kinds (`list[str]`): The kinds of these tasks.
-        objectives (`list[HeadKind]`): One for each kind of task; none on a language model.
-        measures (`list[HeadKind]`): One for each way in which these say how unsure an answer is.
-        measure (`Tensor`): `[groups]`, the position of each group's way in `measures`.
-        per_token (`bool`): Whether any of these answers for each token.
-        merged (`Tensor`): `[groups, K]`, the members of that task.
+            this task's kind in `objectives`, and the rows of its head.
+        kinds (`list[str]`): The kinds of all tasks.
+        objectives (`list[HeadKind]`): One for each kind; empty for a language model.
+        measures (`list[HeadKind]`): One kind for each distinct measure of uncertainty among `objectives`.
+        measure (`Tensor`): `[groups]`, the position of each group's measure in `measures`.
+        per_token (`bool`): Whether any kind answers for each token.
+        merged (`Tensor`): `[groups, K]`, the members of each group's newest task.
         members (`Tensor`): `[groups, M]`, all members of each group.
-        even, even_merged (`bool`): Whether nothing in `members` and in `merged` is padding.
+        even, even_merged (`bool`): Whether `members` and `merged` have no padding.
         every_member, group_of_member (`Tensor`): `[members]`, all members, one group after another, and their groups.
         head_start, head_width (`Tensor`): `[members]`, first row and number of rows of each member's head.
-        factor, summand (`Tensor`): `[members]`, what turns the outputs of each member's head into those that answer.
-        unit (`Tensor`): `[groups]`, the factor of the members that answer for it.
-        numeric (`Tensor`, *optional*): `[groups]` bool, whether a group answers with numbers; `None` where none does.
-        class_start, classes (`Tensor`): `[tasks]`, first class mean of each task and their number.
-        widest (`int`), widest_of (`list[int]`): Rows of the widest head, of all and of each kind.
+        factor, summand (`Tensor`): `[members]`, scale and offset that map a head's outputs to the units of answers.
+        unit (`Tensor`): `[groups]`, the factor of the members that answer for the group.
+        numeric (`Tensor`, *optional*): `[groups]` bool, whether a group answers with numbers; `None` if none does.
+        class_start, classes (`Tensor`): `[tasks]`, first class mean of each task and the number of its classes.
+        widest (`int`), widest_of (`list[int]`): Rows of the widest head, overall and for each kind.
     """
 
     def __init__(self, knowledge: KnowledgeBase, device: torch.device) -> None:
@@ -53,7 +53,7 @@ class Tables:
         for task, group in enumerate(of_task):
             members[group].extend(range(first[task], first[task + 1]))
         merged = [list(range(first[task], first[task + 1])) for task in newest]
-        counts = [len(own) for own in members]
+        counts = [len(in_group) for in_group in members]
         self.groups = len(newest)
         self.kinds = kinds = sorted({task.kind for task in knowledge.tasks})
         self.objectives = [kind for name in kinds if isinstance(kind := get_kind(name), HeadKind)]
@@ -76,7 +76,7 @@ class Tables:
         self.width = tensor([knowledge.tasks[task].width for task in newest])
         self.merged = tensor(_padded(merged))
         self.members = tensor(_padded(members))
-        self.every_member = tensor([member for own in members for member in own])
+        self.every_member = tensor([member for in_group in members for member in in_group])
         self.group_of_member = tensor([group for group, count in enumerate(counts) for _ in range(count)])
         self.class_start = tensor(knowledge.class_offsets[:-1])
         self.classes = tensor([task.classes for task in knowledge.tasks])
@@ -90,7 +90,7 @@ class Tables:
         self.numeric = tensor(numeric)[self.kind] if any(numeric) else None
 
     def allowed(self, kinds: tuple[str, ...] | None) -> Tensor | None:
-        """`[groups]` bool, the groups of these kinds; `None` where they are all."""
+        """`[groups]` bool, the groups of these kinds; `None` if that is all groups."""
         if kinds is None or set(self.kinds) <= set(kinds):
             return None
         return torch.tensor([kind in kinds for kind in self.kinds], device=self.kind.device)[self.kind]
@@ -100,8 +100,8 @@ class Index:
     """Discriminants, familiarity and tables of the tasks present, each computed on first use.
 
     Args:
-        signature ([`~knowledge.Signature`]): Of all tasks, `[tasks, …]`.
-        knowledge ([`KnowledgeBase`]): The manifest that it follows.
+        signature ([`~knowledge.Signature`]): The signatures of all tasks, `[tasks, …]`.
+        knowledge ([`KnowledgeBase`]): The manifest of these tasks.
         shrinkage (`float`): `signature_shrinkage` of the configuration.
     """
 
@@ -113,12 +113,12 @@ class Index:
 
     @property
     def router(self) -> Router | None:
-        """Discriminants of the tasks present; `None` while there is none."""
+        """Discriminants of the tasks present; `None` if there are no tasks."""
         router, knowledge = self._router, self.knowledge
         if router is None and knowledge.tasks:
             counts = torch.tensor([task.examples for task in knowledge.tasks])
             classes, groups = [task.classes for task in knowledge.tasks], knowledge.group_of_task
-            # The first pass may run under a trainer's autocast, which would round a covariance beyond use.
+            # The first pass may run under a trainer's autocast, which would round the covariance too much.
             with torch.no_grad(), torch.autocast(self.signature.mean.device.type, enabled=False), _factorised():
                 router = shared_router(self.signature, counts, classes, groups, self.shrinkage, knowledge.constants)
             self._router = router
@@ -126,14 +126,14 @@ class Index:
 
     @property
     def familiarity(self) -> Familiarity | None:
-        """What novelty is measured by; `None` with a single task, which nothing can be told apart from."""
+        """What novelty is measured with; `None` for a single task."""
         if self._familiarity is None and self.router is not None:
             with torch.no_grad(), torch.autocast(self.signature.mean.device.type, enabled=False), _factorised():
                 self._familiarity = familiarity(self.signature, self.router, self.knowledge.constants)
         return self._familiarity
 
     def tables(self, device: torch.device) -> Tables:
-        """What the manifest says of each group, as tensors."""
+        """The manifest's contents as tensors on a device."""
         tables = self._tables
         if tables is None or tables.task.device != device:
             tables = self._tables = Tables(self.knowledge, device)
@@ -143,7 +143,7 @@ class Index:
         """Log-likelihoods by signature, up to a constant per row: `[B, D]` → `[B, tasks]`.
 
         Args:
-            allowed (`Tensor`, *optional*): `[groups]` bool; tasks of other groups have -inf.
+            allowed (`Tensor`, *optional*): `[groups]` bool; tasks of other groups get -inf.
 
         Raises:
             ValueError: when there is no task yet.
@@ -153,14 +153,14 @@ class Index:
         return self.router(features, None if allowed is None else allowed[self.tables(features.device).group_of_task])
 
     def posterior(self, features: Tensor, kinds: tuple[str, ...] | None = None) -> Tensor:
-        """Probabilities of the groups by signature: `[B, D]` → `[B, groups]`, where the signatures lie; 0 of groups of
-        other `kinds`."""
+        """Probabilities of the groups by signature: `[B, D]` → `[B, groups]`, on the signatures' device. Groups of
+        other `kinds` get 0."""
         features = features.to(self.signature.mean.device)
         tables = self.tables(features.device)
         return group_posterior(self.likelihood(features, tables.allowed(kinds)), tables.group_of_task, tables.groups)
 
     def novelty(self, features: Tensor, group: Tensor) -> Tensor:
-        """How new each row is to the nearest task of its group, `[B]`; 0 when one task is known, see `familiarity`."""
+        """Novelty of each row with respect to the nearest task of its group, `[B]`; 0 if `familiarity` is `None`."""
         distances = self.familiarity
         if distances is None:
             return features.new_zeros(len(features))
@@ -177,7 +177,7 @@ def _padded(lists: list[list[int]]) -> list[list[int]]:
 
 @contextmanager
 def _factorised() -> Iterator[None]:
-    """Says in which file the statistics are that no covariance can be made of."""
+    """Turns a failed factorisation into an error that names the adapter's file."""
     try:
         yield
     except torch.linalg.LinAlgError as error:

@@ -1,4 +1,4 @@
-"""The injected layer: one trainable working pair and a frozen bank of members beside a linear layer."""
+"""The injected layer: a linear layer with one trainable working pair and a frozen bank of members."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from ..storage import LAYER, TensorSpec, specs_at
 from .forward.context import Context, Factors, Pass
 from .forward.plan import Plan
 
-# Mixtures of groups whose merged factors and heads are kept; beyond it the oldest goes.
+# Number of mixtures of groups whose merged factors and heads are cached. Beyond it, the oldest is dropped.
 MOST_MERGED = 4
-# What layers do outside of passes: with the working pair while a task is open, else as the base.
+# What layers do outside of passes: use the working pair while a task is open, otherwise act as the base.
 AT_REST = {True: Pass("working"), False: Pass("base")}
 
 
 class Gathered(dict[tuple[int, ...], tuple[tuple[Tensor, ...], list[int], tuple[Tensor, Tensor]]]):
-    """What plans took together out of the tensors of all members, by the plans' keys, as long as these tensors are the
-    same and unchanged."""
+    """A cache of what plans gather from the tensors of all members, by the plans' keys. An entry is valid while these
+    tensors are the same and unchanged."""
 
     def of(
         self, plan: Plan, tensors: tuple[Tensor, ...], gather: Callable[[Plan], tuple[Tensor, Tensor]]
     ) -> tuple[Tensor, Tensor]:
-        """`gather(plan)`; kept where the plan has a key."""
+        """`gather(plan)`, cached if the plan has a key."""
         if plan.key is None:
             return gather(plan)
-        # Tensors made in inference mode count no versions.
+        # Tensors created in inference mode have no version counter.
         versions = [0 if tensor.is_inference() else tensor._version for tensor in tensors]
-        known = self.get(plan.key)
-        if known is None or known[1] != versions or any(a is not b for a, b in zip(known[0], tensors, strict=True)):
+        entry = self.get(plan.key)
+        if entry is None or entry[1] != versions or any(a is not b for a, b in zip(entry[0], tensors, strict=True)):
             self.pop(plan.key, None)
-            # Step by step, each of which other threads may do at the same time.
+            # In steps that other threads may take at the same time.
             for oldest in list(self)[: max(0, len(self) - MOST_MERGED + 1)]:
                 self.pop(oldest, None)
-            known = self[plan.key] = (tensors, versions, gather(plan))
-        return known[2]
+            entry = self[plan.key] = (tensors, versions, gather(plan))
+        return entry[2]
 
     def __reduce__(self) -> tuple[type[Gathered], tuple[()]]:
-        return Gathered, ()  # a copy of a model gathers its own
+        return Gathered, ()  # a copy of a model starts with an empty cache
 
 
 class Bank(nn.ParameterDict):
-    """Tensors by adapter name. They go where the model goes, but those of the adapters in `resting`, and stay float32
-    when it is cast: rounded members would be others."""
+    """Tensors by adapter name. They move with the model, except those of the adapters in `resting`. They stay float32
+    when the model is cast, because rounding would change the members."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,14 +60,14 @@ class Bank(nn.ParameterDict):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Bank:
         def moved(tensor: Tensor) -> Tensor:
-            found = fn(tensor)
-            return found if found.dtype == tensor.dtype else tensor.to(found.device)
+            result = fn(tensor)
+            return result if result.dtype == tensor.dtype else tensor.to(result.device)
 
-        held = {name: self._parameters.pop(name) for name in self.resting & self._parameters.keys()}
+        resting = {name: self._parameters.pop(name) for name in self.resting & self._parameters.keys()}
         try:
             return super()._apply(moved, recurse)
         finally:
-            self._parameters.update(held)
+            self._parameters.update(resting)
 
 
 def names_of(specs: Iterable[TensorSpec], trained: bool) -> tuple[str, ...]:
@@ -76,7 +76,7 @@ def names_of(specs: Iterable[TensorSpec], trained: bool) -> tuple[str, ...]:
 
 
 class DriftTunerLayer(nn.Module, BaseTunerLayer):
-    """What the injected layers and the root share: a container for each of their `specs`, keyed by adapter name."""
+    """Base of the injected layers and the root: has a container for each of its `specs`, keyed by adapter name."""
 
     specs: tuple[TensorSpec, ...] = ()
     tensors: tuple[str, ...] = ()
@@ -84,13 +84,13 @@ class DriftTunerLayer(nn.Module, BaseTunerLayer):
     def __init__(self, context: Context) -> None:
         super().__init__()
         self.context = context
-        self.sizes: dict[str, int] = {}  # those of its tensors that differ from layer to layer
+        self.sizes: dict[str, int] = {}  # the sizes of its tensors that differ between layers
         for name in self.tensors:
             setattr(self, name, Bank())
         self.register_load_state_dict_pre_hook(size_from_file)
 
     def holds(self, adapter_name: str) -> bool:
-        """Whether an adapter has tensors here: adapters of one model may have other targets."""
+        """Whether an adapter has tensors here. The adapters of a model may have different targets."""
         return adapter_name in getattr(self, self.tensors[0])
 
     def held(self, adapter_name: str) -> dict[str, nn.Parameter]:
@@ -101,11 +101,11 @@ class DriftTunerLayer(nn.Module, BaseTunerLayer):
     def create(
         self, adapter_name: str, sizes: Mapping[str, int], device: torch.device | None, rests: bool = False
     ) -> None:
-        """Adds the tensors of one adapter; what will be loaded starts without memory.
+        """Adds the tensors of one adapter. Tensors that will be loaded start without memory.
 
         Args:
-            sizes (`Mapping[str, int]`): The number for each symbol in `specs`.
-            rests (`bool`): Whether what the adapter has learned stays off the device.
+            sizes (`Mapping[str, int]`): The size of each symbol in `specs`.
+            rests (`bool`): Whether the adapter's learned tensors stay off the device.
         """
         for spec in self.specs:
             bank = getattr(self, spec.name)
@@ -117,8 +117,8 @@ class DriftTunerLayer(nn.Module, BaseTunerLayer):
                 bank[adapter_name] = empty_bank(spec.shape(sizes), "cpu" if rests else device, spec.torch_dtype)
 
     def make_room(self, adapter_name: str, sizes: Mapping[str, int]) -> None:
-        """Adds the stacks that are there only while something is in them, before a file is loaded, and drops those
-        that it has nothing for: PEFT loads what a model has."""
+        """Before a file is loaded, adds the optional stacks that it has and drops those that it lacks, because PEFT
+        loads only tensors that a model has."""
         for spec in self.specs:
             bank = getattr(self, spec.name)
             if spec.is_absent(sizes) and adapter_name in bank:
@@ -127,16 +127,16 @@ class DriftTunerLayer(nn.Module, BaseTunerLayer):
                 bank[adapter_name] = empty_bank(spec.shape(sizes), self.where(), spec.torch_dtype)
 
     def freeze(self, adapter_name: str) -> None:
-        """Nothing but the working tensors is ever trained, however the adapter was loaded."""
+        """Freezes all tensors except the working ones, however the adapter was loaded."""
         for name, tensor in self.held(adapter_name).items():
             if name not in self.adapter_layer_names:
                 tensor.requires_grad_(False)
 
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
-        """Makes one adapter the active one; it can be trained while a task is open, and only then.
+        """Makes one adapter active. It can be trained only while a task is open.
 
         Raises:
-            ValueError: when there are several.
+            ValueError: when several names are given.
         """
         if not isinstance(adapter_names, str) and len(adapter_names) > 1:
             raise ValueError(
@@ -168,8 +168,8 @@ class DriftTunerLayer(nn.Module, BaseTunerLayer):
 class DriftLayer(DriftTunerLayer):
     """A linear layer with low-rank members.
 
-    `drift_A [r, in]` and `drift_B [out, r]` are trained; `drift_bank_A [members, r, in]` and
-    `drift_bank_B [members, r, out]`, laid so that members stack without a copy, never are. All are float32 whatever
+    `drift_A [r, in]` and `drift_B [out, r]` are trained. `drift_bank_A [members, r, in]` and
+    `drift_bank_B [members, r, out]` are not; their layout lets members stack without a copy. All are float32, whatever
     the base's dtype.
     """
 
@@ -188,14 +188,14 @@ class DriftLayer(DriftTunerLayer):
         self.base_layer = base_layer
         self.drift_dropout = nn.ModuleDict()
         self.scaling: dict[str, float] = {}
-        self.kept = Gathered()
+        self.mixtures = Gathered()
 
     def update_layer(
         self, adapter_name: str, config: Any, sizes: Mapping[str, int], fan_in: int, fan_out: int
     ) -> None:
-        """Adds the tensors of one adapter, which follow the base and, in `sizes`, the manifest."""
+        """Adds the tensors of one adapter. Their sizes come from the base and, in `sizes`, from the manifest."""
         if config.r > max(fan_in, fan_out):
-            # Checked here for every way of loading: a configuration may come from anybody, and asks for this memory.
+            # Checked here for every way of loading: a configuration may come from anyone, and determines the memory.
             raise ValueError(
                 f"`r` is {config.r}, but a layer with {fan_in} inputs and {fan_out} outputs has no use for a rank "
                 f"above {max(fan_in, fan_out)}. Give a smaller one."
@@ -208,7 +208,8 @@ class DriftLayer(DriftTunerLayer):
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
     def reset(self, adapter_name: str, closed: bool = False) -> None:
-        """A fresh working pair, which changes nothing yet; `closed` leaves no trace of training (all zero)."""
+        """Resets the working pair to a fresh one, whose update is zero, or to all zeros if `closed`, which leaves no
+        trace of training."""
         with torch.no_grad():
             for working in (self.drift_A[adapter_name], self.drift_B[adapter_name]):
                 if working.dtype != torch.float32:  # PEFT's `cast_mixed_precision_params` casts what is not trained
@@ -239,7 +240,7 @@ class DriftLayer(DriftTunerLayer):
         return with_update(result, x, a, b, scale)
 
     def _factors(self, name: str, plan: Plan, shared: Factors | None) -> tuple[Tensor, Tensor]:
-        """The factors of each row, which the passes of one answer have in `shared`."""
+        """The factors of each row. The passes of one answer share them in `shared`."""
         if shared is not None and self in shared:
             return shared[self]
         a, b = self._merged(name, plan)
@@ -251,7 +252,7 @@ class DriftLayer(DriftTunerLayer):
 
     def _merged(self, name: str, plan: Plan) -> tuple[Tensor, Tensor]:
         bank_a, bank_b = self.drift_bank_A[name], self.drift_bank_B[name]
-        return self.kept.of(plan, (bank_a, bank_b), partial(self._mean, bank_a, bank_b))
+        return self.mixtures.of(plan, (bank_a, bank_b), partial(self._mean, bank_a, bank_b))
 
     def _mean(self, bank_a: Tensor, bank_b: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
         members = plan.members
@@ -270,14 +271,14 @@ def with_update(result: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -
     Args:
         result (`Tensor`): `[…, out]`.
         x (`Tensor`): `[…, in]`.
-        a, b (`Tensor`): `[r, in]` and `[r, out]` for all rows, or `[N, r, in]` and `[N, r, out]` for N blocks of them.
+        a, b (`Tensor`): `[r, in]` and `[r, out]` for all rows, or `[N, r, in]` and `[N, r, out]` for N blocks of rows.
     """
     blocks = () if a.dim() == 2 else (len(a),)
     inner = x.reshape(*blocks, -1, x.shape[-1]) @ a.mT
     if torch.promote_types(result.dtype, inner.dtype) != inner.dtype:
-        # Autocast beside a base that answers in float32 (as in 4 bits): the sum must not round what the base gave.
+        # Under autocast, a base may still answer in float32 (as in 4 bits). The sum must not round its result.
         return torch.add(result, (inner @ b).view(result.shape), alpha=scale).to(result.dtype)
-    # Elsewhere the product itself adds, which saves a tensor as large as the layer's output.
+    # Otherwise the product itself adds, which saves a tensor of the size of the layer's output.
     rows = result.reshape(*blocks, -1, result.shape[-1]).to(inner.dtype)
     add_product = torch.baddbmm if blocks else torch.addmm
     return add_product(rows, inner, b, alpha=scale).view(result.shape).to(result.dtype)
@@ -286,19 +287,19 @@ def with_update(result: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -
 def member_factors(bank_a: Tensor, bank_b: Tensor, members: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     """The factors whose product is the sum of the updates of each row's members: `x @ a.mT @ b`.
 
-    `Σ_k weights[n, k] · B_k A_k x_n` is one product of rank K·r: the members' factors are stacked, not summed, so the
+    `Σ_k weights[n, k] · B_k A_k x_n` is one product of rank K·r. The members' factors are stacked, not summed, so the
     sum of the updates is exact.
 
     Args:
         bank_a (`Tensor`): `[members, r, in]`.
         bank_b (`Tensor`): `[members, r, out]`.
         members (`Tensor`): `[N, K]`.
-        weights (`Tensor`, *optional*): `[N, K]`; 1 where absent.
+        weights (`Tensor`, *optional*): `[N, K]`; all 1 by default.
 
     Returns:
-        `a [N, K·r, in]` and `b [N, K·r, out]`; without the first dimension where N = 1, for all rows.
+        `a [N, K·r, in]` and `b [N, K·r, out]`; for N = 1 without the first dimension, for all rows.
     """
-    # On a CPU `index_select` copies whole members, where indexing would copy number by number.
+    # On a CPU `index_select` copies whole members; indexing would copy number by number.
     a, b = (bank.index_select(0, members.flatten()).unflatten(0, members.shape) for bank in (bank_a, bank_b))
     if weights is not None:
         b = b * weights[..., None, None].to(b.dtype)
@@ -307,17 +308,17 @@ def member_factors(bank_a: Tensor, bank_b: Tensor, members: Tensor, weights: Ten
 
 
 def empty_bank(shape: tuple[int, ...], device: torch.device | str | None, dtype: torch.dtype) -> nn.Parameter:
-    """A frozen stack of the size that the manifest states; without memory until a file that agrees is read."""
+    """A frozen stack of the size in the manifest. It has no memory until a matching file is read."""
     return nn.Parameter(
         torch.empty(shape, device="meta" if math.prod(shape) else device, dtype=dtype), requires_grad=False
     )
 
 
 def size_from_file(module: Any, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Load hook: gives each tensor of an adapter the size it has in the file.
+    """Load hook that gives each tensor of an adapter its size in the file.
 
-    Trainer loads checkpoints into a model that may have learned less than the file holds. What the file holds is
-    checked against the manifest before this (`checks.check_tensors`).
+    Trainer may load a checkpoint into a model that has learned fewer tasks than the file. `checks.check_tensors`
+    checks the file against the manifest before this.
     """
     for container in module.tensors:
         for name, parameter in getattr(module, container).items():

@@ -1,4 +1,4 @@
-"""Makes PEFT know the `DRIFT` method, which it has no entry point for."""
+"""Registers the `DRIFT` method with PEFT, which has no entry point for methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What servers of LoRA adapters load, as far as their documentation and code say."""
+"""Which LoRA adapters the servers vLLM and LoRAX load, according to their documentation and code."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 from peft import LoraConfig
 
-# vLLM: the values that `--max-lora-rank` may have above 1, its default, and model types to which its list of supported
-# models gives no LoRA.
+# vLLM: the values above 1 that `--max-lora-rank` accepts, its default, and model types that its list of supported
+# models gives without LoRA.
 _VLLM_RANKS, _VLLM_DEFAULT_RANK = (8, 16, 32, 64, 128, 256, 320, 512), 16
 _VLLM_WITHOUT_LORA = frozenset({"bloom", "falcon", "gpt2", "gpt_neox", "gptj", "mpt"})
-# LoRAX: the ranks that all of its kernels have (it pads others to a multiple of 16; above the last it uses none), and
-# the modules that it adapts.
+# LoRAX: the ranks that all of its kernels support (it pads others to a multiple of 16, and uses no kernels above the
+# last), and the modules that it adapts.
 _LORAX_RANKS = (8, 16, 32, 64, 128)
 _QKV_GATED = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"})
 _LORAX_MODULES = {
@@ -28,10 +28,10 @@ _LORAX_MODULES = {
 
 
 def serving_problems(config: LoraConfig, model_type: str, layers: int) -> list[str]:
-    """What keeps vLLM or LoRAX from serving a LoRA folder, each with what to do about it.
+    """The problems that keep vLLM or LoRAX from serving a LoRA folder, each with its fix.
 
     Args:
-        config (`LoraConfig`): Of the folder; `target_modules` are full names of modules.
+        config (`LoraConfig`): The folder's configuration, whose `target_modules` are full names of modules.
         model_type (`str`): `model_type` of the base model.
         layers (`int`): Number of layers of the base model.
     """
@@ -71,7 +71,7 @@ def _lorax_problems(config: LoraConfig, model_type: str, layers: int) -> Iterato
     unknown = sorted(module for module in carriers if module.rsplit(".", 1)[-1] not in adapted)
     if unknown:
         yield f"LoRAX leaves out {unknown} of `{model_type}`; train with `exclude_modules={unknown}`."
-    if any(len(found) < layers for found in carriers.values()):
+    if any(len(adapted_layers) < layers for adapted_layers in carriers.values()):
         yield (
             "LoRAX leaves out a module unless all layers of the base adapt it, and those of the trunk adapt none: it "
             "would answer as the base does. Train with `trunk_depth=0`, or serve it with vLLM or PEFT."

@@ -1,4 +1,4 @@
-"""Parameters that are shared out among processes (FSDP2, DeepSpeed ZeRO-3): read whole, and made whole again."""
+"""Parameters that are sharded across processes (FSDP2, DeepSpeed ZeRO-3): gathers them to read, or for good."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch.distributed.tensor import DTensor
 
 
 def gathered(parameters: Iterable[nn.Parameter]) -> AbstractContextManager:
-    """Inside of it, parameters that ZeRO-3 has shared out hold their values; all processes must enter it."""
-    parted = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
-    if not parted:
+    """A context in which parameters that ZeRO-3 shards hold all their values. All processes must enter it."""
+    sharded = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
+    if not sharded:
         return nullcontext()
     import deepspeed
 
-    return deepspeed.zero.GatheredParameters(parted)
+    return deepspeed.zero.GatheredParameters(sharded)
 
 
 def is_whole(parameter: Tensor) -> bool:
@@ -27,25 +27,25 @@ def is_whole(parameter: Tensor) -> bool:
 
 
 def whole(parameter: Tensor) -> Tensor:
-    """A parameter with the parts of all processes; all of them must ask for it."""
+    """A parameter with the shards of all processes. All processes must call this."""
     return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The part of a tensor that this process holds, which shares its memory."""
+    """This process's shard of a tensor, which shares its memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def make_whole(model: nn.Module, wrapped: Any) -> None:
-    """Gives each process all parameters of a model, for good.
+    """Permanently gives each process all parameters of a model.
 
-    After training, processes answer different rows, while a model that is shared out runs in step or not at all.
+    After training, processes answer different rows, but a sharded model only runs if all processes run it in step.
 
     Args:
-        wrapped: The model as it was trained; of DeepSpeed its engine, which cannot train any more.
+        wrapped: The wrapped model of training. A DeepSpeed engine is destroyed and cannot train afterwards.
     """
     if any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
-        gathered(model.parameters()).__enter__()  # and never left, which would share them out again
+        gathered(model.parameters()).__enter__()  # never exited, which would shard them again
         wrapped.destroy()
     for module in model.modules():
         if isinstance(module, FSDPModule):

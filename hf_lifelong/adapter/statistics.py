@@ -1,4 +1,4 @@
-"""Task statistics in a model: stored with their task, and read again."""
+"""Stores task statistics in a model with their task, and reads them."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from .heads import lifelong_of
 
 
 def set_statistics(model: nn.Module, task: str, values: Mapping[TaskStatistic, Values]) -> None:
-    """Stores statistics of a learned task, in the place of those that it has.
+    """Stores the statistics of a learned task and replaces those that it has.
 
     Raises:
         KeyError: when no task has that name.
-        ValueError: when a statistic's values are not those that it declares, or say more than can be stored.
+        ValueError: when a statistic's values do not match its declaration, or exceed the limits of a manifest.
     """
     root = lifelong_of(model)
     adapter = root.active_adapters[0]
     knowledge = root.knowledge[adapter]
     t = knowledge.index(task)
-    stored = {statistic: checked(statistic, held) for statistic, held in values.items()}
-    records = [record_of(one.name, held, one.describe(held)) for one, held in stored.items()]
-    # What is written can be read: their limits are those of the reader.
+    stored = {statistic: checked(statistic, tensors) for statistic, tensors in values.items()}
+    records = [record_of(one.name, tensors, one.describe(tensors)) for one, tensors in stored.items()]
+    # Checks the reader's limits, so that whatever is written can be read.
     read_statistics(f"statistics of task `{task}`", [record.to_dict() for record in records])
     tasks = [*knowledge.tasks]
     tasks[t] = replace(tasks[t], statistics=tuple(records))
-    new = torch.cat([torch.empty(0, dtype=torch.uint8), *(pack(held) for held in stored.values())])
+    new = torch.cat([torch.empty(0, dtype=torch.uint8), *(pack(tensors) for tensors in stored.values())])
     put(root, STATISTICS, adapter, part_of_task(STATISTICS, knowledge, t), new)
     set_knowledge(model, replace(knowledge, tasks=tasks))
 
 
 def statistics_of(model: nn.Module, name: str) -> dict[str, Values]:
-    """What a statistic has stored of each task, in the order of the manifest; tasks without it are left out. The
-    statistic's `total` of the values is what it says of all tasks.
+    """A statistic's stored values for each task that has it, in the order of the manifest. The statistic's `total`
+    combines them.
 
     Args:
-        name (`str`): Name of the statistic; its class need not be known.
+        name (`str`): Name of the statistic. Its class is not needed.
     """
     root = lifelong_of(model)
     adapter = root.active_adapters[0]
     packed = root.held(adapter).get(STATISTICS.name)
     if packed is None:
         return {}
-    found = stored_statistics(packed, root.knowledge[adapter])
-    return {task: values[name] for task, values in found.items() if name in values}
+    by_task = stored_statistics(packed, root.knowledge[adapter])
+    return {task: values[name] for task, values in by_task.items() if name in values}

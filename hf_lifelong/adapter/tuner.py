@@ -74,7 +74,7 @@ class DriftModel(BaseTuner):
     def inject_adapter(self, model: Any, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         # Not PEFT's injection hooks: it calls them for the first adapter of a model only.
         check_name(adapter_name, model)
-        # What is settled and learned is written into it, and the object given may be used again.
+        # Copied, because settings and what is learned are written into it, and the caller may use the object again.
         config = self.peft_config[adapter_name] = copy.copy(self.peft_config[adapter_name])
         self._read_manifest(model, config, adapter_name)
         super().inject_adapter(model, adapter_name, *args, **kwargs)
@@ -85,15 +85,15 @@ class DriftModel(BaseTuner):
         self.context = root.context if root is not None else Context()
         check_task_type(config, model)
         check_quantised(model)
-        found = describe_base(model)
+        base = describe_base(model)
         trunk = settle_trunk(config, model)
         if config.knowledge is None:
-            self._new_knowledge = KnowledgeBase(found, trunk, signature_depths(trunk))
+            self._new_knowledge = KnowledgeBase(base, trunk, signature_depths(trunk))
         else:
             self._new_knowledge = KnowledgeBase.from_dict(config.knowledge)
             check_tasks(self._new_knowledge, config.task_type)
-            check_base(self._new_knowledge, found, trunk)
-        self._new_knowledge = with_checksum(self._new_knowledge, found["hidden_size"], config.signature_size)
+            check_base(self._new_knowledge, base, trunk)
+        self._new_knowledge = with_checksum(self._new_knowledge, base["hidden_size"], config.signature_size)
         if root is None:
             return
         features = _features(self._new_knowledge, root.hidden_size, config)
@@ -121,11 +121,11 @@ class DriftModel(BaseTuner):
         layer = target if isinstance(target, DriftLayer) else DriftLayer(target, self.context)
         base = layer.get_base_layer()
         weight: Any = base.weight
-        shape = getattr(weight, "ds_shape", weight.shape)  # a part that ZeRO-3 shares out has none of its own
+        shape = getattr(weight, "ds_shape", weight.shape)  # a weight that ZeRO-3 shards has an empty shape
         fan: Any = shape if isinstance(base, Conv1D) else (base.in_features, base.out_features)
         sizes = sizes_of(self._new_knowledge)
         if layer is not target:
-            # Before it has tensors: PEFT moves 8-bit layers, and a bank that will be loaded has no memory to move.
+            # Before it has tensors: PEFT moves 8-bit layers, and a bank without memory cannot be moved.
             self._replace_module(parent, target_name, layer, target)
         layer.update_layer(adapter_name, peft_config, sizes, int(fan[0]), int(fan[1]))
         if layer is not target:
@@ -154,7 +154,7 @@ class DriftModel(BaseTuner):
         )
 
     def unload(self) -> nn.Module:
-        """The base model as it was: no adapter, no hooks."""
+        """The base model without adapter and hooks."""
         model: Any = super().unload()
         model.lifelong.conductor.remove()
         del model.lifelong
@@ -162,7 +162,7 @@ class DriftModel(BaseTuner):
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, adapter_names: Any = None, **kwargs: Any) -> Iterator[None]:
-        # Where PEFT's `forward` and `generate` hand over the adapter that each row asks for.
+        # PEFT's `forward` and `generate` pass the adapter that each row requests here.
         if adapter_names is not None:
             raise ValueError(
                 "`adapter_names`: the rows of a batch cannot ask different lifelong adapters. Leave it out: the "
@@ -176,23 +176,23 @@ class DriftModel(BaseTuner):
     ) -> dict[str, Tensor]:
         # Every way of saving takes the tensors here, and writes the configuration afterwards.
         check_usable(model, adapter_name)
-        found = super()._get_adapter_state_dict(model, config, adapter_name, *args, **kwargs)
-        names = {key: cls._remove_adapter_name_from_key(key, adapter_name).removeprefix(PREFIX) for key in found}
-        # Of what was cast nothing was learned.
-        for key, tensor in found.items():
+        tensors = super()._get_adapter_state_dict(model, config, adapter_name, *args, **kwargs)
+        names = {key: cls._remove_adapter_name_from_key(key, adapter_name).removeprefix(PREFIX) for key in tensors}
+        # `check_usable` refuses learned tensors that were cast, so only tensors without learned values change here.
+        for key, tensor in tensors.items():
             spec = spec_of(names[key])
-            found[key] = tensor if spec is None else tensor.to(spec.torch_dtype)
-        # What is shared out among processes, or has no memory, becomes no file of an adapter.
-        is_file = all(is_whole(tensor) and not tensor.is_meta for tensor in found.values())
-        config.digest = digest_of({names[key]: tensor for key, tensor in found.items()}) if is_file else None
-        return found
+            tensors[key] = tensor if spec is None else tensor.to(spec.torch_dtype)
+        # Tensors that are sharded or have no memory are not written to an adapter's file.
+        is_file = all(is_whole(tensor) and not tensor.is_meta for tensor in tensors.values())
+        config.digest = digest_of({names[key]: tensor for key, tensor in tensors.items()}) if is_file else None
+        return tensors
 
     @classmethod
     def _remap_adapter_state_dict_for_load(
         cls, model: nn.Module, config: Any, adapter_name: str, state_dict: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         root = lifelong_of(model)
-        if adapter_name not in root.unchecked:  # else its configuration was read from where its tensors come from
+        if adapter_name not in root.unchecked:  # otherwise configuration and tensors come from the same folder
             check_tasks_of(model, adapter_name, {key.removeprefix(PREFIX): t for key, t in state_dict.items()})
         check_tensors(model, adapter_name, state_dict, root.digests.pop(adapter_name, None))
         root.checked_files.add(adapter_name)

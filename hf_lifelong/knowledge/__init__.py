@@ -1,4 +1,4 @@
-"""What has been learned: tasks, members and groups (manifest), signatures and grouping. No model code."""
+"""What an adapter has learned: tasks, members and groups (manifest), signatures and grouping. No model code."""
 
 from .closed_form import best_weight, fit_closed_form
 from .constants import Constants

@@ -1,4 +1,4 @@
-"""The numbers that answers depend on and no setting names: each adapter keeps those that it was made with."""
+"""Numbers that answers depend on but that are not settings. Each adapter stores the ones that it was made with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from .projection import RULES
 from .reading import ManifestError, check_count, check_number, check_type, same_keys
 
-# Least and largest value of each number. What is a count asks for memory, so that it is small.
+# Smallest and largest value of each number. Counts have small limits because they determine memory.
 _SHARES = {
     "sure": (0.0, 1.0),
     "own_share": (0.0, 0.99),
@@ -24,25 +24,25 @@ _COUNTS = {"candidates": 16, "own_rank": 65_536, "most_candidates": 16, "directi
 
 @dataclass(frozen=True)
 class Constants:
-    """What retrieval and novelty of an adapter compute with.
+    """The constants of an adapter's retrieval and novelty.
 
     Args:
-        sure (`float`): Posterior from which the discriminants alone decide. In many dimensions they are sure of most
-            inputs. This one, `candidates`, `own_share` and `own_rank` were set on validation parts of the streams of
-            `benchmarks/streams.py` with paraphrase-minilm-l3.
-        candidates (`int`): Nearest groups that are compared for the other inputs.
-        own_share (`float`): Share of a task's own covariance that it is compared under.
-        own_rank (`int`): Leading directions of each task that this own covariance is of.
-        clear (`float`): Posterior from which the signature alone decides under `"cascade"`.
-        least (`float`): Least posterior of a group whose uncertainty is asked there.
-        most_candidates (`int`): Most groups whose uncertainty is asked there.
-        directions (`int`): Most directions between tasks along which novelty is measured.
-        stretch, added (`float`): How much further than a Gaussian's real inputs reach along m directions: by
+        sure (`float`): From this posterior on, the discriminants alone decide. In many dimensions they are sure of
+            most inputs. This value, `candidates`, `own_share` and `own_rank` were chosen on validation parts of the
+            streams of `benchmarks/streams.py` with paraphrase-minilm-l3.
+        candidates (`int`): Number of nearest groups that are compared for the other inputs.
+        own_share (`float`): Weight of a task's own covariance when its group is compared with others.
+        own_rank (`int`): Number of leading directions of each task in its own covariance.
+        clear (`float`): Under `"cascade"`, from this posterior on, the signature alone decides.
+        least (`float`): Under `"cascade"`, the smallest posterior of a group whose uncertainty is asked.
+        most_candidates (`int`): Under `"cascade"`, the largest number of groups whose uncertainty is asked.
+        directions (`int`): Largest number of directions between tasks along which novelty is measured.
+        stretch, added (`float`): Along m directions, real inputs lie further out than a Gaussian's, by the factor
             `(stretch * m + added) / m`. Measured on the validation parts of ten text data sets with all-minilm-l6, in
-            streams of 2 to 8 tasks: about 3 % of a task's own inputs then count as unknown.
-        false_alarms (`float`): Share of a Gaussian's inputs that lie beyond the limit that is stretched so.
-        projection (`str`): Rule by which features of wide hidden states are projected, one of `projection.RULES`.
-        checksum (`str`, *optional*): Of the projection; `None` where features are not wide.
+            streams of 2 to 8 tasks. With it, about 3 % of a task's own inputs count as unknown.
+        false_alarms (`float`): Share of a Gaussian's inputs that lie beyond the limit before it is stretched.
+        projection (`str`): Rule that projects features of wide hidden states, one of `projection.RULES`.
+        checksum (`str`, *optional*): Checksum of the projection; `None` if features are not wide.
     """
 
     sure: float = 0.999
@@ -64,7 +64,7 @@ class Constants:
         return asdict(self)
 
 
-# Those of adapters of a format that did not state them.
+# The constants of adapters whose format does not state them.
 UNSTATED = Constants(
     sure=0.999,
     candidates=3,
@@ -84,14 +84,14 @@ UNSTATED = Constants(
 def read_constants(where: str, data: Any) -> Constants:
     """Reads `Constants.to_dict`'s form (`ManifestError`)."""
     check_type(where, data, dict)
-    found: Mapping[str, Any] = data
-    same_keys(where, found, {field.name for field in fields(Constants)})
+    constants: Mapping[str, Any] = data
+    same_keys(where, constants, {field.name for field in fields(Constants)})
     for name, (least, most) in _SHARES.items():
-        check_number(f"{where}.{name}", found[name], least, most)
+        check_number(f"{where}.{name}", constants[name], least, most)
     for name, most in _COUNTS.items():
-        check_count(f"{where}.{name}", found[name], 1, most)
-    if found["projection"] not in list(RULES):
-        raise ManifestError(f"`{where}.projection` must be one of {list(RULES)}, not {found['projection']!r:.60}")
-    if found["checksum"] is not None:
-        check_type(f"{where}.checksum", found["checksum"], str)
-    return Constants(**found)
+        check_count(f"{where}.{name}", constants[name], 1, most)
+    if constants["projection"] not in list(RULES):
+        raise ManifestError(f"`{where}.projection` must be one of {list(RULES)}, not {constants['projection']!r:.60}")
+    if constants["checksum"] is not None:
+        check_type(f"{where}.checksum", constants["checksum"], str)
+    return Constants(**constants)

@@ -1,4 +1,4 @@
-"""Grouping: does a new task belong to a group that is known already? Decided on the new task's data alone."""
+"""Grouping: does a new task belong to an existing group? Decided on the new task's data alone."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def candidate_groups(
     labels: tuple[str, ...],
     most: int = 3,
 ) -> list[int]:
-    """The groups that a new task may belong to: same kind, same label names, nearest by signature first.
+    """The groups that a new task may belong to: those of the same kind and label names, nearest by signature first.
 
     Args:
-        router (`Router`, *optional*): Of the tasks in `knowledge`; `None` when there are none.
+        router (`Router`, *optional*): The router of the tasks in `knowledge`; `None` if there are no tasks.
         features (`Tensor`): `[n, D]`, pooled hidden states of the new task.
     """
     if router is None:
@@ -35,24 +35,24 @@ def candidate_groups(
     return [group for group in order if group in same][:most]
 
 
-# Where an old task's data has come back, half of the new inputs lie nearer to the new signature than to the old one;
-# above this share it has not.
+# If the data of an old task returns, about half of its inputs lie nearer to the new signature than to the old one.
+# Above this share, the new task's inputs count as different.
 APART = 0.8
 
 
 def told_apart(likelihood: Tensor, new: int, old: list[int]) -> bool:
-    """Whether inputs of a new task lie elsewhere than those of the tasks of an old group.
+    """Whether the signatures tell inputs of a new task apart from those of an old group's tasks.
 
     Args:
-        likelihood (`Tensor`): `[n, tasks]`, by signature, of inputs of the new task that its signature was not fitted
-            on.
-        new (`int`), old (`list[int]`): Positions of the tasks.
+        likelihood (`Tensor`): `[n, tasks]`, log-likelihoods by signature of inputs of the new task on which its
+            signature was not fitted.
+        new (`int`), old (`list[int]`): Positions of the new task and of the old group's tasks.
     """
     nearer = likelihood[:, new] > likelihood[:, old].amax(1)
     return float(nearer.float().mean()) > APART
 
 
 def joins(old_score: float, new_score: float, tolerance: float) -> bool:
-    """Whether a group that scores `old_score` on the new task's validation data does as well as the new members, and
-    these have learned anything at all."""
+    """Whether a new task joins a group: the group's score on the task's validation data, `old_score`, is at most
+    `tolerance` below that of the new members, `new_score`, and the new members have learned something."""
     return new_score > 0 and old_score >= new_score - tolerance

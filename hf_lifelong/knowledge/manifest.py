@@ -1,7 +1,7 @@
 """The manifest of a knowledge base: which tasks were learned, in which groups, with how many members.
 
-The order of `tasks` is the order of learning, and every stacked tensor of an adapter follows it: the members of the
-first task come first in each bank, its head rows come first in the flat head, its signature is row 0.
+`tasks` is in the order of learning, and every stacked tensor of an adapter follows this order: the members of the
+first task come first in each bank, its head rows come first in the flat head, and its signature is row 0.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from .constants import UNSTATED, Constants, read_constants
 from .reading import ManifestError, check_count, check_type, same_keys
 from .records import StatisticRecord, read_statistics
 
-# The format that is written, and the oldest that is read: before it, signatures were of other features.
+# The format that is written, and the oldest one that is read. Older formats have signatures of other features.
 FORMAT, OLDEST = 4, 2
-CONSTANTS_SINCE = 4  # the format that states what answers depend on
-UNKNOWN = "unknown"  # what answers where no task is known, so that no task can be called so
-# What to do about a task that answers no better than one answer given to all.
+CONSTANTS_SINCE = 4  # the first format that stores the constants
+UNKNOWN = "unknown"  # the task reported for unknown inputs; no task can have this name
+# Advice for a task that does no better than always giving the same answer.
 CHANCE = (
     "Training may have diverged or been too short: forget the task, and learn it again with a lower `learning_rate`, "
     "or with more steps."
 )
-LONGEST_NOTE = 200  # characters of a text that is noted of a task's data
-MOST_CONSTANTS, LARGEST = 100, 1e30  # of a task; that large is still a float32
+LONGEST_NOTE = 200  # characters of a text about a task's data
+MOST_CONSTANTS, LARGEST = 100, 1e30  # constants of a task, and their largest value, which float32 can hold
 
 
 @dataclass(frozen=True)
 class TaskData:
-    """What is known of the data that a task was learned from. All may be missing. Texts have at most `LONGEST_NOTE`
-    characters.
+    """What is known about the data that a task was learned from. Every field is optional. Texts have at most
+    `LONGEST_NOTE` characters.
 
     Args:
         name (`str`, *optional*): Name of the data, for people.
         hub_id (`str`, *optional*): Id of the data set on the Hub.
         config (`str`, *optional*): Configuration of that data set, such as `"sst2"` of GLUE.
-        rows (`int`, *optional*): Rows that were trained on.
+        rows (`int`, *optional*): Number of training rows.
         license (`str`, *optional*): Licence of the data.
-        scored_on (`str`, *optional*): The part that the task was last scored on: `"test"` or `"validation"`.
+        scored_on (`str`, *optional*): The part on which the task was last scored: `"test"` or `"validation"`.
     """
 
     name: str | None = None
@@ -58,21 +58,22 @@ class LearnedTask:
         name (`str`): Name of the task, unique in a knowledge base.
         kind (`str`): Objective of the task, such as `"text-classification"`.
         labels (`tuple[str, ...]`): Label names in the order of the head's rows.
-        width (`int`): Rows of the head of each member: as many as labels, or 0 on a base with a head of its own.
-        members (`int`): Snapshots that were kept.
+        width (`int`): Rows of each member's head: one per label, or 0 on a base with a head of its own.
+        members (`int`): Number of members, the snapshots kept from training.
         group (`str`): Name of the earliest task of the same group; a task that opened a group names itself.
-        examples (`int`): Texts that the signature was fitted on.
+        examples (`int`): Number of texts that the signature was fitted on.
         score (`float`, *optional*): The task's metric on its own validation part when it was committed.
-        baseline (`float`, *optional*): What always giving the most frequent training answer scores there.
-        started_from (`str`, *optional*): The task whose newest member training started from; `None` for a fresh start.
-        template (`str`, *optional*): What made prompts of columns, where the user gave one (text generation).
-        data ([`TaskData`]): Where the task was learned from. Does not count when tasks are compared: it tells nothing
-            of what was learned.
-        classes (`int`): Classes whose means the signature holds, and that the closed-form head tells apart; 1 where
-            inputs have no class.
-        constants (`dict[str, float]`): Numbers of its training rows that its kind needs to answer, such as the mean of
-            the targets.
-        statistics (`tuple[StatisticRecord, ...]`): What was measured of it at its commit, and stored with it.
+        baseline (`float`, *optional*): The metric of always giving the most frequent training answer, on that part.
+        started_from (`str`, *optional*): Training started from the newest member of this task; `None` for a fresh
+            start.
+        template (`str`, *optional*): The user's template that makes prompts from columns (text generation).
+        data ([`TaskData`]): The data that the task was learned from. Ignored when tasks are compared, because it says
+            nothing about what was learned.
+        classes (`int`): Number of classes whose means the signature holds and that the closed-form head tells apart; 1
+            if inputs have no class.
+        constants (`dict[str, float]`): Numbers computed from the training rows that the task's kind needs to answer,
+            such as the mean of the targets.
+        statistics (`tuple[StatisticRecord, ...]`): Statistics measured when the task was committed, stored with it.
     """
 
     name: str
@@ -93,22 +94,22 @@ class LearnedTask:
 
     @property
     def at_chance(self) -> bool:
-        """Whether it is known to answer no better than one answer given to all; where that is right of all validation
-        rows, it is not known of a task that is right too."""
+        """Whether the task is known to score no better than always giving the same answer. A perfect score never
+        counts as chance, even if one answer is right for all validation rows."""
         return self.score is not None and self.baseline is not None and self.score <= self.baseline and self.score < 1
 
 
 @dataclass
 class KnowledgeBase:
-    """All that an adapter knows, without its tensors.
+    """Everything that an adapter knows, except its tensors.
 
     Args:
-        base (`dict`): What the adapter was trained on: `model_type`, `hidden_size`, `layers`, `fingerprint`, `dtype`.
-        trunk (`int`): Layers of the trunk.
-        depths (`list[int]`): Hidden states (0 = embeddings) that the signature is of, all inside the trunk.
-        tasks (`list[LearnedTask]`): What was learned, oldest first.
-        scores (`dict`, *optional*): The accuracy matrix (`AccuracyMatrix.to_dict`), as last measured.
-        constants ([`Constants`]): The numbers that its answers depend on beside its settings.
+        base (`dict`): The base model of training: `model_type`, `hidden_size`, `layers`, `fingerprint`, `dtype`.
+        trunk (`int`): Number of trunk layers.
+        depths (`list[int]`): Hidden states (0 = embeddings) that make up the signature, all inside the trunk.
+        tasks (`list[LearnedTask]`): The learned tasks, oldest first.
+        scores (`dict`, *optional*): The accuracy matrix (`AccuracyMatrix.to_dict`) of the last evaluation.
+        constants ([`Constants`]): Numbers that answers depend on, in addition to the settings.
     """
 
     base: dict[str, Any] = field(default_factory=dict)
@@ -119,7 +120,7 @@ class KnowledgeBase:
     constants: Constants = field(default_factory=Constants)
 
     def pooled_width(self, hidden_size: int) -> int:
-        """Numbers that the trunk gives for one input: the mean at each depth, and the largest values at the first."""
+        """Number of features of one input before projection: the mean at each depth and the maximum at the first."""
         return (len(self.depths) + 1) * hidden_size
 
     @property
@@ -134,28 +135,28 @@ class KnowledgeBase:
 
     @property
     def member_offsets(self) -> list[int]:
-        """First member of each task, then the number of all members."""
+        """First member of each task, then the total number of members."""
         return list(accumulate((task.members for task in self.tasks), initial=0))
 
     @property
     def head_offsets(self) -> list[int]:
-        """First head row of each member (all tasks in order), then the number of all head rows."""
+        """First head row of each member (all tasks in order), then the total number of head rows."""
         widths = [task.width for task in self.tasks for _ in range(task.members)]
         return list(accumulate(widths, initial=0))
 
     @property
     def class_offsets(self) -> list[int]:
-        """First class mean of each task's signature, then the number of all."""
+        """First class mean of each task's signature, then the total number of class means."""
         return list(accumulate((task.classes for task in self.tasks), initial=0))
 
     @property
     def head_rows(self) -> int:
-        """Head rows of all members, counted without listing them: a manifest may state more than memory holds."""
+        """Number of head rows of all members, computed without a list: a manifest may state more than memory holds."""
         return sum(task.members * task.width for task in self.tasks)
 
     @property
     def group_of_task(self) -> list[int]:
-        """Index into `groups` for each task."""
+        """For each task the index of its group in `groups`."""
         index = {name: i for i, name in enumerate(self.groups)}
         return [index[task.group] for task in self.tasks]
 
@@ -167,7 +168,7 @@ class KnowledgeBase:
 
     @property
     def newest(self) -> list[int]:
-        """For each group the position of the task that joined it last: its members answer for the group."""
+        """For each group the position of its newest task, whose members answer for the group."""
         return list({group: task for task, group in enumerate(self.group_of_task)}.values())
 
     def group_index(self, group: int | str) -> int:
@@ -179,13 +180,18 @@ class KnowledgeBase:
         return group
 
     def with_task(self, task: LearnedTask) -> KnowledgeBase:
-        """A knowledge base that has learned one more task; its scores lack the task until it is measured."""
+        """The knowledge base with one more learned task. Its scores lack the task until the next evaluation."""
         if task.name in self.names:
             raise ManifestError(f"task `{task.name}` is in the knowledge base already; give the new task another name")
         return replace(self, tasks=[*self.tasks, task])
 
     def with_scored_on(self, parts: Mapping[str, str]) -> KnowledgeBase:
-        """A knowledge base that notes on which part of their data (`"test"`, `"validation"`) tasks were scored."""
+        """The knowledge base with a note of the part of the data (`"test"`, `"validation"`) that each task was scored
+        on.
+
+        Args:
+            parts (`Mapping[str, str]`): Task → part; other tasks keep their note.
+        """
         tasks = [
             replace(task, data=replace(task.data, scored_on=parts.get(task.name, task.data.scored_on)))
             for task in self.tasks
@@ -193,10 +199,10 @@ class KnowledgeBase:
         return replace(self, tasks=tasks)
 
     def without(self, name: str) -> KnowledgeBase:
-        """A knowledge base as it would be without one task.
+        """The knowledge base as if a task had never been learned.
 
-        A group that the task opened is named after its next task. Scores are dropped, because they were measured with
-        the forgotten task present.
+        If the task opened a group, the group takes the name of its next task. Scores are dropped, because they were
+        measured while the task was present.
         """
         gone = self.tasks[self.index(name)]
         rest = [task for task in self.tasks if task.name != name]
@@ -220,12 +226,12 @@ class KnowledgeBase:
         """Reads `to_dict`'s form.
 
         Args:
-            oldest (`int`): Oldest format that is read. That of a record without tensors may be older than that of an
-                adapter, because formats also differ in what the tensors of signatures are of.
+            oldest (`int`): Oldest format that is read. A record without tensors may be older than an adapter, because
+                some formats differ only in the features of the signature tensors.
 
         Raises:
-            ManifestError: when a field is missing, surplus, of the wrong type or out of range, or when the format is
-                newer than this package reads, or too old.
+            ManifestError: when a field is missing, unexpected, of the wrong type or out of range, or when the format
+                is too old or newer than this package reads.
         """
         if not isinstance(data, dict):
             raise ManifestError(f"`knowledge` must be an object, not {type(data).__name__}")
@@ -239,8 +245,8 @@ class KnowledgeBase:
             )
         if version < oldest:
             raise ManifestError(
-                f"`knowledge.format` is {version}, from before signatures were of what each layer adds; this package "
-                f"reads {oldest} to {FORMAT}: learn the tasks again"
+                f"`knowledge.format` is {version}, whose signatures have other features; this package reads {oldest} "
+                f"to {FORMAT}: learn the tasks again"
             )
         stated = version >= CONSTANTS_SINCE
         same_keys("knowledge", data, {f.name for f in fields(cls) if stated or f.name != "constants"} | {"format"})
@@ -263,13 +269,13 @@ class KnowledgeBase:
 
 
 def _check_groups(tasks: list[LearnedTask]) -> None:
-    known: dict[str, LearnedTask] = {}
+    earlier: dict[str, LearnedTask] = {}
     for i, task in enumerate(tasks):
         where = f"knowledge.tasks[{i}]"
-        if task.name in known:
+        if task.name in earlier:
             raise ManifestError(f"`{where}.name`: `{task.name}` stands twice")
-        known[task.name] = task
-        opener = known.get(task.group)
+        earlier[task.name] = task
+        opener = earlier.get(task.group)
         if opener is None:
             raise ManifestError(f"`{where}.group`: `{task.group}` is no earlier task")
         if opener.group != opener.name:
@@ -282,7 +288,7 @@ def _check_groups(tasks: list[LearnedTask]) -> None:
 def _read_task(i: int, data: Any) -> LearnedTask:
     where = f"knowledge.tasks[{i}]"
     check_type(where, data, dict)
-    # Manifests from before these were noted lack them.
+    # Older formats lack these fields.
     absent = {"data": asdict(TaskData()), "classes": 1, "baseline": None, "statistics": []}
     data = {**absent, **data}
     data = {"constants": _constants_of_old(where, data), **data}
@@ -306,15 +312,16 @@ def _read_task(i: int, data: Any) -> LearnedTask:
     for key in ("started_from", "template"):
         if data[key] is not None:
             check_type(f"{where}.{key}", data[key], str)
-    noted = _read_data(f"{where}.data", data["data"])
+    task_data = _read_data(f"{where}.data", data["data"])
     statistics = read_statistics(f"{where}.statistics", data["statistics"])
     constants = {name: float(number) for name, number in data["constants"].items()}
     labels = tuple(data["labels"])
-    return LearnedTask(**{**data, "labels": labels, "data": noted, "constants": constants, "statistics": statistics})
+    parsed = {"labels": labels, "data": task_data, "constants": constants, "statistics": statistics}
+    return LearnedTask(**{**data, **parsed})
 
 
 def _constants_of_old(where: str, data: dict[str, Any]) -> dict[str, float]:
-    """The one constant that older manifests had, as a field of its own, which is taken out."""
+    """The constant of older formats, which have it as a field of the task. The field is removed from `data`."""
     unanswered = data.pop("unanswered", False)
     check_type(f"{where}.unanswered", unanswered, bool)
     return {"unanswered": 1.0} if unanswered else {}
@@ -325,7 +332,7 @@ def _check_constants(where: str, data: Any) -> None:
     if len(data) > MOST_CONSTANTS:
         raise ManifestError(f"`{where}` has {len(data)} entries, more than {MOST_CONSTANTS}")
     for name, number in data.items():
-        # Compared before it is converted: an integer of a file may be too large for a float.
+        # Compared before conversion, because an integer in a file may be too large for a float.
         is_number = isinstance(number, int | float) and not isinstance(number, bool)
         if len(name) > LONGEST_NOTE or not is_number or not -LARGEST <= number <= LARGEST:
             raise ManifestError(

@@ -1,6 +1,7 @@
-"""The fixed random projection of wide features: signs that a rule gives, the same on every machine.
+"""The fixed random projection of wide features. A rule gives its signs, the same on every machine.
 
-A product with random signs, scaled, keeps distances (Achlioptas, *Database-friendly random projections*, 2003).
+Multiplying by scaled random signs nearly preserves distances (Achlioptas, *Database-friendly random projections*,
+2003).
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ _STEP, _FIRST, _SECOND = 0x9E3779B97F4A7C15 - 2**64, 0xBF58476D1CE4E5B9 - 2**64,
 
 
 def splitmix64(count: int) -> Tensor:
-    """The first numbers of the generator whose seed is 0, int64, `[count]`: whole numbers only, so that no version of
-    a library gives others."""
+    """The first numbers of the generator with seed 0, int64, `[count]`. It uses integer operations only, so no version
+    of a library changes them."""
     state = torch.arange(1, count + 1, dtype=torch.int64, device="cpu") * _STEP
     state = (state ^ _shifted(state, 30)) * _FIRST
     state = (state ^ _shifted(state, 27)) * _SECOND
@@ -25,15 +26,15 @@ def splitmix64(count: int) -> Tensor:
 
 
 def _shifted(state: Tensor, bits: int) -> Tensor:
-    """Shifted to the right, with zeros from the left."""
+    """Shifts to the right and fills with zeros from the left."""
     return (state >> bits) & (2 ** (64 - bits) - 1)
 
 
 def _by_splitmix64(rows: int, columns: int) -> Tensor:
     count = rows * columns
     words = splitmix64(-(-count // 64))
-    parts = ((words[:, None] >> torch.arange(0, 64, 8, device="cpu")) & 255).to(torch.uint8)
-    bits = (parts[..., None] >> torch.arange(8, dtype=torch.uint8, device="cpu")) & 1
+    octets = ((words[:, None] >> torch.arange(0, 64, 8, device="cpu")) & 255).to(torch.uint8)
+    bits = (octets[..., None] >> torch.arange(8, dtype=torch.uint8, device="cpu")) & 1
     return bits.view(-1)[:count].view(rows, columns)
 
 
@@ -42,15 +43,15 @@ def _by_torch(rows: int, columns: int) -> Tensor:
     return torch.randint(0, 2, (rows, columns), generator=generator, dtype=torch.float32, device="cpu").to(torch.uint8)
 
 
-# How 0 (minus) and 1 (plus) are drawn, row by row. Adapters of a format without a stated rule used torch's generator.
+# Rules that draw the signs row by row: 0 (minus) and 1 (plus). `"torch"` is for adapters whose format states no rule.
 RULES: Mapping[str, Callable[[int, int], Tensor]] = {"splitmix64": _by_splitmix64, "torch": _by_torch}
 
 
 def projection_matrix(rule: str, rows: int, columns: int) -> Tensor:
-    """The projection of features from `rows` to `columns` numbers, float32, `[rows, columns]`, on the CPU."""
+    """The matrix that projects `rows` features to `columns`, `[rows, columns]`, float32, on the CPU."""
     return (RULES[rule](rows, columns).float() * 2 - 1) / columns**0.5
 
 
 def checksum(rule: str, rows: int, columns: int) -> str:
-    """Tells whether a rule gives the projection that an adapter was made with."""
+    """Checksum of a projection's signs. It shows whether a rule still gives an adapter's projection."""
     return xxh3_128(RULES[rule](rows, columns).numpy().tobytes()).hexdigest()

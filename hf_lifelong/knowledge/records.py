@@ -1,6 +1,6 @@
-"""What a manifest records of the statistics of a task: their names, what they store, and what they say.
+"""The manifest's records of a task's statistics: names, stored tensors and summaries.
 
-So a reader without the code of a statistic can check, keep and forget what it has stored.
+With them, a reader that lacks a statistic's code can check, keep and forget its tensors.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Any
 
 from .reading import ManifestError, check_count, check_list, check_type, same_keys
 
-SIZES = {"float16": 2, "float32": 4, "float64": 8, "int64": 8}  # bytes of a number in each dtype that can be stored
-# Statistics of a task, tensors of a statistic, dimensions of a tensor, and lines that are shown of a statistic.
+SIZES = {"float16": 2, "float32": 4, "float64": 8, "int64": 8}  # bytes per number, for each dtype that can be stored
+# Limits: statistics per task, tensors per statistic, dimensions per tensor, and summary lines per statistic.
 MOST_STATISTICS, MOST_TENSORS, MOST_DIMENSIONS, MOST_SHOWN = 32, 32, 8, 32
 LONGEST_NAME, LONGEST_SHOWN = 60, 200  # characters
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor that a statistic has stored of a task.
+    """A tensor that a statistic stores for a task.
 
     Args:
-        name (`str`): Unique in its statistic.
+        name (`str`): Its name, unique within its statistic.
         dtype (`str`): One of `SIZES`.
         shape (`tuple[int, ...]`): Its shape.
     """
@@ -43,8 +43,8 @@ class StatisticRecord:
 
     Args:
         name (`str`): Name of the statistic.
-        tensors (`tuple[StoredTensor, ...]`): What it stores, in the order in which it is stored.
-        shown (`tuple[tuple[str, str | int | float | bool], ...]`): What it says of the task, line by line.
+        tensors (`tuple[StoredTensor, ...]`): Its tensors, in the order in which they are stored.
+        shown (`tuple[tuple[str, str | int | float | bool], ...]`): Its summary of the task, line by line.
     """
 
     name: str
@@ -64,9 +64,9 @@ class StatisticRecord:
 def read_statistics(where: str, data: Any) -> tuple[StatisticRecord, ...]:
     """Reads the records of a task's statistics (`ManifestError`)."""
     check_list(where, data, MOST_STATISTICS)
-    found = tuple(_read_record(f"{where}[{i}]", record) for i, record in enumerate(data))
-    _check_unique(where, [record.name for record in found])
-    return found
+    records = tuple(_read_record(f"{where}[{i}]", record) for i, record in enumerate(data))
+    _check_unique(where, [record.name for record in records])
+    return records
 
 
 def _read_record(where: str, data: Any) -> StatisticRecord:

@@ -1,11 +1,11 @@
-"""Signatures: where a task's inputs lie in the trunk's hidden states, as statistics, never as examples.
+"""Signatures: where a task's inputs lie in the trunk's hidden states. They store statistics, never examples.
 
-A task is remembered by the mean of its pooled hidden states, the means of its classes, and the scatter around these,
-as a low-rank factor plus a diagonal. An input goes to the task with the class that it is most likely of, all classes
-being Gaussians with one covariance (linear discriminant analysis; Hastie, Tibshirani, Friedman, *The Elements of
-Statistical Learning*, 4.3). Where that leaves several tasks in question, how differently they scatter decides
-(regularised discriminant analysis; Friedman, 1989). What tasks share is computed from the tasks present, in their
-order, so that leaving a task out leaves no trace of it.
+A signature is the mean of a task's pooled hidden states, the means of its classes, and the scatter around the class
+means as a low-rank factor plus a diagonal. An input goes to the task of its likeliest class, where all classes are
+Gaussians with one shared covariance (linear discriminant analysis; Hastie, Tibshirani, Friedman, *The Elements of
+Statistical Learning*, 4.3). If several tasks remain candidates, their individual covariances decide (regularised
+discriminant analysis; Friedman, 1989). Shared quantities are computed from the tasks present, in their order, so a
+task that is left out leaves no trace.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
 import torch
 from scipy.linalg import eigh
@@ -24,24 +23,24 @@ from .constants import Constants
 
 # Inputs that are compared at a time, each with the factors of its candidates (1.5 MB at 2,048 features).
 ROWS_AT_ONCE, ROWS_AT_ONCE_GPU = 16, 256
-# Tasks whose factors are summed at a time; the order of summation must not depend on anything but the tasks present.
+# Tasks whose factors are summed at a time. The order of summation must depend only on the tasks present.
 TASKS_AT_ONCE = 64
-# Columns of a triangular or symmetric product that are computed at a time, without those that are zero or known.
+# Columns of a triangular or symmetric product that are computed at a time. Zero and mirrored columns are skipped.
 COLUMNS_AT_ONCE = 384
-# No base is known whose hidden states come near to this; beyond it, products of statistics are no float32 any more.
+# No known base has hidden states near this size. Beyond it, products of statistics overflow float32.
 LARGEST_FEATURE = 1e8
 
 
 @dataclass(frozen=True)
 class Signature:
-    """Statistics of pooled hidden states, of one task (`[D]`, `[rank, D]`, `[D]`, `[C, D]`) or of several (leading
-    `[tasks]`, but `[ΣC, D]`, the classes of one task after those of another).
+    """Statistics of the pooled hidden states of one task (`[D]`, `[rank, D]`, `[D]`, `[C, D]`) or of several: with a
+    leading `[tasks]`, except for the classes `[ΣC, D]`, task after task.
 
     Args:
-        mean (`Tensor`): float32.
-        factor (`Tensor`): float32; covariance around the means of the classes = factorᵀ factor + diagonal.
+        mean (`Tensor`): float32, mean of the task.
+        factor (`Tensor`): float32; covariance around the class means = factorᵀ factor + diagonal.
         diagonal (`Tensor`): float32, at least 0.
-        classes (`Tensor`): float32, mean of each class; the task's mean where its inputs have no class.
+        classes (`Tensor`): float32, mean of each class; the task's mean if its inputs have no class.
     """
 
     mean: Tensor
@@ -52,16 +51,17 @@ class Signature:
 
 @dataclass(frozen=True)
 class OwnScatter:
-    """Gaussians of tasks whose covariances are partly their own: `shared + factorᵀ factor`, by Woodbury's identity in
-    coordinates in which the shared part is the identity.
+    """Gaussians of tasks with partly individual covariances, `shared + factorᵀ factor`. They are computed by
+    Woodbury's identity in whitened coordinates, in which the shared part is the identity.
 
     Args:
-        whitener (`Tensor`): `[D, D]`, float32, of features to these coordinates.
-        places (`Tensor`): `[ΣC, D]`, float32, the classes' means there.
-        factor (`Tensor`): `[tasks, R, D]`, float32: how much of a squared distance a task's own scatter explains.
+        whitener (`Tensor`): `[D, D]`, float32, maps features to the whitened coordinates.
+        places (`Tensor`): `[ΣC, D]`, float32, the class means in whitened coordinates.
+        factor (`Tensor`): `[tasks, R, D]`, float32; its product with a difference has as squared length the part of
+            the squared distance that the task's own scatter explains.
         volume (`Tensor`): `[tasks]`, float32, half the log-determinant that the own scatter adds.
         classes (`Tensor`): `[tasks, C]`, int64, the classes of each task, padded with -1.
-        candidates (`int`): Groups that are compared.
+        candidates (`int`): Number of groups that are compared.
     """
 
     whitener: Tensor
@@ -72,13 +72,18 @@ class OwnScatter:
     candidates: int
 
     def __call__(self, features: Tensor, of_class: Tensor, of_task: Tensor, of_group: Tensor, group: Tensor) -> Tensor:
-        """Log-likelihoods `[rows, tasks]` up to a constant per row, from those under the shared covariance, per class
-        `[rows, ΣC]`, task `[rows, tasks]` and group `[rows, groups]`; `group` `[tasks]` is the one of each task.
+        """Log-likelihoods of the tasks, `[rows, tasks]`, up to a constant per row.
 
-        Of each of the nearest groups the nearest task is compared. The others stay as far behind the first as they
-        were, and behind all that are.
+        The nearest task of each of the nearest groups is compared. The other tasks keep their distance to the first,
+        and stay behind all compared tasks.
+
+        Args:
+            features (`Tensor`): `[rows, D]`.
+            of_class, of_task, of_group (`Tensor`): `[rows, ΣC]`, `[rows, tasks]` and `[rows, groups]`, log-likelihoods
+                under the shared covariance.
+            group (`Tensor`): `[tasks]`, the group of each task.
         """
-        least = torch.finfo(of_task.dtype).min  # of tasks that are out of question, but not of other groups
+        least = torch.finfo(of_task.dtype).min  # for excluded tasks, unlike tasks of other groups, which get -inf
         near = of_group.topk(min(self.candidates, of_group.shape[1]), dim=1).indices
         elsewhere = group != near.unsqueeze(2)
         shared, task = of_task.clamp_min(least).unsqueeze(1).masked_fill(elsewhere, float("-inf")).max(2)
@@ -87,9 +92,9 @@ class OwnScatter:
         likeliest = likelihood.masked_fill(classes < 0, float("-inf")).argmax(2, keepdim=True)
         away = (features @ self.whitener.T).unsqueeze(1) - self.places[classes.gather(2, likeliest).squeeze(2)]
         explained = (self.factor[task] @ away.unsqueeze(3)).squeeze(3)
-        own = 0.5 * (explained.square().sum(2) - away.square().sum(2)) - self.volume[task]
-        rest = torch.minimum(of_task - shared[:, :1] + own[:, :1], own.amin(1, keepdim=True))
-        return rest.scatter(1, task, own.masked_fill(shared == least, float("-inf")))
+        compared = 0.5 * (explained.square().sum(2) - away.square().sum(2)) - self.volume[task]
+        rest = torch.minimum(of_task - shared[:, :1] + compared[:, :1], compared.amin(1, keepdim=True))
+        return rest.scatter(1, task, compared.masked_fill(shared == least, float("-inf")))
 
 
 @dataclass(frozen=True)
@@ -100,13 +105,13 @@ class Router:
         weight (`Tensor`): `[ΣC, D]`, float32.
         bias (`Tensor`): `[ΣC]`, float32.
         owner (`Tensor`): `[ΣC]`, int64, the task of each class.
-        apart (`Tensor`): `[tasks, D]`, float32: discriminants of whole tasks, one Gaussian each, which say along which
-            directions tasks differ.
-        group (`Tensor`): `[tasks]`, int64, the group of each task. What tasks of one group are in question among
-            themselves does not matter.
-        groups (`int`): How many there are.
-        own ([`OwnScatter`], *optional*): Decides between groups that the discriminants leave in question.
-        sure (`float`): Posterior from which they leave nothing in question.
+        apart (`Tensor`): `[tasks, D]`, float32: discriminants of whole tasks, one Gaussian each. They give the
+            directions along which tasks differ.
+        group (`Tensor`): `[tasks]`, int64, the group of each task. Only groups are told apart, not the tasks within a
+            group.
+        groups (`int`): Number of groups.
+        own_scatter ([`OwnScatter`], *optional*): Decides between groups if the discriminants are not sure.
+        sure (`float`): From this posterior on, the discriminants decide alone.
     """
 
     weight: Tensor
@@ -115,30 +120,31 @@ class Router:
     apart: Tensor
     group: Tensor
     groups: int
-    own: OwnScatter | None = None
+    own_scatter: OwnScatter | None = None
     sure: float = Constants.sure
 
     def __call__(self, features: Tensor, allowed: Tensor | None = None) -> Tensor:
-        """Features `[rows, D]` → log-likelihoods `[rows, tasks]` up to a constant per row, each that of the task's
-        likeliest class; -inf for tasks that are not `allowed`, `[tasks]` bool."""
+        """Features `[rows, D]` → log-likelihoods `[rows, tasks]` up to a constant per row. A task has the likelihood
+        of its likeliest class, or -inf if it is not `allowed`, `[tasks]` bool."""
         of_class = torch.addmm(self.bias, features, self.weight.T)
         of_task = best_of(of_class, self.owner, len(self.apart))
         if allowed is not None:
             of_task = of_task.masked_fill(~allowed, float("-inf"))
-        if self.own is None:
+        if self.own_scatter is None:
             return of_task
         of_group = best_of(of_task, self.group, self.groups)
         sure = of_group.softmax(1).amax(1) >= self.sure
-        own, group = self.own, self.group
+        own_scatter, group = self.own_scatter, self.group
 
-        def compared(rows: Any) -> Tensor:
-            return own(features[rows], of_class[rows], of_task[rows], of_group[rows], group)
+        def compared(rows: slice | Tensor) -> Tensor:
+            return own_scatter(features[rows], of_class[rows], of_task[rows], of_group[rows], group)
 
         if features.device.type != "cpu" or torch.compiler.is_compiling():
             starts = range(0, max(len(features), 1), ROWS_AT_ONCE_GPU)
             every = torch.cat([compared(slice(i, i + ROWS_AT_ONCE_GPU)) for i in starts])
             return torch.where(sure.unsqueeze(1), of_task, every)
-        # Where it costs nothing to know, only the rows in question are compared; `split` gives one part even of none.
+        # On a CPU, reading a value costs nothing, so only the rows that are not sure are compared. Checked first,
+        # because `split` returns one chunk even of an empty tensor.
         if not bool(sure.all()):
             for rows in (~sure).nonzero().squeeze(1).split(ROWS_AT_ONCE):
                 of_task[rows] = compared(rows)
@@ -146,7 +152,7 @@ class Router:
 
 
 def best_of(values: Tensor, owner: Tensor, owners: int) -> Tensor:
-    """The largest value of each owner, `[rows, n]` and `[n]` → `[rows, owners]`; -inf where it has none."""
+    """The largest value of each owner, `[rows, n]` and `[n]` → `[rows, owners]`; -inf for an owner without values."""
     least = values.new_full((len(values), owners), float("-inf"))
     return least.scatter_reduce(1, owner.expand_as(values), values, "amax")
 
@@ -154,11 +160,11 @@ def best_of(values: Tensor, owner: Tensor, owners: int) -> Tensor:
 def group_posterior(log_likelihood: Tensor, group_of_task: Tensor, groups: int) -> Tensor:
     """Log-likelihoods per task `[rows, tasks]` → probabilities per group `[rows, groups]`, all groups equally likely.
 
-    A group of several tasks counts by its nearest one.
+    A group's likelihood is that of its likeliest task.
 
     Args:
         group_of_task (`Tensor`): `[tasks]`, index of the group of each task.
-        groups (`int`): How many groups there are.
+        groups (`int`): Number of groups.
     """
     return best_of(log_likelihood, group_of_task, groups).softmax(1)
 
@@ -168,12 +174,13 @@ def fit_signature(features: Tensor, rank: int, labels: Tensor | None = None, cla
 
     Args:
         features (`Tensor`): `[n, D]`, pooled hidden states, n ≥ 2.
-        rank (`int`): Rows of the factor; missing directions (n - 1 < rank) are zero.
+        rank (`int`): Rows of the factor. If n - 1 < rank, the missing directions are zero.
         labels (`Tensor`, *optional*): `[n]`, int64, class of each row, less than `classes`.
-        classes (`int`): How many there are. One without rows is put where another is, so that it draws no inputs.
+        classes (`int`): Number of classes. A class without rows gets the mean of another, so it attracts no inputs of
+            its own.
 
     Raises:
-        ValueError: with fewer than 2 rows, or values that are not finite or beyond `LARGEST_FEATURE`.
+        ValueError: when there are fewer than 2 rows, or values are not finite or beyond `LARGEST_FEATURE`.
     """
     if len(features) < 2:
         raise ValueError(f"`features` must have at least 2 rows to fit a signature, not {len(features)}.")
@@ -196,7 +203,7 @@ def fit_signature(features: Tensor, rank: int, labels: Tensor | None = None, cla
         values, directions = _leading(x.T @ x, rank)
         factor = directions * values.clamp_min(0).sqrt().unsqueeze(1)
     else:
-        # Eigenvectors of the n × n Gram matrix give the leading directions of the D × D scatter without forming it.
+        # Eigenvectors of the n × n Gram matrix give the leading directions of the D × D scatter, which is not formed.
         factor = _leading(x @ x.T, rank)[1] @ x
     if len(factor) < rank:
         factor = torch.cat([factor, factor.new_zeros(rank - len(factor), x.shape[1])])
@@ -205,11 +212,11 @@ def fit_signature(features: Tensor, rank: int, labels: Tensor | None = None, cla
 
 
 def _leading(scatter: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The largest eigenvalues of a symmetric matrix `[n, n]`, `[k]`, and their eigenvectors as rows, `[k, n]`, largest
-    first; k is `count`, at most n. (The others, which torch would compute too, take most of the time.)"""
+    """The k largest eigenvalues of a symmetric matrix `[n, n]`, `[k]`, and their eigenvectors as rows, `[k, n]`,
+    largest first; k is `count`, at most n. Torch would compute all of them, which takes much longer."""
     n = len(scatter)
     values, vectors = eigh(scatter.cpu().numpy(), subset_by_index=[max(n - count, 0), n - 1], check_finite=False)
-    values, vectors = (torch.from_numpy(part).to(scatter.device) for part in (values, vectors))
+    values, vectors = (torch.from_numpy(array).to(scatter.device) for array in (values, vectors))
     return values.flip(0), vectors.T.flip(0)
 
 
@@ -221,30 +228,30 @@ def shared_router(
     shrinkage: float,
     constants: Constants,
 ) -> Router:
-    """Linear discriminants under the covariance that the classes of the present tasks share.
+    """Linear discriminants under the covariance that the classes of all present tasks share.
 
     Args:
         signature (`Signature`): `[tasks, …]`.
-        counts (`Tensor`): `[tasks]`, texts that each signature was fitted on.
-        classes (`list[int]`): Classes of each task.
+        counts (`Tensor`): `[tasks]`, number of texts that each signature was fitted on.
+        classes (`list[int]`): Number of classes of each task.
         groups (`list[int]`): Group of each task, numbered from 0.
-        shrinkage (`float`): Share of the covariance that is replaced by its mean variance on the diagonal; keeps the
-            inverse stable when there are fewer texts than dimensions.
-        constants ([`Constants`]): Those of the adapter.
+        shrinkage (`float`): Share of the covariance that is replaced by its mean variance on the diagonal. It keeps
+            the inverse stable if there are fewer texts than dimensions.
+        constants ([`Constants`]): The adapter's constants.
     """
     share = (counts.double() - 1).clamp_min(1)
     share = (share / share.sum()).to(signature.mean.device)
-    # Of symmetric matrices the lower triangle alone, which is what Cholesky's method reads.
+    # Only the lower triangles of symmetric matrices, which is what Cholesky's method reads.
     covariance = torch.diag(share @ signature.diagonal.double())
     leading = torch.zeros_like(covariance)
-    # In parts: in float64 the factors of a thousand tasks would be eight times their file and minutes of work.
-    for factor, part in zip(signature.factor.split(TASKS_AT_ONCE), share.split(TASKS_AT_ONCE), strict=True):
-        rows = factor * part.sqrt().float()[:, None, None]
+    # In chunks: in float64 the factors of a thousand tasks would take eight times their file size, and minutes.
+    for factor, weights in zip(signature.factor.split(TASKS_AT_ONCE), share.split(TASKS_AT_ONCE), strict=True):
+        rows = factor * weights.sqrt().float()[:, None, None]
         add_gram(leading, rows[:, : constants.own_rank].flatten(0, 1))
         add_gram(covariance, rows[:, constants.own_rank :].flatten(0, 1))
     covariance += leading
     group, count = torch.tensor(groups, device=covariance.device), max(groups) + 1
-    # As few of these matrices as can be at a time: they are what learning a task would else take most memory for.
+    # As few of these matrices as possible live at the same time: they determine the peak memory of learning a task.
     floor = shrinkage * covariance.diagonal().mean()
     common = _root(leading.mul_(-constants.own_share).add_(covariance), floor, shrinkage) if count > 1 else None
     del leading
@@ -256,26 +263,31 @@ def shared_router(
     floor = shrinkage * covariance.diagonal().mean()
     apart, _ = _discriminants(signature.mean.double(), _root(covariance, floor, shrinkage))
     del covariance
-    own = None
+    own_scatter = None
     if common is not None:
         factor = signature.factor[:, : constants.own_rank]
-        own = _own_scatter(
+        own_scatter = _own_scatter(
             factor, places, common, (1 - shrinkage) * constants.own_share, classes, constants.candidates
         )
-    weight = weight.float().T.contiguous().T  # the layout that a product with a single row reads fastest
-    return Router(weight, bias.float(), owner, apart.float(), group, count, own, constants.sure)
+    weight = weight.float().T.contiguous().T  # the fastest layout for a product with a single row
+    return Router(weight, bias.float(), owner, apart.float(), group, count, own_scatter, constants.sure)
 
 
 def _own_scatter(
     factor: Tensor, places: Tensor, common: Tensor, share: float, classes: Sequence[int], candidates: int
 ) -> OwnScatter:
-    """Gaussians with the covariances `common commonᵀ + share · factorᵀ factor`, factor `[tasks, R, D]`, common
-    `[D, D]` lower triangular."""
+    """Gaussians with the covariances `common commonᵀ + share · factorᵀ factor`.
+
+    Args:
+        factor (`Tensor`): `[tasks, R, D]`.
+        common (`Tensor`): `[D, D]`, lower triangular.
+    """
     identity = torch.eye(len(common), dtype=common.dtype, device=common.device)
     whitener = torch.linalg.solve_triangular(common, identity, upper=False)
-    own, volume = torch.empty_like(factor), factor.new_empty(len(factor))
-    for part, scaled, size in zip(*(all_of.split(TASKS_AT_ONCE) for all_of in (factor, own, volume)), strict=True):
-        white = through_lower(part.flatten(0, 1), whitener.float()).view_as(part)
+    whitened, volume = torch.empty_like(factor), factor.new_empty(len(factor))
+    chunks = (stack.split(TASKS_AT_ONCE) for stack in (factor, whitened, volume))
+    for rows, scaled, size in zip(*chunks, strict=True):
+        white = through_lower(rows.flatten(0, 1), whitener.float()).view_as(rows)
         inner = white @ white.mT * share
         inner.diagonal(dim1=1, dim2=2).add_(1)
         root = torch.linalg.cholesky(inner)
@@ -289,7 +301,7 @@ def _own_scatter(
     return OwnScatter(
         whitener.float(),
         (places @ whitener.T).float(),
-        own,
+        whitened,
         volume,
         torch.tensor(table, device=factor.device),
         candidates,
@@ -297,14 +309,15 @@ def _own_scatter(
 
 
 def add_gram(total: Tensor, rows: Tensor) -> None:
-    """Adds `rowsᵀ rows`, rows `[n, D]`, to the lower triangle of `total` `[D, D]`; above it only near the diagonal."""
+    """Adds `rowsᵀ rows`, rows `[n, D]`, to the lower triangle of `total` `[D, D]`. Near the diagonal it also adds to
+    the upper triangle."""
     for start in range(0, len(total), COLUMNS_AT_ONCE):
         stop = start + COLUMNS_AT_ONCE
         total[start:, start:stop] += rows[:, start:].T @ rows[:, start:stop]
 
 
 def through_lower(rows: Tensor, lower: Tensor) -> Tensor:
-    """`rows @ lower.T`, rows `[n, D]`, of a lower triangular matrix `[D, D]`."""
+    """`rows @ lower.T` for rows `[n, D]` and a lower triangular matrix `[D, D]`."""
     product = torch.empty_like(rows)
     for start in range(0, len(lower), COLUMNS_AT_ONCE):
         stop = start + COLUMNS_AT_ONCE
@@ -313,24 +326,24 @@ def through_lower(rows: Tensor, lower: Tensor) -> Tensor:
 
 
 def _spread(signature: Signature, owner: Tensor) -> Tensor:
-    """`[ΣC, D]`, float64: the covariance of a task's class means, all counting alike, is the product of its rows,
-    transposed, with themselves."""
+    """Scaled deviations of the class means from their task's mean, `[ΣC, D]`, float64. With the rows R of one task,
+    `Rᵀ R` is the covariance of its class means, which all have the same weight."""
     away = (signature.classes - signature.mean[owner]).double()
     count = torch.zeros(len(signature.mean), dtype=away.dtype, device=away.device)
     return away / count.index_add_(0, owner, torch.ones_like(away[:, 0]))[owner].sqrt().unsqueeze(1)
 
 
 def _root(covariance: Tensor, floor: Tensor, shrinkage: float) -> Tensor:
-    """The Cholesky factor of a covariance `[D, D]` of which a share is replaced by `floor` on the diagonal."""
+    """The Cholesky factor of a covariance `[D, D]`, scaled by `1 - shrinkage`, with `floor` added to its diagonal."""
     shrunk = (1 - shrinkage) * covariance
-    # And by far less than any real variance, so that constant features (a task of one repeated text) can be inverted.
+    # Also adds far less than any real variance, to make constant features invertible (a task of one repeated text).
     shrunk.diagonal().add_(floor + 1e-12)
     return torch.linalg.cholesky(shrunk)
 
 
 def _discriminants(mean: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights `[n, D]` and biases `[n]` of Gaussians with means `[n, D]` and one covariance, whose Cholesky factor is
-    `root` `[D, D]`."""
+    """Weights `[n, D]` and biases `[n]` of the discriminants of Gaussians with means `[n, D]`. `root` `[D, D]` is the
+    Cholesky factor of their shared covariance."""
     centre = mean.mean(0)
     weight = torch.cholesky_solve((mean - centre).T, root).T
     return weight, -0.5 * ((mean + centre) * weight).sum(1)
@@ -354,10 +367,11 @@ class Familiarity:
 
 
 def familiarity(signature: Signature, router: Router, constants: Constants) -> Familiarity | None:
-    """What `novelty` needs, from the tasks present; `None` with a single task, which nothing can be told apart from.
+    """What `novelty` needs, computed from the tasks present; `None` for a single task.
 
-    Inputs of a task that was never learned lie between the learned ones: not far out in the hidden states as a whole,
-    where long and short texts differ more than tasks do, but along the directions that tell tasks apart.
+    Inputs of a task that was never learned lie between the learned tasks. In the hidden states as a whole they are not
+    far out, because long and short texts differ more than tasks do. Along the directions that tell tasks apart they
+    are.
     """
     apart = (router.apart - router.apart.mean(0)).double()
     values, vectors = torch.linalg.eigh(apart @ apart.T)
@@ -366,20 +380,20 @@ def familiarity(signature: Signature, router: Router, constants: Constants) -> F
     if not keep.any():
         return None
     basis = vectors[:, keep].T @ apart
-    factor = torch.cat([part.double() @ basis.T for part in signature.factor.split(TASKS_AT_ONCE)])
-    own = factor.mT @ factor + (basis * signature.diagonal.double().unsqueeze(1)) @ basis.T
-    # Around its mean, a task scatters as its classes do around theirs, and as these do.
+    factor = torch.cat([factors.double() @ basis.T for factors in signature.factor.split(TASKS_AT_ONCE)])
+    of_task = factor.mT @ factor + (basis * signature.diagonal.double().unsqueeze(1)) @ basis.T
+    # A task's covariance is that of its inputs around the class means plus that of the class means.
     spread = _spread(signature, router.owner) @ basis.T
-    own.index_add_(0, router.owner, spread.unsqueeze(2) * spread.unsqueeze(1))
-    covariance = (own + own.mean(0)) / 2
+    of_task.index_add_(0, router.owner, spread.unsqueeze(2) * spread.unsqueeze(1))
+    covariance = (of_task + of_task.mean(0)) / 2
     m = len(basis)
     limit = (constants.stretch * m + constants.added) / m * float(chi2.ppf(1 - constants.false_alarms, m))
     mean = signature.mean.double() @ basis.T
     return Familiarity(basis.float(), mean.float(), torch.linalg.inv(covariance).float(), limit)
 
 
-def novelty(features: Tensor, task: Tensor, known: Familiarity) -> Tensor:
-    """How far inputs lie from a task, along the directions that tell tasks apart, as a share of the limit.
+def novelty(features: Tensor, task: Tensor, familiar: Familiarity) -> Tensor:
+    """How far inputs lie from a task along the directions that tell tasks apart, as a share of the limit.
 
     Args:
         features (`Tensor`): `[rows, D]`.
@@ -388,5 +402,5 @@ def novelty(features: Tensor, task: Tensor, known: Familiarity) -> Tensor:
     Returns:
         `[rows]`, squared distance; above 1 the input counts as unknown.
     """
-    away = features @ known.basis.T - known.mean[task]
-    return torch.einsum("nm,nmk,nk->n", away, known.precision[task], away).clamp_min(0) / known.limit
+    away = features @ familiar.basis.T - familiar.mean[task]
+    return torch.einsum("nm,nmk,nk->n", away, familiar.precision[task], away).clamp_min(0) / familiar.limit

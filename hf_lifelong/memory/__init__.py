@@ -1,4 +1,4 @@
-"""What a model, its adapters and one training step will take, before anything is loaded."""
+"""Estimates the memory of a model, its adapters and one training step before anything is loaded."""
 
 from .estimate import MemoryEstimate, estimate_memory
 

@@ -1,4 +1,4 @@
-"""A base from its configuration alone, on the meta device: every shape, and no memory."""
+"""Builds a base from its configuration alone, on the meta device: with every shape, but without memory."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ BITS = (4, 8, 16, 32)
 
 @dataclass(frozen=True)
 class BaseSource:
-    """What a base is made of.
+    """The configuration and precision of a base.
 
     Args:
         name (`str`): Hub id, folder or model type.
         config (`PretrainedConfig`): The configuration.
-        dtype (`torch.dtype`): Of what is not quantised.
-        quantisation (`BitsAndBytesConfig`, *optional*): How the rest is stored.
+        dtype (`torch.dtype`): Dtype of the weights that are not quantised.
+        quantisation (`BitsAndBytesConfig`, *optional*): How the other weights are stored.
     """
 
     name: str
@@ -40,18 +40,18 @@ class BaseSource:
 
     @property
     def precision(self) -> str:
-        """How weights are stored, in words."""
+        """Name of the precision in which weights are stored."""
         if self.quantisation is None:
             return str(self.dtype).removeprefix("torch.")
         return "4 bits" if self.quantisation.load_in_4bit else "8 bits"
 
     def check_length(self, tokens: int) -> None:
-        """Refuses more tokens than the base reads."""
+        """Refuses more tokens than the base reads (`ValueError`)."""
         most = getattr(self.config, "max_position_embeddings", None)
         if most is not None and tokens > most:
             raise ValueError(
-                f"`length` (of a language model with `new_tokens`) asks for {tokens} tokens, but the base reads at "
-                f"most {most}."
+                f"`length` (for a language model plus `new_tokens`) asks for {tokens} tokens, but the base reads at "
+                f"most {most}. Give a smaller one."
             )
 
     def on_meta(self, causal: bool, attention: str | None) -> Any:
@@ -66,15 +66,15 @@ class BaseSource:
 
 
 def read_base(model: Any, bits: int | BitsAndBytesConfig | None) -> BaseSource:
-    """Reads what a base is made of, from what `estimate_memory` was given.
+    """Reads the configuration and precision of a base from the arguments of `estimate_memory`.
 
     Raises:
-        ValueError: when there is no configuration to read, or it is quantised in a way that is not known.
+        ValueError: when there is no configuration to read, or its quantisation method is unknown.
     """
     name, config = _configuration(model)
     stored = config.__dict__.pop("quantization_config", None)
     if bits is not None:
-        dtype, quantisation = _asked(bits)
+        dtype, quantisation = _precision_of(bits)
         return BaseSource(name, config, dtype, quantisation)
     if isinstance(stored, dict) and stored.get("quant_method") == "bitsandbytes":
         stored = BitsAndBytesConfig.from_dict(stored)
@@ -102,7 +102,7 @@ def _configuration(model: Any) -> tuple[str, Any]:
         ) from error
 
 
-def _asked(bits: int | BitsAndBytesConfig) -> tuple[torch.dtype, BitsAndBytesConfig | None]:
+def _precision_of(bits: int | BitsAndBytesConfig) -> tuple[torch.dtype, BitsAndBytesConfig | None]:
     if isinstance(bits, BitsAndBytesConfig):
         return torch.bfloat16, bits
     if bits not in BITS:

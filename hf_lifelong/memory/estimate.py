@@ -1,4 +1,4 @@
-"""How much memory a model with a lifelong adapter will take: weights, one training step, one answer."""
+"""Estimates the memory of a model with a lifelong adapter: weights, one training step, one answer."""
 
 from __future__ import annotations
 
@@ -34,30 +34,32 @@ ATTENTIONS, DEVICES = ("sdpa", "eager"), ("cuda", "cpu")
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """What [`estimate_memory`] found, in bytes of tensors on the device.
+    """The result of [`estimate_memory`], in bytes of tensors on the device.
 
-    Not in it: what the allocator rounds up and keeps, workspaces of matrix libraries, and the CUDA context (some
-    hundred MiB that `torch.cuda.max_memory_allocated` does not count either); snapshots of the task that is learned,
-    which lie in the memory of the CPU; and what a language model keeps from one batch to the next, the merged factors
-    of up to three further mixtures of groups.
+    The estimate does not include:
+
+    - the allocator's rounding and cache, workspaces of matrix libraries, and the CUDA context (a few hundred MiB that
+      `torch.cuda.max_memory_allocated` does not count either);
+    - snapshots of the task being learned, which are in CPU memory;
+    - what a language model keeps between batches: the merged factors of up to three further mixtures of groups.
 
     Args:
         parameters (`int`): Number of weights of the base.
         trainable (`int`): Number of weights that are trained.
-        base (`int`): Weights of the base, with the constants of quantised ones.
-        upcast (`int`): What a quantised base takes more in training, because what is not quantised is in float32.
-        knowledge (`int`): Members, heads and signatures of the tasks that are known, as in the adapter's file.
-        projection (`int`): What makes features of wide hidden states; 0 where they are not wide.
+        base (`int`): Weights of the base, including the constants of quantised weights.
+        upcast (`int`): Additional memory of a quantised base in training, because weights that are not quantised are
+            in float32.
+        knowledge (`int`): Members, heads and signatures of the learned tasks, as in the adapter's file.
+        projection (`int`): The projection of wide hidden states to features; 0 if they are not wide.
         adapter (`int`): The working adapter and its head.
-        gradients (`int`): Of the working adapter.
-        optimizer (`int`): What the optimiser keeps.
-        activations (`int`): What the forward pass of a training step keeps for its backward pass.
+        gradients (`int`): Gradients of the working adapter.
+        optimizer (`int`): State of the optimiser.
+        activations (`int`): Tensors that the forward pass of a training step keeps for its backward pass.
         cache (`int`): Keys and values at the end of an answer; 0 without a language model.
-        loading (`int`): Most that is taken while base and adapter are loaded: both, and the largest layer before it
-            is quantised.
-        training (`int`): Most that is taken in a training step of one more task.
-        answering (`int`): Most that is taken while a batch is answered.
-        settings (`dict`): What was asked.
+        loading (`int`): Peak while base and adapter are loaded: both, and the largest layer before it is quantised.
+        training (`int`): Peak of a training step of one more task.
+        answering (`int`): Peak while a batch is answered.
+        settings (`dict`): The settings of the estimate.
     """
 
     parameters: int
@@ -82,8 +84,8 @@ class MemoryEstimate:
 
     def table(self) -> str:
         """The estimate as lines of text, in MiB or GiB."""
-        asked = ", ".join(f"{name}={value}" for name, value in self.settings.items() if value is not None)
-        parts = {
+        settings = ", ".join(f"{name}={value}" for name, value in self.settings.items() if value is not None)
+        sizes = {
             f"base ({self.parameters:,} weights)": self.base,
             "the rest of it in float32": self.upcast,
             "known tasks": self.knowledge,
@@ -95,9 +97,9 @@ class MemoryEstimate:
             "cache of an answer": self.cache,
         }
         peaks = {"loading": self.loading, "training": self.training, "answering": self.answering}
-        lines = [*parts.items(), *((f"PEAK, {name}", size) for name, size in peaks.items())]
+        lines = [*sizes.items(), *((f"PEAK, {name}", size) for name, size in peaks.items())]
         width = max(len(name) for name, _ in lines)
-        return "\n".join([asked, *(f"{name:<{width}}  {_readable(size):>12}" for name, size in lines if size)])
+        return "\n".join([settings, *(f"{name:<{width}}  {_readable(size):>12}" for name, size in lines if size)])
 
     def __str__(self) -> str:
         return self.table()
@@ -120,54 +122,54 @@ def estimate_memory(
     attention: str | None = None,
     device: str = "cuda",
 ) -> MemoryEstimate:
-    """Estimates what a base, its lifelong adapter, one training step and one answer will take, and allocates nothing.
+    """Estimates the memory of a base, its lifelong adapter, one training step and one answer, and allocates nothing.
 
-    The model is made from its configuration alone, and one training step and one answer are run on tensors that have
-    shapes but no memory, with the adapter's own layers and hooks; what lives at once is counted. Rows are taken to be
-    padded and, in answering, to be of as many groups as they can be.
+    The model is built from its configuration alone. One training step and one answer run on tensors that have shapes
+    but no memory, with the adapter's own layers and hooks, and the tensors that live at the same time are counted. The
+    estimate assumes padded rows and, in answering, rows from as many groups as possible.
 
-    Layers in 4 and 8 bits cannot run so: in their place stand layers that store the same bytes and make the same
-    tensors (4 bits: the whole weight of one layer at a time; 8 bits: the quantised input).
+    Layers in 4 and 8 bits cannot run without memory. They are replaced by layers that store the same bytes and create
+    the same tensors (4 bits: the whole weight of one layer at a time; 8 bits: the quantised input).
 
     Args:
         model (`str`, path, `PretrainedConfig` or `PreTrainedModel`):
-            The base: Hub id or folder (only its `config.json` is read), configuration, or a model, of which
-            configuration and dtype are taken.
+            The base: a Hub id or folder (only its `config.json` is read), a configuration, or a model, whose
+            configuration and dtype are used.
         config ([`DriftAdapterConfig`], *optional*):
-            The adapter; a language model needs `task_type="CAUSAL_LM"`. What it knows already is not counted, `tasks`
-            is; with `resident_groups`, of these the members of so many groups.
+            The adapter; a language model needs `task_type="CAUSAL_LM"`. Tasks that it already knows are ignored:
+            `tasks` counts instead. With `resident_groups`, only the members of that many groups are counted.
         bits (`int` or `BitsAndBytesConfig`, *optional*):
-            Bits of a weight of the base: 32 (float32), 16 (bfloat16 or float16), 8 or 4 (bitsandbytes, NF4; what is
-            not quantised in bfloat16). `None` takes what the base's configuration says.
+            Bits per weight of the base: 32 (float32), 16 (bfloat16 or float16), 8 or 4 (bitsandbytes, NF4; weights
+            that are not quantised are in bfloat16). `None` uses the base's configuration.
         tasks (`int`, *optional*, defaults to `1`):
-            Tasks that the adapter knows while it answers, and while it learns one more.
+            Number of tasks that the adapter knows while it answers and while it learns one more.
         labels (`int`, *optional*, defaults to `2`):
             Labels of each task (text classification); the tasks of a language model have no heads.
         batch_size (`int`, *optional*, defaults to `8`):
             Rows of a batch, in training and in answering.
         length (`int`, *optional*):
-            Tokens of a row, and of a language model's prompt in answering. `None` takes `max_length` of `config`.
+            Tokens of a row, and of a language model's prompt in answering. `None` uses `max_length` of `config`.
         new_tokens (`int`, *optional*):
-            Tokens that a language model answers with. `None` takes `max_new_tokens` of `config`.
+            Tokens that a language model answers with. `None` uses `max_new_tokens` of `config`.
         optimizer (`str`, *optional*, defaults to `"adamw_torch_fused"`):
-            `optim` of the training arguments. What a paged one keeps is counted, though it may leave the GPU.
+            `optim` of the training arguments. The state of a paged optimiser is counted, though it may leave the GPU.
         gradient_checkpointing (`bool`, *optional*, defaults to `False`):
             As in the training arguments.
         autocast (`bool`, *optional*, defaults to `False`):
             Whether training runs under autocast to bfloat16 (`bf16=True` in the training arguments).
         prepared (`bool`, *optional*, defaults to `True`):
-            Whether a base in 4 or 8 bits is trained on as `peft.prepare_model_for_kbit_training` makes it: what is
-            not quantised in float32. It answers as it was loaded.
+            Whether a base in 4 or 8 bits is trained after `peft.prepare_model_for_kbit_training`, which casts the
+            weights that are not quantised to float32. It answers in the dtype in which it was loaded.
         attention (`str`, *optional*):
-            `"sdpa"` or `"eager"`; `None` takes what transformers would.
+            `"sdpa"` or `"eager"`; `None` uses the default of transformers.
         device (`str`, *optional*, defaults to `"cuda"`):
-            Whose kernels are assumed, `"cuda"` or `"cpu"`: those of the CPU keep more where there is dropout, and
-            take more at a language model's head in half precision. None of it is needed.
+            The device whose kernels are assumed, `"cuda"` or `"cpu"`. Kernels of the CPU keep more tensors with
+            dropout, and need more memory at a language model's head in half precision. The device need not be present.
 
     Raises:
         ValueError: names the argument that cannot be used.
     """
-    adapter = _own_config(config)
+    adapter = _copied_config(config)
     resident, adapter.resident_groups = adapter.resident_groups, None
     causal = adapter.task_type == "CAUSAL_LM"
     length = adapter.max_length if length is None else length
@@ -192,23 +194,23 @@ def estimate_memory(
     source.check_length(length + new_tokens if causal else length)
     steps = Steps(batch_size, length, new_tokens, autocast, device == "cuda")
     resting = 1 - min(resident or tasks, tasks) / tasks
-    answered = _answered(source.on_meta(causal, attention), adapter, tasks, labels, steps, resting)
+    answering = _answering(source.on_meta(causal, attention), adapter, tasks, labels, steps, resting)
     base = source.on_meta(causal, attention)
     if prepared and source.quantisation is not None:
         prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     if gradient_checkpointing:
         base.gradient_checkpointing_enable()
-    upcast = size_of(resident_tensors(base)) - answered["base"]
-    trained = _trained(base, adapter, tasks, labels, steps, OPTIMIZERS[optimizer], resting)
+    upcast = size_of(resident_tensors(base)) - answering["base"]
+    training = _training(base, adapter, tasks, labels, steps, OPTIMIZERS[optimizer], resting)
     settings = {"model": source.name, "weights": source.precision, **settings}
-    return MemoryEstimate(**answered, **trained, upcast=upcast, settings=settings)
+    return MemoryEstimate(**answering, **training, upcast=upcast, settings=settings)
 
 
-def _answered(
+def _answering(
     base: Any, config: DriftAdapterConfig, tasks: int, labels: int, steps: Steps, resting: float
 ) -> dict[str, int]:
-    """Entries of [`MemoryEstimate`] that are those of a model that was loaded to answer, a share `resting` of its
-    members off the device."""
+    """Entries of [`MemoryEstimate`] for a model that is loaded to answer, with a share `resting` of its members off
+    the device."""
     weights, parameters, largest = size_of(resident_tensors(base)), count_weights(base), largest_layer(base)
     model = _with_tasks(base, config, tasks, labels)
     held, working = size_of(resident_tensors(model)), _size_of_layers(model, trained=True)
@@ -224,7 +226,7 @@ def _answered(
     }
 
 
-def _trained(
+def _training(
     base: Any,
     config: DriftAdapterConfig,
     tasks: int,
@@ -233,10 +235,10 @@ def _trained(
     optimizer: Callable[[Tensor], int],
     resting: float,
 ) -> dict[str, int]:
-    """Entries of [`MemoryEstimate`] that are those of a model that learns one more task."""
+    """Entries of [`MemoryEstimate`] for a model that learns one more task."""
     model = _with_tasks(base, config, tasks, labels)
-    known = knowledge_of(model).tasks[0]
-    open_task(model, known.kind, known.labels, known.width)
+    task = knowledge_of(model).tasks[0]
+    open_task(model, task.kind, task.labels, task.width)
     root, working = lifelong_of(model), [p for p in model.parameters() if p.requires_grad]
     gradients, states = size_of(working), sum(map(optimizer, working))
     pooled = knowledge_of(model).pooled_width(root.hidden_size)
@@ -250,23 +252,23 @@ def _trained(
         "gradients": gradients,
         "optimizer": states,
         "activations": activations,
-        # Noise is added to the gradients when nothing but they is left of the step, and is as large as they are.
+        # Noise of the size of the gradients is added to them when they are all that is left of the step.
         "training": resident + max(peak, 2 * gradients),
     }
 
 
 def _banks(model: Any) -> int:
-    """Bytes of all members but their heads."""
+    """Bytes of all members without their heads."""
     return _size_of_layers(model, trained=False)
 
 
 def _size_of_layers(model: Any, trained: bool) -> int:
-    """Bytes of what injected layers hold: of the working adapter, or of all members."""
+    """Bytes of the injected layers' tensors: those of the working adapter if `trained`, otherwise of all members."""
     names = {spec.name for spec in specs_at(LAYER) if (spec.per is None) == trained}
     return size_of(p for name, p in model.named_parameters() if names.intersection(name.split(".")))
 
 
-def _own_config(config: Any) -> DriftAdapterConfig:
+def _copied_config(config: Any) -> DriftAdapterConfig:
     if config is None:
         return DriftAdapterConfig()
     if not isinstance(config, DriftAdapterConfig):
@@ -289,7 +291,7 @@ def _check(settings: dict[str, Any]) -> None:
 
 
 def _with_tasks(base: Any, config: DriftAdapterConfig, tasks: int, labels: int) -> Any:
-    """The base with an adapter that knows some tasks, which gets its size from the manifest as a loaded one does."""
+    """The base with an adapter that knows some tasks. Like a loaded adapter, it gets its sizes from the manifest."""
     causal = config.task_type == "CAUSAL_LM"
     kind = kinds_on(config.task_type)[0]
     names = () if causal else tuple(f"label-{i}" for i in range(labels))

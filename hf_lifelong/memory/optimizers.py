@@ -1,4 +1,4 @@
-"""What optimisers keep of a float32 parameter, by their names in the training arguments."""
+"""The state that optimisers keep for a float32 parameter, by the optimiser's name in the training arguments."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from torch import Size, Tensor
 
-# bitsandbytes keeps the state of smaller tensors in 32 bits, and a constant for so many numbers of larger ones.
+# bitsandbytes keeps the state of tensors with fewer numbers than `_LEAST` in 32 bits. Larger tensors have one constant
+# for each block of `_BLOCK` numbers.
 _LEAST, _BLOCK = 4096, 256
 
 

@@ -1,4 +1,4 @@
-"""Stand-ins for the layers of bitsandbytes: the same bytes, and in a pass the same tensors, without its kernels."""
+"""Stand-ins for bitsandbytes layers. They store the same bytes and create the same tensors, without its kernels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers import BitsAndBytesConfig
 
 from ..compat import Conv1D, not_quantised, should_convert_module
 
-# Weights that share one constant, and constants of weights that share one (double quantisation).
+# Weights per constant, and constants per constant of second order (double quantisation).
 _BLOCK, _DOUBLE_BLOCK = 64, 256
 
 
@@ -25,20 +25,20 @@ class _Quantised(nn.Linear):
         super().__init__(fan_in, fan_out, layer.bias is not None, device="meta", dtype=layer.weight.dtype)
 
     def store(self, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-        """Replaces the weight by a tensor of what is stored."""
+        """Replaces the weight by a tensor of the stored shape and dtype."""
         self.weight = nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"), requires_grad=False)
 
     def keep(self, name: str, size: int, dtype: torch.dtype) -> None:
-        """Adds a tensor that the stored weight is read with."""
+        """Adds a tensor that is needed to dequantise the stored weight."""
         self.register_buffer(name, torch.empty(size, dtype=dtype, device="meta"))
 
     def dequantised(self, dtype: torch.dtype) -> Tensor:
-        """The whole weight `[out, in]`, as a product needs it."""
+        """The whole weight `[out, in]`, in the form that a product needs."""
         return self.weight.new_empty(self.out_features, self.in_features, dtype=dtype)
 
 
 class Linear4bit(_Quantised):
-    """A layer in 4 bits. Each pass makes its whole weight for the length of one product, forward and backward."""
+    """A layer in 4 bits. Each forward and backward pass dequantises the whole weight for the length of one product."""
 
     def __init__(self, layer: Any, settings: BitsAndBytesConfig) -> None:
         super().__init__(layer)
@@ -59,7 +59,7 @@ class Linear4bit(_Quantised):
 
 
 class Linear8bit(_Quantised):
-    """A layer in 8 bits. Its input is quantised too, and kept for the backward pass."""
+    """A layer in 8 bits. Its input is also quantised, and kept for the backward pass."""
 
     def __init__(self, layer: Any) -> None:
         super().__init__(layer)
@@ -95,30 +95,30 @@ class _Product8bit(torch.autograd.Function):
 
 
 def quantise(model: Any, settings: BitsAndBytesConfig) -> None:
-    """Puts stand-ins in the place of the layers that transformers would quantise (not embeddings, norms and the head).
+    """Replaces the layers that transformers would quantise by stand-ins (not embeddings, norms and the head).
 
     Args:
-        model (`PreTrainedModel`): On the meta device.
+        model (`PreTrainedModel`): The model on the meta device.
         settings (`BitsAndBytesConfig`): As given to `from_pretrained`.
     """
-    kept = not_quantised(model, settings.llm_int8_skip_modules)
+    skipped = not_quantised(model, settings.llm_int8_skip_modules)
     layers = {
         name: module
         for name, module in model.named_modules()
-        if (type(module) is nn.Linear or isinstance(module, Conv1D)) and should_convert_module(name, kept)
+        if (type(module) is nn.Linear or isinstance(module, Conv1D)) and should_convert_module(name, skipped)
     }
     for name, layer in layers.items():
         model.set_submodule(name, Linear4bit(layer, settings) if settings.load_in_4bit else Linear8bit(layer))
 
 
 def count_weights(model: nn.Module) -> int:
-    """Number of weights of a model, whatever the bits that they are stored in."""
+    """Number of weights of a model, however many bits each is stored in."""
     stored = sum(parameter.numel() for parameter in model.parameters())
     return stored + sum(layer.in_features * layer.out_features - layer.weight.numel() for layer in _layers(model))
 
 
 def largest_layer(model: nn.Module) -> int:
-    """Bytes that the largest of the quantised layers takes in 16 bits, as it is read; 0 where none is."""
+    """Bytes of the largest quantised layer in 16 bits, before it is quantised; 0 if no layer is quantised."""
     return max((2 * layer.in_features * layer.out_features for layer in _layers(model)), default=0)
 
 

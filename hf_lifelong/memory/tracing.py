@@ -1,8 +1,8 @@
-"""Passes of a model without numbers: which tensors live at once is seen by running them, not by a formula.
+"""Runs passes of a model without numbers, to count the tensors that live at the same time instead of using a formula.
 
 Everything runs under `FakeTensorMode`, where a tensor has a shape, a dtype and a storage of a known size, but no
-memory. Fake tensors are on the CPU, because autograd refuses a GPU that is not there; what CUDA does otherwise is put
-in its place ([`LikeCuda`]), and what kernels of the CPU take inside is added ([`LikeCpu`]).
+memory. Fake tensors are on the CPU, because autograd refuses a GPU that is not present. [`LikeCuda`] imitates what
+CUDA's kernels do differently, and [`LikeCpu`] adds the memory that the CPU's kernels use internally.
 """
 
 from __future__ import annotations
@@ -35,47 +35,50 @@ from ..retrieval import Cascade, Evidence, LeastUncertain, NearestSignature, Ora
 
 
 def size_of(tensors: Iterable[Tensor]) -> int:
-    """Bytes of some tensors; those that share memory count once."""
+    """Bytes of tensors. Memory that several of them share counts once."""
     return sum({storage._cdata: storage.nbytes() for storage in (t.untyped_storage() for t in tensors)}.values())
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors that live at once, of those that are made while it is on.
+    """Counts the bytes of live tensors among those created while the mode is active.
+
+    Args:
+        resident (`Iterable[Tensor]`): Tensors that exist already and are not counted.
 
     Attributes:
-        now (`int`): Bytes that live.
-        peak (`int`): Most bytes that have lived at once.
+        now (`int`): Bytes of the live tensors.
+        peak (`int`): Largest value of `now` so far.
     """
 
     def __init__(self, resident: Iterable[Tensor]) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self.known = {tensor.untyped_storage()._cdata for tensor in resident}
+        self.storages = {tensor.untyped_storage()._cdata for tensor in resident}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor):
-                self._see(tensor.untyped_storage())
+                self._count(tensor.untyped_storage())
         return out
 
-    def _see(self, storage: torch.UntypedStorage) -> None:
+    def _count(self, storage: torch.UntypedStorage) -> None:
         key, size = storage._cdata, storage.nbytes()
-        if key in self.known:
+        if key in self.storages:
             return
-        self.known.add(key)
+        self.storages.add(key)
         self.now += size
         self.peak = max(self.peak, self.now)
         weakref.finalize(storage, self._end, key, size)
 
     def _end(self, key: int, size: int) -> None:
-        self.known.discard(key)
+        self.storages.discard(key)
         self.now -= size
 
 
 class LikeCuda(TorchFunctionMode):
-    """What CUDA's kernels keep where those of the CPU keep something else: fused attention with dropout, one byte for
-    each element of a dropout, and norms and softmax in float32 under autocast."""
+    """Imitates what CUDA's kernels keep where the CPU's differ: fused attention with dropout, one byte per element of
+    a dropout, and norms and softmax in float32 under autocast."""
 
     def __init__(self, autocast: bool) -> None:
         super().__init__()
@@ -93,25 +96,26 @@ class LikeCuda(TorchFunctionMode):
 
 
 class LikeCpu(TorchFunctionMode):
-    """What the CPU's kernels take beside tensors: in half precision, texts whose tokens do not lie side by side (of
-    which a language model's head is given the last) are multiplied one by one, each with a copy of the weight."""
+    """Adds the memory that the CPU's kernels use besides tensors. In half precision they multiply texts one by one if
+    the texts' tokens are not contiguous (as at a language model's head, which gets the last tokens), each with a copy
+    of the weight."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, copies = kwargs or {}, None
         if func is functional.linear:
-            given = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
-            rows, weight = given["input"], given["weight"]
+            arguments = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
+            rows, weight = arguments["input"], arguments["weight"]
             apart = rows.dim() == 3 and rows.stride(0) != rows.stride(1) * rows.shape[1]
-            if apart and rows.element_size() == 2 and (given.get("bias") is None or not rows.is_contiguous()):
+            if apart and rows.element_size() == 2 and (arguments.get("bias") is None or not rows.is_contiguous()):
                 copies = weight.new_empty(len(rows), *weight.shape)
         out = func(*args, **kwargs)
-        del copies  # not before: they live while the product is computed
+        del copies  # only here: they live while the product is computed
         return out
 
 
 @dataclass(frozen=True)
 class Steps:
-    """What one step is of.
+    """The size and precision of one step.
 
     Args:
         batch_size (`int`): Rows.
@@ -128,7 +132,7 @@ class Steps:
     cuda: bool
 
     def rows(self, tokens: int, past: int = 0) -> dict[str, Tensor]:
-        """Padded rows of `tokens` tokens that follow `past` others."""
+        """Padded rows of `tokens` tokens after `past` earlier ones."""
         ids = torch.ones(self.batch_size, tokens, dtype=torch.long)
         mask = torch.ones(self.batch_size, past + tokens, dtype=torch.long)
         return {"input_ids": ids, "attention_mask": mask}
@@ -136,10 +140,10 @@ class Steps:
 
 @contextmanager
 def without_memory(model: Any, cuda: bool) -> Iterator[None]:
-    """Makes a model on the meta device one that can be run inside, as if on a GPU where `cuda`.
+    """Lets a model on the meta device run inside the context, as on a GPU if `cuda`.
 
     Raises:
-        ValueError: when the base does something that depends on numbers.
+        ValueError: when the base's computation depends on numbers.
     """
     try:
         with FakeTensorMode(allow_non_fake_inputs=True) as mode:
@@ -149,8 +153,8 @@ def without_memory(model: Any, cuda: bool) -> Iterator[None]:
             yield
     except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException) as error:
         raise ValueError(
-            f"`model`: `{type(model.get_base_model()).__name__}` cannot be run without numbers, because what it does "
-            f"depends on them (`{error}`), so it cannot be estimated."
+            f"`model`: `{type(model.get_base_model()).__name__}` cannot be run without numbers, because its "
+            f"computation depends on them (`{error}`), so it cannot be estimated. Measure it with real inputs."
         ) from error
 
 
@@ -158,11 +162,11 @@ def training_pass(model: Any, steps: Steps) -> tuple[int, int]:
     """Runs one training step of the open task (text classification or generation), without the optimiser.
 
     Args:
-        model (`PeftModel`): On the meta device.
+        model (`PeftModel`): The model on the meta device.
 
     Returns:
-        `tuple[int, int]`: Bytes that the forward pass keeps for the backward pass, and the most that either takes
-        (gradients are in it).
+        `tuple[int, int]`: Bytes that the forward pass keeps for the backward pass, and the peak of both passes, with
+        gradients.
     """
     model.train()
     with ExitStack() as stack:
@@ -174,19 +178,19 @@ def training_pass(model: Any, steps: Steps) -> tuple[int, int]:
         labels = batch["input_ids"] if generates(model) else batch["input_ids"][:, 0]
         with torch.autocast("cpu", torch.bfloat16, enabled=steps.autocast):
             loss = model(**batch, labels=labels, **lifelong_of(model).conductor.without_cache).loss
-        kept = live.now - size_of([*batch.values(), loss])
+        activations = live.now - size_of([*batch.values(), loss])
         loss.backward()
-    return kept, live.peak
+    return activations, live.peak
 
 
 def answering_pass(model: Any, steps: Steps) -> tuple[int, int]:
-    """Answers one batch: the prefill, and for a language model the pass that gives its last token.
+    """Answers one batch: runs the prefill and, for a language model, the pass that gives the last token.
 
     Args:
-        model (`PeftModel`): On the meta device.
+        model (`PeftModel`): The model on the meta device.
 
     Returns:
-        `tuple[int, int]`: Bytes of the cache at the end, and the most that is taken.
+        `tuple[int, int]`: Bytes of the cache at the end, and the peak.
     """
     root = lifelong_of(model)
     with ExitStack() as stack:
@@ -194,7 +198,7 @@ def answering_pass(model: Any, steps: Steps) -> tuple[int, int]:
         live = stack.enter_context(LiveBytes(resident_tensors(model)))
         stack.enter_context(LikeCuda(False) if steps.cuda else LikeCpu())
         stack.enter_context(asking(model, root, query_of(active_config(model), knowledge_of(model))))
-        _ = root.index.router  # computed before the first answer begins
+        _ = root.index.router  # a real model computes it before its first answer
         if not generates(model):
             model(**steps.rows(steps.length))
             return 0, live.peak
@@ -204,8 +208,8 @@ def answering_pass(model: Any, steps: Steps) -> tuple[int, int]:
             _fill(cache, steps.new_tokens - 2)
             past = steps.length + steps.new_tokens - 2
             cache = cache_of(model(**steps.rows(1, past), use_cache=True, **{cache_argument(): cache}, **last))
-        kept = size_of(tensor for layer in cache.layers for tensor in (layer.keys, layer.values))
-        return kept, live.peak
+        cached = size_of(tensor for layer in cache.layers for tensor in (layer.keys, layer.values))
+        return cached, live.peak
 
 
 def generates(model: nn.Module) -> bool:
@@ -214,7 +218,7 @@ def generates(model: nn.Module) -> bool:
 
 
 def resident_tensors(model: nn.Module) -> list[Tensor]:
-    """What of a model is there before a step: weights and constants."""
+    """The tensors of a model that exist before a step: weights and buffers."""
     return [*model.parameters(), *model.buffers()]
 
 
@@ -230,22 +234,22 @@ def _fill(cache: Any, tokens: int) -> None:
 
 
 class WithoutNumbers(Decisions):
-    """The decisions of a pass whose tensors have no numbers: as if rows were of as many groups as they can be, and as
-    unsure as a policy lets them be.
+    """The decisions of a pass whose tensors have no numbers. They assume the worst case: rows from as many groups as
+    possible, each with as many candidates as the policy allows.
 
     Args:
-        mode (`FakeTensorMode`): In which the pass runs.
-        cuda (`bool`): Whether it is that of a GPU.
+        mode (`FakeTensorMode`): The mode in which the pass runs.
+        cuda (`bool`): Whether a GPU is assumed.
     """
 
     def __init__(self, mode: FakeTensorMode, cuda: bool) -> None:
         self.mode, self.at_once = mode, ROWS_AT_ONCE_GPU if cuda else ROWS_AT_ONCE
 
     def prepare(self, base: nn.Module, root: Lifelong) -> None:
-        """There is nothing to check."""
+        """Does nothing: there are no numbers to check."""
 
     def check_mask(self, mask: Tensor) -> None:
-        """There is nothing to check."""
+        """Does nothing: there are no numbers to check."""
 
     def fork(
         self, conductor: Planner, query: Query, tables: Tables, features: Tensor | None, rows: int
@@ -267,29 +271,30 @@ class WithoutNumbers(Decisions):
         return self._faked(routing), self._faked(plan)
 
     def finish(self, conductor: Planner, output: Any, current: Pass) -> Any:
-        # Scores are taken of the hidden states when all else is gone, and how many there are depends on the numbers.
+        # Scores are computed when only the hidden states are left, and their number depends on the tensors' numbers.
         is_answer = current.mode == "bank" and not isinstance(conductor, CausalConductor)
         return output if is_answer else super().finish(conductor, output, current)
 
     def _faked(self, value: Any) -> Any:
-        """A dataclass whose tensors have no numbers."""
+        """A copy of a dataclass with fake tensors."""
         tensors = {field.name: getattr(value, field.name) for field in fields(value)}
         return replace(value, **{k: self.mode.from_tensor(v) for k, v in tensors.items() if isinstance(v, Tensor)})
 
 
 def _stand_in(policy: RetrievalPolicy) -> RetrievalPolicy:
-    """A built-in policy that asks as much of a model: what a user's own does with numbers cannot be seen."""
+    """A built-in policy that runs as many members. A user-defined policy cannot run here, because it may read
+    numbers."""
     if isinstance(policy, NearestSignature | Cascade | LeastUncertain | Oracle):
         return policy
     return LeastUncertain() if policy.every_member else Cascade() if policy.asks_members else NearestSignature()
 
 
 def _compare_all(index: Index, features: Tensor, most: int) -> None:
-    """Takes what `Router` takes where all inputs are in question, `most` of them at a time."""
+    """Allocates what `Router` allocates if it compares all inputs, `most` of them at a time."""
     router = index.router
-    if router is None or router.own is None:
+    if router is None or router.own_scatter is None:
         return
     of_task = features.new_empty(len(features), len(router.apart))
     some = features[:most]
     of_class, of_group = (some.new_empty(len(some), n) for n in (len(router.weight), router.groups))
-    router.own(some, of_class, of_task[:most], of_group, router.group)
+    router.own_scatter(some, of_class, of_task[:most], of_group, router.group)

@@ -1,4 +1,4 @@
-"""`cascade`: the signature where it is clear, elsewhere the least uncertain of the groups in question."""
+"""`cascade`: the signature decides if it is clear; otherwise the least uncertain candidate group answers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from .policy import RetrievalPolicy
 
 @dataclass(frozen=True)
 class Cascade(RetrievalPolicy):
-    """The signature decides where it is clear; elsewhere the groups in question answer, and the least uncertain is
-    taken.
+    """The signature decides if it is clear. Otherwise all candidate groups answer, and the least uncertain is taken.
 
     Args:
-        clear (`float`, *optional*, defaults to `0.9`): Posterior of the best group from which on it alone is asked.
-        least (`float`, *optional*, defaults to `0.05`): Posterior that another group needs to be asked.
-        most (`int`, *optional*, defaults to `3`): Groups that are asked at most.
+        clear (`float`, *optional*, defaults to `0.9`): From this posterior of the best group on, only it is asked.
+        least (`float`, *optional*, defaults to `0.05`): Smallest posterior at which another group is asked.
+        most (`int`, *optional*, defaults to `3`): Largest number of groups that are asked.
     """
 
     name: ClassVar[str] = "cascade"
@@ -38,10 +37,10 @@ class Cascade(RetrievalPolicy):
 
 
 def leading_candidates(posterior: Tensor, clear: float, least: float, most: int) -> Tensor:
-    """The groups that are still in question for each row, `[rows, groups]` bool.
+    """The candidate groups of each row, `[rows, groups]` bool.
 
-    Where the best posterior reaches `clear`, it is the only candidate; elsewhere the `most` best groups with a
-    posterior of at least `least`. The best group is always a candidate.
+    If the best posterior reaches `clear`, the best group is the only candidate. Otherwise the candidates are the
+    `most` best groups with a posterior of at least `least`. The best group is always a candidate.
     """
     best, order = posterior.topk(min(most, posterior.shape[1]), dim=1)
     keep = (best >= least) & (best[:, :1] < clear)

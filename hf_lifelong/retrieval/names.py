@@ -1,4 +1,4 @@
-"""Policies by name: how one is policy, and how it is written in a saved adapter."""
+"""Policies by name: how a name stands for a policy, and how a saved adapter names its policy."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ BUILT_IN: dict[str, RetrievalPolicy] = {
     policy.name: policy for policy in (NearestSignature(), LeastUncertain(), Cascade(), Oracle())
 }
 POLICIES = tuple(name for name in BUILT_IN if name != Oracle.name)
-"""Names that a configuration and a command line may give."""
+"""Names that a configuration and a command line accept."""
 
-# A saved adapter calls a policy of a user's own `own:<name>`: its code is not in the file.
-_OWN = re.compile(r"own:([\w.-]{1,60})", re.ASCII)
+# A saved adapter names a user-defined policy `own:<name>`: its code is not in the file.
+_USER_DEFINED = re.compile(r"own:([\w.-]{1,60})", re.ASCII)
 
 
 def policy_of(
@@ -29,10 +29,11 @@ def policy_of(
     """The policy that a name, a class or an instance stands for.
 
     Args:
-        policy (`str`, `type[RetrievalPolicy]` or [`RetrievalPolicy`]): A built-in one by name, or any.
-        argument (`str`): What the caller calls it, for the error.
+        policy (`str`, `type[RetrievalPolicy]` or [`RetrievalPolicy`]): The name of a built-in policy, or any class or
+            instance.
+        argument (`str`): The caller's name for the argument, for the error.
         oracle (`bool`): Whether the oracle is one of the choices.
-        constants ([`~knowledge.Constants`], *optional*): Of the adapter, which a policy that is given by name goes by.
+        constants ([`~knowledge.Constants`], *optional*): The adapter's constants, used if the policy is given by name.
 
     Raises:
         ValueError: names the argument and the choices.
@@ -44,41 +45,41 @@ def policy_of(
 
 
 def saved_name(policy: Any) -> str:
-    """What a saved adapter calls a policy: the name of a built-in one as it is, `own:<name>` for any other.
+    """The name of a policy in a saved adapter: a built-in policy's own name, or `own:<name>` for any other.
 
     Raises:
-        ValueError: when its name cannot be written.
+        ValueError: when its name has characters that cannot be saved, or is too long.
     """
     chosen = policy_of(policy, "retrieval")
     built_in = BUILT_IN.get(chosen.name)
     if type(built_in) is type(chosen) and vars(built_in) == vars(chosen):
         return chosen.name
     name = f"own:{chosen.name}"
-    if not _OWN.fullmatch(name):
+    if not _USER_DEFINED.fullmatch(name):
         raise ValueError(
             f"`name` of the retrieval policy `{type(chosen).__name__}` is {chosen.name!r:.80}; give 1 to 60 letters, "
-            "digits, `.`, `_` or `-`, by which a saved adapter can call it."
+            "digits, `.`, `_` or `-`, so that a saved adapter can name it."
         )
     return name
 
 
 def read_name(saved: Any) -> Any:
-    """What to go by instead of a saved name: `"signature"` where that is of no built-in policy, with a warning that
-    names it; anything else is given back as it is."""
-    own = _OWN.fullmatch(saved) if isinstance(saved, str) else None
-    if own is None:
+    """Replaces the saved name of a user-defined policy by `"signature"`, with a warning that names the policy. Returns
+    anything else unchanged."""
+    user_defined = _USER_DEFINED.fullmatch(saved) if isinstance(saved, str) else None
+    if user_defined is None:
         return saved
     warnings.warn(
-        f"The adapter was saved with the retrieval policy `{own[1]}`, which is not built in, so that `signature` is "
-        "used. Give the policy again, as `retrieval` of the model's configuration or as `policy` of `predict`.",
+        f"The adapter was saved with the retrieval policy `{user_defined[1]}`, which is not built in, so `signature` "
+        "is used. Give the policy again, as `retrieval` of the model's configuration or as `policy` of `predict`.",
         stacklevel=3,
     )
     return NearestSignature.name
 
 
 def check_policy(value: Any) -> str | None:
-    """What a `retrieval` setting must be, given or read from a file; `None` where it is that."""
-    if isinstance(value, str) and _OWN.fullmatch(value):
+    """What a `retrieval` setting must be, whether given or read from a file; `None` if it is valid."""
+    if isinstance(value, str) and _USER_DEFINED.fullmatch(value):
         return None
     chosen = _chosen(value)
     return _choices() if chosen is None or isinstance(chosen, Oracle) else None

@@ -1,4 +1,4 @@
-"""`oracle`: the group is given."""
+"""`oracle`: the caller gives the group."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from .policy import Evidence, RetrievalPolicy, Routing
 
 
 class Oracle(RetrievalPolicy):
-    """The group that the caller gives for each row: what answers would be if every group were found. No configuration
-    can have it, because it needs groups with every batch."""
+    """The caller gives the group of each row, which shows the answers under perfect retrieval. A configuration cannot
+    name it, because it needs groups with every batch."""
 
     name: ClassVar[str] = "oracle"
     needs_likelihood: ClassVar[bool] = False

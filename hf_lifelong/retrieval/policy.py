@@ -1,4 +1,4 @@
-"""The interface of retrieval policies: what they may go by, what they decide, and when."""
+"""The interface of retrieval policies: what they see, what they decide, and when."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..knowledge import Constants, Signature, group_posterior
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What is known of B inputs when the trunk has read them, and no member has.
+    """What is known about B inputs after the trunk has read them and before any member has.
 
     Args:
         rows (`int`): B.
@@ -22,9 +22,9 @@ class Evidence:
         features (`Tensor`, *optional*): `[B, D]`, float32, the trunk's pooled hidden states.
         likelihood (`Tensor`, *optional*): `[B, tasks]`, float32, log-likelihoods by signature up to a constant per
             row, -inf for tasks that may not answer; `None` unless the policy `needs_likelihood`.
-        signature ([`~knowledge.Signature`], *optional*): What is remembered of where the inputs of each task lie.
-        allowed (`Tensor`, *optional*): `[groups]`, bool, the groups that may answer; all where it is `None`.
-        group (`Tensor`, *optional*): `[B]`, int64, the group of each row, where the caller says it.
+        signature ([`~knowledge.Signature`], *optional*): The signatures of all tasks.
+        allowed (`Tensor`, *optional*): `[groups]`, bool, the groups that may answer; `None` means all.
+        group (`Tensor`, *optional*): `[B]`, int64, the group of each row, if the caller gives it.
         per_batch (`bool`): Whether one group answers all rows.
     """
 
@@ -39,8 +39,8 @@ class Evidence:
     per_batch: bool = False
 
     def posterior(self, likelihood: Tensor) -> Tensor:
-        """Probabilities of the groups, `[B, groups]`, from log-likelihoods of the tasks, `[B, tasks]`: 0 for groups
-        that may not answer, and alike for all rows where one group answers them."""
+        """Probabilities of the groups, `[B, groups]`, from log-likelihoods of the tasks, `[B, tasks]`. Groups that may
+        not answer get 0; with `per_batch`, all rows get the same probabilities."""
         if self.allowed is not None:
             likelihood = likelihood.masked_fill(~self.allowed[self.group_of_task], float("-inf"))
         if self.per_batch:
@@ -53,11 +53,11 @@ class Routing:
     """Where B inputs go.
 
     Args:
-        group (`Tensor`, *optional*): `[B]`, int64, the group that answers; `None` where every group is asked.
-        margin (`Tensor`, *optional*): `[B]`, float32, by how much it is preferred to the next one.
-        posterior (`Tensor`, *optional*): `[B, groups]`, float32, what both were taken of.
-        candidates (`Tensor`, *optional*): `[B, groups]`, bool, the groups that are asked before one is chosen; `group`
-            alone where it is `None`.
+        group (`Tensor`, *optional*): `[B]`, int64, the group that answers; `None` if every group is asked.
+        margin (`Tensor`, *optional*): `[B]`, float32, by how much it is preferred to the next group.
+        posterior (`Tensor`, *optional*): `[B, groups]`, float32, the probabilities that both come from.
+        candidates (`Tensor`, *optional*): `[B, groups]`, bool, the groups that are asked before one is chosen; `None`
+            means only `group`.
     """
 
     group: Tensor | None = None
@@ -67,7 +67,7 @@ class Routing:
 
     @property
     def settled(self) -> tuple[Tensor, Tensor] | None:
-        """Group and margin of each row; `None` where members are asked before one is chosen."""
+        """Group and margin of each row; `None` if members are asked before a group is chosen."""
         if self.group is None or self.margin is None or self.candidates is not None:
             return None
         return self.group, self.margin
@@ -76,17 +76,17 @@ class Routing:
 class RetrievalPolicy:
     """How the group that answers an input is chosen.
 
-    The trunk's hidden states say how likely each task is (`likelihood`). The likeliest group answers, or, where a
-    policy `asks_members`, those that are still in question (`candidates`) are asked and one is taken of what they
-    answered (`choose`). A policy overrides what it does otherwise; all it gets and gives are tensors, and it holds
-    nothing that a pass changes, because threads share it.
+    From the trunk's hidden states, `likelihood` computes how likely each task is. By default the likeliest group
+    answers. A policy that sets `asks_members` first asks the members of the `candidates`, and `choose` picks a group
+    from their answers. A policy overrides the steps that it does differently. Its methods take and return tensors. It
+    must hold no state that a pass changes, because threads share it.
 
     Attributes:
-        name (`str`): What it is called in a saved adapter; by default the name of its class.
-        needs_likelihood (`bool`): Whether it goes by the likelihoods by signature (`Evidence.likelihood`).
-        asks_members (`bool`): Whether members are asked before a group is chosen. Each group more costs a pass of the
-            layers above the trunk.
-        every_member (`bool`): Whether every member of every group is asked, alone, and signatures take no part.
+        name (`str`): Its name in a saved adapter; by default the name of its class.
+        needs_likelihood (`bool`): Whether it uses the likelihoods by signature (`Evidence.likelihood`).
+        asks_members (`bool`): Whether members are asked before a group is chosen. Each additional group costs one pass
+            through the layers above the trunk.
+        every_member (`bool`): Whether every member of every group is asked separately, without signatures.
     """
 
     name: ClassVar[str]
@@ -100,20 +100,21 @@ class RetrievalPolicy:
             cls.name = cls.__name__
 
     def under(self, constants: Constants) -> RetrievalPolicy:
-        """A built-in policy as an adapter with these constants goes by it where it is given by name."""
+        """The policy with an adapter's constants, for a built-in policy that is given by name."""
         return self
 
     def likelihood(self, evidence: Evidence) -> Tensor:
         """Log-likelihoods of the tasks up to a constant per row, `[B, tasks]`, float32.
 
-        A group counts by its likeliest task; the margin is the difference of the two largest probabilities.
+        A group's likelihood is that of its likeliest task. The margin is the difference of the two largest
+        probabilities.
         """
         if evidence.likelihood is None:
             raise ValueError(f"`{self.name}` must override `likelihood`, or leave `needs_likelihood` on.")
         return evidence.likelihood
 
     def candidates(self, posterior: Tensor) -> Tensor:
-        """The groups that are asked, `[B, groups]` bool, at least one a row; called where a policy `asks_members`.
+        """The groups that are asked, `[B, groups]` bool, at least one per row; only called if `asks_members`.
 
         Args:
             posterior (`Tensor`): `[B, groups]`, float32, probabilities of the groups.
@@ -121,21 +122,21 @@ class RetrievalPolicy:
         return posterior > 0
 
     def choose(self, routing: Routing, certainty: Tensor) -> tuple[Tensor, Tensor]:
-        """The group of each row `[B]`, among those that were asked, and its margin `[B]`; called where a policy
+        """Chooses the group of each row, `[B]`, among those asked, and its margin, `[B]`; only called if
         `asks_members`.
 
         Args:
-            routing ([`Routing`]): What was known before.
-            certainty (`Tensor`): `[B, groups]`, float32, minus the uncertainty of each group's answer; -inf where it
-                was not asked, or may not answer.
+            routing ([`Routing`]): The routing before members were asked.
+            certainty (`Tensor`): `[B, groups]`, float32, minus the uncertainty of each group's answer; -inf for a
+                group that was not asked or may not answer.
         """
         margin = margin_of(certainty)
-        # Where one group alone was asked.
+        # The margin of rows for which only one group was asked.
         alone = routing.margin if routing.margin is not None else torch.ones_like(margin)
         return certainty.argmax(1), torch.where(margin.isinf(), alone, margin)
 
     def route(self, evidence: Evidence) -> Routing:
-        """Where inputs go, as far as the trunk can tell."""
+        """Routes the inputs by what the trunk knows."""
         if self.every_member:
             return Routing()
         posterior = evidence.posterior(self.likelihood(evidence))
@@ -144,11 +145,11 @@ class RetrievalPolicy:
 
 
 PolicyLike = str | type[RetrievalPolicy] | RetrievalPolicy
-"""How a policy is given: a built-in one by name, or any as a class or an instance."""
+"""How a policy is given: the name of a built-in policy, or any class or instance."""
 
 
 def margin_of(preference: Tensor) -> Tensor:
-    """Best minus second-best preference per row, `[rows, groups]` → `[rows]`; 1 where there is one group only."""
+    """Best minus second-best preference per row, `[rows, groups]` → `[rows]`; 1 if there is only one group."""
     if preference.shape[1] < 2:
         return preference.new_ones(len(preference))
     best = preference.topk(2, dim=1).values

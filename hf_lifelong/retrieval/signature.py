@@ -1,4 +1,4 @@
-"""`signature`: an input goes to the group where it lies in the trunk's hidden states."""
+"""`signature`: an input goes to the group whose inputs it resembles in the trunk's hidden states."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .policy import RetrievalPolicy
 class NearestSignature(RetrievalPolicy):
     """The group whose signature makes an input likeliest: the default.
 
-    Inputs of a class are taken to be Gaussian, all with one covariance; where that leaves several tasks in question,
-    with covariances partly their own. The mathematics and its constants are those of `knowledge.signatures`, which
-    fits signatures and compares inputs with them. No member runs but those that answer, so that an answer costs one
-    forward pass however many groups there are.
+    The inputs of each class are modelled as a Gaussian with a covariance that all classes share. If that leaves
+    several tasks as candidates, these are compared under covariances that are partly their own. `knowledge.signatures`
+    has the mathematics and its constants: it fits signatures and compares inputs with them. Only the members that
+    answer run, so an answer costs one forward pass however many groups there are.
     """
 
     name: ClassVar[str] = "signature"

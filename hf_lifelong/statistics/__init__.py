@@ -1,6 +1,6 @@
-"""Statistics of tasks: measured at commit, stored with the task, summed over tasks, gone with `forget`.
+"""Statistics of tasks: measured at commit, stored with the task, summed over tasks, removed by `forget`.
 
-One of the package's own is one line in `REGISTER`; a user gives their own object to `DriftTrainer(statistics=[...])`.
+A statistic of this package is one line in `REGISTER`. Users pass their own objects: `DriftTrainer(statistics=[...])`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from importlib import import_module
 
 from .base import TaskRefused, TaskRows, TaskStatistic, Values, checked
 
-# Name → module and class of a statistic that comes with the package. Imported when it is asked for by name.
+# Name → module and class of each statistic in this package. A module is imported when its name is first requested.
 REGISTER: dict[str, tuple[str, str]] = {}
 
 __all__ = [
@@ -25,30 +25,33 @@ __all__ = [
 ]
 
 
-def get_statistic(given: TaskStatistic | type[TaskStatistic] | str) -> TaskStatistic:
-    """A statistic from its name in `REGISTER`, its class, or an object.
+def get_statistic(statistic: TaskStatistic | type[TaskStatistic] | str) -> TaskStatistic:
+    """A statistic, given as an object, a class, or a name in `REGISTER`.
 
     Raises:
         ValueError: when it is none of these.
     """
-    if isinstance(given, str):
-        if given not in REGISTER:
-            known = f"choose one of {list(REGISTER)}" if REGISTER else "no statistic comes with the package"
-            raise ValueError(f"`statistics` names {given!r:.60}, which is not known; {known}, or give an object.")
-        module, name = REGISTER[given]
-        given = getattr(import_module(module), name)
-    found = given() if isinstance(given, type) and issubclass(given, TaskStatistic) else given
-    if not isinstance(found, TaskStatistic):
-        raise ValueError(f"`statistics` holds {given!r:.60}; give a `TaskStatistic`, its class, or a name.")
-    return found
+    if isinstance(statistic, str):
+        if statistic not in REGISTER:
+            choices = f"choose one of {list(REGISTER)}" if REGISTER else "this package has no statistics of its own"
+            raise ValueError(
+                f"`statistics` names {statistic!r:.60}, which is not known; {choices}, or give an object."
+            )
+        module, name = REGISTER[statistic]
+        statistic = getattr(import_module(module), name)
+    instance = statistic() if isinstance(statistic, type) and issubclass(statistic, TaskStatistic) else statistic
+    if not isinstance(instance, TaskStatistic):
+        raise ValueError(f"`statistics` holds {statistic!r:.60}; give a `TaskStatistic`, its class, or a name.")
+    return instance
 
 
-def get_statistics(given: Iterable[TaskStatistic | type[TaskStatistic] | str]) -> tuple[TaskStatistic, ...]:
-    """Statistics as in `get_statistic`, no two of one name (`ValueError`)."""
-    if isinstance(given, str | TaskStatistic) or not isinstance(given, Iterable):
-        raise ValueError(f"`statistics` is {given!r:.60}; give a list.")
-    found = tuple(map(get_statistic, given))
-    names = [statistic.name for statistic in found]
+def get_statistics(statistics: Iterable[TaskStatistic | type[TaskStatistic] | str]) -> tuple[TaskStatistic, ...]:
+    """Statistics as in `get_statistic`. Two of the same name are refused (`ValueError`)."""
+    if isinstance(statistics, str | TaskStatistic) or not isinstance(statistics, Iterable):
+        raise ValueError(f"`statistics` is {statistics!r:.60}; give a list.")
+    instances = tuple(map(get_statistic, statistics))
+    names = [instance.name for instance in instances]
     if len(set(names)) < len(names):
-        raise ValueError(f"`statistics` has two of the name {next(n for n in names if names.count(n) > 1)!r}.")
-    return found
+        duplicate = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"`statistics` has two of the name {duplicate!r}; give each statistic once.")
+    return instances

@@ -1,4 +1,4 @@
-"""What an adapter stores: every tensor named once, and the one checker of what came from elsewhere."""
+"""What an adapter stores: every tensor, declared once, and the checks for adapters that come from elsewhere."""
 
 from .checks import LayoutError, check_layout, check_values, dtype_in_header
 from .packing import check_statistics, pack, record_of, stored_statistics

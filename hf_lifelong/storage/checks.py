@@ -1,4 +1,4 @@
-"""The checker of stored tensors: of a file before it is read, of what was read, and of what a model holds."""
+"""Checks of stored tensors: in a file before it is read, after reading, and in a model."""
 
 from __future__ import annotations
 
@@ -27,51 +27,52 @@ _IN_HEADER = {
 
 
 class LayoutError(ManifestError):
-    """Tensors that are not those that a manifest asks for: names the first one, and what is wrong with it."""
+    """Tensors that do not match the manifest. Names the first wrong tensor and what is wrong with it."""
 
 
 def dtype_in_header(code: str) -> str:
-    """The name of a dtype that a header spells as `code`."""
+    """The dtype's name for its `code` in a safetensors header."""
     return _IN_HEADER.get(code, code)
 
 
 def check_layout(
-    found: Mapping[str, tuple[str, tuple[int, ...]]],
-    known: Mapping[str, int],
+    layouts: Mapping[str, tuple[str, tuple[int, ...]]],
+    sizes: Mapping[str, int],
     layers: Mapping[str, Mapping[str, int]] | None = None,
 ) -> dict[str, dict[str, int]]:
-    """Refuses tensors that are not those of an adapter, by their names, dtypes and shapes.
+    """Checks the names, dtypes and shapes of an adapter's tensors.
 
     Args:
-        found (`Mapping[str, tuple[str, tuple[int, ...]]]`): Name in a file, without `PREFIX` → dtype and shape.
-        known (`Mapping[str, int]`): Symbol → number, as far as it is known (`TensorSpec.sizes`, `sizes_of`).
+        layouts (`Mapping[str, tuple[str, tuple[int, ...]]]`): Name in a file, without `PREFIX` → dtype and shape.
+        sizes (`Mapping[str, int]`): Symbol → size, for the symbols whose size is known (`TensorSpec.sizes`,
+            `sizes_of`).
         layers (`Mapping[str, Mapping[str, int]]`, *optional*): The injected layers, each with its `in` and `out`.
-            Without a base nobody knows them: the tensors of a layer must then agree with each other.
+            Without a base these sizes are unknown; the tensors of a layer must then agree with each other.
 
     Returns:
-        `dict[str, dict[str, int]]`: Module → the numbers of all its symbols.
+        `dict[str, dict[str, int]]`: Module → the sizes of all its symbols.
 
     Raises:
-        LayoutError: names the first tensor that is missing, surplus, or of another dtype or shape.
+        LayoutError: names the first tensor that is missing, surplus, or of the wrong dtype or shape.
     """
     modules: dict[str, dict[str, tuple[int, ...]]] = {name: {} for name in (ROOT, *(layers or ()))}
-    for name, (dtype, shape) in found.items():
-        spec, (module, _, part) = spec_of(name), name.rpartition(".")
-        if spec is None or spec.is_absent(known) or (layers is not None and module not in modules):
+    for name, (dtype, shape) in layouts.items():
+        spec, (module, _, container) = spec_of(name), name.rpartition(".")
+        if spec is None or spec.is_absent(sizes) or (layers is not None and module not in modules):
             raise LayoutError(f"`{name}` is surplus")
         if dtype != spec.dtype:
             raise LayoutError(f"`{name}` is {dtype}, it must be {spec.dtype}")
-        modules.setdefault(module, {})[part] = shape
+        modules.setdefault(module, {})[container] = shape
     return {
-        module: _check_module(module, parts, {**known, **(layers or {}).get(module, {})})
-        for module, parts in modules.items()
+        module: _check_module(module, shapes, {**sizes, **(layers or {}).get(module, {})})
+        for module, shapes in modules.items()
     }
 
 
-def _check_module(module: str, parts: Mapping[str, tuple[int, ...]], sizes: dict[str, int]) -> dict[str, int]:
-    """Refuses tensors of a module whose shapes differ from each other or from what is known; returns all its sizes."""
+def _check_module(module: str, shapes: Mapping[str, tuple[int, ...]], sizes: dict[str, int]) -> dict[str, int]:
+    """Checks that the shapes of a module's tensors agree with each other and with `sizes`; returns all its sizes."""
     for spec in specs_at(ROOT if module == ROOT else LAYER):
-        name, shape = f"{module}.{spec.name}", parts.get(spec.name)
+        name, shape = f"{module}.{spec.name}", shapes.get(spec.name)
         if shape is None:
             if spec.is_absent(sizes):
                 continue
@@ -85,16 +86,17 @@ def _check_module(module: str, parts: Mapping[str, tuple[int, ...]], sizes: dict
     return sizes
 
 
-def check_values(name: str, part: Tensor) -> None:
-    """Refuses values in a part of the tensor of that name that it cannot have (`LayoutError`)."""
-    # A sum is quicker than a look at each value, and finite where all are, unless they are huge.
-    if part.is_floating_point() and not math.isfinite(part.sum()) and not torch.isfinite(part).all():
+def check_values(name: str, values: Tensor) -> None:
+    """Checks that values of the tensor `name`, or of a slice of it, are finite and in its range (`LayoutError`)."""
+    # Summing is faster than testing every value. Only if the sum is not finite must each value be tested: the sum of
+    # finite but huge values can overflow.
+    if values.is_floating_point() and not math.isfinite(values.sum()) and not torch.isfinite(values).all():
         raise LayoutError(f"`{name}` holds NaN or infinite values")
     spec = spec_of(name)
-    if spec is not None and spec.bounds is not None and part.numel():
-        least, most = map(float, part.aminmax())
+    if spec is not None and spec.bounds is not None and values.numel():
+        least, most = map(float, values.aminmax())
         if not spec.bounds[0] <= least <= most <= spec.bounds[1]:
             raise LayoutError(
-                f"`{name}` holds values from {least:.3g} to {most:.3g}, but what it is a statistic of lies between "
+                f"`{name}` holds values from {least:.3g} to {most:.3g}, but its values must lie between "
                 f"{spec.bounds[0]:.3g} and {spec.bounds[1]:.3g}"
             )

@@ -1,4 +1,4 @@
-"""What task statistics store, as the bytes of one tensor, task by task, in the order of the manifest."""
+"""Packs the tensors of all task statistics into the bytes of one tensor, task by task, in the manifest's order."""
 
 from __future__ import annotations
 
@@ -13,52 +13,53 @@ from .checks import LayoutError
 
 
 def record_of(name: str, values: Mapping[str, Tensor], shown: Mapping[str, Any]) -> StatisticRecord:
-    """What the manifest records of the values of a statistic.
+    """The manifest's record of a statistic's values.
 
     Args:
-        shown (`Mapping[str, str | int | float | bool]`): What the statistic says of the task.
+        shown (`Mapping[str, str | int | float | bool]`): The statistic's summary of the task.
     """
     tensors = [
-        StoredTensor(part, str(value.dtype).removeprefix("torch."), tuple(value.shape))
-        for part, value in values.items()
+        StoredTensor(tensor_name, str(value.dtype).removeprefix("torch."), tuple(value.shape))
+        for tensor_name, value in values.items()
     ]
     return StatisticRecord(name, tuple(tensors), tuple(shown.items()))
 
 
 def pack(values: Mapping[str, Tensor]) -> Tensor:
     """The bytes of the tensors of a statistic, one after another: uint8, `[bytes]`."""
-    parts = [value.detach().cpu().contiguous().view(-1).view(torch.uint8) for value in values.values()]
-    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.uint8)
+    byte_views = [value.detach().cpu().contiguous().view(-1).view(torch.uint8) for value in values.values()]
+    return torch.cat(byte_views) if byte_views else torch.empty(0, dtype=torch.uint8)
 
 
 def unpack(packed: Tensor, record: StatisticRecord) -> dict[str, Tensor]:
     """The tensors of a statistic, on the CPU, from its bytes."""
-    found, start = {}, 0
+    tensors, start = {}, 0
     for tensor in record.tensors:
-        part = packed[start : start + tensor.bytes].detach().cpu().clone()  # a view needs bytes that begin anew
-        found[tensor.name] = part.view(getattr(torch, tensor.dtype)).view(tensor.shape)
+        # Cloned, because reading bytes as another dtype needs an aligned start.
+        tensor_bytes = packed[start : start + tensor.bytes].detach().cpu().clone()
+        tensors[tensor.name] = tensor_bytes.view(getattr(torch, tensor.dtype)).view(tensor.shape)
         start += tensor.bytes
-    return found
+    return tensors
 
 
 def stored_statistics(packed: Tensor, knowledge: KnowledgeBase) -> dict[str, dict[str, dict[str, Tensor]]]:
-    """Task → name of a statistic → its tensors, from the bytes of all of them."""
-    found: dict[str, dict[str, dict[str, Tensor]]] = {}
+    """Unpacks the bytes of all statistics: task → name of the statistic → its tensors."""
+    by_task: dict[str, dict[str, dict[str, Tensor]]] = {}
     start = 0
     for task in knowledge.tasks:
-        found[task.name] = {}
+        by_task[task.name] = {}
         for record in task.statistics:
-            found[task.name][record.name] = unpack(packed[start : start + record.bytes], record)
+            by_task[task.name][record.name] = unpack(packed[start : start + record.bytes], record)
             start += record.bytes
-    return found
+    return by_task
 
 
 def check_statistics(packed: Tensor, knowledge: KnowledgeBase) -> None:
     """Refuses statistics that hold NaN or infinite values (`LayoutError`)."""
     for task, statistics in stored_statistics(packed, knowledge).items():
         for name, values in statistics.items():
-            for part, value in values.items():
+            for tensor_name, value in values.items():
                 if not bool(value.isfinite().all()):
                     raise LayoutError(
-                        f"`{part}` of the statistic `{name}` of task `{task}` holds NaN or infinite values"
+                        f"`{tensor_name}` of the statistic `{name}` of task `{task}` holds NaN or infinite values"
                     )

@@ -1,6 +1,6 @@
-"""Settings of an adapter, and which tasks they allow: checked alike of a new one and of one that was saved.
+"""Checks of an adapter's settings and of the tasks they allow: the same for a new adapter and for a saved one.
 
-Needs neither PEFT nor a model, so that a saved adapter can be looked at without them.
+They need neither PEFT nor a model, so a saved adapter can be inspected without them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ANSWERS = ("merged", "ensemble")
 TASK_TYPES = ("FEATURE_EXTRACTION", "CAUSAL_LM")
 
 MOST_ALPHA = 1e6
-# Words for what a value must be, where it is not.
+# Returns what a value must be if it is wrong, and `None` if it is right.
 Check = Callable[[Any], str | None]
 
 
@@ -67,7 +67,8 @@ def _task_type(value: Any) -> str | None:
     )
 
 
-# Counts have an upper end: a configuration may come from anybody, and is believed before a base or a tensor is seen.
+# Counts have an upper limit because a configuration may come from anyone, and memory is allocated by it before any
+# tensor is read.
 CHECKS: dict[str, Check] = {
     "task_type": _optional(_task_type),
     "retrieval": check_policy,
@@ -94,10 +95,10 @@ CHECKS: dict[str, Check] = {
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
-    """Refuses settings that no adapter can have; those that are left out have their defaults, which are right.
+    """Refuses settings that no adapter can have. A missing setting has its default, which is valid.
 
     Args:
-        settings (`dict`): Fields of `DriftAdapterConfig` by name; others are not looked at.
+        settings (`dict`): Fields of `DriftAdapterConfig` by name; other entries are ignored.
 
     Raises:
         ValueError: names the first setting that is wrong.
@@ -120,7 +121,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 
 
 def check_tasks(knowledge: KnowledgeBase, task_type: str) -> None:
-    """Refuses a manifest whose tasks an adapter of a `task_type` could not answer.
+    """Refuses a manifest with a task that an adapter of this `task_type` cannot answer.
 
     Raises:
         ValueError: names the task.
@@ -133,7 +134,7 @@ def check_tasks(knowledge: KnowledgeBase, task_type: str) -> None:
 
 
 def check_task(task: LearnedTask, task_type: str) -> None:
-    """Refuses a task that an adapter of a `task_type` could not answer (`ValueError`)."""
+    """Refuses a task that an adapter of this `task_type` cannot answer (`ValueError`)."""
     check_kind(task.kind, task_type)
     kind = get_kind(task.kind)
     if task.width != kind.head_width(task.labels):
@@ -141,8 +142,8 @@ def check_task(task: LearnedTask, task_type: str) -> None:
     kind.check_constants(task.constants)
     if len(set(task.labels)) < len(task.labels) or "" in task.labels:
         raise ValueError(
-            f"`labels` are {list(task.labels)}, empty or twice; each label needs a name of its own, of one character "
-            "at least."
+            f"`labels` are {list(task.labels)}, empty or twice; give each label a unique name of at least one "
+            "character."
         )
     for text in (*task.labels, task.template or ""):
         if not is_unicode(text):
@@ -155,7 +156,7 @@ def check_kind(kind: str, task_type: str) -> None:
     """Refuses a kind of task that a base cannot answer.
 
     Raises:
-        ValueError: names the kinds that it can; of a kind that is not known, says what to do.
+        ValueError: names the kinds that the base can answer; for an unknown kind, says what to do.
     """
     of_language_models = task_type == "CAUSAL_LM"
     if (get_kind(kind).task_type == "CAUSAL_LM") != of_language_models:
@@ -164,4 +165,5 @@ def check_kind(kind: str, task_type: str) -> None:
 
 
 def are_names(value: Any) -> bool:
+    """Whether a value is a list, tuple or set of strings."""
     return isinstance(value, list | tuple | set) and all(isinstance(name, str) for name in value)

@@ -1,6 +1,6 @@
-"""Every tensor that an adapter stores, declared once: of which sizes it is, and what of it belongs to which task.
+"""Declares every tensor that an adapter stores: its sizes, and which part of it belongs to which task.
 
-Whoever creates, appends, forgets, saves, checks or sizes tensors goes through `TENSORS`; a new one is one line of it.
+Code that creates, appends, forgets, saves, checks or sizes tensors iterates over `TENSORS`. A new tensor is one line.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch
 from ..knowledge import LARGEST_FEATURE, KnowledgeBase, LearnedTask
 
 PREFIX = "base_model.model."  # what PEFT puts before the name of a module in a file
-ROOT, LAYER = "lifelong", "layer"  # where tensors lie: in the module of that name, or in each injected layer
+ROOT, LAYER = "lifelong", "layer"  # where tensors lie: in the module named `lifelong`, or in each injected layer
 
-# What a stack grows by: how many of it a task has. The first task's come first.
+# The units that a stack is made of, and how many of them a task has. The first task's units come first.
 UNITS: Mapping[str, Callable[[LearnedTask], int]] = {
     "members": lambda task: task.members,
     "rows": lambda task: task.members * task.width,
@@ -32,16 +32,18 @@ class TensorSpec:
     """One tensor of an adapter.
 
     Args:
-        name (`str`): Its container in a module, and the end of its name in a file.
-        sizes (`tuple[str, ...]`): Symbols of its dimensions, such as `"features"`; without the first one of a stack,
-            which is `per`. Equal symbols are equal numbers: of all tensors, or, for `"in"` and `"out"`, of a layer's.
-        per (`str`, *optional*): Which of `UNITS` it is a stack of; what is none is trained, and no task's own.
+        name (`str`): Name of its container in a module, and the last part of its name in a file.
+        sizes (`tuple[str, ...]`): Symbols of its dimensions, such as `"features"`. A stack's first dimension is `per`
+            and is not listed. Equal symbols mean equal sizes, in all tensors, or, for `"in"` and `"out"`, in one
+            layer.
+        per (`str`, *optional*): The unit of `UNITS` that it is a stack of. Tensors without one are trained and belong
+            to no task.
         where (`str`): `ROOT`, or `LAYER` for each injected layer.
         dtype (`str`): Its dtype in a file and in memory.
-        bounds (`tuple[float, float]`, *optional*): Least and largest value; without it any finite one.
-        keeps (`str`, *optional*): The tensor of the working adapter that it stacks snapshots of.
+        bounds (`tuple[float, float]`, *optional*): Smallest and largest allowed value; by default any finite value.
+        keeps (`str`, *optional*): The tensor of the working adapter whose snapshots it stacks.
         flipped (`bool`): Whether snapshots are stacked with their last two dimensions exchanged.
-        optional (`bool`): Whether a stack is absent, in memory and in a file, while there is nothing in it.
+        optional (`bool`): Whether an empty stack is left out, in memory and in a file.
     """
 
     name: str
@@ -64,7 +66,7 @@ class TensorSpec:
         return getattr(torch, self.dtype)
 
     def shape(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
-        """Its shape, from the number for each symbol."""
+        """Its shape, from the size of each symbol."""
         return tuple(sizes[symbol] for symbol in self.symbols)
 
     def is_absent(self, sizes: Mapping[str, int]) -> bool:
@@ -72,20 +74,20 @@ class TensorSpec:
         return self.optional and not sizes[str(self.per)]
 
     def laid(self, snapshot: torch.Tensor) -> torch.Tensor:
-        """A snapshot of the working tensor as it lies in the stack, and the other way round."""
+        """Converts a snapshot of the working tensor to the stack's layout, or back."""
         return snapshot.mT if self.flipped else snapshot
 
     def stacked(self, value: torch.Tensor) -> torch.Tensor:
-        """One unit, or several, as a part of the stack."""
+        """One or more units in the stack's shape."""
         return value if value.dim() > len(self.sizes) else value.unsqueeze(0)
 
 
-# A factor and a diagonal are parts of a variance, which is at most twice the largest feature, squared; ten times as
-# much is let pass, for rounding.
+# Factor and diagonal are parts of a variance, which is at most (twice the largest feature) squared. The limits are ten
+# times the largest feature, to allow for rounding.
 _MOST = 10 * LARGEST_FEATURE
 _SPREAD = (-_MOST, _MOST)
-# What task statistics store is of any dtype and shape, which the manifest records (`packing`): here it is bytes, which
-# no cast of a model rounds and every device holds.
+# Task statistics can have any dtype and shape, which the manifest records (`packing`). They are stored as bytes, which
+# no cast of a model rounds and every device supports.
 STATISTICS = TensorSpec("drift_statistics", (), "bytes", dtype="uint8", optional=True)
 TENSORS: tuple[TensorSpec, ...] = (
     TensorSpec("drift_A", ("r", "in"), where=LAYER),
@@ -112,26 +114,26 @@ def specs_at(where: str) -> tuple[TensorSpec, ...]:
 
 
 def spec_of(name: str) -> TensorSpec | None:
-    """The tensor that a name in a file, or in a model, is of; `None` where it is of none."""
-    module, _, part = name.removeprefix(PREFIX).rpartition(".")
+    """The spec of the tensor with this name in a file or model; `None` if there is none."""
+    module, _, container = name.removeprefix(PREFIX).rpartition(".")
     where = ROOT if module == ROOT else LAYER
-    return next((spec for spec in TENSORS if spec.name == part and spec.where == where), None)
+    return next((spec for spec in TENSORS if spec.name == container and spec.where == where), None)
 
 
 def sizes_of(knowledge: KnowledgeBase) -> dict[str, int]:
-    """How many of each of `UNITS` the tasks have together."""
+    """Number of each of `UNITS` over all tasks."""
     return {unit: sum(map(count, knowledge.tasks)) for unit, count in UNITS.items()}
 
 
 def part_of_task(spec: TensorSpec, knowledge: KnowledgeBase, task: int) -> slice:
-    """The part of a stack that is a task's own."""
+    """The slice of a stack that belongs to a task."""
     count = UNITS[str(spec.per)]
     start = sum(map(count, knowledge.tasks[:task]))
     return slice(start, start + count(knowledge.tasks[task]))
 
 
 def task_bytes(shapes: Mapping[str, tuple[int, ...]], knowledge: KnowledgeBase) -> dict[str, int]:
-    """Task → bytes that all that is its own takes.
+    """Task → bytes of everything that is stored for it.
 
     Args:
         shapes (`Mapping[str, tuple[int, ...]]`): Shape of each tensor of an adapter, named as in its file.

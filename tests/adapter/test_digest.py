@@ -204,9 +204,9 @@ def test_a_digest_that_is_none_is_refused(digest):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        (DIAGONAL, -1e-6, "drift_signature_diagonal` holds values from -1e-06 to .* lies between 0 and 1e"),
+        (DIAGONAL, -1e-6, "drift_signature_diagonal` holds values from -1e-06 to .* must lie between 0 and 1e"),
         (DIAGONAL, 1e19, "drift_signature_diagonal` holds values from .* to 1e"),
-        (FACTOR, 1e10, "drift_signature_factor` holds values from .* to 1e.* lies between -1e"),
+        (FACTOR, 1e10, "drift_signature_factor` holds values from .* to 1e.* must lie between -1e"),
         (FACTOR, float("nan"), "drift_signature_factor` holds NaN or infinite values"),
         (LAYER, float("-inf"), "drift_bank_A` holds NaN or infinite values"),
     ],

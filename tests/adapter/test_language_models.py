@@ -428,9 +428,9 @@ def test_merged_factors_of_a_forgotten_task_are_dropped(make_language_model):
     ids = torch.randint(5, 90, (2, 8))
     generate(model, {"input_ids": ids}, "oracle", 1, max_new_tokens=2, pad_token_id=0)
     layers = [m for m in model.modules() if isinstance(m, DriftLayer)]
-    assert all(layer.kept for layer in layers)
+    assert all(layer.mixtures for layer in layers)
     forget(model, "news")
-    assert not any(layer.kept for layer in layers)
+    assert not any(layer.mixtures for layer in layers)
 
 
 def test_prompts_that_are_padded_on_the_right_are_predicted_as_on_the_left(spread, language_tokenizer):

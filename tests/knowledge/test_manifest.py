@@ -119,7 +119,7 @@ def put(path, value):
     ("change", "message"),
     [
         (put(["format"], FORMAT + 1), r"`knowledge.format` is 5, this package reads up to 4; upgrade"),
-        (put(["format"], 1), r"`knowledge.format` is 1, from before .* reads 2 to 4: learn the tasks again"),
+        (put(["format"], 1), r"`knowledge.format` is 1, whose signatures .* reads 2 to 4: learn the tasks again"),
         (put(["format"], "1"), "`knowledge.format` must be a positive integer, not '1'"),
         (put(["format"], True), "`knowledge.format` must be a positive integer, not True"),
         (put(["base"], []), "`knowledge.base` must be a dict, not list"),

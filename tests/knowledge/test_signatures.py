@@ -208,8 +208,9 @@ def test_leaving_tasks_out_and_joining_them_is_exact():
     never = together([signatures[i] for i in (0, 2, 3)])
     a, b = (shared_router(s, counts, ones, [0, 1, 2], 0.05, BY) for s in (kept, never))
     assert torch.equal(a.weight, b.weight) and torch.equal(a.bias, b.bias)
-    assert a.own.candidates == b.own.candidates
-    assert all(torch.equal(v, getattr(b.own, k)) for k, v in vars(a.own).items() if isinstance(v, torch.Tensor))
+    own_a, own_b = a.own_scatter, b.own_scatter
+    assert own_a.candidates == own_b.candidates
+    assert all(torch.equal(v, getattr(own_b, k)) for k, v in vars(own_a).items() if isinstance(v, torch.Tensor))
 
 
 def test_tasks_in_question_are_gaussians_with_covariances_partly_their_own():

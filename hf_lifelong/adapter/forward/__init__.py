@@ -1,8 +1,8 @@
-"""A forward pass as a row of values, each made once: query → routing → plan → answer.
+"""A forward pass as a sequence of values, each created once: query → routing → plan → answer.
 
-`query` says what is asked, `retrieval` (beside this package) where inputs go, `plan` which members run, `answer` what
-they say; `context` holds the values of the calls under way, `conductor` and `causal` are the hooks that make them, and
-`predict` and `generate` are how a model is asked.
+`query` is what is asked, `retrieval` (a package of its own) routes the inputs, `plan` chooses the members that run,
+and `answer` combines their outputs. `context` holds the values of running calls; the hooks in `conductor`, `encoder`
+and `causal` create them. Callers use `predict` and `generate`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From what the members that ran have put out to one answer per input."""
+"""Turns the outputs of the members that ran into one answer per input."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from .values import Answer, Fork
 
 @dataclass
 class LifelongOutput(ModelOutput):
-    """What the base model gives once it carries a lifelong adapter, and what `predict` gives.
+    """Output of a base model with a lifelong adapter, and of `predict`.
 
     While a task is being learned: `loss` (with targets) and `logits` of the working adapter. Otherwise, for B inputs:
 
     Args:
-        scores (`Tensor`, *optional*): `[B, D, C]`, the probabilities that the answer is read from, zero padded: for
+        scores (`Tensor`, *optional*): `[B, D, C]`, zero padded. The probabilities that the answer is read from: for
             text classification D = 1 and C labels; for question answering D = 2 (start, end) and C tokens; for token
-            classification D tokens and C labels. Of a kind that answers with numbers, these: for text regression
+            classification D tokens and C labels. For kinds that answer with numbers, the numbers: for text regression
             D = C = 1.
-        logits (`Tensor`, *optional*): `[B, T, V]`, of the next token, from a language model.
+        logits (`Tensor`, *optional*): `[B, T, V]`, next-token logits of a language model.
         group (`Tensor`): `[B]`, the group that answered.
-        task (`Tensor`): `[B]`, position of that group's newest task, whose kind and labels the scores are of.
-        uncertainty (`Tensor`): `[B]`.
+        task (`Tensor`): `[B]`, position of that group's newest task, whose kind and labels the scores belong to.
+        uncertainty (`Tensor`): `[B]`, uncertainty of the answer.
         margin (`Tensor`): `[B]`, by how much the group was preferred to the next one.
-        novelty (`Tensor`, *optional*): `[B]`, distance from the task as a share of the limit; above 1 it is unknown.
-        last_hidden_state (`Tensor`): Of the base model; its rows are those of the members that ran.
-        hidden_states, attentions (`tuple[Tensor]`, *optional*): Of the base model, where it was asked for them; above
-            the trunk, their rows are those of the members that ran.
+        novelty (`Tensor`, *optional*): `[B]`, distance from the task as a share of the limit; above 1 the input is
+            unknown.
+        last_hidden_state (`Tensor`): From the base model, with one row for each member that ran on an input.
+        hidden_states, attentions (`tuple[Tensor]`, *optional*): From the base model, if requested. Above the trunk,
+            they have one row for each member that ran on an input.
     """
 
     loss: Tensor | None = None
@@ -51,48 +52,48 @@ class LifelongOutput(ModelOutput):
 
 
 def row_distributions(logits: Tensor, mask: Tensor, plan: Plan, tables: Tables) -> tuple[Tensor, Tensor, Tensor]:
-    """The distributions that each row's kind takes its answer from.
+    """The distributions from which each row's kind reads its answer.
 
-    All rows go through every kind that the adapter has, and each keeps those of its own: next to the base's layers
-    that costs nothing, and no shape depends on what was chosen.
+    Every kind of the adapter is computed for all rows, and each row keeps the result of its own kind. Compared with
+    the base's layers this costs nothing, and no shape depends on the choice of groups.
 
     Args:
         logits (`Tensor`): `[N, T, W]`, or `[N, 1, W]` of pooled texts unless `tables.per_token`.
         mask (`Tensor`): `[N, T]`.
 
     Returns:
-        `probabilities [N, D, C]`, `weights [N, D]`, `log_classes [N, D]`, zero padded (one padded in the last) to the
-        largest D and C among the kinds.
+        `probabilities [N, D, C]`, `weights [N, D]`, `log_classes [N, D]`, padded to the largest D and C among the
+        kinds: `log_classes` with ones, the others with zeros.
     """
     group = plan.pair_group[plan.pair]
     absent = torch.arange(logits.shape[-1], device=logits.device) >= tables.width[group][:, None, None]
     logits = logits.masked_fill(absent, float("-inf"))
     of_kinds = []
-    for task_kind, widest in zip(tables.objectives, tables.widest_of, strict=True):
+    for objective, widest in zip(tables.objectives, tables.widest_of, strict=True):
         if task_kind.per_token:
-            own = logits[..., :widest]
+            of_kind = logits[..., :widest]
         else:
-            own = _masked_mean(logits, mask) if tables.per_token else logits.squeeze(1)
-        of_kinds.append(task_kind.distributions(own, mask))
+            of_kind = _masked_mean(logits, mask) if tables.per_token else logits.squeeze(1)
+        of_kinds.append(task_kind.distributions(of_kind, mask))
     if len(of_kinds) == 1:
         return of_kinds[0]
     kind = tables.kind[group]
     probabilities, weights, log_classes = zip(*of_kinds, strict=True)
-    return _own(probabilities, kind, 0.0), _own(weights, kind, 0.0), _own(log_classes, kind, 1.0)
+    return _by_kind(probabilities, kind, 0.0), _by_kind(weights, kind, 0.0), _by_kind(log_classes, kind, 1.0)
 
 
-def _own(parts: tuple[Tensor, ...], kind: Tensor, fill: float) -> Tensor:
-    """Of tensors `[N, …]`, one for each kind, the row of each row's kind, padded to the largest shape."""
-    shape = [max(part.shape[axis] for part in parts) for axis in range(1, parts[0].dim())]
+def _by_kind(of_kinds: tuple[Tensor, ...], kind: Tensor, fill: float) -> Tensor:
+    """From one tensor `[N, …]` per kind, takes each row from the tensor of its kind, padded to the largest shape."""
+    shape = [max(tensor.shape[axis] for tensor in of_kinds) for axis in range(1, of_kinds[0].dim())]
     padded = []
-    for part in parts:
-        room = [size for most, own in zip(shape, part.shape[1:], strict=True) for size in (most - own, 0)]
-        padded.append(nn.functional.pad(part, room[::-1], value=fill))
+    for tensor in of_kinds:
+        room = [size for most, actual in zip(shape, tensor.shape[1:], strict=True) for size in (most - actual, 0)]
+        padded.append(nn.functional.pad(tensor, room[::-1], value=fill))
     return torch.stack(padded)[kind, torch.arange(len(kind), device=kind.device)]
 
 
 def without_padding(scores: Tensor, group: Tensor, tables: Tables, tokens: int) -> Tensor:
-    """Scores `[B, D, C]` cut to what the groups that answered need: those of other kinds may be far larger."""
+    """Scores `[B, D, C]` cut to the size that the groups that answered need. Other kinds may need far more."""
     answered = group.unique()
     kinds, widths = tables.kind[answered].tolist(), tables.width[answered].tolist()
     sizes = [tables.objectives[kind].sizes(tokens, width) for kind, width in zip(kinds, widths, strict=True)]
@@ -107,16 +108,16 @@ def _masked_mean(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 def settle(query: Query, fork: Fork, distributions: tuple[Tensor, Tensor, Tensor]) -> Answer:
-    """Takes one answer per input from the outputs of all members that ran.
+    """Computes one answer per input from the outputs of all members that ran.
 
     Args:
-        fork ([`Fork`]): Says which members these are.
-        distributions (`tuple` of `Tensor`): As `row_distributions` gives them.
+        fork ([`Fork`]): The routing and the plan of the members that ran.
+        distributions (`tuple` of `Tensor`): The result of `row_distributions`.
     """
     rows, tables, plan = fork.rows, fork.tables, fork.plan
     values, weights, log_classes = distributions
     pairs, mean = len(plan.pair_row), values
-    if query.each_member:  # several rows are one pair's
+    if query.each_member:  # a pair has several rows
         mean = mean_by_pair(values, plan.pair, pairs)
         first = torch.zeros(pairs, dtype=torch.long, device=plan.pair.device).scatter_reduce(
             0, plan.pair, torch.arange(len(plan.pair), device=plan.pair.device), "amin", include_self=False
@@ -142,7 +143,7 @@ def settle(query: Query, fork: Fork, distributions: tuple[Tensor, Tensor, Tensor
 
 
 def _uncertainty(query: Query, tables: Tables, group: Tensor, answers: MemberAnswers) -> Tensor:
-    """How unsure the answer of each pair is, `[pairs]`, as the kind of its group `[pairs]` says it."""
+    """Uncertainty of each pair's answer, `[pairs]`, by the measure of the kind of its group, `group` `[pairs]`."""
     by_variance = query.uncertainty == "variance" and query.each_member
     if not tables.measures:  # a language model
         return variance_between(answers) if by_variance else entropy_of_mean(answers)

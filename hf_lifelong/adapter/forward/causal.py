@@ -1,7 +1,7 @@
-"""Language models: groups are chosen in the prefill, and the answer goes on with them.
+"""Language models: the prefill chooses the groups, and the answer continues with them.
 
-What was chosen is kept beside the cache that the prefill filled, so that it holds for as long as the answer does and
-several answers can be under way at once, in whichever way generation calls the model.
+The choice is stored with the cache that the prefill filled. It therefore lasts as long as the answer, and several
+answers can be under way at once, however generation calls the model.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from .pooling import mask_for, token_shares
 from .query import Query
 from .values import Answer, Fork
 
-# Most numbers of next-token distributions that the members of a few rows may give at once (float32, 0.5 GB).
+# Largest number of logits that the members may compute at once (float32, 0.5 GB).
 MOST_LOGITS = 2**27
-# Most rows of different groups whose factors are kept while they are answered.
+# Largest number of rows whose factors are kept while they are answered.
 MOST_KEPT_ROWS = 8
 
 
 @dataclass(frozen=True, eq=False)
 class UnderWay:
-    """An answer that goes on from pass to pass, with the cache that its prompt filled.
+    """An answer that continues from pass to pass, with the cache that its prompt filled.
 
     Args:
         plan ([`Plan`]): The members of each of its rows.
-        knowledge ([`KnowledgeBase`]): What the adapter knew, whose members the plan numbers.
-        factors (`dict`, *optional*): Where its passes keep the factors of its rows.
-        several (`bool`): Whether more than one token at a time may follow.
+        knowledge ([`KnowledgeBase`]): The adapter's manifest at the prefill, by which the plan numbers members.
+        factors (`dict`, *optional*): The factors of its rows, which its passes share.
+        several (`bool`): Whether a pass may add more than one token.
     """
 
     plan: Plan
@@ -52,7 +52,7 @@ class UnderWay:
 
 
 class CausalConductor(Conductor):
-    """For causal language models, whose own head answers: the base's output stays what it is."""
+    """For causal language models, whose own head answers. The base's output is not changed."""
 
     without_cache = {"use_cache": False}
 
@@ -81,13 +81,13 @@ class CausalConductor(Conductor):
         return replace(current, query=query)
 
     def weigh_tokens(self, mask: Tensor) -> Tensor:
-        """All tokens count alike but the first, whose hidden state is the same large one in every text."""
+        """Gives all tokens the same weight except the first, whose hidden state is large and the same in all texts."""
         later = mask * (mask.cumsum(1) > 1)
         return token_shares(torch.where(later.any(1, keepdim=True), later, mask))
 
     def finish(self, output: Any, current: Pass) -> Any:
         query, fork = current.query, current.fork
-        if query is None or fork is None:  # a task is being learned, or an answer goes on
+        if query is None or fork is None:  # a task is being learned, or an answer continues
             return output
         if query.only_vote:
             return self._vote(output.logits, current.mask, query, fork)
@@ -102,9 +102,10 @@ class CausalConductor(Conductor):
             call.answer = answer
         cache = cache_of(output)
         if cache is not None:
-            # Kept, the rows' factors are not gathered again for each token; of many rows they would fill the memory.
+            # The rows' factors are kept, so they are not gathered for each token. With many rows they would fill the
+            # memory.
             factors: Factors | None = {} if fork.rows <= MOST_KEPT_ROWS else None
-            # Its seats are those of this pass alone.
+            # Seats belong to this pass only.
             self.under_way[cache] = UnderWay(replace(fork.plan, seats=None), self._knowledge, factors)
         return output
 
@@ -121,10 +122,10 @@ class CausalConductor(Conductor):
         self.under_way = WeakKeyDictionary()
 
     def follow(self, cache: Any, row: Tensor) -> None:
-        """Lets several tokens at once follow a cache whose rows were chosen anew.
+        """Lets a pass add several tokens to a cache whose rows were reordered.
 
         Args:
-            row (`Tensor`): `[N]`, the row of the prefill that each row of the cache is now.
+            row (`Tensor`): `[N]`, the row of the prefill for each row of the cache.
         """
         plan = self.under_way[cache].plan
         if plan.index is not None:
@@ -147,28 +148,28 @@ class CausalConductor(Conductor):
                 "and a further turn on an old cache are not supported: give the whole prompt to `generate` instead."
             )
         plan = answer.plan
-        if self.root.residence is not None:  # other answers may have taken the seats
+        if self.root.residence is not None:  # other answers may hold these seats
             plan = replace(plan, seats=self.root.residence.seats_of(plan.members, plan.key))
         return replace(current, plan=plan, factors=answer.factors)
 
     def merged_of(self, tables: Tables, row: Tensor, group: Tensor) -> Plan:
         if not torch.compiler.is_compiling():
             return merged_by_group(tables, row, group)
-        # How many groups there are would end a graph.
+        # A number of groups that depends on values would break the graph.
         return replace(merged(tables, row, group, expand=False), index=row if len(row) > 1 else None)
 
     def _vote_first(self, base: nn.Module, kwargs: dict[str, Any], mask: Tensor | None, query: Query) -> Answer:
-        """Asks all members for the least uncertain group, in passes of their own without a cache: the rows of all
+        """Asks all members for the least uncertain group, in separate passes without a cache, because the rows of all
         members would fill it."""
         names = ("input_ids", "inputs_embeds", "position_ids")
-        asked = {name: kwargs[name] for name in names if kwargs.get(name) is not None} | {"attention_mask": mask}
+        inputs = {name: kwargs[name] for name in names if kwargs.get(name) is not None} | {"attention_mask": mask}
         rows, tokens = _size(kwargs)
         members = self._knowledge.member_offsets[-1]
         vocabulary = int(base.config.vocab_size)  # type: ignore[union-attr, arg-type]
         step = rows if query.per_batch else max(1, MOST_LOGITS // (members * tokens * vocabulary))
         with self.context.asking(replace(query, only_vote=True)):
             votes = [
-                base(**{k: v.expand(rows, *v.shape[1:])[i : i + step] for k, v in asked.items()}, use_cache=False)
+                base(**{k: v.expand(rows, *v.shape[1:])[i : i + step] for k, v in inputs.items()}, use_cache=False)
                 for i in range(0, rows, step)
             ]
         return Answer(
@@ -184,7 +185,7 @@ class CausalConductor(Conductor):
 
 
 def token_distributions(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Next-token distributions of a text as `settle` takes them: each token counts the same.
+    """Next-token distributions of texts in the form that `settle` takes. All tokens have the same weight.
 
     Args:
         logits (`Tensor`): `[N, T, V]`.
@@ -199,30 +200,31 @@ def token_distributions(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, T
 
 
 def positions(mask: Tensor) -> Tensor:
-    """Position of each token among those that are no padding, `[B, T]` → `[B, T]`; 0 for padding on the left."""
+    """Position of each token, not counting padding, `[B, T]` → `[B, T]`; 0 for padding on the left."""
     return (mask.cumsum(1) - 1).clamp_min(0)
 
 
 def refuse_unsure_routing(kwargs: Mapping[str, Any]) -> None:
-    """Refuses ways of generating in which groups would be chosen on something else than one whole prompt.
+    """Refuses ways of generating in which groups would be chosen on anything but one whole prompt.
 
     Raises:
         ValueError: says what to leave out.
     """
     if is_packed(kwargs):
         raise ValueError(
-            "Continuous batching packs the tokens of several requests into one row, so that no request has a prompt "
-            "of its own to choose a group by; use `generate`, whose batches may mix tasks."
+            "Continuous batching packs the tokens of several requests into one row, so a group cannot be chosen for "
+            "each prompt; use `generate`, whose batches may mix tasks."
         )
     if kwargs.get("use_cache") is False and isinstance(kwargs.get("logits_to_keep"), int) and kwargs["logits_to_keep"]:
         raise ValueError(
-            "`use_cache=False`: without a cache each new token would choose a group anew, from prompt and answer. "
+            "`use_cache=False`: without a cache each new token would choose a group again, from prompt and answer. "
             'Leave it on, or fix the group: `hf_lifelong.generate(model, batch, policy="oracle", group=...)`. (For a '
             "single pass, leave out `logits_to_keep`.)"
         )
 
 
 def _size(kwargs: Mapping[str, Any]) -> tuple[int, int]:
-    given = kwargs.get("input_ids")
-    given = kwargs["inputs_embeds"] if given is None else given
-    return given.shape[0], given.shape[1]
+    """Rows and tokens of the base's input."""
+    tokens = kwargs.get("input_ids")
+    tokens = kwargs["inputs_embeds"] if tokens is None else tokens
+    return tokens.shape[0], tokens.shape[1]

@@ -1,9 +1,9 @@
-"""The hooks on the base model through which an adapter acts, in whichever way the model was loaded.
+"""The hooks on the base model through which an adapter acts, however the model was loaded.
 
-One pass: the base's pre-hook decides what is asked; pre-hooks on the trunk's layers pool the signature; the pre-hook
-at the trunk's end chooses groups and expands the rows; pre-hooks on every layer above expand what else the base hands
-down; the base's hook turns the output into answers: in `encoder` for bases without a head, in `causal` for language
-models.
+In one pass, the base's pre-hook decides what is asked. Pre-hooks on the trunk's layers pool the signature's features.
+The pre-hook at the trunk's end chooses groups and expands the rows. Pre-hooks on every layer above expand the other
+arguments that the base passes. The base's hook turns the output into answers: in `encoder` for bases without a head,
+in `causal` for language models.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .values import Fork, Pooled
 
 
 class TrunkDone(Exception):
-    """Ends a pass at the trunk's end, when only the trunk's features are asked for.
+    """Ends a pass at the trunk's end when only the trunk's features are requested.
 
     Args:
         features (`Tensor`): `[B, D]`.
@@ -48,9 +48,9 @@ class Conductor(ABC):
     """Owns the hooks of one base model.
 
     Attributes:
-        targets (`tuple[str, ...]`): Arguments of the base that the adapter's own loss needs and the base must not see.
-        without_cache (`dict`): What tells the base that no pass follows.
-        decisions ([`Decisions`]): Takes what depends on the numbers of a pass.
+        targets (`tuple[str, ...]`): Arguments that the adapter's loss needs and the base must not get.
+        without_cache (`dict`): Arguments that tell the base that no pass follows.
+        decisions ([`Decisions`]): Makes the decisions that depend on the numbers of a pass.
     """
 
     targets: ClassVar[tuple[str, ...]] = ()
@@ -60,7 +60,7 @@ class Conductor(ABC):
         self.root, self.context = root, root.context
         self.trunk, self.depths = trunk, depths
         self.decisions = Decisions()
-        self.projections: dict[str, Tensor] = {}  # by rule: adapters of one model may have been made by several
+        self.projections: dict[str, Tensor] = {}  # by rule: the adapters of a model may have different rules
         _, layers = layers_of(base)
         self.base_names = _parameter_names(base)
         self.handles = [
@@ -70,7 +70,7 @@ class Conductor(ABC):
         ]
         for i, layer in enumerate(layers):
             if i in depths or i >= trunk:
-                # A partial, not a closure: a copy of the model must get hooks on its own conductor.
+                # A partial, not a closure, so that a copy of the model gets hooks on its own conductor.
                 hook = partial(self.before_layer, i, _parameter_names(layer))
                 self.handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
         above = set(layers[trunk:])
@@ -83,7 +83,7 @@ class Conductor(ABC):
             handle.remove()
 
     def begin(self, base: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
-        """Decides what a pass is asked; `args` and `kwargs` are those of the base model."""
+        """Decides what a pass is asked; `args` and `kwargs` are the base model's."""
         root, name = self.root, self.root.name
         if name is None:
             self.context.proceed(Pass("base"))
@@ -104,7 +104,7 @@ class Conductor(ABC):
             if not torch.compiler.is_compiling() and asked_elsewhere(self.context):
                 raise RuntimeError(
                     "A task is being learned while another thread asks the same model, which is in eval mode for it. "
-                    "Ask a copy of the model (`copy.deepcopy`), or after training."
+                    "Ask a copy of the model (`copy.deepcopy`), or wait until training ends."
                 )
             current = Pass("working", mask=mask, targets=targets, kind=root.task.kind)
         else:
@@ -113,17 +113,17 @@ class Conductor(ABC):
         return (), kwargs
 
     def begun(self, base: nn.Module, kwargs: dict[str, Any], current: Pass) -> Pass:
-        """A pass that begins with what can be said of it before the base runs.
+        """The pass, completed with what is known before the base runs.
 
         Args:
-            kwargs (`dict`): The base's arguments by name, which may be changed.
+            kwargs (`dict`): The base's arguments by name, which this may change.
         """
         return current
 
     def before_layer(
         self, i: int, names: list[str], layer: nn.Module, args: tuple, kwargs: dict[str, Any]
     ) -> tuple[tuple, dict[str, Any]] | None:
-        """Does what is due before layer `i`, whose arguments are called `names`."""
+        """Hook before layer `i`, whose parameters are called `names`."""
         current = self.context.current
         if current is None or current.mode == "base" or current.goes_on:
             return None
@@ -132,7 +132,7 @@ class Conductor(ABC):
         arguments = _by_name(names, args) | kwargs
         hidden = arguments[names[0]]
         if current.mode == "working":
-            # Reentrant checkpointing keeps gradients of positional arguments that ask for one, and of nothing else.
+            # Reentrant checkpointing computes gradients only if a positional argument requires one.
             arguments[names[0]] = self._with_noise(hidden).requires_grad_(
                 getattr(layer, "gradient_checkpointing", False)
             )
@@ -146,8 +146,8 @@ class Conductor(ABC):
         return _as_passed(names, args, arguments)
 
     def _read(self, i: int, current: Pass, hidden: Tensor) -> Pass:
-        """The pass with what the hidden states before layer `i` tell: pooled at each depth, a fork at the trunk's
-        end."""
+        """The pass, completed from the hidden states before layer `i`: pooled features at each depth, a fork at the
+        trunk's end."""
         query = current.query
         if query is None:
             return current
@@ -155,7 +155,7 @@ class Conductor(ABC):
             current = replace(current, pooled=self._pool(current, hidden))
             self.context.proceed(current)
         if i == self.trunk:
-            # In float32, also where a trainer runs its passes under autocast: a rounded distance is another group.
+            # In float32, even if a trainer runs under autocast, because rounded distances can change the group.
             with torch.autocast(hidden.device.type, enabled=False):
                 fork = self._fork(query, current.pooled, len(hidden), hidden.device)
             current = replace(current, fork=fork, plan=fork.plan)
@@ -163,7 +163,7 @@ class Conductor(ABC):
         return current
 
     def _with_noise(self, hidden: Tensor) -> Tensor:
-        """The trunk ends here for gradients too; drift noise is added in training."""
+        """Stops gradients at the trunk's end, and adds drift noise in training."""
         hidden = hidden.detach()
         if self.root.training and self.root.input_noise:
             scale = self.root.input_noise * hidden.square().mean(-1, keepdim=True).sqrt()
@@ -204,7 +204,7 @@ class Conductor(ABC):
         return self.merged_of(tables, pair_row, pair_group)
 
     def merged_of(self, tables: Tables, row: Tensor, group: Tensor) -> Plan:
-        """The plan of merged answers where each row, all of which `row` counts, has one group."""
+        """The plan of merged answers if each row has one group, `group`; `row` numbers all rows."""
         return merged(tables, row, group, expand=False)
 
     def _project(self, features: Tensor) -> Tensor:
@@ -212,10 +212,11 @@ class Conductor(ABC):
         if features.shape[1] <= size:
             return features
         rule = self.root.knowledge[self.root.active_adapters[0]].constants.projection
-        made = self.projections.get(rule)
-        if made is None or made.device != features.device:
-            made = self.projections[rule] = projection_matrix(rule, features.shape[1], size).to(features.device)
-        return features @ made
+        projection = self.projections.get(rule)
+        if projection is None or projection.device != features.device:
+            projection = projection_matrix(rule, features.shape[1], size).to(features.device)
+            self.projections[rule] = projection
+        return features @ projection
 
     def end(self, base: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
         """Turns the base model's output into an answer."""
@@ -226,25 +227,25 @@ class Conductor(ABC):
         return answer if answer is output or isinstance(output, ModelOutput) else answer.to_tuple()
 
     def leave(self, base: nn.Module, args: tuple, output: Any) -> None:
-        """Ends a pass, also one that an error has ended."""
+        """Ends a pass, even after an error."""
         self.context.leave()
 
     def weigh_tokens(self, mask: Tensor) -> Tensor:
-        """How much each token counts in what is pooled for the signature: `[B, T]` → `[B, T, 1]`, float32."""
+        """Weight of each token in the signature's features: `[B, T]` → `[B, T, 1]`, float32."""
         return token_shares(mask)
 
     @abstractmethod
     def finish(self, output: Any, current: Pass) -> Any:
-        """The answer of a pass that an adapter took part in."""
+        """Turns the output of a pass with an adapter into its answer."""
 
 
 def _by_name(names: list[str], args: tuple) -> dict[str, Any]:
-    """Positional arguments by the names of the parameters; without `zip`, whose `strict` not every Dynamo traces."""
+    """Positional arguments by parameter name. Without `zip`, because not every Dynamo can trace its `strict`."""
     return {names[i]: value for i, value in enumerate(args[: len(names)])}
 
 
 def _as_passed(names: list[str], args: tuple, arguments: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-    """Splits named arguments again into positional ones, as many as there were, and the others."""
+    """Splits named arguments into positional ones, as many as `args`, and keyword arguments."""
     positional = names[: len(args)]
     rest = {k: v for k, v in arguments.items() if k not in positional}
     return (*(arguments[name] for name in positional), *args[len(names) :]), rest
@@ -252,13 +253,14 @@ def _as_passed(names: list[str], args: tuple, arguments: dict[str, Any]) -> tupl
 
 def _attention_mask(kwargs: dict[str, Any]) -> Tensor | None:
     mask = kwargs.get("attention_mask")
-    if isinstance(mask, Mapping):  # one mask for each sort of attention
+    if isinstance(mask, Mapping):  # one mask per type of attention
         mask = mask.get("full_attention")
     tokens = kwargs.get("input_ids")
     tokens = kwargs.get("inputs_embeds") if tokens is None else tokens
-    if mask is not None and mask.dim() == 4 and tokens is not None:  # what each token sees: padding is seen by none
-        seen = (mask if mask.dtype == torch.bool else mask >= 0)[:, 0].any(1)
-        return seen[:, : tokens.shape[1]].long()
+    if mask is not None and mask.dim() == 4 and tokens is not None:
+        # Says which tokens each token attends to. No token attends to padding.
+        attended = (mask if mask.dtype == torch.bool else mask >= 0)[:, 0].any(1)
+        return attended[:, : tokens.shape[1]].long()
     if mask is not None and mask.dim() == 2:
         return mask
     return None if tokens is None else torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
@@ -278,7 +280,7 @@ def _parameter_names(module: nn.Module) -> list[str]:
 
 
 def _outside(module: nn.Module, inside: set[nn.Module], root: nn.Module) -> list[nn.Module]:
-    """The topmost modules that hold none of `inside`."""
+    """The topmost modules that contain none of `inside`."""
     outermost = []
     for child in module.children():
         if child is root or child in inside:

@@ -1,7 +1,7 @@
 """The calls and forward passes under way: each thread has its own.
 
-Nothing of a pass lies in the model. So several threads ask one model at once, a copy of it takes no pass along, and a
-child of a fork inherits none whose end it would wait for.
+A pass stores nothing in the model. Therefore several threads can ask one model at once, a copy of the model contains
+no pass, and a forked child never waits for the end of an inherited pass.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ Factors = dict[nn.Module, tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, eq=False)
 class Pass:
-    """A forward pass, as far as it has come: a hook that knows more of it puts another in its place.
+    """The state of a forward pass. A hook that knows more replaces it by a new one.
 
     Args:
-        mode (`str`): What every injected layer does: `"base"` (as without adapter), `"working"` (the working pair) or
-            `"bank"` (as `plan` says).
-        query ([`Query`], *optional*): What it is asked, in mode `"bank"`.
+        mode (`str`): What every injected layer does: `"base"` (as without adapter), `"working"` (use the working pair)
+            or `"bank"` (follow `plan`).
+        query ([`Query`], *optional*): What the pass is asked, in mode `"bank"`.
         mask (`Tensor`, *optional*): `[B, T]`, 1 for tokens and 0 for padding.
-        targets (`dict`): What a loss is taken of, by name.
-        kind (`str`): Of the task that is being learned, in mode `"working"`.
-        voted ([`Answer`], *optional*): Of a language model, what its members said before the pass.
-        pooled ([`Pooled`], *optional*): What the trunk has given so far.
+        targets (`dict`): The targets of the loss, by name.
+        kind (`str`): Kind of the task that is being learned, in mode `"working"`.
+        voted ([`Answer`], *optional*): For a language model, the members' vote before the pass.
+        pooled ([`Pooled`], *optional*): What the trunk's layers have pooled so far.
         fork ([`Fork`], *optional*): What was decided at the trunk's end.
-        plan ([`Plan`], *optional*): Which members answer: that of `fork`, or of the pass whose answer this one goes on
-            with, which has no fork of its own.
+        plan ([`Plan`], *optional*): Which members answer: the plan of `fork`, or, if the pass continues an answer and
+            has no fork, the plan of that answer.
         factors (`dict`, *optional*): The factors of the rows in each layer, which the passes of one answer share.
     """
 
@@ -58,7 +58,7 @@ class Pass:
 
     @property
     def goes_on(self) -> bool:
-        """Whether it goes on with the answer of an earlier pass, which chose the groups."""
+        """Whether it continues the answer of an earlier pass, which chose the groups."""
         return self.plan is not None and self.fork is None
 
 
@@ -67,7 +67,7 @@ class Call:
 
     Attributes:
         query ([`Query`]): What its passes are asked.
-        answer ([`Answer`], *optional*): Of the last pass of a language model, whose output has no place for it.
+        answer ([`Answer`], *optional*): The answer of a language model's last pass, whose output has no field for it.
     """
 
     def __init__(self, query: Query) -> None:
@@ -76,7 +76,7 @@ class Call:
 
 
 class _Here:
-    """What a thread has under way, in tuples that are set whole."""
+    """The calls and passes of a thread, in tuples that are only replaced as a whole."""
 
     def __init__(self) -> None:
         self.calls: tuple[tuple[Context, Call], ...] = ()
@@ -85,18 +85,18 @@ class _Here:
 
 class _Thread(threading.local):
     def __init__(self) -> None:  # of every thread
-        self.here = _Here()  # an object of its own: what is set on a `threading.local` itself the compiler may lose
+        self.here = _Here()  # a separate object, because the compiler may lose attributes set on a `threading.local`
 
 
 _THREAD = _Thread()
 
 
 class Context:
-    """Where the hooks and layers of a model find the call and the pass that they are in: shared by reference.
+    """Gives the hooks and layers of a model, which share this object, the current call and pass.
 
     Attributes:
-        learning (`bool`): Whether a task is open. Gradient checkpointing runs layers again in the backward pass, when
-            the pass that they belong to has ended; they use the working pair then.
+        learning (`bool`): Whether a task is open. Gradient checkpointing runs layers again in the backward pass, after
+            their pass has ended; they then use the working pair.
     """
 
     def __init__(self) -> None:
@@ -104,7 +104,7 @@ class Context:
 
     @property
     def call(self) -> Call | None:
-        """What a caller in this thread asks of the model's passes; `None` of plain calls."""
+        """This thread's call of the model through `asking`; `None` for plain calls."""
         for context, call in reversed(_THREAD.here.calls):
             if context is self:
                 return call
@@ -112,14 +112,14 @@ class Context:
 
     @property
     def current(self) -> Pass | None:
-        """The pass that this thread has under way in the model."""
+        """This thread's pass in the model."""
         for context, current in _THREAD.here.passes:
             if context is self:
                 return current
         return None
 
     def proceed(self, current: Pass) -> None:
-        """Begins a pass, or goes on with it: what was there of the same model is dropped, as after an interruption."""
+        """Begins or updates a pass. Drops this thread's earlier pass in the model, as after an interruption."""
         self.leave()
         _THREAD.here.passes = (*_THREAD.here.passes, (self, current))
 
@@ -130,7 +130,8 @@ class Context:
 
     @contextmanager
     def asking(self, query: Query) -> Iterator[Call]:
-        """Makes the passes that this thread begins inside follow a query; one that is under way goes on after it."""
+        """Makes passes that this thread begins inside the context follow a query. A pass that is under way continues
+        afterwards."""
         here, call = _THREAD.here, Call(query)
         outer = here.calls, here.passes
         here.calls = (*outer[0], (self, call))
@@ -141,8 +142,8 @@ class Context:
 
 
 def shared_lock() -> threading.Lock:
-    """A lock for what threads share, held for moments and never during a pass. A fork waits for it, so that no child
-    inherits it held by a thread that the child does not have."""
+    """A lock for data that threads share, held briefly and never during a pass. A fork waits for it; otherwise a child
+    could inherit it held by a thread that the child does not have."""
     lock = threading.Lock()
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
@@ -151,13 +152,13 @@ def shared_lock() -> threading.Lock:
 
 LOCK = shared_lock()
 
-# Of each model that is being asked: how many ask it, and which of its modules were in training mode before.
+# For each model that is being asked: how many threads ask it, and which of its modules were in training mode before.
 _ASKED: WeakKeyDictionary[Context, tuple[int, list[nn.Module]]] = WeakKeyDictionary()
 
 
 @contextmanager
 def in_eval_mode(model: nn.Module, context: Context) -> Iterator[None]:
-    """Keeps a model in eval mode for as long as any thread is inside, then gives each module its own mode back."""
+    """Keeps a model in eval mode while any thread is inside the context, then restores the mode of each module."""
     with LOCK:
         count, before = _ASKED.get(context, (0, []))
         switched = [module for module in model.modules() if module.training]

@@ -1,4 +1,4 @@
-"""What of a pass depends on the numbers in its tensors, not on their shapes alone."""
+"""The decisions of a pass that depend on the numbers in its tensors, not only on their shapes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .residence import Residence
 
 
 class Planner(Protocol):
-    """What decisions ask of the hooks of a base ([`Conductor`])."""
+    """What decisions need from the hooks of a base ([`Conductor`])."""
 
     root: Lifelong
 
@@ -29,7 +29,7 @@ class Planner(Protocol):
 
 
 class Decisions:
-    """How they are taken. Whoever runs a model without numbers, to see its shapes, has another
+    """Makes the decisions of real passes. Code that runs a model without numbers, only with shapes, replaces it
     (`Conductor.decisions`)."""
 
     def prepare(self, base: nn.Module, root: Lifelong) -> None:
@@ -47,14 +47,14 @@ class Decisions:
         if bool(shifted.any()):
             raise ValueError(
                 f"`attention_mask`: {int(shifted.sum())} of {len(mask)} rows are padded on the left, but an encoder "
-                "counts positions from there. Pad on the right, as it was trained: "
+                "counts positions from the left. Pad on the right, as in its training: "
                 '`tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")`.'
             )
 
     def fork(
         self, conductor: Planner, query: Query, tables: Tables, features: Tensor | None, rows: int
     ) -> tuple[Routing, Plan]:
-        """Where `rows` inputs go, and which members answer them."""
+        """The routing of `rows` inputs, and the plan of the members that answer them."""
         routing = query.policy.route(evidence_of(query, conductor.root.index, tables, features, rows))
         if tables.numeric is not None and not query.each_member:
             routing = comparable(routing, tables.numeric)
@@ -66,11 +66,12 @@ class Decisions:
 
 
 def comparable(routing: Routing, numeric: Tensor) -> Routing:
-    """A routing whose candidates' uncertainties can be compared. Members that answer as one do not tell how uncertain
-    a number is, so where one of the candidates answers with a number, what the trunk prefers is taken.
+    """A routing in which the candidates' uncertainties can be compared. Merged members do not tell how uncertain a
+    number is. If a candidate of a row answers with numbers, the row's only candidate is the group that the trunk
+    prefers.
 
     Args:
-        numeric (`Tensor`): `[groups]` bool, which groups answer with numbers.
+        numeric (`Tensor`): `[groups]` bool, whether a group answers with numbers.
     """
     if routing.candidates is None or routing.group is None:
         return routing
@@ -80,7 +81,7 @@ def comparable(routing: Routing, numeric: Tensor) -> Routing:
 
 
 def evidence_of(query: Query, index: Index, tables: Tables, features: Tensor | None, rows: int) -> Evidence:
-    """What the policy of a query may go by."""
+    """The evidence for the policy of a query."""
     allowed, likelihood = tables.allowed(query.kinds), None
     if query.policy.needs_likelihood and features is not None:
         likelihood = index.likelihood(features, allowed)
@@ -99,14 +100,14 @@ def evidence_of(query: Query, index: Index, tables: Tables, features: Tensor | N
 
 @torch.compiler.disable
 def _prepare(base: nn.Module, root: Lifelong) -> None:
-    """Checks what came into the model unchecked, and computes what all passes share; once after each change. Not
-    compiled: one batch before `torch.compile(model, fullgraph=True)` keeps it out of the graph."""
+    """Checks tensors that were loaded without a check, and computes the values that all passes share; once after each
+    change. Not compiled: one batch before `torch.compile(model, fullgraph=True)` keeps it out of the graph."""
     name = root.active_adapters[0]
-    with LOCK:  # of several threads that come at once, one does it
+    with LOCK:  # only one of several threads does this
         check_usable(base, name)
         if root.ready:
             return
-        if root.index.router is not None:  # else there is no task yet
+        if root.index.router is not None:  # otherwise there is no task yet
             tables, most = root.index.tables(root.where()), root.config[name].resident_groups
             if most is not None:
                 root.residence = Residence(base, name, min(most * tables.merged.shape[1], len(tables.every_member)))

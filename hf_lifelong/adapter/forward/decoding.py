@@ -1,4 +1,4 @@
-"""From the scores of rows to one answer per input."""
+"""Turns the scores of rows into one answer per input."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def decode_answers(
 ) -> list[dict[str, Any]]:
     """Turns the scores of rows, which different groups may have answered, into one answer per input.
 
-    An input of several windows is answered by the task that most of its windows chose (of equals, the first).
+    An input with several windows is answered by the task that most of its windows chose (in a tie, the first).
 
     Args:
         chosen (`list[int]`): Position of the task that answered each row.
         scores (`list[np.ndarray]`): Scores `[D, C]` of each row; sizes may differ.
-        table (`dict`): Columns of the rows: `example` (their input, from 0), and `offsets` and `words` where they
+        table (`dict`): Columns of the rows: `example` (position of the input), and `offsets` and `words` if they
             apply.
-        sources (`list`): What each input's answer is cut from (`HeadKind.decode_rows`).
+        sources (`list`): The text or words from which each input's answer is cut (`HeadKind.decode_rows`).
 
     Returns:
-        Per input `task` (position), `rows` (that answered it), `answer` and `score`, and what the kind adds; `answer`
-        is `None` where the input has not the form that the task's kind needs.
+        Per input `task` (position), `rows` (those that answered it), `answer`, `score`, and the fields that the kind
+        adds. `answer` is `None` if the input lacks columns that the task's kind needs.
     """
     rows_of: dict[int, list[int]] = defaultdict(list)
     for row, example in enumerate(table["example"]):
@@ -51,12 +51,12 @@ def decode_answers(
             continue
         rows = [row for example in examples for row in answers[example]["rows"]]
         position = {example: i for i, example in enumerate(examples)}
-        part = {name: [table[name][row] for row in rows] for name in kind.extras}
-        part["example"] = [position[int(example)] for example in part["example"]]
-        own_sources = [sources[example] for example in examples]
+        columns = {name: [table[name][row] for row in rows] for name in kind.extras}
+        columns["example"] = [position[int(example)] for example in columns["example"]]
+        task_sources = [sources[example] for example in examples]
         stacked = stack_padded([scores[r] for r in rows])
-        found = kind.decode_rows(stacked, part, own_sources, learned.labels, learned.constants)
-        for example, answer in zip(examples, found, strict=True):
+        decoded = kind.decode_rows(stacked, columns, task_sources, learned.labels, learned.constants)
+        for example, answer in zip(examples, decoded, strict=True):
             answers[example] |= answer
     return answers
 

@@ -33,17 +33,17 @@ class HeadConductor(Conductor):
     def merged_of(self, tables: Tables, row: Tensor, group: Tensor) -> Plan:
         free = group.device.type == "cpu" and not torch.compiler.is_compiling()
         if free and group.unique().numel() == 1:
-            # Where it costs nothing to know: one group for all rows is one product, of factors that are kept.
+            # On a CPU, reading values costs nothing. One group for all rows is one product of cached factors.
             return merged_of_one(tables, row, group)
         return super().merged_of(tables, row, group)
 
     def finish(self, output: Any, current: Pass) -> LifelongOutput:
-        if not isinstance(output, ModelOutput) and any(isinstance(part, tuple) for part in output):
+        if not isinstance(output, ModelOutput) and any(isinstance(value, tuple) for value in output):
             raise ValueError(
                 "`return_dict=False` was given with `output_hidden_states` or `output_attentions`, which an answer "
-                "holds by name only; leave `return_dict` out."
+                "only holds by name; leave `return_dict` out."
             )
-        hidden, whole = output[0], self.context.call is None  # a call has no use for what the base gives beside it
+        hidden, whole = output[0], self.context.call is None  # a call does not need the base's other outputs
         extras = {key: getattr(output, key, None) for key in ("hidden_states", "attentions")} if whole else {}
         if current.query is None or current.fork is None:
             return self._working(hidden, current, extras)
@@ -70,9 +70,9 @@ class HeadConductor(Conductor):
     def _answer(self, hidden: Tensor, current: Pass, query: Query, fork: Fork) -> Answer:
         tables, plan = fork.tables, fork.plan
         mask = mask_for(current.mask, hidden, plan.row)
-        seen = hidden if tables.per_token else masked_mean(hidden, mask).unsqueeze(1)
-        logits = self.root.plan_logits(seen, plan)
-        # DriftNet's least uncertainty is that of the members alone.
+        head_input = hidden if tables.per_token else masked_mean(hidden, mask).unsqueeze(1)
+        logits = self.root.plan_logits(head_input, plan)
+        # DriftNet compares the uncertainty of the members alone.
         if fork.features is not None and not query.policy.every_member:
             with torch.autocast(hidden.device.type, enabled=False):
                 logits = logits.float() + self.root.closed_logits(fork.features, plan)

@@ -1,4 +1,4 @@
-"""What leaves a model is looked at once: a number that is none compares with nothing, so it chooses at random."""
+"""Checks a model's results once for NaN and infinite numbers, which cannot be compared and would choose at random."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# The novelty of an input of which the model gives no finite number: above any limit.
+# The novelty of an input for which the model gives numbers that are not finite: above any limit.
 NOWHERE = torch.finfo(torch.float32).max
-# What else is said of such an input.
+# All values in the answer to such an input.
 UNKNOWN = {"scores": 0.0, "score": 0.0, "uncertainty": 1.0, "margin": 0.0, "novelty": NOWHERE}
 
 
-def broken_rows(parts: Iterable[Tensor | None], rows: int) -> Tensor:
-    """Which inputs have a number that is NaN or infinite, `[rows]` bool.
+def broken_rows(values: Iterable[Tensor | None], rows: int) -> Tensor:
+    """Whether any number of an input is NaN or infinite, `[rows]` bool.
 
     Args:
-        parts (`list[Tensor]`): Each `[rows · n, …]`, n entries for every input; `None` is left out.
+        values (`list[Tensor]`): Tensors `[rows · n, …]`, with n entries for every input; `None` is skipped.
     """
-    known = [part.reshape(rows, part.numel() // max(rows, 1)).isfinite().all(1) for part in parts if part is not None]
-    return ~torch.stack(known).all(0)
+    finite = [t.reshape(rows, t.numel() // max(rows, 1)).isfinite().all(1) for t in values if t is not None]
+    return ~torch.stack(finite).all(0)
 
 
 def without_broken(answer: Any, broken: Tensor) -> Any:
-    """An answer of whose inputs some are `broken`, `[B]`: these are unknown where it measures novelty.
+    """An answer in which the inputs that are `broken`, `[B]`, count as unknown.
 
     Args:
-        answer (`LifelongOutput` or `Generated`): Of B inputs.
+        answer (`LifelongOutput` or `Generated`): The answer to B inputs.
 
     Raises:
-        ValueError: names the rows, where novelty was not asked for.
+        ValueError: names the broken rows, if the answer has no novelty.
     """
     if not bool(broken.any()):
         return answer
@@ -40,10 +40,10 @@ def without_broken(answer: Any, broken: Tensor) -> Any:
         refuse_broken(broken, "; `novelty=True` (in the pipeline `abstain=True`) calls such inputs unknown instead")
     changed = {}
     for name, value in UNKNOWN.items():
-        part = getattr(answer, name, None)
-        if part is not None:
-            rows = broken.repeat_interleave(len(part) // len(broken))
-            changed[name] = part.masked_fill(rows.view(-1, *[1] * (part.dim() - 1)), value)
+        tensor = getattr(answer, name, None)
+        if tensor is not None:
+            rows = broken.repeat_interleave(len(tensor) // len(broken))
+            changed[name] = tensor.masked_fill(rows.view(-1, *[1] * (tensor.dim() - 1)), value)
     return replace(answer, **changed)
 
 

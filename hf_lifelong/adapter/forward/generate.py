@@ -1,4 +1,4 @@
-"""Answers of a language model: generated freely, or chosen among the labels of the task that an input is of."""
+"""Answers of a language model: generated freely, or chosen among the labels of the input's task."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from .predict import asking, joined, question
 from .query import Query
 from .values import Answer
 
-# Most (prompt, label) rows that are run at once.
+# Largest number of (prompt, label) rows that run at once.
 MOST_LABEL_ROWS = 256
 
 
 @dataclass(frozen=True)
 class Generated:
-    """What `generate` gives for B prompts.
+    """The result of `generate` for B prompts.
 
     Args:
-        tokens (`Tensor`): `[B·n, L]`, the answers without their prompts, n for each prompt (`num_return_sequences`).
+        tokens (`Tensor`): `[B·n, L]`, the answers without prompts, n for each prompt (`num_return_sequences`).
         group (`Tensor`): `[B]`, the group that answered.
         task (`Tensor`): `[B]`, position of that group's newest task.
         margin (`Tensor`): `[B]`, by how much the group was preferred to the next one.
-        score (`Tensor`, *optional*): `[B·n]`, probability of the answer; not with beams.
-        uncertainty (`Tensor`, *optional*): `[B·n]`, entropy of the distributions that the answer's tokens were chosen
-            from, as a share of the largest possible, averaged over the answer; not with beams.
+        score (`Tensor`, *optional*): `[B·n]`, probability of the answer; `None` with beams.
+        uncertainty (`Tensor`, *optional*): `[B·n]`, entropy of the next-token distributions as a share of the largest
+            possible entropy, averaged over the answer; `None` with beams.
         novelty (`Tensor`, *optional*): `[B]`, as in `LifelongOutput`.
     """
 
@@ -59,20 +59,20 @@ def generate(
     novelty: bool = False,
     **options: Any,
 ) -> Generated:
-    """Answers a batch of prompts without being told their tasks, each with the group that its prompt is of.
+    """Answers a batch of prompts without being told their tasks. The group is chosen for each prompt.
 
-    `model.generate(...)` does the same with the configuration's policy and says nothing of the groups.
+    `model.generate(...)` does the same with the configuration's policy, but does not return the groups.
 
     Args:
         model (`nn.Module`): A language model with a lifelong adapter, however it was loaded.
         batch (`dict[str, Tensor]`): `input_ids` and `attention_mask`, `[B, T]`, padded on the left.
         policy, group, per_batch, novelty: As in [`predict`].
-        options: For `model.generate`: greedy, sampling, beams and streaming are right; chunked prefill, assisted
-            decoding and continuous batching are refused.
+        options: Options of `model.generate`. Greedy decoding, sampling, beams and streaming are supported; chunked
+            prefill, assisted decoding and continuous batching are refused.
 
     Raises:
-        ValueError: as `predict`; when prompts are padded on the right; when `generate` is asked for a mode in
-            which groups cannot be chosen on the whole prompt.
+        ValueError: as `predict`; when prompts are padded on the right; or when groups cannot be chosen on the whole
+            prompt in the requested mode.
     """
     root, inputs, query = _prompts(model, batch, policy, group, per_batch, novelty)
     rows, length = inputs["input_ids"].shape
@@ -83,7 +83,7 @@ def generate(
         sequences: Any = model.generate(**inputs, **options)  # type: ignore[operator]
     sequences = sequences if isinstance(sequences, Tensor) else sequences.sequences
     chosen = _answered(call.answer)
-    first = slice(None, None, len(chosen.group) // rows)  # of the beams of each prompt
+    first = slice(None, None, len(chosen.group) // rows)  # the first beam of each prompt
     score, uncertainty = meter.result(sequences, length)
     answer = Generated(
         tokens=sequences[:, length:],
@@ -106,17 +106,18 @@ def score_labels(
     per_batch: bool | None = None,
     novelty: bool = False,
 ) -> LifelongOutput:
-    """Probabilities of the labels of the task that each prompt is of, by the likelihood of their names as answers.
+    """Probabilities of the labels of each prompt's task, from the likelihoods of the labels' names as answers.
 
-    The prompts run once; the names of all labels go on from their cache together, at most `MOST_LABEL_ROWS` at a time.
+    The prompts run once. The names of all labels then continue from their cache, at most `MOST_LABEL_ROWS` at a time.
 
     Args:
         model, batch, policy, group, per_batch, novelty: As in [`generate`].
         tokenizer: The base's tokenizer.
 
     Returns:
-        [`LifelongOutput`] with `scores [B, 1, C]`, zero padded and all zero where the task has no labels, `group`,
-        `task`, `uncertainty` (entropy of the scores as a share of the largest possible), `margin` and `novelty`.
+        [`LifelongOutput`] with `scores [B, 1, C]`, zero padded and all zero if the task has no labels, `group`,
+        `task`, `uncertainty` (entropy of the scores as a share of the largest possible entropy), `margin` and
+        `novelty`.
     """
     root, inputs, query = _prompts(model, batch, policy, group, per_batch, novelty)
     tasks = root.knowledge[root.active_adapters[0]].tasks
@@ -124,16 +125,16 @@ def score_labels(
     step = max(1, MOST_LABEL_ROWS // max(most, 1))
     last = {"logits_to_keep": 1} if "logits_to_keep" in root.conductor.base_names else {}
     if step < rows:
-        with asking(model, root, query) as call:  # for all parts at once: `per_batch` may ask for one group
+        with asking(model, root, query) as call:  # for the whole batch: `per_batch` may request one group
             model(**inputs, use_cache=True, **last)
         chosen = _answered(call.answer)
-        parts = [
+        outputs = [
             score_labels(
-                model, {k: v[i : i + step] for k, v in inputs.items()}, tokenizer, "oracle", part, novelty=novelty
+                model, {k: v[i : i + step] for k, v in inputs.items()}, tokenizer, "oracle", groups, novelty=novelty
             )
-            for i, part in zip(range(0, rows, step), chosen.group.split(step), strict=True)
+            for i, groups in zip(range(0, rows, step), chosen.group.split(step), strict=True)
         ]
-        whole = replace(joined(parts), margin=chosen.margin)
+        whole = replace(joined(outputs), margin=chosen.margin)
         return without_broken(whole, broken_rows([whole.margin], rows))
     with asking(model, root, query) as call:
         output: Any = model(**inputs, use_cache=True, **last)
@@ -160,58 +161,62 @@ def _label_scores(
     names: list[tuple[str, ...]],
     tokenizer: Any,
 ) -> Tensor:
-    """Probabilities of the labels `names` of each row, `[B, 1, C]`, after the pass over the prompts gave `output`."""
+    """Probabilities of the labels `names` of each row, `[B, 1, C]`. `output` is the output of the pass over the
+    prompts."""
     device = output.logits.device
     counts = torch.tensor([len(labels) for labels in names], device=device)
     logits = torch.full((len(names), 1, max(int(counts.max()), 1)), float("-inf"), device=device)
     if counts.any():
-        tokens, known = _padded_answers(tokenizer, [name for labels in names for name in labels], device)
+        tokens, is_token = _padded_answers(tokenizer, [name for labels in names for name in labels], device)
         row = torch.repeat_interleave(torch.arange(len(names), device=device), counts)
         column = torch.arange(len(row), device=device) - (counts.cumsum(0) - counts)[row]
-        logits[row, 0, column] = _likelihood(model, root, inputs, output, row, tokens, known)
-    return logits.softmax(-1).masked_fill((counts == 0)[:, None, None], 0.0)  # which has nothing but -inf
+        logits[row, 0, column] = _likelihood(model, root, inputs, output, row, tokens, is_token)
+    # A row without labels has only -inf, whose softmax is NaN.
+    return logits.softmax(-1).masked_fill((counts == 0)[:, None, None], 0.0)
 
 
 def answer_prompts(
     model: nn.Module, batch: Mapping[str, Any], tokenizer: Any, labels: bool = False, **options: Any
 ) -> list[dict[str, Any]]:
-    """Texts that answer a batch of prompts.
+    """Answers a batch of prompts with texts.
 
     Args:
         model, batch: As in [`generate`].
-        tokenizer: The base's tokenizer, which says where an answer ends.
-        labels (`bool`): Whether the likeliest label answers where the chosen task has labels.
-        options: Of [`generate`]; without others, the likeliest tokens, at most `max_new_tokens` of the configuration.
+        tokenizer: The base's tokenizer, which defines the end of an answer.
+        labels (`bool`): Whether the likeliest label is the answer if the chosen task has labels.
+        options: Options of [`generate`]. The default is greedy decoding with at most `max_new_tokens` of the
+            configuration.
 
     Returns:
-        Per prompt `task` (position), `answer`, `margin` and, where they are known, `score`, `uncertainty`, `novelty`.
+        Per prompt `task` (position), `answer`, `margin` and, if available, `score`, `uncertainty` and `novelty`.
     """
-    asked = {k: options.pop(k) for k in ("policy", "group", "per_batch", "novelty") if k in options}
+    routing = {k: options.pop(k) for k in ("policy", "group", "per_batch", "novelty") if k in options}
     if options.get("generation_config") is None:
         options = {"do_sample": False, "max_new_tokens": active_config(model).max_new_tokens, **options}
     if (effective_settings(model, options).num_return_sequences or 1) > 1:
-        raise ValueError("`num_return_sequences` is above 1, but one answer a prompt is given; use `generate`.")
+        raise ValueError("`num_return_sequences` is above 1, but each prompt gets one answer here; use `generate`.")
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    found: Any = generate(model, batch, **asked, **ends, **options)
-    texts = tokenizer.batch_decode(found.tokens, skip_special_tokens=True)
-    numbers = {k: getattr(found, k).tolist() for k in ("margin", "score", "uncertainty", "novelty") if _has(found, k)}
+    generated = generate(model, batch, **routing, **ends, **options)
+    texts = tokenizer.batch_decode(generated.tokens, skip_special_tokens=True)
+    columns = {name: getattr(generated, name) for name in ("margin", "score", "uncertainty", "novelty")}
+    numbers = {name: column.tolist() for name, column in columns.items() if column is not None}
     answers = [
         {"task": task, "answer": text.strip(), **{k: values[i] for k, values in numbers.items()}}
-        for i, (task, text) in enumerate(zip(found.task.tolist(), texts, strict=True))
+        for i, (task, text) in enumerate(zip(generated.task.tolist(), texts, strict=True))
     ]
-    return likeliest_labels(model, batch, tokenizer, answers, found.group) if labels else answers
+    return likeliest_labels(model, batch, tokenizer, answers, generated.group) if labels else answers
 
 
 def likeliest_labels(
     model: nn.Module, batch: Mapping[str, Any], tokenizer: Any, answers: list[dict[str, Any]], group: Tensor
 ) -> list[dict[str, Any]]:
-    """`answers` of [`answer_prompts`] with the likeliest label instead of the text, where the task has labels."""
+    """The `answers` of [`answer_prompts`], with the likeliest label instead of the text if the task has labels."""
     tasks = knowledge_of(model).tasks
     if not any(tasks[answer["task"]].labels for answer in answers):
         return answers
-    found: Any = score_labels(model, batch, tokenizer, "oracle", group, novelty="novelty" in answers[0])
-    best = found.scores[:, 0].max(-1)
-    rows = zip(answers, best.indices.tolist(), best.values.tolist(), found.uncertainty.tolist(), strict=True)
+    scored: Any = score_labels(model, batch, tokenizer, "oracle", group, novelty="novelty" in answers[0])
+    best = scored.scores[:, 0].max(-1)
+    rows = zip(answers, best.indices.tolist(), best.values.tolist(), scored.uncertainty.tolist(), strict=True)
     return [
         answer | {"answer": tasks[answer["task"]].labels[label], "score": score, "uncertainty": uncertainty}
         if tasks[answer["task"]].labels
@@ -220,20 +225,23 @@ def likeliest_labels(
     ]
 
 
-def _has(found: Generated, key: str) -> bool:
-    return getattr(found, key) is not None
-
-
 def _likelihood(
-    model: nn.Module, root: Any, inputs: Mapping[str, Tensor], output: Any, row: Tensor, tokens: Tensor, known: Tensor
+    model: nn.Module,
+    root: Any,
+    inputs: Mapping[str, Tensor],
+    output: Any,
+    row: Tensor,
+    tokens: Tensor,
+    is_token: Tensor,
 ) -> Tensor:
-    """Log-likelihood of `tokens [N, L]` after the prompts of the rows `row [N]`, where `known [N, L]`: `[N]`."""
+    """Log-likelihoods `[N]` of `tokens [N, L]` after the prompts of the rows `row [N]`. Padding, where
+    `is_token [N, L]` is false, does not count."""
     cache = cache_of(output)
     cache.batch_select_indices(row)
     root.conductor.follow(cache, row)
     mask = inputs.get("attention_mask")
     mask = torch.ones_like(inputs["input_ids"]) if mask is None else mask
-    mask = torch.cat([mask[row], known[:, :-1].long()], dim=1)
+    mask = torch.cat([mask[row], is_token[:, :-1].long()], dim=1)
     first = output.logits[row, -1:]
     rest = first[:, :0]
     if tokens.shape[1] > 1:
@@ -246,7 +254,7 @@ def _likelihood(
             **{cache_argument(): cache},
         ).logits
     log_p = torch.cat([first, rest], dim=1).float().log_softmax(-1)
-    return (log_p.gather(2, tokens[..., None])[..., 0] * known).sum(1)
+    return (log_p.gather(2, tokens[..., None])[..., 0] * is_token).sum(1)
 
 
 def _padded_answers(tokenizer: Any, names: list[str], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -257,9 +265,9 @@ def _padded_answers(tokenizer: Any, names: list[str], device: torch.device) -> t
 
 
 def effective_settings(model: Any, options: Mapping[str, Any]) -> Any:
-    """The generation settings that `model.generate(**options)` would follow."""
-    given = options.get("generation_config")
-    settings = copy.deepcopy(model.generation_config if given is None else given)
+    """The generation settings that `model.generate(**options)` would use."""
+    configured = options.get("generation_config")
+    settings = copy.deepcopy(model.generation_config if configured is None else configured)
     settings.update(**{name: value for name, value in options.items() if value is not None})
     return settings
 
@@ -272,10 +280,10 @@ def _prompts(
     per_batch: bool | None,
     novelty: bool,
 ) -> tuple[Lifelong, dict[str, Tensor], Query]:
-    """The root of a model, the prompts of a batch, refused unless answers can follow them, and what is asked of them.
+    """The root of a model, the checked prompts of a batch, and the query.
 
     Raises:
-        ValueError: when they are no token ids, or padded on the right, or the model writes no text.
+        ValueError: when the prompts are not token ids or are padded on the right, or the model is no language model.
     """
     root, inputs, query = question(model, batch, policy, group, None, None, per_batch, novelty)
     if active_config(model).task_type != "CAUSAL_LM":
@@ -284,15 +292,15 @@ def _prompts(
         raise ValueError(f"`batch` has no `input_ids`, only {sorted(inputs)}; give what the tokenizer gives.")
     mask = inputs.get("attention_mask")
     if mask is not None and bool((mask[:, -1] == 0).any()):
-        raise ValueError("`batch` is padded on the right; a language model goes on at the end, so pad on the left.")
+        raise ValueError("`batch` is padded on the right; a language model continues at the end, so pad on the left.")
     return root, inputs, query
 
 
 def _answered(answer: Answer | None) -> Answer:
-    """What a call was told of the groups.
+    """The answer of a call.
 
     Raises:
-        RuntimeError: when no pass has chosen any, because something keeps the base's hooks from running.
+        RuntimeError: when no pass has chosen groups, because something keeps the base's hooks from running.
     """
     if answer is None:
         raise RuntimeError("No group was chosen: the forward hooks of the base model did not run. Leave them on.")
@@ -300,11 +308,11 @@ def _answered(answer: Answer | None) -> Answer:
 
 
 class _Meter(LogitsProcessor):
-    """Adds up how likely and how sure the tokens of each answer are, and leaves the scores as they are.
+    """Sums the log-probability and entropy of each answer's tokens. It changes no scores, except that NaN becomes 0.
 
     Args:
-        prompts (`int`): How many are answered.
-        counts (`bool`): Whether tokens are added up, which beams are not; else only NaN is looked for.
+        prompts (`int`): Number of prompts.
+        counts (`bool`): Whether to sum over tokens, which is not possible for beams; otherwise it only looks for NaN.
     """
 
     def __init__(self, ends: int | list[int] | None, prompts: int, counts: bool) -> None:
@@ -318,7 +326,7 @@ class _Meter(LogitsProcessor):
         nan = scores.amax(-1).isnan()
         broken = nan.view(self.prompts, -1).any(1)
         self.broken = broken if self.broken is None else self.broken | broken
-        scores = scores.masked_fill(nan[:, None], 0.0)  # nothing can be drawn of NaN
+        scores = scores.masked_fill(nan[:, None], 0.0)  # no token can be sampled from NaN
         if not self.counts:
             return scores
         if self.scores is None:
@@ -338,7 +346,7 @@ class _Meter(LogitsProcessor):
         self.open &= ~torch.isin(token, torch.tensor(self.ends, device=token.device))
 
     def result(self, sequences: Tensor, prompt: int) -> tuple[Tensor | None, Tensor | None]:
-        """Probability and mean uncertainty of each answer, `[rows]`; `None` where tokens were not added up."""
+        """Probability and mean uncertainty of each answer, `[rows]`; `None` without `counts`."""
         if not self.counts:
             return None, None
         last = prompt + self.steps - 1

@@ -1,4 +1,4 @@
-"""Plans of a pass: which members answer which rows above the trunk, made of where the inputs go."""
+"""Plans of a pass: which members answer which rows above the trunk, computed from the routing."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Seats:
-    """Where the members of a plan lie that do not answer from the bank, for as long as somebody holds this.
+    """The seats of a plan's members on the device. They stay reserved while this object exists.
 
     Args:
-        residence (`object`): Whose seats these are.
-        taken (`tuple[int, ...]`): The members that have one.
-        place (`Tensor`): As `Plan.members`, the seat of each.
-        stacks (`dict`): By layer, the factors in all seats.
+        residence (`object`): The `Residence` that the seats belong to.
+        taken (`tuple[int, ...]`): The members that have a seat.
+        place (`Tensor`): The seat of each member, of the shape of `Plan.members`.
+        stacks (`dict`): The factors in all seats, by layer.
     """
 
     residence: object
@@ -37,19 +37,20 @@ class Plan:
     """Which member answers which row above the trunk.
 
     Args:
-        row (`Tensor`, *optional*): `[N]`, input row of each row above the trunk; `None` when rows stay as they are
+        row (`Tensor`, *optional*): `[N]`, input row of each row above the trunk; `None` if the rows do not change
             (N = B).
-        members (`Tensor`): `[N, K]`, members whose updates are averaged for a row. With `key` one entry for each
-            group that answers, `[G, K]`; otherwise fewer entries than rows are those of blocks of rows of one size.
-        weights (`Tensor`, *optional*): As `members`; their weights, summing to 1 (0 where there are fewer than K
-            members). Without it each counts 1 / K.
+        members (`Tensor`): `[N, K]`, members whose updates are averaged for a row. With `key`, one entry for each
+            group that answers, `[G, K]`. Without it, there may be fewer entries than rows, one for each block of
+            rows; all blocks have the same size.
+        weights (`Tensor`, *optional*): Weights of `members`, of the same shape, with sum 1 (0 for padding where there
+            are fewer than K members). By default each member has the weight 1 / K.
         pair (`Tensor`): `[N]`, the (input, group) pair that a row belongs to.
         pair_row (`Tensor`): `[pairs]`, input row of each pair.
         pair_group (`Tensor`): `[pairs]`, group of each pair.
         pair_task (`Tensor`): `[pairs]`, the task whose head and members answer for the pair.
-        key (`tuple`, *optional*): The members as numbers: what each layer keeps their merged factors under.
-        index (`Tensor`, *optional*): `[N]`, the entry of `members` of each row; `None` where one answers all rows.
-        seats ([`Seats`], *optional*): Where the members lie, if not in the bank.
+        key (`tuple`, *optional*): The members as numbers, by which each layer caches their merged factors.
+        index (`Tensor`, *optional*): `[N]`, the entry of `members` of each row; `None` if one entry answers all rows.
+        seats ([`Seats`], *optional*): The members' seats, if they are not read from the bank.
     """
 
     row: Tensor | None
@@ -65,7 +66,7 @@ class Plan:
 
 
 def all_members(tables: Tables, rows: int) -> Plan:
-    """Every member of every group answers every input: all inputs by the first member, then all by the next."""
+    """Every member of every group answers every input: first all inputs by the first member, then by the next."""
     row = torch.arange(rows, device=tables.task.device)
     group = torch.arange(tables.groups, device=row.device).repeat(rows)
     pair = row * tables.groups + tables.group_of_member[:, None]
@@ -77,7 +78,7 @@ def each_member(tables: Tables, pair_row: Tensor, pair_group: Tensor) -> Plan:
     """The members of the groups of these (input, group) pairs answer one by one."""
     members = tables.members[pair_group]
     pair = torch.arange(len(pair_row), device=pair_row.device)[:, None].expand_as(members)
-    if tables.even:  # no padding to leave out, so that the number of rows does not depend on what was chosen
+    if tables.even:  # without padding, the number of rows does not depend on the chosen groups
         members, pair = members.flatten(), pair.flatten()
     else:
         present = members >= 0
@@ -86,8 +87,8 @@ def each_member(tables: Tables, pair_row: Tensor, pair_group: Tensor) -> Plan:
 
 
 def merged(tables: Tables, pair_row: Tensor, pair_group: Tensor, expand: bool) -> Plan:
-    """The mean of the members of each group's newest task answers; `expand` where an input is in several pairs, or
-    in none."""
+    """The mean of the members of each group's newest task answers. `expand` is for inputs in several pairs or in
+    none."""
     members, weights = merged_members(tables, pair_group)
     pair = torch.arange(len(pair_row), device=pair_row.device)
     row = pair_row if expand else None
@@ -95,14 +96,14 @@ def merged(tables: Tables, pair_row: Tensor, pair_group: Tensor, expand: bool) -
 
 
 def merged_of_one(tables: Tables, row: Tensor, group: Tensor) -> Plan:
-    """One group answers all rows with the mean of its newest task's members, which each layer keeps."""
+    """One group answers all rows with the mean of its newest task's members, which each layer caches."""
     members, weights = merged_members(tables, group[:1])
     return Plan(None, members, weights, row, row, group, tables.task[group], key=tuple(members[0].tolist()))
 
 
 def merged_by_group(tables: Tables, row: Tensor, group: Tensor) -> Plan:
-    """The mean of the members of each row's group answers, computed once for all rows of a group and for the passes
-    that follow."""
+    """The mean of the members of each row's group answers. It is computed once for all rows of a group and for the
+    following passes."""
     groups, index = torch.unique(group, return_inverse=True)
     members, weights = merged_members(tables, groups)
     return Plan(
@@ -119,8 +120,8 @@ def merged_by_group(tables: Tables, row: Tensor, group: Tensor) -> Plan:
 
 
 def merged_members(tables: Tables, group: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The members of the newest task of each group `[n]`, `[n, K]`, and their weights, or `None` where all count
-    alike."""
+    """The members of the newest task of each of n groups, `[n, K]`, and their weights, or `None` if all weights are
+    equal."""
     members = tables.merged[group]
     if tables.even_merged:
         return members, None

@@ -1,4 +1,4 @@
-"""Hidden states of all tokens of a text as one vector."""
+"""Pools the hidden states of all tokens of a text into one vector."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 def mask_for(mask: Tensor | None, hidden: Tensor, row: Tensor | None = None) -> Tensor:
-    """The mask of the rows of `hidden [N, T, H]`: the rows `row [N]` of `mask [B, T]`, or 1 for every token."""
+    """The mask of `hidden [N, T, H]`: the rows `row [N]` of `mask [B, T]`, or 1 for every token without a mask."""
     if mask is None:
         return torch.ones(hidden.shape[:2], dtype=torch.long, device=hidden.device)
     return mask if row is None else mask[row]
 
 
 def token_shares(mask: Tensor) -> Tensor:
-    """How much each token counts in the mean of its text, float32: `[B, T]` → `[B, T, 1]`."""
+    """Weight of each token in the mean of its text, float32: `[B, T]` → `[B, T, 1]`."""
     weight = mask.float().unsqueeze(-1)
     return weight / weight.sum(1, keepdim=True).clamp_min(1)
 
@@ -28,21 +28,22 @@ def shared_mean(hidden: Tensor, shares: Tensor) -> Tensor:
 
 
 def masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the tokens that are no padding, float32: `[B, T, H]` and `[B, T]` → `[B, H]`."""
+    """Mean over the tokens that are not padding, float32: `[B, T, H]` and `[B, T]` → `[B, H]`."""
     return shared_mean(hidden, token_shares(mask))
 
 
 def masked_max(hidden: Tensor, mask: Tensor) -> Tensor:
-    """Largest value over tokens, float32: `[B, T, H]` and `[B, T]` → `[B, H]`; 0 where there is no token."""
+    """Largest value over tokens, float32: `[B, T, H]` and `[B, T]` → `[B, H]`; 0 for a text without tokens."""
     peak = hidden.float().masked_fill((mask == 0).unsqueeze(-1), float("-inf")).amax(1)
     return peak.masked_fill(peak.isneginf(), 0.0)
 
 
 def signature_features(means: Sequence[Tensor], peak: Tensor) -> Tensor:
-    """What a signature is of: `[B, (depths + 1) · H]`, from the means of the hidden states at each depth and the
-    largest values at the first, `[B, H]` each.
+    """The features of signatures, `[B, (depths + 1) · H]`, from the means of the hidden states at each depth and the
+    largest values at the first depth, `[B, H]` each.
 
-    The first mean, then what the layers up to each further depth add: these are nearly uncorrelated, so that few
-    directions and a diagonal describe how they scatter. The largest values say which words stand in a text.
+    They are the first mean and, for each further depth, what the layers up to it add. These differences are nearly
+    uncorrelated, so a few directions and a diagonal describe their scatter. The largest values show which words a text
+    has.
     """
     return torch.cat([means[0], *(after - before for before, after in pairwise(means)), peak - means[0]], dim=1)

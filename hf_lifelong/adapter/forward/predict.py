@@ -1,4 +1,4 @@
-"""Forward passes that ask something of an adapter: answers, and the trunk's features."""
+"""Forward passes that ask an adapter for answers or for the trunk's features."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .finite import broken_rows, refuse_broken, without_broken
 from .pooling import mask_for
 from .query import Query, checked_query, model_inputs, query_of
 
-# Most tokens that members answer in one pass where all of them do: with more, hidden states leave the processor's
-# cache and are slower, or fill a GPU.
+# Largest number of tokens per pass, summed over members, if every member answers. With more, hidden states exceed the
+# processor's cache, which is slower, or fill a GPU.
 MOST_TOKENS, MOST_TOKENS_GPU = 2**12, 2**19
 
 
 @contextmanager
 def asking(model: nn.Module, root: Lifelong, query: Query) -> Iterator[Call]:
-    """Makes the passes of this thread inside of it follow a query, in eval mode and without gradients."""
+    """Makes passes of this thread inside the context follow a query, in eval mode and without gradients."""
     with in_eval_mode(model, root.context), root.context.asking(query) as call, torch.no_grad():
         yield call
 
@@ -45,27 +45,27 @@ def predict(
 
     Args:
         model (`nn.Module`): A model with a lifelong adapter, however it was loaded.
-        batch (`dict[str, Tensor]`): What the tokenizer gives, padded, `[B, T]`; targets in it are ignored.
-        policy (`str`, `type` or [`RetrievalPolicy`], *optional*): `"signature"`, `"uncertainty"`, `"cascade"`, or a
-            policy of your own; by default the configuration's. `"oracle"` answers with the given `group`.
+        batch (`dict[str, Tensor]`): The padded output of the tokenizer, `[B, T]`. Targets in it are ignored.
+        policy (`str`, `type` or [`RetrievalPolicy`], *optional*): `"signature"`, `"uncertainty"`, `"cascade"`, or your
+            own policy; by default the configuration's. `"oracle"` answers with the given `group`.
         group (`int`, `str` or `Tensor`, *optional*): For `"oracle"`: one group for all rows (index, or the name of one
-            of its tasks) or one a row, `[B]`.
+            of its tasks), or one group per row, `[B]`.
         answer (`str`, *optional*): `"merged"` or `"ensemble"`; by default the configuration's.
         uncertainty (`str`, *optional*): `"entropy"` or `"variance"`; by default the configuration's.
         per_batch (`bool`, *optional*): Whether to choose one group for the whole batch.
-        novelty (`bool`, *optional*, defaults to `False`): Also measure how new each input is; above 1 it is unknown,
-            which then is also an input of which the model gives NaN or infinite numbers.
-        kinds (`list[str]`, *optional*): Kinds of tasks that may answer, where the form of the inputs tells, such as
-            `["question-answering"]`; all by default.
+        novelty (`bool`, *optional*, defaults to `False`): Also measure how new each input is; above 1 it is unknown.
+            Inputs for which the model gives NaN or infinite numbers then also count as unknown.
+        kinds (`list[str]`, *optional*): Kinds of tasks that may answer, if the form of the inputs restricts them, such
+            as `["question-answering"]`; all by default.
 
     Returns:
         [`LifelongOutput`] with `scores [B, D, C]`, `group [B]`, `task [B]`, `uncertainty [B]`, `margin [B]` and, if
-        asked for, `novelty [B]`. Of a language model, `logits [B, T, V]` instead of scores, and `uncertainty` only
-        where it decided; its answers come from [`generate`].
+        requested, `novelty [B]`. A language model gives `logits [B, T, V]` instead of scores, and `uncertainty` only
+        if the policy used it; its answers come from [`generate`].
 
     Raises:
-        ValueError: when the model knows no task yet, an argument is none of the choices, a batch for an encoder is
-            padded on the left, or the model gives NaN or infinite numbers (unless `novelty` is asked for).
+        ValueError: when the model knows no task yet, an argument is not one of the choices, a batch for an encoder is
+            padded on the left, or the model gives NaN or infinite numbers (unless `novelty` is requested).
     """
     root, inputs, query = question(model, batch, policy, group, answer, uncertainty, per_batch, novelty, kinds)
     rows, step = len(next(iter(inputs.values()))), rows_at_once(root, query, inputs)
@@ -80,13 +80,13 @@ def predict(
         return without_broken(whole, broken)
     logits = outputs[0].logits
     whole = LifelongOutput(logits=logits, **vars(call.answer))
-    # The largest logit is NaN or infinite when any is; those of padding do not count.
+    # If any logit is NaN or infinite, so is the largest one. Logits of padding do not count.
     largest = logits.amax(-1).where(mask_for(inputs.get("attention_mask"), logits) != 0, 0.0)
     return without_broken(whole, broken_rows((largest, whole.uncertainty, whole.margin, whole.novelty), rows))
 
 
 def rows_at_once(root: Lifelong, query: Query, inputs: Mapping[str, Tensor]) -> int:
-    """How many rows of a batch are asked in one pass: all of them, but where every member answers."""
+    """Number of rows that run in one pass: the whole batch, or fewer if every member answers."""
     config, first = root.config[root.active_adapters[0]], next(iter(inputs.values()))
     if not query.policy.every_member or query.per_batch or config.task_type == "CAUSAL_LM":
         return max(1, len(first))
@@ -95,25 +95,27 @@ def rows_at_once(root: Lifelong, query: Query, inputs: Mapping[str, Tensor]) -> 
     return max(1, most // (members * first.shape[1]))
 
 
-def joined(parts: Sequence[LifelongOutput]) -> LifelongOutput:
-    """The answers to parts of a batch as one, scores zero padded to the largest."""
-    if len(parts) == 1:
-        return parts[0]
-    values: dict[str, Any] = {key: [part[key] for part in parts] for key in parts[0] if parts[0][key] is not None}
+def joined(outputs: Sequence[LifelongOutput]) -> LifelongOutput:
+    """Joins the outputs for consecutive rows of a batch, with scores zero padded to the largest."""
+    first = outputs[0]
+    if len(outputs) == 1:
+        return first
+    values: dict[str, Any] = {key: [output[key] for output in outputs] for key in first if first[key] is not None}
     if "scores" in values:
         d, c = (max(scores.shape[axis] for scores in values["scores"]) for axis in (1, 2))
         values["scores"] = [
             nn.functional.pad(scores, (0, c - scores.shape[2], 0, d - scores.shape[1])) for scores in values["scores"]
         ]
-    whole: dict[str, Any] = {key: torch.cat(of_parts) for key, of_parts in values.items()}
+    whole: dict[str, Any] = {key: torch.cat(tensors) for key, tensors in values.items()}
     return LifelongOutput(**whole)
 
 
 def trunk_features(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-    """Pooled hidden states of the trunk, which signatures are made of: `[B, D]`, float32. Stops at the trunk's end.
+    """The features of signatures, pooled from the trunk's hidden states: `[B, D]`, float32. The pass stops at the
+    trunk's end.
 
     Raises:
-        ValueError: when they are NaN or infinite, or the adapter is disabled.
+        ValueError: when features are NaN or infinite, or the adapter is disabled.
     """
     root = lifelong_of(model)
     query = query_of(active_config(model), knowledge_of(model), only_features=True)
@@ -129,7 +131,7 @@ def trunk_features(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
 
 
 def question(model: nn.Module, batch: Mapping[str, Any], *options: Any) -> tuple[Lifelong, dict[str, Tensor], Query]:
-    """The root of a model, the inputs in a batch, and what is asked of them: `options` are those of `checked_query`.
+    """The root of a model, the inputs in a batch, and the query. `options` are the options of `checked_query`.
 
     Raises:
         ValueError: when the model knows no task yet, or an argument cannot be used.

@@ -1,4 +1,4 @@
-"""What is asked of a forward pass, and of which inputs: the arguments of a caller, checked."""
+"""What a forward pass is asked, and for which inputs: the checked arguments of a caller."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ HOW_TO_TOKENISE = 'give what `tokenizer(texts, padding=True, return_tensors="pt"
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """What a caller asks of one forward pass, with nothing left open.
+    """What a caller asks of one forward pass, with all defaults resolved.
 
     Args:
         policy ([`~retrieval.RetrievalPolicy`]): Chooses the groups.
         uncertainty (`str`): `"entropy"` or `"variance"`.
         answer (`str`): `"merged"` or `"ensemble"`.
-        per_batch (`bool`): One group for the whole batch.
+        per_batch (`bool`): Choose one group for the whole batch.
         group (`Tensor`, *optional*): `[B]`, the group of each row, for the oracle.
         novelty (`bool`): Also measure how far each input lies from the task that answers.
         kinds (`tuple[str, ...]`, *optional*): Only groups of these kinds may answer.
-        only_features (`bool`): Stop at the trunk's end, where its features are known.
-        only_vote (`bool`): Of a language model, only ask its members which group is least uncertain.
+        only_features (`bool`): Stop at the trunk's end and return its features.
+        only_vote (`bool`): For a language model, only ask its members which group is least uncertain.
     """
 
     policy: RetrievalPolicy
@@ -60,7 +60,7 @@ class Query:
 
 
 def query_of(config: DriftAdapterConfig, knowledge: KnowledgeBase, only_features: bool = False) -> Query:
-    """What a pass is asked that nobody asks anything of: what the configuration says."""
+    """The query of a plain forward pass, from the configuration."""
     policy = policy_of(config.retrieval, "retrieval", constants=knowledge.constants)
     return Query(policy, config.uncertainty, config.answer, config.per_batch, only_features=only_features)
 
@@ -77,14 +77,14 @@ def checked_query(
     novelty: bool = False,
     kinds: Sequence[str] | None = None,
 ) -> Query:
-    """The query that the arguments of [`predict`] stand for; those that are `None` follow the configuration.
+    """The query for the arguments of [`predict`]. Arguments that are `None` follow the configuration.
 
     Args:
         config ([`DriftAdapterConfig`]), knowledge ([`KnowledgeBase`]): Of the adapter that is asked.
-        rows (`Tensor`): `[B, …]`, the inputs, which a group is given for.
+        rows (`Tensor`): `[B, …]`, the inputs to which `group` applies.
 
     Raises:
-        ValueError: when an argument is none of the choices.
+        ValueError: when an argument is not one of the choices.
         KeyError: when there is no such group.
     """
     answers = tuple(a for a in ANSWERS if a == "merged" or config.task_type != "CAUSAL_LM")
@@ -132,7 +132,7 @@ def model_inputs(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor
     """The inputs in a batch, on the model's device.
 
     Raises:
-        ValueError: when these are no tensors, or not of one shape.
+        ValueError: when inputs are not tensors, or their shapes differ.
     """
     if not isinstance(batch, Mapping):
         raise ValueError(f"`batch` is {batch!r:.60}; {HOW_TO_TOKENISE}.")

@@ -1,8 +1,8 @@
-"""Members that rest off the device that answers: those of the groups used last are kept on it.
+"""Keeps only the members of the most recently used groups on the device that answers.
 
-With `resident_groups` in the configuration, banks stay where they were loaded: in the CPU's memory, or in the file
-itself (`low_cpu_mem_usage=True` maps it). What a batch needs is copied to seats on the device, for all layers at once;
-the seats used longest ago are given away first.
+With `resident_groups` in the configuration, banks stay where they were loaded: in CPU memory, or in the file itself
+(`low_cpu_mem_usage=True` maps it). The members that a batch needs are copied to seats on the device, for all layers at
+once. The least recently used seats are given away first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..layers import DriftLayer
 from .context import LOCK
 from .plan import Seats
 
-# What passes under way answer with. Other threads begin passes meanwhile.
+# The seats of passes under way. Other threads may begin passes in the meantime.
 _IN_USE: WeakSet[Seats] = WeakSet()
 
 
@@ -27,14 +27,14 @@ class Residence:
     Args:
         model (`nn.Module`): The base model with its injected layers.
         adapter (`str`): Name of the adapter.
-        seats (`int`): Members that have a seat at a time.
+        seats (`int`): Number of seats.
     """
 
     def __init__(self, model: nn.Module, adapter: str, seats: int) -> None:
         self.adapter, self.seats = adapter, seats
-        self.seat_of: dict[int, int] = {}  # the member used longest ago comes first
+        self.seat_of: dict[int, int] = {}  # the least recently used member comes first
         self.stacks: dict[DriftLayer, tuple[Tensor, Tensor]] = {}
-        # The first pass may run in inference mode, and a later one that does not must be able to change seats.
+        # Not inference tensors: the first pass may run in inference mode, but later passes outside of it write seats.
         with torch.inference_mode(False):
             for layer in model.modules():
                 if isinstance(layer, DriftLayer) and layer.holds(adapter):
@@ -44,8 +44,8 @@ class Residence:
 
     @torch.compiler.disable
     def seats_of(self, members: Tensor, key: tuple[int, ...] | None) -> Seats | None:
-        """Seats for the members of a plan, which has them for as long as it holds them; `None` where more members are
-        asked for than seats are free, so that each layer takes them out of its bank.
+        """Seats for the members of a plan, reserved while the plan holds them. `None` if the members need more seats
+        than are free; each layer then reads its bank.
 
         Args:
             members (`Tensor`), key (`tuple`, *optional*): As in [`Plan`].
@@ -55,19 +55,19 @@ class Residence:
             table = self._places(taken)
             if table is None:
                 return None
-            table, asked = table.to(members.device), torch.tensor(taken, device=members.device)
-            order = asked.argsort()
-            place = table[order][torch.searchsorted(asked[order], members)]
+            table, seated = table.to(members.device), torch.tensor(taken, device=members.device)
+            order = seated.argsort()
+            place = table[order][torch.searchsorted(seated[order], members)]
             seats = Seats(self, taken, place, self.stacks)
             _IN_USE.add(seats)
             return seats
 
     def _places(self, members: tuple[int, ...]) -> Tensor | None:
-        """The seats of members; `None` where passes under way hold too many."""
+        """The seats of members; `None` if passes under way hold too many."""
         held = {member for seats in _IN_USE if seats.residence is self for member in seats.taken}
         if len(held.union(members)) > self.seats:
             return None
-        for member in [*held, *members]:  # those that stay are not given away for those that come
+        for member in [*held, *members]:  # moved to the end, so that these seats are not given away
             if member in self.seat_of:
                 self.seat_of[member] = self.seat_of.pop(member)
         missing = [member for member in members if member not in self.seat_of]

@@ -1,4 +1,4 @@
-"""What a pass hands on from the trunk's layers to its end: each made once, and none edited."""
+"""The values that a pass hands on from the trunk's layers to its end. Each is created once and never edited."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Pooled:
-    """What the trunk's layers have given so far of the signature's features.
+    """The signature's features that the trunk's layers have pooled so far.
 
     Args:
-        means (`tuple[Tensor, ...]`): `[B, H]` each, at the depths that the pass has come by.
-        shares (`Tensor`): `[B, T, 1]`, how much each token counts in them.
+        means (`tuple[Tensor, ...]`): `[B, H]` each, the means at the depths that the pass has reached.
+        shares (`Tensor`): `[B, T, 1]`, weight of each token in the means.
         peak (`Tensor`): `[B, H]`, largest values over tokens at the first depth.
     """
 
@@ -34,10 +34,10 @@ class Fork:
     """What was decided at the trunk's end for the layers above it.
 
     Args:
-        rows (`int`): B.
-        features (`Tensor`, *optional*): `[B, D]`.
+        rows (`int`): Number of inputs, B.
+        features (`Tensor`, *optional*): `[B, D]`, the trunk's features.
         routing ([`~retrieval.Routing`]), plan ([`Plan`]): Where inputs go, and which members answer them.
-        tables ([`~index.Tables`]): What both number groups and members by.
+        tables ([`~index.Tables`]): The tables by which both number groups and members.
     """
 
     rows: int
@@ -49,7 +49,7 @@ class Fork:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What a pass says of its B inputs, all `[B]` but the scores; see [`LifelongOutput`]."""
+    """The answer of a pass to its B inputs. All tensors are `[B]`, except the scores; see [`LifelongOutput`]."""
 
     group: Tensor
     task: Tensor
