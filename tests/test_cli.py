@@ -256,7 +256,7 @@ def test_predict_answers_from_the_hub_at_a_commit(on_hub, learned, hub):  # noqa
 def test_predict_says_what_is_wrong(learned, tmp_path, bert_folder):
     empty = tmp_path / "empty.txt"
     empty.write_text("\n\n")
-    assert "holds nothing to answer; give one input a line" in fails("predict", learned, "--input", empty)
+    assert "holds nothing to answer; give one input per line" in fails("predict", learned, "--input", empty)
     assert "No such file or directory" in fails("predict", learned, "--input", tmp_path / "none.txt")
     (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\nfine\n')
     assert "line 2: 'fine' is no JSON object" in fails(
