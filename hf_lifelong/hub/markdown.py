@@ -109,9 +109,9 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def plain(finding: str | int | float | bool) -> str:
+def plain(found: str | int | float | bool) -> str:
     """A finding of a statistic as text."""
-    return f"{finding:.4g}" if isinstance(finding, float) else str(finding)
+    return f"{found:.4g}" if isinstance(found, float) else str(found)
 
 
 def value(setting: Any) -> str:
