@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -236,7 +236,9 @@ class LifelongPipeline(Pipeline):
         return result
 
 
-def _lazily(items: Iterator[Any], batch_size: int, answer: Any) -> Iterator[dict[str, Any]]:
+def _lazily(
+    items: Iterator[Any], batch_size: int, answer: Callable[[Sequence[Any], int], list[dict[str, Any]]]
+) -> Iterator[dict[str, Any]]:
     start = 0
     while batch := list(itertools.islice(items, batch_size)):
         yield from answer(batch, start)

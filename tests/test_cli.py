@@ -420,7 +420,7 @@ def test_forget_writes_to_another_folder_and_of_the_hub_only_so(own, on_hub, tmp
     run("forget", own, "films", "--yes", "--output", tmp_path / "rest")
     assert files(own) == before and pull(tmp_path / "rest").knowledge.names == ["news"]
     assert "exists and is not an empty folder" in fails("forget", own, "films", "--yes", "--output", tmp_path / "rest")
-    assert "needs a folder" in fails("forget", on_hub, "films", "--yes", code=2)
+    assert "give a folder to write to" in fails("forget", on_hub, "films", "--yes", code=2)
     run("forget", on_hub, "films", "--yes", "--output", tmp_path / "of the hub")
     assert files(tmp_path / "of the hub")[ADAPTER[0]] == files(tmp_path / "rest")[ADAPTER[0]]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from huggingface_hub import HfApi, ModelInfo
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
@@ -14,8 +14,11 @@ from ..utils.files import LARGEST_JSON, DamagedFileError, read_json
 from .errors import PushConflictError
 from .saved import CONFIG, manifest_of
 
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
-def loaded_commit(config: Any, repo_id: str, branch: str) -> str | None:
+
+def loaded_commit(config: PeftConfig, repo_id: str, branch: str) -> str | None:
     """The commit of a branch from which an adapter was loaded; `None` if it was loaded from somewhere else. A commit
     that was loaded by its hash counts as one of any branch.
 

@@ -98,7 +98,7 @@ class SnapshotCallback(TrainerCallback):
         elif not self.steps or self.steps[-1] != state.global_step:
             self._take(model, state.global_step)
 
-    def _take(self, model: Any, step: int) -> None:
+    def _take(self, model: torch.nn.Module, step: int) -> None:
         snapshot = take_snapshot(model)
         if not all(bool(torch.isfinite(tensor).all()) for tensor in snapshot.values()):
             raise FloatingPointError(

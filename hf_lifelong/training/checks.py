@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from datasets import Dataset
 from peft.utils import get_peft_model_state_dict
 from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase, Trainer
+from transformers import EvalPrediction, PreTrainedTokenizerBase, Trainer
 from transformers.trainer_utils import IntervalStrategy
 
 from ..adapter import InputLimits, active_adapter, active_config, check_usable, input_limits, knowledge_of
@@ -132,7 +132,9 @@ def _batches(features: Dataset, column: str) -> Iterator[Any]:
             yield table.column(column)
 
 
-def check_best_metric(args: DriftTrainingArguments, task: PreparedTask, metrics: Any) -> None:
+def check_best_metric(
+    args: DriftTrainingArguments, task: PreparedTask, metrics: Callable[[EvalPrediction], dict[str, float]] | None
+) -> None:
     """Refuses a `metric_for_best_model` that the evaluation of a task does not give; `metrics` computes its
     metrics."""
     name = args.metric_for_best_model
@@ -166,7 +168,7 @@ def check_tokenizer_kept(tokenizer: PreTrainedTokenizerBase, limits: InputLimits
             raise ValueError(f"`processing_class` could not be read again after saving it: {error}") from error
 
 
-def check_base_kept(model: Any) -> None:
+def check_base_kept(model: torch.nn.Module) -> None:
     """Refuses a base that a saved adapter could not name, or of which PEFT would save tensors with the adapter."""
     read_again(model, [])
     with warnings.catch_warnings(action="ignore"):  # saving says the same
@@ -180,7 +182,7 @@ def check_base_kept(model: Any) -> None:
         )
 
 
-def read_again(model: Any, tasks: list[PreparedTask]) -> None:
+def read_again(model: torch.nn.Module, tasks: list[PreparedTask]) -> None:
     """Writes the configuration that a commit of these tasks would write, and checks that it can be read
     (`ValueError`)."""
     config, before = copy.copy(active_config(model)), knowledge_of(model)

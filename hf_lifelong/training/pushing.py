@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import CommitInfo
+
 from ..hub import CARD, PushConflictError, push_to_hub
 
 
@@ -20,7 +22,7 @@ class Pusher:
 
     def ready(
         self, folder: str, repo_id: str, revision: str | None, loaded: str | None, **options: Any
-    ) -> Callable[[], Any]:
+    ) -> Callable[[], CommitInfo]:
         """Copies a folder and returns a function that pushes the copy. The folder itself may change after this call.
 
         Args:
@@ -37,7 +39,9 @@ class Pusher:
         shutil.copytree(folder, copy, dirs_exist_ok=True, ignore=lambda _, names: _not_pushed(names))
         return functools.partial(self._push, copy, repo_id, revision, loaded, **options)
 
-    def _push(self, folder: Path, repo_id: str, revision: str | None, loaded: str | None, **options: Any) -> Any:
+    def _push(
+        self, folder: Path, repo_id: str, revision: str | None, loaded: str | None, **options: Any
+    ) -> CommitInfo:
         head = self._heads.get(revision, loaded)
         self._heads[revision] = None  # what the branch points to is unknown until the Hub answers
         try:

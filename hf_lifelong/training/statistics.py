@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -111,7 +111,9 @@ def _columns(roles: Sequence[str], part: str, prepared: PreparedTask, rows: Sequ
     return columns
 
 
-def _asking(evaluator: Evaluator, prepared: PreparedTask) -> Any:
+def _asking(
+    evaluator: Evaluator, prepared: PreparedTask
+) -> Callable[[Mapping[str, Sequence[Any]]], torch.Tensor] | None:
     """A function that asks the members of a task about other inputs; `None` if the task's data came tokenised."""
     if prepared.objective.is_tokenised(prepared.train_examples):
         return None

@@ -63,7 +63,7 @@ class Task:
 
     def __post_init__(self) -> None:
         if not is_name(self.name):
-            raise ValueError(f"`name` of a task is {self.name!r:.100}; give at least one printable character.")
+            raise ValueError(f"`name` of a task is {self.name!r:.100}; give only printable characters, at least one.")
         if self.name == UNKNOWN:
             raise ValueError(
                 f"`name` of a task is {UNKNOWN!r}, which is the answer to inputs of no task; give another name."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from huggingface_hub import HfApi
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import EvalPrediction, PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from ..adapter import active_config, knowledge_of, lifelong_of, make_whole
@@ -183,7 +183,7 @@ class DriftTrainer(Trainer):
         with alone:
             return learn_stream(self, bool(resume_from_checkpoint), ignore_keys_for_eval)
 
-    def metrics_of(self, task: PreparedTask) -> Any:
+    def metrics_of(self, task: PreparedTask) -> Callable[[EvalPrediction], dict[str, float]] | None:
         """The function that computes metrics while a task is trained: the task's, else the trainer's, else the
         kind's."""
         is_own = task.task.compute_metrics is not None or self._user_metrics is None

@@ -400,7 +400,7 @@ def test_two_trained_from_one_folder_do_not_overwrite_each_other(hub, make, tmp_
     make("films").save_pretrained(tmp_path)
     ours, theirs = auto(tmp_path, is_trainable=True), auto(tmp_path, is_trainable=True)
     push_to_hub(learn(theirs, "news", seed=5), REPO)
-    conflicts(hub, r"learned \['news'\] of which", learn(ours, "answers", seed=6))
+    conflicts(hub, r"learned \['news'\], which", learn(ours, "answers", seed=6))
     same_name = learn(auto(tmp_path, is_trainable=True), "news", seed=7)
     conflicts(hub, r"learned \['news'\].*another run", same_name)
     assert knowledge_of(auto(REPO)).names == ["films", "news"]

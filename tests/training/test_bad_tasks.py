@@ -32,7 +32,7 @@ def test_a_task_of_no_kind_or_name():
     with pytest.raises(ValueError, match="`kind` of task `films` is 'regression'; choose one of"):
         Task("films", "regression", data())
     for name in (" ", "b\n2024", "\x1b[2J", "\ud800", 7, None):
-        with pytest.raises(ValueError, match=r"`name` of a task is .*; give printable characters"):
+        with pytest.raises(ValueError, match=r"`name` of a task is .*; give only printable characters"):
             Task(name, "text-classification", data())
     with pytest.raises(ValueError, match="is 'unknown', which is the answer to inputs of no task"):
         Task("unknown", "text-classification", data())
@@ -144,7 +144,7 @@ def test_arguments_that_clash(setup, tmp_path):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     with pytest.raises(ValueError, match="`optimizers` cannot be given"):
         setup(optimizers=(optimizer, None))
-    with pytest.raises(ValueError, match="`model_init` would lose"):
+    with pytest.raises(ValueError, match="`model_init` would discard"):
         setup(model_init=lambda: None)
     with pytest.raises(ValueError, match="either `tasks` or `train_dataset`"):
         setup(train_dataset=rows("sentiment_sentences", 0, 10))
@@ -212,7 +212,7 @@ def test_evaluate_before_anything_is_learned(prepare):
 
 
 def test_evaluate_on_other_data(train):
-    with pytest.raises(ValueError, match="`eval_dataset`: outside of training"):
+    with pytest.raises(ValueError, match="`eval_dataset` cannot be given outside of training"):
         train([sentiment()]).evaluate(rows("sentiment_sentences", 0, 10))
 
 
