@@ -87,7 +87,7 @@ def learn(ctx: typer.Context) -> None:
     from .learning import parse, use_all_cores
 
     mute_bars()
-    description = "Learns tasks one after another, with a new adapter or one that goes on learning."
+    description = "Learns tasks one after another, with a new adapter or one that continues learning."
     learning, adapter, training = parse(ctx.args, prog="hf-lifelong learn", description=description)
     use_all_cores(training)
     with contextlib.redirect_stdout(sys.stderr):  # Trainer prints what it logs

@@ -49,7 +49,7 @@ class LearnArguments:
         default=None, metadata={"help": "Base of a new adapter: id on the Hub or folder."}
     )
     adapter: str | None = field(
-        default=None, metadata={"help": "Adapter that goes on learning: id on the Hub or folder."}
+        default=None, metadata={"help": "Adapter that continues learning: id on the Hub or folder."}
     )
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the adapter on the Hub."})
     tasks: list[dict[str, Any]] | str | None = field(
@@ -194,7 +194,7 @@ def learn(
         names = ", ".join(f"`{name}`" for name in settings)
         raise ValueError(f"{names} cannot be given with `adapter`, which has its own settings; leave them out.")
     if learning.adapter is None and learning.model_name_or_path is None:
-        raise ValueError("Give `model_name_or_path` for a new adapter, or `adapter` for one that goes on learning.")
+        raise ValueError("Give `model_name_or_path` for a new adapter, or `adapter` for one that continues learning.")
     config = DriftAdapterConfig(**settings)
     tasks = [source.load(learning.max_train_samples, learning.max_test_samples) for source in sources]
     options: dict[str, Any] = {"dtype": base_dtype(training), "load_in_4bit": learning.load_in_4bit}

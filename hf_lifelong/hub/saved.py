@@ -204,7 +204,7 @@ def _check_settings(config: Any, from_hub: bool) -> None:
         raise ManifestError("it is the configuration of no lifelong adapter (`peft_type` must be `DRIFT`)")
     for key in ("auto_mapping", "auto_map"):
         if config.get(key) is not None:
-            raise ManifestError(f"`{key}` asks for code of elsewhere, which is never run; it must be null")
+            raise ManifestError(f"`{key}` asks for code from elsewhere, which is never run; it must be null")
     base = config.get("base_model_name_or_path")
     if not isinstance(base, str) or not base or not base.isprintable():
         raise ManifestError(
@@ -328,7 +328,7 @@ def check_tokenizer(path: Path) -> None:
         raise ManifestError(f"`{path}` must hold an object, not {type(config).__name__}")
     for key, value in config.items():
         if key == "auto_map" and value is not None:
-            raise ManifestError(f"`{path}`: `auto_map` asks for code of elsewhere, which is never run")
+            raise ManifestError(f"`{path}`: `auto_map` asks for code from elsewhere, which is never run")
         # Tokenizers open these as paths of their files.
         if key.endswith(("_file", "_files")) and key != "special_tokens_map_file" and value:
             raise ManifestError(f"`{path}`: `{key}` names a file ({value!r:.60}), and no file is opened that way")
