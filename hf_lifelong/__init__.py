@@ -1,7 +1,7 @@
 """Lifelong learning inside the Hugging Face `Trainer`: one model keeps every task it learns.
 
-Importing this package registers the `DRIFT` method with PEFT and the `lifelong` task with `transformers.pipeline`.
-Neither library is imported for it: when they are not loaded yet, the registration follows their own import.
+Importing this package registers the `DRIFT` method with PEFT and the `lifelong` task with `transformers.pipeline`. It
+does not import either library. If a library is not loaded yet, the registration runs right after its import.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _PUBLIC = {
     "register_kind": "hf_lifelong.objectives",
     "score_labels": "hf_lifelong.adapter",
 }
-# What is used by its full name after `import hf_lifelong` alone.
+# Modules that are available by their full names after `import hf_lifelong` alone.
 _MODULES = ("fairness", "hub", "loading", "pruning", "safety", "selection", "statistics")
 __all__ = [
     "AccuracyMatrix",
@@ -86,7 +86,7 @@ def __dir__() -> list[str]:
 
 
 def _register_peft() -> None:
-    if "hf_lifelong.adapter" not in sys.modules:  # when it is what imports PEFT, it registers itself at its end
+    if "hf_lifelong.adapter" not in sys.modules:  # if it imports PEFT itself, it also registers itself afterwards
         importlib.import_module("hf_lifelong.adapter")
 
 
@@ -98,8 +98,8 @@ def _register_pipeline() -> None:
 class _AfterImport(importlib.abc.MetaPathFinder):
     """Runs a function once, right after a module's first import.
 
-    PEFT has no entry point for methods that live outside of it, and importing it here would take 5 seconds of a CPU,
-    where `import hf_lifelong` alone takes 0.02: what only reads a version or the help of the command line needs none.
+    PEFT has no entry point for methods of other packages. Importing it here would take 5 seconds of CPU time, compared
+    with 0.02 for `import hf_lifelong` alone, and reading the version or the command line's help does not need it.
     """
 
     def __init__(self, module: str, function: Callable[[], None]) -> None:

@@ -1,6 +1,6 @@
-"""The one place that touches what is private in transformers and PEFT, or differs between their versions.
+"""The only module that uses names of transformers and PEFT that are private or differ between versions.
 
-What other modules import from here is looked up when they do, so that importing this module costs nothing.
+These names are looked up only when another module imports them, so importing this module costs nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers.utils import find_adapter_config_file
     from transformers.utils.chat_template_utils import render_jinja_template
 
-# Names that their documentation does not promise, each with the module that has it.
+# Undocumented names, each with the module that defines it.
 INTERNAL = {
     "Conv1D": "transformers.pytorch_utils",
     "ExportableState": "transformers.trainer_callback",
@@ -35,7 +35,7 @@ INTERNAL = {
     "should_convert_module": "transformers.quantizers.quantizers_utils",
     "string_to_bool": "transformers.hf_argparser",
 }
-# Methods that classes of this package give a form of their own, by the class of theirs that calls them.
+# Private methods that classes of this package override, by the library class that calls them.
 OVERRIDDEN = {
     "transformers.Trainer": (
         "_get_output_dir",
@@ -58,8 +58,8 @@ OVERRIDDEN = {
     "peft.PeftModel": ("_enable_peft_forward_hooks",),
     "peft.tuners.tuners_utils.BaseTunerLayer": ("_move_adapter_to_device_of_base_layer",),
 }
-# What a training leaves in a `Trainer` and the next one reads: what it is before the first. `ABSENT` is what there is
-# none of before it.
+# Attributes that a training leaves in a `Trainer` and the next training would read, with their values before the first
+# training. Those in `ABSENT` do not exist before it.
 UNUSED: Mapping[str, Any] = {
     "optimizer": None,
     "lr_scheduler": None,
@@ -102,38 +102,39 @@ __getattr__ = lazily(__name__, INTERNAL)
 
 @functools.cache
 def cache_argument() -> str:
-    """What models call the keys and values of earlier tokens, as argument and in their output: `past_key_values`, from
-    transformers 5.24 on `cache`."""
+    """The name of the key-value cache in the arguments and outputs of models: `past_key_values` before transformers
+    5.24, `cache` from then on."""
     from transformers.modeling_outputs import CausalLMOutputWithPast
 
     return "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
 
 
 def keeps_cache(model: Any) -> bool:
-    """Whether a language model keeps the keys and values of earlier tokens, and no other state."""
+    """Whether a language model's only state is the cache of keys and values of earlier tokens."""
     return not model._is_stateful and cache_argument() in inspect.signature(model.forward).parameters
 
 
 def cache_in(arguments: Mapping[str, Any]) -> Any:
-    """The cache among the arguments of a pass, or `None`; several requests in one row have none of their own."""
+    """The cache in the arguments of a forward pass, or `None`. Packed requests share one cache, which does not
+    count."""
     return None if is_packed(arguments) else arguments.get("cache", arguments.get("past_key_values"))
 
 
 def cache_of(output: Any) -> Any:
-    """The cache in the output of a language model, or `None`."""
+    """The cache in a language model's output, or `None`."""
     return output.cache if hasattr(output, "cache") else getattr(output, "past_key_values", None)
 
 
 def is_packed(arguments: Mapping[str, Any]) -> bool:
-    """Whether a row of a pass holds the tokens of several requests, as in continuous batching."""
+    """Whether a row of a forward pass packs the tokens of several requests, as in continuous batching."""
     return "cu_seq_lens_q" in arguments
 
 
 def not_quantised(model: Any, skipped: list[str] | None) -> list[str]:
-    """The modules that transformers leaves as they are when it quantises a model with bitsandbytes.
+    """The modules that transformers does not quantise when it quantises a model with bitsandbytes.
 
     Args:
-        skipped (`list[str]`, *optional*): `llm_int8_skip_modules` of the settings.
+        skipped (`list[str]`, *optional*): The setting `llm_int8_skip_modules`.
     """
     from transformers.quantizers.base import HfQuantizer
 
@@ -141,7 +142,7 @@ def not_quantised(model: Any, skipped: list[str] | None) -> list[str]:
 
 
 def forget_training(trainer: Any) -> None:
-    """Sets what a training leaves in the attributes of a `Trainer` to what it was before the first."""
+    """Resets the attributes that a training leaves in a `Trainer` to their state before the first training."""
     for name, value in UNUSED.items():
         setattr(trainer, name, value)
     for name in ABSENT:
@@ -150,15 +151,16 @@ def forget_training(trainer: Any) -> None:
 
 
 def has_scheduler(trainer: Any) -> None:
-    """Tells a `Trainer` that `create_scheduler` has made one."""
+    """Tells a `Trainer` that `create_scheduler` has created a scheduler."""
     trainer._created_lr_scheduler = True
 
 
 def peft_type(name: str) -> Any:
-    """A member of `PeftType` for a method of another package, made on first use.
+    """A member of `PeftType` for a method of another package, created at its first use.
 
-    `PeftType` is a closed enum, and `register_peft_method` takes its members only; the enum's own tables are extended
-    the way `EnumType` fills them, because a member of any other type breaks transformers' own adapter loading.
+    `PeftType` is a closed enum, and `register_peft_method` accepts only its members. A value of another type would
+    break adapter loading in transformers, so this function extends the enum's tables in the way that `EnumType` fills
+    them.
     """
     from peft.utils.peft_types import PeftType
 

@@ -1,4 +1,4 @@
-"""Loading a lifelong adapter with its base and tokenizer, from a folder or from the Hub, in one call."""
+"""Loads a lifelong adapter with its base and tokenizer, from a folder or from the Hub, in one call."""
 
 from __future__ import annotations
 
@@ -33,31 +33,31 @@ def load(
 ) -> tuple[PeftModel, PreTrainedTokenizerBase]:
     """Loads a lifelong adapter, the base that it names, and its tokenizer.
 
-    Adapter and tokenizer are checked before a base is fetched (see `hf_lifelong.hub.pull`). The base is read as
-    safetensors only, and no code that comes with a base or a tokenizer is run.
+    Adapter and tokenizer are checked before a base is fetched (see `hf_lifelong.hub.pull`). The base is read only as
+    safetensors, and no code that comes with a base or a tokenizer is run.
 
     Args:
-        adapter (`SavedAdapter`, `str` or `Path`): What `hf_lifelong.hub.pull` returned, or what it takes: a folder, or
-            a repository on the Hub.
+        adapter (`SavedAdapter`, `str` or `Path`): A folder, a repository on the Hub, or the result of
+            `hf_lifelong.hub.pull`.
         revision (`str`, *optional*): Branch, tag or commit of the adapter's repository.
         token (`str`, *optional*): For private repositories.
-        dtype (`torch.dtype` or `str`, *optional*): Of the base. By default float32 on a CPU, and on a GPU the dtype
-            that the adapter was trained with.
-        device_map (*optional*): Where the base is put, as in transformers; by default the GPU, where there is one.
-        load_in_4bit (`bool`): Whether the base is quantised to 4 bits (NF4) as it is loaded; a GPU multiplies in
-            bfloat16 then, if not in float16.
-        trainable (`bool`): Whether the model can go on learning.
+        dtype (`torch.dtype` or `str`, *optional*): Dtype of the base. By default float32 on a CPU, and on a GPU the
+            dtype that the adapter was trained with.
+        device_map (*optional*): Device of the base, as in transformers; by default the GPU if there is one.
+        load_in_4bit (`bool`): Whether the base is quantised to 4 bits (NF4) when it is loaded. A GPU then computes in
+            bfloat16 instead of float32.
+        trainable (`bool`): Whether the model can learn more tasks.
 
     Returns:
-        The model, and its tokenizer: the one saved with the adapter, or else that of the base.
+        The model and its tokenizer: the one saved with the adapter, or else the base's.
 
     Raises:
-        ValueError: as `hf_lifelong.hub.pull`; when `revision` is given for what was pulled; and when adapter and base
-            do not fit each other. Names the file or the field.
+        ValueError: as `hf_lifelong.hub.pull`; when `revision` is given for an adapter that is already pulled; or when
+            adapter and base do not fit each other. Names the file or the field.
         PullError: when adapter, base or tokenizer cannot be fetched or read.
     """
     if isinstance(adapter, SavedAdapter) and revision is not None:
-        raise ValueError(f"`revision` is {revision!r}, but `adapter` was pulled already. Give it to `pull`.")
+        raise ValueError(f"`revision` is {revision!r}, but `adapter` is already pulled. Give `revision` to `pull`.")
     saved = adapter if isinstance(adapter, SavedAdapter) else pull(adapter, revision=revision, token=token)
     config = _config(saved)
     options: dict[str, Any] = {"revision": config.revision, "token": token}
@@ -65,14 +65,14 @@ def load(
     on_gpu = _on_gpu(device_map)
     if dtype is None:
         dtype = saved.knowledge.base.get("dtype", "float32") if on_gpu else "float32"
-    if device_map is None and on_gpu and not is_deepspeed_zero3_enabled():  # which places a base itself
+    if device_map is None and on_gpu and not is_deepspeed_zero3_enabled():  # ZeRO-3 places the base itself
         device_map = {"": torch.cuda.current_device()}
     settings = {"dtype": dtype, "load_in_4bit": load_in_4bit, "trainable": trainable, "device_map": device_map}
     base = _base(saved, options, **settings)
-    # Members that rest are left in the file; PEFT would put all of it on the GPU first.
-    rests = config.resident_groups is not None
-    resting: dict[str, Any] = {"torch_device": "cpu", "low_cpu_mem_usage": True} if rests else {}
-    model = PeftModel.from_pretrained(base, str(saved.folder), config=config, is_trainable=trainable, **resting)
+    # Members that are not resident stay in the file. PEFT would otherwise load the whole file onto the GPU first.
+    stays_on_disk = config.resident_groups is not None
+    placement: dict[str, Any] = {"torch_device": "cpu", "low_cpu_mem_usage": True} if stays_on_disk else {}
+    model = PeftModel.from_pretrained(base, str(saved.folder), config=config, is_trainable=trainable, **placement)
     return model, tokenizer
 
 
@@ -85,7 +85,7 @@ def load_base(
     trainable: bool = False,
     **options: Any,
 ) -> Any:
-    """Loads the base of an adapter: without head, or, where `task_type` is `"CAUSAL_LM"`, as a language model.
+    """Loads the base of an adapter: as a language model if `task_type` is `"CAUSAL_LM"`, otherwise without a head.
 
     Args:
         name (`str`): Id on the Hub or folder.
@@ -95,25 +95,25 @@ def load_base(
     """
     kind = AutoModelForCausalLM if task_type == "CAUSAL_LM" else AutoModel
     if load_in_4bit:
-        # On a GPU products of float32 are slow, and what is stored in 4 bits does not need them.
+        # Float32 products are slow on a GPU, and 4-bit weights do not need that precision.
         is_slow = _on_gpu(options.get("device_map")) and dtype in (torch.float32, "float32")
         compute = torch.bfloat16 if is_slow else dtype
         bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)
         options = {**options, "quantization_config": bits}
     base = kind.from_pretrained(name, dtype=dtype, use_safetensors=True, trust_remote_code=False, **options)
-    if load_in_4bit and trainable:  # checkpointing is for the training arguments to switch on
+    if load_in_4bit and trainable:  # the training arguments decide about checkpointing
         return prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     return base
 
 
 def read_tokenizer(folder: Path, file: str) -> PreTrainedTokenizerBase:
-    """Reads a tokenizer; no code that comes with it is run.
+    """Reads a tokenizer from a folder; no code that comes with it is run.
 
     Args:
         file (`str`): The file that an error names.
 
     Raises:
-        DamagedFileError: when none can be made of the files.
+        DamagedFileError: when the files do not make a tokenizer.
     """
     try:
         with without_panics():
@@ -131,7 +131,7 @@ def _config(saved: SavedAdapter) -> DriftAdapterConfig:
         config = DriftAdapterConfig.from_pretrained(str(saved.folder))
     except ValueError as error:
         raise quoting(saved.folder / CONFIG, error) from error
-    # A saved adapter names its layers in full; a pattern, which might never end, is not needed again.
+    # A saved adapter lists its layers in full, so the pattern is not needed; matching it might never end.
     config.exclude_modules = None
     if saved.repo_id is not None:
         config.loaded_from = LoadedFrom(saved.repo_id, str(saved.revision), str(saved.commit))
@@ -139,9 +139,9 @@ def _config(saved: SavedAdapter) -> DriftAdapterConfig:
 
 
 def _tokenizer(saved: SavedAdapter, options: dict[str, Any]) -> PreTrainedTokenizerBase:
-    own = saved.sizes.keys() & {"tokenizer.json", "tokenizer_config.json"}
-    if own:
-        return read_tokenizer(saved.folder, min(own))
+    tokenizer_files = saved.sizes.keys() & {"tokenizer.json", "tokenizer_config.json"}
+    if tokenizer_files:
+        return read_tokenizer(saved.folder, min(tokenizer_files))
     try:
         with without_panics():
             return AutoTokenizer.from_pretrained(saved.base, trust_remote_code=False, **options)
@@ -151,7 +151,7 @@ def _tokenizer(saved: SavedAdapter, options: dict[str, Any]) -> PreTrainedTokeni
 
 def _base(saved: SavedAdapter, options: dict[str, Any], **settings: Any) -> Any:
     try:
-        # transformers would load that adapter too, whatever it is.
+        # transformers would also load an adapter in the base's place, of any method.
         if find_adapter_config_file(saved.base, **options) is not None:
             raise ManifestError(f"`base_model_name_or_path` is `{saved.base}`, which is an adapter, no base.")
         return load_base(saved.base, saved.config.get("task_type"), **options, **settings)

@@ -1,10 +1,10 @@
-"""`pipeline("lifelong")`: texts in, answers out, no task named."""
+"""`pipeline("lifelong")`: answers texts without being told their tasks."""
 
 from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,20 +19,20 @@ from .knowledge import UNKNOWN, KnowledgeBase
 from .objectives import MODEL_INPUTS, encode_inputs, encode_prompts, ensure_padding, prompt_of
 
 OPTIONS = ("policy", "group", "answer", "uncertainty", "per_batch", "abstain")
-"""What a pipeline of heads may be asked; one of a language model takes those of its `generate` too."""
+"""Options of a pipeline. With a language model, the options of its `generate` are accepted too."""
 
-# What is said of an input that no learned task answers.
+# The result for an input that no learned task answers.
 NOTHING = {"answer": None, "score": 0.0, "uncertainty": 1.0, "margin": 0.0, "novelty": NOWHERE}
 
-# What of a model's output answers are made of.
-SAID = ("task", "scores", "uncertainty", "margin", "novelty")
+# Fields of a model's output that answers are made from.
+OUTPUT_FIELDS = ("task", "scores", "uncertainty", "margin", "novelty")
 
-# Where a tokenizer cuts is set in the tokenizer itself, so that two threads would cut each other's texts.
+# Truncation is a setting of the tokenizer object, so two threads would truncate each other's texts.
 TOKENISING = shared_lock()
 
 
 class LifelongPipeline(Pipeline):
-    """Answers texts of any learned task without being told which.
+    """Answers texts of any learned task without being told which task it is.
 
     ```python
     >>> import hf_lifelong
@@ -40,16 +40,21 @@ class LifelongPipeline(Pipeline):
     >>> answer(["A joy from start to end.", {"question": "Who wrote it?", "context": "Ada wrote it."}])
     ```
 
-    With a language model an answer is a text, and inputs are prompts: a string, which goes through the tokenizer's
-    chat template where it has one, or the fields of a learned task's template, or of a default one
+    Inputs of different forms can be mixed: a string or `{"text": ..., "text_pair": ...}` (text classification, text
+    regression), `{"question": ..., "context": ...}` (question answering), `{"tokens": [...]}` (token classification),
+    or the form of your own kind. With a language model inputs are prompts: a string, which goes through the
+    tokenizer's chat template if it has one, or the fields of a learned task's template or of a default template
     (`objectives.prompts.TEMPLATES`).
 
-    Inputs, mixed at will: a string or `{"text": ..., "text_pair": ...}` (text classification, text regression),
-    `{"question": ..., "context": ...}` (question answering) or `{"tokens": [...]}` (token classification), or what a
-    kind of your own takes. An answer is a dict: `task` (the group that answered, or `"unknown"`), `kind`, `answer`
-    (a label; a number; a span, `""` where the context has no answer and the task has such questions; or a label per
-    token; `None` where unknown), `score` (its probability; `None` of a number, which has none), `uncertainty` and
-    `margin`; spans have `start` and `end` (characters), and with `abstain` there is `novelty`.
+    An answer is a dict:
+
+    - `task`: the group that answered, or `"unknown"`.
+    - `kind`: the kind of task.
+    - `answer`: a label, a number, a span, one label per token, or with a language model a text. A span is `""` if the
+      context has no answer and the task has such questions. `None` for an unknown task.
+    - `score`: the probability of the answer; `None` for a number.
+    - `uncertainty` and `margin`, and with `abstain` also `novelty`.
+    - `start` and `end`, for spans: positions in characters.
     """
 
     tokenizer: Any
@@ -70,30 +75,30 @@ class LifelongPipeline(Pipeline):
         """Answers one input, a list of them, or a stream of them.
 
         Args:
-            inputs: One input (answered by a dict), a list or tuple (by a list), or anything else that gives inputs one
-                after another: a generator, a column of a data set, a data set of `KeyDataset`'s sort (by an iterator,
-                which asks for `batch_size` inputs at a time).
-            batch_size (`int`, *optional*): Rows of a batch; as given to `pipeline`, or 32.
-            abstain (`bool`, *optional*): Answer `unknown` where an input lies outside of what the chosen task has
-                seen, where no task of its form is known, or where the model gives no finite numbers.
-            options: `policy`, `group`, `answer`, `uncertainty`, `per_batch`, as in [`predict`]. With a language model
-                `policy`, `group`, `per_batch`, `labels=True` (the likeliest label answers where the task has labels)
-                and those of `model.generate`, such as `max_new_tokens` or `num_beams`. They may also be given to
+            inputs: One input, for which the result is a dict; a list or tuple, for which it is a list; or any other
+                source of inputs, such as a generator, a column of a data set or a `KeyDataset`, for which it is an
+                iterator that reads `batch_size` inputs at a time.
+            batch_size (`int`, *optional*): Rows per batch; by default the value given to `pipeline`, or 32.
+            abstain (`bool`, *optional*): Whether to answer `unknown` if an input is unlike the data of the chosen
+                task, if no task of its form is learned, or if the model's numbers are not finite.
+            options: `policy`, `group`, `answer`, `uncertainty`, `per_batch`, as in [`predict`]. With a language model:
+                `policy`, `group`, `per_batch`, `labels=True` (answer with the likeliest label if the task has labels),
+                and the options of `model.generate`, such as `max_new_tokens` or `num_beams`. All can also be given to
                 `pipeline`.
 
         Raises:
-            ValueError: for an unknown option; for an input of another form, or of a form that no learned task answers,
-                naming its position; when the model knows no task.
+            ValueError: for an unknown option; for an input whose form is invalid, or which no learned task answers
+                (names its position); when the model has learned no task.
         """
-        given = {**self._forward_params, **self._sanitize_parameters(**options)[1]}
-        abstain = bool(given.pop("abstain", False) if abstain is None else abstain)
+        settings = {**self._forward_params, **self._sanitize_parameters(**options)[1]}
+        abstain = bool(settings.pop("abstain", False) if abstain is None else abstain)
         batch_size = self._batch_size if batch_size is None else batch_size
         batch_size = 32 if batch_size is None else batch_size
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"`batch_size` is {batch_size!r:.60}; give an integer of at least 1.")
         if self.tokenizer is None:
             raise ValueError("`tokenizer` is missing; give that of the base to `pipeline`.")
-        answer = partial(self._answer_all, batch_size=batch_size, abstain=abstain, options=given)
+        answer = partial(self._answer_all, batch_size=batch_size, abstain=abstain, options=settings)
         if isinstance(inputs, list | tuple):
             return answer(inputs)
         many = hasattr(inputs, "__iter__") or hasattr(inputs, "__getitem__")
@@ -105,24 +110,24 @@ class LifelongPipeline(Pipeline):
     def _answer_all(
         self, items: Sequence[Any], start: int = 0, *, batch_size: int, abstain: bool, options: dict[str, Any]
     ) -> list[dict[str, Any]]:
-        """Answers inputs of which the first is `inputs[start]`."""
+        """Answers a batch of inputs whose first is `inputs[start]`."""
         if not items:
             return []
         features, sources = self._encoded(items, start)
         rows_of = self._rows_by_kinds(features, start, abstain)
-        found = self._forward(features, rows_of=rows_of, batch_size=batch_size, novelty=abstain, **options)
-        return self.postprocess(found, sources=sources, features=features, abstain=abstain)
+        outputs = self._forward(features, rows_of=rows_of, batch_size=batch_size, novelty=abstain, **options)
+        return self.postprocess(outputs, sources=sources, features=features, abstain=abstain)
 
     @property
     def generates(self) -> bool:
-        """Whether the model is a language model, which answers with texts."""
+        """Whether the model is a language model and answers with texts."""
         return bool(active_config(self.model).task_type == "CAUSAL_LM")
 
     def preprocess(self, items: Any, start: int = 0) -> dict[str, Any]:  # type: ignore[override]
         return self._encoded(items, start)[0]
 
     def _encoded(self, items: Any, start: int) -> tuple[dict[str, Any], list[Any]]:
-        """The features of inputs, and what each input's answer is cut from."""
+        """The features of inputs, and for each input the source text from which its answer is taken."""
         with TOKENISING:
             return self._encode(items, start)
 
@@ -143,9 +148,9 @@ class LifelongPipeline(Pipeline):
         batch_size: int,
         **options: Any,
     ) -> list[dict[str, Any]]:
-        """What answers each row; `{}` of rows that are in no list of `rows_of`."""
+        """The model's output for each row; `{}` for rows that are in no list of `rows_of`."""
         columns = [name for name in MODEL_INPUTS if name in features]
-        found: list[dict[str, Any]] = [{} for _ in features["input_ids"]]
+        outputs: list[dict[str, Any]] = [{} for _ in features["input_ids"]]
         batches = [
             (kinds, rows[i : i + batch_size])
             for kinds, rows in rows_of.items()
@@ -153,30 +158,30 @@ class LifelongPipeline(Pipeline):
         ]
         for kinds, rows in tqdm(batches, desc="Answering", disable=len(batches) < 4, leave=False):
             batch = {name: [features[name][row] for row in rows] for name in columns}
-            asked = options if kinds is None else {**options, "kinds": kinds}
-            for row, answer in zip(rows, self._answer_batch(batch, asked), strict=True):
-                found[row] = answer
-        return found
+            settings = options if kinds is None else {**options, "kinds": kinds}
+            for row, output in zip(rows, self._answer_batch(batch, settings), strict=True):
+                outputs[row] = output
+        return outputs
 
     def _rows_by_kinds(
         self, features: dict[str, Any], start: int, abstain: bool
     ) -> dict[tuple[str, ...] | None, list[int]]:
-        """The rows that tasks of the same kinds may answer, longest first; `None` stands for any kind.
+        """Kinds of tasks → the rows that tasks of these kinds may answer, longest first; `None` stands for any kind.
 
         Raises:
             ValueError: for an input that no learned task answers, unless the pipeline may abstain.
         """
         order = np.argsort([-len(ids) for ids in features["input_ids"]], kind="stable").tolist()
-        known = {task.kind for task in knowledge_of(self.model).tasks}
-        if self.generates or not known:
+        learned_kinds = {task.kind for task in knowledge_of(self.model).tasks}
+        if self.generates or not learned_kinds:
             return {None: order}
-        answering = [tuple(kind for kind in kinds if kind in known) for kinds in features["kinds"]]
+        answering = [tuple(kind for kind in kinds if kind in learned_kinds) for kinds in features["kinds"]]
         foreign = next((row for row, kinds in enumerate(answering) if not kinds), None)
         if foreign is not None and not abstain:
             raise ValueError(
                 f"inputs[{start + features['example'][foreign]}] has the form of "
                 f"{' or '.join(features['kinds'][foreign])}, but no task of that kind is learned, only "
-                f"{sorted(known)}. Give it in their form, or `abstain=True` to answer it with `unknown`."
+                f"{sorted(learned_kinds)}. Give it in their form, or `abstain=True` to answer it with `unknown`."
             )
         rows_of: dict[tuple[str, ...] | None, list[int]] = defaultdict(list)
         for row in order:
@@ -191,9 +196,9 @@ class LifelongPipeline(Pipeline):
         out = predict(
             self.model, dict(self.tokenizer.pad(batch, return_tensors="pt", padding_side="right")), **options
         )
-        # Not all of it: hidden states stay on their device, and may be of a dtype that NumPy lacks.
-        given = {key: part.cpu().numpy() for key in SAID if (part := getattr(out, key)) is not None}
-        return [{key: value[i] for key, value in given.items()} for i in range(len(batch["input_ids"]))]
+        # Hidden states are left out: they stay on their device, and may have a dtype that NumPy lacks.
+        values = {key: tensor.cpu().numpy() for key in OUTPUT_FIELDS if (tensor := getattr(out, key)) is not None}
+        return [{key: value[i] for key, value in values.items()} for i in range(len(batch["input_ids"]))]
 
     def postprocess(  # type: ignore[override]
         self, found: list[dict[str, Any]], sources: Sequence[Any], features: dict[str, Any], abstain: bool
@@ -201,10 +206,10 @@ class LifelongPipeline(Pipeline):
         knowledge = knowledge_of(self.model)
         if self.generates:
             return [self._result(knowledge, answer, abstain) for answer in found]
-        rows = [row for row, answer in enumerate(found) if answer]
+        rows = [row for row, output in enumerate(found) if output]
         table = {name: [values[row] for row in rows] for name, values in features.items()}
-        asked = [found[row] for row in rows]
-        chosen, scores = [int(row["task"]) for row in asked], [row["scores"] for row in asked]
+        answered = [found[row] for row in rows]
+        chosen, scores = [int(output["task"]) for output in answered], [output["scores"] for output in answered]
         answers = decode_answers(knowledge, chosen, scores, table, sources)
         kinds_of = dict(zip(features["example"], features["kinds"], strict=True))
         out = []
@@ -212,10 +217,10 @@ class LifelongPipeline(Pipeline):
             if not answer:
                 out.append({"task": UNKNOWN, "kind": kinds_of[i][0], **NOTHING})
                 continue
-            own = [asked[row] for row in answer.pop("rows")]
-            answer |= {key: float(np.mean([row[key] for row in own])) for key in ("uncertainty", "margin")}
+            of_input = [answered[row] for row in answer.pop("rows")]
+            answer |= {key: float(np.mean([output[key] for output in of_input])) for key in ("uncertainty", "margin")}
             if abstain:
-                novelties = [float(row["novelty"]) for row in own]
+                novelties = [float(output["novelty"]) for output in of_input]
                 answer["novelty"] = NOWHERE if NOWHERE in novelties else min(novelties)
             out.append(self._result(knowledge, answer, abstain))
         return out
@@ -231,7 +236,9 @@ class LifelongPipeline(Pipeline):
         return result
 
 
-def _lazily(items: Iterator[Any], batch_size: int, answer: Any) -> Iterator[dict[str, Any]]:
+def _lazily(
+    items: Iterator[Any], batch_size: int, answer: Callable[[Sequence[Any], int], list[dict[str, Any]]]
+) -> Iterator[dict[str, Any]]:
     start = 0
     while batch := list(itertools.islice(items, batch_size)):
         yield from answer(batch, start)

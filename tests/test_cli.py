@@ -256,7 +256,7 @@ def test_predict_answers_from_the_hub_at_a_commit(on_hub, learned, hub):  # noqa
 def test_predict_says_what_is_wrong(learned, tmp_path, bert_folder):
     empty = tmp_path / "empty.txt"
     empty.write_text("\n\n")
-    assert "holds nothing to answer; give one input a line" in fails("predict", learned, "--input", empty)
+    assert "holds nothing to answer; give one input per line" in fails("predict", learned, "--input", empty)
     assert "No such file or directory" in fails("predict", learned, "--input", tmp_path / "none.txt")
     (tmp_path / "bad.jsonl").write_text('{"text": "fine"}\nfine\n')
     assert "line 2: 'fine' is no JSON object" in fails(
@@ -420,7 +420,7 @@ def test_forget_writes_to_another_folder_and_of_the_hub_only_so(own, on_hub, tmp
     run("forget", own, "films", "--yes", "--output", tmp_path / "rest")
     assert files(own) == before and pull(tmp_path / "rest").knowledge.names == ["news"]
     assert "exists and is not an empty folder" in fails("forget", own, "films", "--yes", "--output", tmp_path / "rest")
-    assert "needs a folder" in fails("forget", on_hub, "films", "--yes", code=2)
+    assert "give a folder to write to" in fails("forget", on_hub, "films", "--yes", code=2)
     run("forget", on_hub, "films", "--yes", "--output", tmp_path / "of the hub")
     assert files(tmp_path / "of the hub")[ADAPTER[0]] == files(tmp_path / "rest")[ADAPTER[0]]
 

@@ -121,7 +121,7 @@ def test_a_recipe_adds_arguments_and_other_defaults():
         (["--tasks", "[{name: a, kind: a, dataset: b, max_train_samples: 0}]"], "give an integer of at least 1"),
         (["--max_test_samples", "-1"], "`max_test_samples` is -1"),
         (["--model_name_or_path", "a", "--adapter", "b"], "`model_name_or_path` and `adapter` are both given"),
-        (["--revision", "main"], "`revision` is that of `adapter`"),
+        (["--revision", "main"], "`revision` belongs to `adapter`"),
         (["--adapter", "a", "--r", "4", "--members", "2"], "`r`, `members` cannot be given with `adapter`"),
         (["--r", "4"], "Give `model_name_or_path` for a new adapter"),
         (["--model_name_or_path", "a", "--r", "0"], "`r` is 0; it must be an integer from 1 to 65536."),

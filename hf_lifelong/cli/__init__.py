@@ -1,4 +1,4 @@
-"""The `hf-lifelong` command. What its subcommands do is in modules of their own, for programs to call."""
+"""The `hf-lifelong` command. Its subcommands are implemented in separate modules that programs can call too."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ __getattr__ = lazily(__name__, dict.fromkeys(("base_dtype", "learn", "parse", "u
 
 def main() -> None:
     """Runs the command."""
-    from .app import main as run  # whose imports take a second
+    from .app import main as run  # imported here because it takes a second
 
     run()

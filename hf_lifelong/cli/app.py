@@ -1,7 +1,7 @@
-"""The `hf-lifelong` command line. Each command is one call of the library, and prints what that returns.
+"""The `hf-lifelong` command line. Each command makes one call of the library and prints the result.
 
-Answers go to stdout, everything else to stderr. PyTorch and transformers are imported by the commands that need them,
-so that `--help` is quick.
+Results go to stdout, everything else to stderr. Only commands that need PyTorch and transformers import them, so that
+`--help` is quick.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from .. import __version__
 from ..utils.console import mute_bars, mute_notes
 from ..utils.texts import one_line
 
-# What the library raises for what a user can put right; all else is a mistake of ours, and shows where it happened.
-TOLD = (ValueError, OSError, KeyError, ImportError, FloatingPointError)
+# Errors that the user can fix. Any other error is a bug, and shows its traceback.
+USER_ERRORS = (ValueError, OSError, KeyError, ImportError, FloatingPointError)
 
 
 class Commands(TyperGroup):
-    """Ends with one line and code 1 where the library says what is wrong."""
+    """Turns an error that the user can fix into one line and exit code 1."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
             raise
-        except TOLD as error:
+        except USER_ERRORS as error:
             message = one_line(str(error.args[0] if isinstance(error, KeyError) else error))
             if ctx.params["debug"] or (isinstance(error, KeyError) and " " not in message):
-                raise  # a key that comes without a sentence is a mistake of ours too
+                raise  # a KeyError without a sentence is a bug too
             typer.echo(f"Error: {message}", err=True)
             raise typer.Exit(1) from error
 
@@ -61,8 +61,8 @@ FourBits = Annotated[bool, typer.Option("--load-in-4bit", help="Quantise the bas
 Retrieval = Literal["signature", "uncertainty", "cascade"]
 
 
-def _version(given: bool) -> None:
-    if given:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"hf-lifelong {__version__}")
         raise typer.Exit()
 
@@ -81,13 +81,13 @@ def hf_lifelong(
     short_help="Learn tasks, one after another.",
 )
 def learn(ctx: typer.Context) -> None:
-    """Arguments are those of `learning.parse`, which has its own `--help`."""
+    """Takes the arguments of `learning.parse`, which has its own `--help`."""
     from ..evaluation import to_text
     from .learning import learn as learn_tasks
     from .learning import parse, use_all_cores
 
     mute_bars()
-    description = "Learns tasks one after another, with a new adapter or one that goes on learning."
+    description = "Learns tasks one after another, with a new adapter or one that continues learning."
     learning, adapter, training = parse(ctx.args, prog="hf-lifelong learn", description=description)
     use_all_cores(training)
     with contextlib.redirect_stdout(sys.stderr):  # Trainer prints what it logs
@@ -130,10 +130,10 @@ def predict(
     from ..pipeline import LifelongPipeline
 
     lines = enumerate(texts, 1) if texts else _lines(str(input))
-    asked = (_input(line, number, input) for number, line in lines)
-    first = next(asked, None)
+    inputs = (_input(line, number, input) for number, line in lines)
+    first = next(inputs, None)
     if first is None:
-        raise ValueError(f"`--input` {input} holds nothing to answer; give one input a line.")
+        raise ValueError(f"`--input` {input} holds nothing to answer; give one input per line.")
     loaded, tokenizer = load(model, revision=revision, load_in_4bit=load_in_4bit)
     answer: Any = LifelongPipeline(model=loaded, tokenizer=tokenizer)  # type: ignore[arg-type]
     if labels and not answer.generates:
@@ -142,17 +142,17 @@ def predict(
     if retrieval is not None:
         options["policy"] = retrieval
     done = 0
-    for batch in _batches(first, asked, batch_size):
+    for batch in _batches(first, inputs, batch_size):
         try:
             answers = answer(batch, batch_size=batch_size, abstain=abstain, **options)
         except ValueError as error:
             raise ValueError(f"Of the inputs from number {done + 1} (inputs[0]) on: {error}") from error
         done += len(batch)
-        typer.echo("\n".join(_dump(found) if as_json else _line(found) for found in answers))
+        typer.echo("\n".join(_dump(answered) if as_json else _line(answered) for answered in answers))
 
 
 def _lines(source: str) -> Iterator[tuple[int, str]]:
-    """Lines that are not empty, with their numbers."""
+    """The non-empty lines of a file, or of stdin for `-`, with their numbers."""
     try:
         with contextlib.nullcontext(sys.stdin) if source == "-" else open(source, encoding="utf-8") as file:
             yield from ((number, line.rstrip("\r\n")) for number, line in enumerate(file, 1) if line.strip())
@@ -160,7 +160,7 @@ def _lines(source: str) -> Iterator[tuple[int, str]]:
         raise ValueError(f"`{source}` is not UTF-8 text ({error.reason} at byte {error.start}).") from error
     except OSError as error:
         raise ValueError(
-            f"`--input` {source} cannot be read ({error.strerror}); give a file with one input a line, or `-`."
+            f"`--input` {source} cannot be read ({error.strerror}); give a file with one input per line, or `-`."
         ) from error
 
 
@@ -185,8 +185,8 @@ def _batches(first: Any, rest: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _line(answer: dict[str, Any]) -> str:
-    found, score = answer["answer"], answer["score"]
-    text = "" if found is None else " ".join(found) if isinstance(found, list) else str(found)
+    content, score = answer["answer"], answer["score"]
+    text = "" if content is None else " ".join(content) if isinstance(content, list) else str(content)
     return f"{one_line(answer['task'])}\t{'-' if score is None else f'{score:.3f}'}\t{one_line(text)}"
 
 
@@ -222,13 +222,11 @@ def export(
     from ..loading import load
 
     loaded, _ = load(model, revision=revision, load_in_4bit=load_in_4bit)
-    known = knowledge_of(loaded).names
+    is_number = group.isdigit() and group not in knowledge_of(loaded).names
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # the report says the same
-        found = export_group(
-            loaded, int(group) if group.isdigit() and group not in known else group, folder, rank=rank
-        )
-    said = "\n".join(map(one_line, str(found).splitlines()))
-    typer.echo(_dump({**asdict(found), "folder": str(found.folder)}, indent=2) if as_json else said)
+        report = export_group(loaded, int(group) if is_number else group, folder, rank=rank)
+    text = "\n".join(map(one_line, str(report).splitlines()))
+    typer.echo(_dump({**asdict(report), "folder": str(report.folder)}, indent=2) if as_json else text)
 
 
 @app.command()
@@ -251,11 +249,11 @@ def forget(
     from ..utils.folders import clear_leftovers
     from .forget import forget_saved
 
-    if output is None:  # a call that was killed may have left the task beside a folder that knows it no longer
+    if output is None:  # a killed call may have left a copy with the task beside the folder
         clear_leftovers(Path(model).resolve())
     saved = pull(model, revision=revision)
     if output is None and saved.repo_id is not None:
-        raise typer.BadParameter("of an adapter of the Hub the rest needs a folder", param_hint="--output")
+        raise typer.BadParameter("give a folder to write to, for an adapter from the Hub", param_hint="--output")
     saved.knowledge.index(task)
     target = output or saved.folder
     if not yes:
@@ -299,8 +297,8 @@ def push(
         create_pr=create_pr,
         parent_commit=parent_commit,
     )
-    found = {"url": commit.pr_url or commit.commit_url, "commit": commit.oid}
-    typer.echo(_dump(found, indent=2) if as_json else found["url"])
+    result = {"url": commit.pr_url or commit.commit_url, "commit": commit.oid}
+    typer.echo(_dump(result, indent=2) if as_json else result["url"])
 
 
 @app.command("estimate-memory")
@@ -334,7 +332,7 @@ def estimate_memory(
     from ..memory import estimate_memory as estimate
 
     config = DriftAdapterConfig(r=r, members=members, trunk_depth=trunk_depth, task_type=task_type)
-    found = estimate(
+    memory = estimate(
         model,
         config,
         bits=int(bits) if bits is not None else None,
@@ -345,19 +343,20 @@ def estimate_memory(
         optimizer=optimizer,
         gradient_checkpointing=gradient_checkpointing,
     )
-    typer.echo(_dump(found.to_dict(), indent=2) if as_json else str(found))
+    typer.echo(_dump(memory.to_dict(), indent=2) if as_json else str(memory))
 
 
 def _dump(value: Any, indent: int | None = None) -> str:
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
-    # The control characters that JSON leaves as they are; a terminal does not.
-    return re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    # JSON does not escape these control characters, and a terminal would execute them.
+    return re.sub("[\x7f-\x9f]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def main() -> None:
-    """Runs the command line, and exits: 0 done, 1 an error that it names, 2 wrong usage, 130 interrupted."""
+    """Runs the command line and exits with 0 (done), 1 (an error, which is printed), 2 (wrong usage) or 130
+    (interrupted)."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    warnings.simplefilter("ignore", FutureWarning)  # for those who write code
+    warnings.simplefilter("ignore", FutureWarning)  # addressed to programmers
     mute_notes()
     warnings.formatwarning = lambda message, *where, **more: f"Warning: {one_line(str(message))}\n"
     app(prog_name="hf-lifelong")

@@ -1,4 +1,4 @@
-"""Forgetting a task of a saved adapter: what is written knows nothing of it any more."""
+"""Forgets a task of a saved adapter."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ..knowledge import KnowledgeBase
 from ..loading import load
 from ..utils.folders import atomic_folder, sole_writer
 
-# What training leaves of a task beside the adapter: commits, checkpoints, what a killed run was writing; and its lock.
+# Files of training beside the adapter: commits, checkpoints, unfinished files of a killed run, and the lock.
 STREAM = "_stream"
-LEFT = (STREAM, "checkpoint-*", ".*.unfinished", f".{STREAM}.lock")
+TRAINING_FILES = (STREAM, "checkpoint-*", ".*.unfinished", f".{STREAM}.lock")
 
 
 def forget_saved(
     saved: SavedAdapter, task: str, target: str | os.PathLike[str], *, load_in_4bit: bool = False
 ) -> KnowledgeBase:
-    """Writes a saved adapter without one of its tasks, whole or not at all: adapter, tokenizer and a new card. There
-    are no scores any more, because they were measured with the task present.
+    """Writes a saved adapter without one of its tasks, whole or not at all: adapter, tokenizer and a new card. Scores
+    are dropped, because they were measured with the task present.
 
-    Where `target` is the adapter's own folder, its other files and folders stay, but not what training left of the
-    task: checkpoints and commits.
+    If `target` is the adapter's own folder, its other files and folders stay, except for the checkpoints and commits
+    of training, which hold the task.
 
     Args:
         saved ([`SavedAdapter`]): As `hub.pull` returns it.
@@ -39,16 +39,16 @@ def forget_saved(
 
     Raises:
         KeyError: when no task has that name.
-        ValueError: when `target` is another folder that holds something, or the adapter does not fit its base.
+        ValueError: when `target` is another folder that is not empty, or the adapter does not fit its base.
         BusyFolderError: when another process writes `target`, or learns there.
     """
-    own, folder = saved.folder.resolve(), Path(target).resolve()
-    # Nobody may be learning there meanwhile: its checkpoints and commits hold the task too.
-    still = sole_writer(own / STREAM) if folder == own else nullcontext()
-    with still, atomic_folder(folder) as fresh:
-        if folder == own:
-            saved = read_saved(own, saved.repo_id, saved.revision)  # as it is now that nobody else writes it
-            _copy_others(own, fresh)
+    source, folder = saved.folder.resolve(), Path(target).resolve()
+    # Nobody may learn there in the meantime, because checkpoints and commits hold the task too.
+    no_training = sole_writer(source / STREAM) if folder == source else nullcontext()
+    with no_training, atomic_folder(folder) as fresh:
+        if folder == source:
+            saved = read_saved(source, saved.repo_id, saved.revision)  # again, because nobody else can write it here
+            _copy_others(source, fresh)
         elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             raise ValueError(f"`target` is {str(target)!r}, which exists and is not an empty folder; give a new one.")
         model, tokenizer = load(saved, load_in_4bit=load_in_4bit)
@@ -65,13 +65,13 @@ def forget_saved(
     return remaining
 
 
-def _copy_others(own: Path, fresh: Path) -> None:
-    """Copies what is neither the adapter's nor left of training. Names count in the folder itself only: below it may
-    be anything, such as an exported adapter or `.git`."""
+def _copy_others(source: Path, fresh: Path) -> None:
+    """Copies everything except the adapter's files and those of training. Only names in the folder itself are
+    excluded, because a subfolder may be anything, such as an exported adapter or `.git`."""
 
     def left_out(folder: str, names: list[str]) -> set[str]:
-        if Path(folder) != own:
+        if Path(folder) != source:
             return set()
-        return {name for name in names if is_ours(name) or any(fnmatch(name, left) for left in LEFT)}
+        return {name for name in names if is_ours(name) or any(fnmatch(name, file) for file in TRAINING_FILES)}
 
-    shutil.copytree(own, fresh, symlinks=True, dirs_exist_ok=True, ignore=left_out)
+    shutil.copytree(source, fresh, symlinks=True, dirs_exist_ok=True, ignore=left_out)

@@ -1,4 +1,4 @@
-"""What a saved adapter says of itself: no base is loaded and no tensor is read."""
+"""Describes a saved adapter without loading its base or reading its tensors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHOWN_TASKS = 20
 
 
 def describe(saved: SavedAdapter) -> dict[str, Any]:
-    """Everything that is known of a saved adapter, safe for JSON.
+    """Everything known about a saved adapter, safe for JSON.
 
     Args:
         saved ([`SavedAdapter`]): As `hub.pull` returns it.
@@ -45,29 +45,29 @@ def describe(saved: SavedAdapter) -> dict[str, Any]:
 
 
 def to_report(saved: SavedAdapter) -> str:
-    """The same for people, in lines of text."""
-    known = describe(saved)
-    base, settings = known["base"], known["settings"]
+    """The description of a saved adapter as lines of text for readers."""
+    facts = describe(saved)
+    base, settings = facts["base"], facts["settings"]
     lines = [
-        clean(known["name"], 200) + (f" at commit {known['commit']}" if known["commit"] else ""),
+        clean(facts["name"], 200) + (f" at commit {facts['commit']}" if facts["commit"] else ""),
         f"base:      {clean(base['name'], 200)}",
-        f"adapter:   rank {known['r']} above a trunk of {known['trunk']} layers, {size(known['size'])}",
+        f"adapter:   rank {facts['r']} above a trunk of {facts['trunk']} layers, {size(facts['size'])}",
         f"retrieval: {clean(str(settings['retrieval']), 20)}, answers {clean(str(settings['answer']), 20)}",
     ]
-    if not known["tasks"]:
+    if not facts["tasks"]:
         return "\n".join([*lines, "No task has been learned yet."])
     architecture = f"{clean(base['model_type'], 40)}, {base['layers']} layers of {base['hidden_size']}"
     lines[1] += f" ({architecture}, {base['dtype']})"
-    members = sum(task["members"] for task in known["tasks"])
-    lines += [f"{len(known['tasks'])} tasks in {len(known['groups'])} groups, {members} members:", ""]
-    lines += _table(known["tasks"])
+    members = sum(task["members"] for task in facts["tasks"])
+    lines += [f"{len(facts['tasks'])} tasks in {len(facts['groups'])} groups, {members} members:", ""]
+    lines += _table(facts["tasks"])
     lines += _statistics(saved.knowledge.tasks)
     for task in saved.knowledge.tasks:
         if task.at_chance:
             scores = f"{format_score(task.score)}, its most frequent answer alone {format_score(task.baseline)}"
             lines += ["", f"Not learned: {clean(task.name, 40)} scores {scores}. {CHANCE}"]
-    if known["scores"]:
-        matrix = AccuracyMatrix.from_dict(known["scores"])
+    if facts["scores"]:
+        matrix = AccuracyMatrix.from_dict(facts["scores"])
         small = len(matrix.tasks) <= SHOWN_TASKS
         lines += ["", to_text(matrix) if small else f"{summary_line(matrix)} (the matrix is in `--json`)"]
     else:
@@ -96,10 +96,10 @@ def _table(tasks: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _statistics(tasks: Sequence[LearnedTask]) -> list[str]:
-    """What the statistics of each task say of it."""
+    """The findings of each task's statistics."""
     lines = [
         f"{clean(task.name, 40)}, {record.name}: "
-        + ", ".join(f"{clean(name, 60)} {clean(plain(found), 200)}" for name, found in record.shown)
+        + ", ".join(f"{clean(name, 60)} {clean(plain(finding), 200)}" for name, finding in record.shown)
         for task in tasks
         for record in task.statistics
     ]

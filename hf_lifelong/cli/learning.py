@@ -1,4 +1,4 @@
-"""Learning from a description: one parser and one function, for `hf-lifelong learn` and for recipes."""
+"""Learns tasks as described in arguments: one parser and one function, for `hf-lifelong learn` and for recipes."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from ..loading import load, load_base
 from ..storage import TASK_TYPES
 from ..training import DriftTrainer, DriftTrainingArguments, TaskSource, check_samples, show_bars, suggestion
 
-# How `--help` calls the values of an argument.
+# Names of argument types in `--help`.
 KINDS = {int: "INTEGER", float: "NUMBER", string_to_bool: "TRUE|FALSE"}
 
 
 @dataclass
 class LearnArguments:
-    """What is learned, and on what.
+    """The tasks to learn, and the base or adapter that learns them.
 
     Args:
         model_name_or_path (`str`, *optional*): Base of a new adapter: id on the Hub or folder.
-        adapter (`str`, *optional*): Adapter that goes on learning: id on the Hub or folder. It brings its base.
+        adapter (`str`, *optional*): Adapter that learns more tasks: id on the Hub or folder. It names its own base.
         revision (`str`, *optional*): Branch, tag or commit of `adapter` on the Hub.
-        tasks (`list[dict]`): The tasks in order, each with the arguments of [`~training.sources.TaskSource`]; on a
+        tasks (`list[dict]`): The tasks in order, each with the arguments of [`~training.sources.TaskSource`]; on the
             command line as YAML or JSON.
         load_in_4bit (`bool`, *optional*, defaults to `False`): Whether the base is quantised to 4 bits (NF4,
             bitsandbytes).
-        max_train_samples, max_test_samples (`int`, *optional*): Rows of each task at most, drawn at random, of each
-            class its share.
+        max_train_samples, max_test_samples (`int`, *optional*): Maximum number of rows of each task, drawn at random
+            in proportion to their classes.
 
     Raises:
-        ValueError: when arguments exclude each other, or one cannot be used.
+        ValueError: when arguments exclude each other, or one of them is invalid.
     """
 
     _argument_group_name: ClassVar[str] = "what is learned"
@@ -49,7 +49,7 @@ class LearnArguments:
         default=None, metadata={"help": "Base of a new adapter: id on the Hub or folder."}
     )
     adapter: str | None = field(
-        default=None, metadata={"help": "Adapter that goes on learning: id on the Hub or folder."}
+        default=None, metadata={"help": "Adapter that continues learning: id on the Hub or folder."}
     )
     revision: str | None = field(default=None, metadata={"help": "Branch, tag or commit of the adapter on the Hub."})
     tasks: list[dict[str, Any]] | str | None = field(
@@ -74,11 +74,11 @@ class LearnArguments:
                 "`model_name_or_path` and `adapter` are both given, but an adapter brings its own base; give one."
             )
         if self.revision is not None and self.adapter is None:
-            raise ValueError("`revision` is that of `adapter`, which is not given.")
+            raise ValueError("`revision` belongs to `adapter`, which is not given; give both, or leave it out.")
 
     @property
     def sources(self) -> list[TaskSource]:
-        """The tasks, checked, their data not loaded yet."""
+        """The tasks, checked but without their data."""
         if not isinstance(self.tasks, list) or not self.tasks:
             raise ValueError(
                 f"`tasks` is {self.tasks!r:.100}; give a list of tasks, each with name, kind and dataset."
@@ -87,7 +87,7 @@ class LearnArguments:
 
 
 def _adapter_arguments() -> type:
-    """A dataclass with what a user sets of `DriftAdapterConfig`; `None` is what was not given."""
+    """A dataclass with the fields of `DriftAdapterConfig` that a user can set; `None` means not given."""
     hints, settings = get_type_hints(DriftAdapterConfig), DriftAdapterConfig.__dataclass_fields__
     names = [name for name in DriftAdapterConfig.__annotations__ if name not in ("knowledge", "digest")]
     arguments: list[Any] = []
@@ -95,7 +95,7 @@ def _adapter_arguments() -> type:
         default = "" if settings[name].default is None else f" (default: {settings[name].default})"
         metadata = {**settings[name].metadata, "help": settings[name].metadata["help"] + default}
         hint = list[str] | str | None if "set[str]" in str(hints[name]) else hints[name] | None
-        hint = str | None if "choices" in metadata else hint  # of a retrieval policy, too, the name is given
+        hint = str | None if "choices" in metadata else hint  # a retrieval policy is given by its name
         arguments.append((name, hint, field(default=None, metadata=metadata)))
     task_type = {"help": "CAUSAL_LM where the base is a language model.", "choices": TASK_TYPES}
     arguments.append(("task_type", str | None, field(default=None, metadata=task_type)))
@@ -106,7 +106,7 @@ AdapterArguments: Any = _adapter_arguments()
 
 
 def defaults() -> dict[str, Any]:
-    """What suits a small machine and short tasks better than the defaults of `TrainingArguments`."""
+    """Defaults that suit small machines and short tasks better than those of `TrainingArguments`."""
     on_cpu = not torch.cuda.is_available()
     abilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return {
@@ -119,7 +119,7 @@ def defaults() -> dict[str, Any]:
         "disable_tqdm": False,
         "dataloader_pin_memory": not on_cpu,
         "use_cpu": on_cpu,
-        # Weights stay float32; half-precision products are a third faster where the CPU has them, slow elsewhere.
+        # Weights stay float32. Half-precision products are a third faster on CPUs that have them, and slow on others.
         "bf16": on_cpu and abilities.get("avx512_bf16", False),
     }
 
@@ -132,13 +132,13 @@ def parse(
     prog: str | None = None,
     description: str | None = None,
 ) -> tuple[Any, ...]:
-    """Reads `--config x.yaml` and the command line, which wins.
+    """Reads `--config x.yaml` and the command line, which takes precedence.
 
     Args:
         argv (`list[str]`): The command line, without the program.
         extra (`list[type]`, *optional*): Further dataclasses of arguments.
-        preset (`dict`, *optional*): Defaults that differ from those here.
-        prog, description (`str`, *optional*): For `--help`.
+        preset (`dict`, *optional*): Defaults that replace those of [`defaults`].
+        prog, description (`str`, *optional*): Program name and description in `--help`.
 
     Returns:
         [`LearnArguments`], `AdapterArguments`, [`DriftTrainingArguments`], and one of each of `extra`.
@@ -176,17 +176,17 @@ def learn(
     `push_to_hub`, pushes it.
 
     Args:
-        learning ([`LearnArguments`]): What is learned.
+        learning ([`LearnArguments`]): The tasks, and the base or adapter that learns them.
         adapter (`AdapterArguments`): Settings of a new adapter.
-        training ([`DriftTrainingArguments`]): How; `resume_from_checkpoint` (`True` or `output_dir`) goes on where an
-            earlier run stopped.
+        training ([`DriftTrainingArguments`]): How it is learned; `resume_from_checkpoint` (`True` or `output_dir`)
+            resumes an earlier run.
 
     Returns:
-        The trainer, and what `trainer.evaluate()` gave.
+        The trainer, and the result of `trainer.evaluate()`.
 
     Raises:
-        ValueError: when an argument or a task cannot be used; nothing is trained then.
-        PushError: when the Hub does not take the adapter, which is saved all the same.
+        ValueError: when an argument or a task cannot be used; then nothing is trained.
+        PushError: when the Hub does not accept the adapter, which is saved anyway.
     """
     sources = learning.sources
     settings = {name: value for name, value in vars(adapter).items() if value is not None}
@@ -194,7 +194,7 @@ def learn(
         names = ", ".join(f"`{name}`" for name in settings)
         raise ValueError(f"{names} cannot be given with `adapter`, which has its own settings; leave them out.")
     if learning.adapter is None and learning.model_name_or_path is None:
-        raise ValueError("Give `model_name_or_path` for a new adapter, or `adapter` for one that goes on learning.")
+        raise ValueError("Give `model_name_or_path` for a new adapter, or `adapter` for one that continues learning.")
     config = DriftAdapterConfig(**settings)
     tasks = [source.load(learning.max_train_samples, learning.max_test_samples) for source in sources]
     options: dict[str, Any] = {"dtype": base_dtype(training), "load_in_4bit": learning.load_in_4bit}
@@ -217,20 +217,20 @@ def learn(
 
 
 def use_all_cores(training: DriftTrainingArguments) -> None:
-    """Gives a process that is alone on a CPU all of its cores: `accelerate launch` leaves one thread to each, meant
-    for several."""
+    """Lets a single CPU process use all cores. `accelerate launch` gives every process one thread, even a single
+    one."""
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ
     if launched and training.world_size == 1 and not torch.cuda.is_available():
         torch.set_num_threads(os.cpu_count() or 1)
 
 
 def base_dtype(training: DriftTrainingArguments) -> torch.dtype:
-    """The dtype of the frozen base: on a CPU float32, which autocast needs."""
+    """The dtype of the frozen base. On a CPU it is float32, which autocast needs."""
     return torch.bfloat16 if torch.cuda.is_available() and training.bf16 else torch.float32
 
 
 def read_yaml(text: str, where: str) -> Any:
-    """Reads YAML, of which JSON is a part (`ValueError` where it is none)."""
+    """Reads YAML or JSON; anything else raises `ValueError`."""
     try:
         return yaml.safe_load(text)
     except RecursionError as error:
@@ -240,7 +240,7 @@ def read_yaml(text: str, where: str) -> Any:
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Each argument under one name, with the type of its value; no word of defaults that are none."""
+    """Shows each argument under one name, with the type of its value, and its default unless that is `None`."""
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         choices = list(action.choices or [])
@@ -253,7 +253,7 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class _Parser(HfArgumentParser):
-    """HfArgumentParser with a file of settings, and errors of one line."""
+    """An `HfArgumentParser` with a settings file and one-line errors."""
 
     @property
     def names(self) -> list[str]:
@@ -269,7 +269,8 @@ class _Parser(HfArgumentParser):
         return first.parse_known_args(argv)[0].config
 
     def read(self, path: str) -> list[str]:
-        """The settings of a file: as the command line that says the same, and as defaults where there is none."""
+        """Returns the settings of a file as an equivalent command line. Settings that have none, such as lists, are
+        set as defaults."""
         try:
             loaded = read_yaml(Path(path).read_text(encoding="utf-8"), path) or {}
         except (OSError, ValueError) as error:

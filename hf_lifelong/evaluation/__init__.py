@@ -1,7 +1,7 @@
-"""How well a stream of tasks is kept: the accuracy matrix, its summary numbers, tables and plots.
+"""Measures how well a model keeps a stream of tasks: the accuracy matrix, its metrics, tables and plots.
 
-Pure: imports no other part of this package and no torch; matplotlib is imported when a plot is drawn, and `evaluate`
-when its module is loaded.
+Pure: imports neither other parts of this package (except `utils`) nor torch. Matplotlib is imported only when a plot
+is drawn, and `evaluate` only when its module is loaded.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ __all__ = [
 
 
 def lifelong_metric(**options: Any) -> Any:
-    """Loads the metrics of a stream of tasks as a module of the `evaluate` library; no network is asked.
+    """Loads the metrics of a stream of tasks as a module of the `evaluate` library, without using the network.
 
-    Its inputs are `predictions`, `references`, `tasks` and `after`; `print(lifelong_metric().inputs_description)` says
-    more.
+    Its inputs are `predictions`, `references`, `tasks` and `after`; `print(lifelong_metric().inputs_description)`
+    describes them.
 
     Args:
-        options: For `evaluate.load`, such as `keep_in_memory` and `experiment_id`.
+        options: Passed on to `evaluate.load`, such as `keep_in_memory` and `experiment_id`.
 
     Returns:
         `evaluate.Metric`

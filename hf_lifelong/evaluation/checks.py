@@ -1,4 +1,4 @@
-"""Checks of what an accuracy matrix is made of. Errors name the field, what was wrong and what to give."""
+"""Checks of the values in an accuracy matrix. Errors name the field, say what is wrong, and what to give instead."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def checked_score(value: Any, name: str) -> float | None:
         raise ValueError(f"`{name}` is {value!r}, not a number; give a share in [0, 1], or None if not measured.")
     if value != value:
         raise ValueError(f"`{name}` is NaN; give None for a score that was not measured.")
-    # Before the conversion, which fails for integers that are too large for a float.
+    # Checked before the conversion, which fails for integers that are too large for a float.
     if not 0 <= value <= 1:
         raise ValueError(f"`{name}` is {value}, outside [0, 1]; give scores as shares, not in percent.")
     return float(value)
@@ -31,8 +31,8 @@ def checked_list(value: Any, name: str) -> list[Any]:
 
 
 def is_name(value: Any) -> bool:
-    """Whether something can be the name of a task or of a group: it reaches terminals, Markdown tables and plots,
-    where line breaks and control characters do harm."""
+    """Whether a value can be the name of a task or group. Names appear in terminals, Markdown tables and plots, where
+    line breaks and control characters do harm."""
     return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
 
@@ -64,7 +64,7 @@ def checked_square(value: Any, tasks: int, name: str, forward: bool) -> list[Row
             raise ValueError(
                 f"`{where}` has {len(cells)} entries; give {i + 1} (the tasks learned so far) to {tasks} (all tasks)."
             )
-        # What is a share at first sight is not looked at twice: a thousand tasks have millions of cells.
+        # A quick test for valid cells comes first, because a thousand tasks have millions of cells.
         row = [
             cell if cell is None or (type(cell) is float and 0 <= cell <= 1) else checked_score(cell, f"{where}[{j}]")
             for j, cell in enumerate(cells)
@@ -91,7 +91,7 @@ def check_known(names: Mapping[Any, Any], tasks: Sequence[str], name: str) -> No
 
 
 def checked_confusion(value: Any, tasks: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Task → group → share, in the order of `tasks`; the shares of a task make up all of its inputs."""
+    """Task → group → share, in the order of `tasks`; the shares of each task must sum to 1."""
     rows = checked_mapping(value, "confusion", "task name to a dict of shares")
     check_known(rows, tasks, "confusion")
     confusion: dict[str, dict[str, float]] = {}
@@ -100,10 +100,10 @@ def checked_confusion(value: Any, tasks: Sequence[str]) -> dict[str, dict[str, f
         cells = checked_mapping(rows[task], where, "group name to share")
         shares: dict[str, float] = {}
         for group, share in cells.items():
-            found = checked_score(share, f"{where}[{group!r}]")
-            if found is None:
+            checked_share = checked_score(share, f"{where}[{group!r}]")
+            if checked_share is None:
                 raise ValueError(f"`{where}[{group!r}]` is None; leave out a group that answered nothing.")
-            shares[checked_name(group, f"a group of {where}")] = found
+            shares[checked_name(group, f"a group of {where}")] = checked_share
         total = math.fsum(shares.values())
         if not math.isclose(total, 1.0, abs_tol=1e-6):
             raise ValueError(f"`{where}` sums to {total:g}, not to 1; give the share of every group that answered.")

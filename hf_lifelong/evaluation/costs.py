@@ -1,4 +1,4 @@
-"""What methods cost as tasks come in, as a picture."""
+"""A plot of what methods cost as the number of tasks grows."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Cost = tuple[int, float, float]
 
 
 def plot_costs(costs: Mapping[str, Sequence[Cost]], path: str | os.PathLike[str]) -> None:
-    """Draws what methods cost against the number of tasks that they have learned: the bytes that they store, and what
-    an answer takes.
+    """Draws the costs of methods, the bytes that they store and the cost of an answer, against the number of learned
+    tasks.
 
     The same input gives the same bytes.
 
@@ -41,10 +41,10 @@ def plot_costs(costs: Mapping[str, Sequence[Cost]], path: str | os.PathLike[str]
         panels = figure.subplots(1, 2)
         for k, (method, points) in enumerate(costs.items()):
             tasks, *values = zip(*points, strict=True)
-            # The brightest colours would be lost on white. Markers tell neighbours apart where colours are close.
+            # The brightest colours would be lost on white. Markers tell similar colours apart.
             colour = colours(0.9 * k / max(len(costs) - 1, 1))
             style = {"color": colour, "marker": markers[k % len(markers)], "label": short_name(method, 40), "lw": 1.2}
-            # Markers of methods that cost the same do not hide each other.
+            # Methods with equal costs get their markers at different points, so that none hides another.
             apart = -(-len(points) // 6)
             for axes, heights in zip(panels, values, strict=True):
                 axes.plot(tasks, heights, **style, markevery=(k % apart, apart))

@@ -1,6 +1,6 @@
 """The metrics of a stream of tasks as a module of the `evaluate` library, for predictions of any model or method.
 
-[`hf_lifelong.evaluation.lifelong_metric`] loads it. `evaluate` runs a copy of this file, so it imports by full name.
+[`hf_lifelong.evaluation.lifelong_metric`] loads it. `evaluate` runs a copy of this file, so its imports are absolute.
 """
 
 from __future__ import annotations
@@ -100,14 +100,14 @@ class Lifelong(evaluate.Metric):
 
 
 def check_order(order: list[str], tasks: list[str], after: list[str]) -> None:
-    """Refuses an order that lacks a task or has one twice (`ValueError`)."""
+    """Refuses an order that has a task twice or lacks one that the rows name (`ValueError`)."""
     twice = sorted(name for name, count in Counter(order).items() if count > 1)
     if twice:
         raise ValueError(f"`order` has {', '.join(map(repr, twice))} more than once; a task is learned once.")
-    for argument, names, known in (("tasks", tasks, order), ("after", after, [*order, UNTRAINED])):
-        lacking = [name for name in dict.fromkeys(names) if name not in known]
-        if lacking:
+    for argument, names, allowed in (("tasks", tasks, order), ("after", after, [*order, UNTRAINED])):
+        unknown = [name for name in dict.fromkeys(names) if name not in allowed]
+        if unknown:
             raise ValueError(
-                f"`{argument}` has {', '.join(map(repr, lacking))}, but nothing says when that was learned: the order "
+                f"`{argument}` has {', '.join(map(repr, unknown))}, but nothing says when that was learned: the order "
                 f"of tasks is {order}. Give rows that were answered `after` it, or an `order` with all tasks."
             )

@@ -1,4 +1,4 @@
-"""The accuracy matrix of a stream of tasks, and the numbers that are read off it."""
+"""The accuracy matrix of a stream of tasks, and its metrics."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ def _difference(left: float | None, right: float | None) -> float | None:
 
 @dataclass
 class AccuracyMatrix:
-    """Scores of every task after every task of a stream.
+    """The score on every task after every task of a stream.
 
-    Below, R[i][j] is the score on task j after learning task i, and T the number of tasks. All entries are shares in
-    [0, 1]; `None` stands for a score that was not measured, and means leave it out. Definitions and signs of the
-    metrics: Lopez-Paz and Ranzato, 2017 (average accuracy, BWT, FWT); Chaudhry et al., 2018 (forgetting); Riemer et
+    Below, R[i][j] is the score on task j after learning task i, and T is the number of tasks. All entries are shares
+    in [0, 1]. `None` stands for a score that was not measured; means ignore it. Definitions and signs of the metrics
+    follow Lopez-Paz and Ranzato, 2017 (average accuracy, BWT, FWT), Chaudhry et al., 2018 (forgetting) and Riemer et
     al., 2019 (learning accuracy).
 
-    Every metric is a method with the argument `after` (`int`, *optional*, defaults to `-1`): the row that counts as
-    the last one, as an index that may be negative. It gives the metric as it stood when the stream had come that far,
-    `None` when nothing that it needs was measured, and a `ValueError` when there is no such row.
+    Every metric is a method with the argument `after` (`int`, *optional*, defaults to `-1`): the index, possibly
+    negative, of the row that counts as the last one. The method returns the metric at that point of the stream, or
+    `None` if nothing that it needs was measured. It raises `ValueError` if there is no such row.
 
     Args:
         tasks (`list[str]`):
@@ -51,15 +51,15 @@ class AccuracyMatrix:
         baseline (`list[float | None]`):
             R[0][j], the score of always answering the majority class (an untrained head has no score of its own).
         scores (`list[list[float | None]]`):
-            R, of shape (T, T). Entries above the diagonal are `None`, or scores on tasks still to come. Rows may be
-            given without them, with i + 1 entries in row i; they are filled up with `None`.
+            R, of shape (T, T). Entries above the diagonal are `None`, or scores on tasks that are not learned yet. Row
+            i may have only i + 1 entries; it is then filled up with `None`.
         oracle (`list[list[float | None]]`):
-            As `scores`, when the right group is given. Nothing above the diagonal.
+            As `scores`, but when the right group is given. All entries above the diagonal are `None`.
         retrieval (`list[list[float | None]]`):
             Share of a task's inputs whose chosen group is the group of their task. Shape as `oracle`.
         confusion (`dict[str, dict[str, float]]`):
-            Task → group → share of the task's inputs that the group answered, as last measured; the shares of a task
-            sum to 1. Tasks that were not measured are not in it.
+            Task → group → share of the task's inputs that the group answered in the last measurement. The shares of a
+            task sum to 1. Tasks that were not measured are absent.
 
     Raises:
         ValueError: If lengths or types do not fit, a task is named twice, or a score is NaN or outside [0, 1].
@@ -100,7 +100,7 @@ class AccuracyMatrix:
         forward: float | None = None,
         confusion: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
-        """Appends the column and the row of a task that has just been learned. After an error nothing has changed.
+        """Appends the column and row of a task that has just been learned. An error leaves the matrix unchanged.
 
         Args:
             task (`str`):
@@ -110,20 +110,21 @@ class AccuracyMatrix:
             baseline (`float`, *optional*):
                 Score of its majority class.
             scores (`Mapping[str, float | None]`):
-                Score of each task learned so far, the new one included. Tasks left out count as not measured.
+                Score of each task learned so far, including the new one. Missing tasks count as not measured.
             oracle (`Mapping[str, float | None]`, *optional*):
-                The same when the right group is given.
+                The same scores when the right group is given.
             retrieval (`Mapping[str, float | None]`, *optional*):
                 Share of each task's inputs whose chosen group is the group of their task.
             forward (`float`, *optional*):
-                Score on the new task just before it was learned, for FWT. Goes above the diagonal.
+                Score on the new task just before it was learned, for FWT. It is stored above the diagonal.
             confusion (`Mapping[str, Mapping[str, float]]`, *optional*):
-                Task → group → share of the task's inputs that the group answered. Takes the place of the one before,
-                also when it is left out.
+                Task → group → share of the task's inputs that the group answered. Replaces the previous confusion,
+                even
+                if it is left out.
 
         Raises:
-            ValueError: If the task is there already, a mapping names a task that is not, or a score is NaN or outside
-                [0, 1].
+            ValueError: If the matrix already has the task, a mapping names a task that it lacks, or a score is NaN or
+                outside [0, 1].
         """
         checked_name(task, "task")
         checked_name(metric, "metric")
@@ -131,7 +132,7 @@ class AccuracyMatrix:
             raise ValueError(f"`task` is {task!r}, which the matrix has already; use another name or `replace_last`.")
         forward = checked_score(forward, "forward")
         if forward is not None and not self.tasks:
-            raise ValueError("`forward` is given for the first task; leave it out, as nothing was learned before it.")
+            raise ValueError("`forward` is given for the first task, before which nothing was learned; leave it out.")
         tasks = [*self.tasks, task]
         baseline = checked_score(baseline, "baseline")
         new = self._rows(tasks, scores, oracle, retrieval)
@@ -154,11 +155,11 @@ class AccuracyMatrix:
         retrieval: Mapping[str, float | None] | None = None,
         confusion: Mapping[str, Mapping[str, float]] | None = None,
     ) -> None:
-        """Puts a newer measurement in the place of the last row. After an error nothing has changed.
+        """Replaces the last row by a newer measurement. An error leaves the matrix unchanged.
 
         Args:
             scores (`Mapping[str, float | None]`), oracle, retrieval, confusion (*optional*):
-                As in `add`. Tasks left out, and mappings left out, count as not measured: no older value stays.
+                As in `add`. Missing tasks and mappings count as not measured; older values are not kept.
 
         Raises:
             ValueError: If the matrix is empty, a mapping names a task that it lacks, or a score is NaN or outside
@@ -180,9 +181,9 @@ class AccuracyMatrix:
     ) -> dict[str, Row]:
         rows: dict[str, Row] = {}
         for name, values in (("scores", scores), ("oracle", oracle or {}), ("retrieval", retrieval or {})):
-            known = checked_mapping(values, name, "task name to score")
-            check_known(known, tasks, name)
-            rows[name] = [checked_score(known.get(task), f"{name}[{task!r}]") for task in tasks]
+            by_task = checked_mapping(values, name, "task name to score")
+            check_known(by_task, tasks, name)
+            rows[name] = [checked_score(by_task.get(task), f"{name}[{task!r}]") for task in tasks]
         return rows
 
     def _last(self, after: int) -> int:
@@ -236,8 +237,8 @@ class AccuracyMatrix:
             return 0.0
         drops: list[float | None] = []
         for j in range(last):
-            known = [score for row in self.scores[j:last] if (score := row[j]) is not None]
-            drops.append(_difference(max(known, default=None), self.scores[last][j]))
+            earlier = [score for row in self.scores[j:last] if (score := row[j]) is not None]
+            drops.append(_difference(max(earlier, default=None), self.scores[last][j]))
         return _mean(drops)
 
     def fwt(self, after: int = -1) -> float | None:
@@ -262,9 +263,10 @@ class AccuracyMatrix:
         return {name: value for name, value in metrics.items() if value is not None}
 
     def answering_groups(self) -> list[str]:
-        """Returns the groups in `confusion`: in the order of the tasks whose names they carry, others after these."""
-        seen = {group for shares in self.confusion.values() for group in shares}
-        return list(dict.fromkeys(name for name in (*self.tasks, *sorted(seen)) if name in seen))
+        """Returns the groups in `confusion`: first those named after a task, in the order of the tasks, then
+        others."""
+        groups = {group for shares in self.confusion.values() for group in shares}
+        return list(dict.fromkeys(name for name in (*self.tasks, *sorted(groups)) if name in groups))
 
     def beside(self, rows: Sequence[Sequence[float | None]], name: str) -> AccuracyMatrix:
         """Returns the matrix of another method on the same stream, for comparison.
@@ -273,7 +275,7 @@ class AccuracyMatrix:
             rows (`Sequence[Sequence[float | None]]`):
                 The other method's R; shape as `scores`.
             name (`str`):
-                What error messages call `rows`.
+                Name of `rows` in error messages.
 
         Raises:
             ValueError: If `rows` does not fit the tasks of this matrix, or a score is NaN or outside [0, 1].
@@ -303,8 +305,8 @@ class AccuracyMatrix:
         """Reads what `to_dict` wrote.
 
         Raises:
-            ValueError: If `data` is not a mapping with exactly the fields of the matrix (`confusion`, younger than the
-                rest, may be missing), or a field is not valid; the message names the field and the reason.
+            ValueError: If `data` is not a mapping with exactly the fields of the matrix (only `confusion` may be
+                missing, as in files of older versions), or a field is invalid; names the field and the reason.
         """
         if not isinstance(data, Mapping):
             raise ValueError(f"`data` is of type {type(data).__name__}; give the dict that `to_dict` returned.")

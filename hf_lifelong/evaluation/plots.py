@@ -1,4 +1,4 @@
-"""The accuracy matrix as pictures."""
+"""Plots of the accuracy matrix."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .report import format_score
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Viridis rises evenly in brightness, so that it also reads in grey and with every kind of colour blindness.
+# The brightness of viridis rises evenly, so it is readable in greyscale and with every kind of colour blindness.
 COLOURS = "viridis"
 
 
@@ -24,13 +24,13 @@ def _check_not_empty(matrix: AccuracyMatrix) -> None:
 
 
 def short_name(name: str, length: int = 24) -> str:
-    """A name of at most so many characters, as it fits beside an axis or into a legend."""
+    """A name cut to at most `length` characters, to fit beside an axis or into a legend."""
     return name if len(name) <= length else f"{name[: length - 1]}…"
 
 
 def _label_stream(axes: Axes, names: list[str]) -> None:
     axes.set_xticks(range(len(names)))
-    # Task names are no formulas: "$" has to stay a dollar sign.
+    # Task names are not formulas: "$" has to stay a dollar sign.
     axes.set_xticklabels(
         [short_name(name) for name in names], rotation=40, ha="right", rotation_mode="anchor", parse_math=False
     )
@@ -45,7 +45,7 @@ def _label_rows(axes: Axes, names: list[str]) -> None:
 
 def _write_in(axes: Axes, image: Any, i: int, j: int, value: float, decimals: int, size: float) -> None:
     red, green, blue, _ = image.cmap(value)
-    # Relative luminance (WCAG 2); at 0.179 black and white text stand out equally.
+    # Relative luminance (WCAG 2); at 0.179 black and white text have equal contrast.
     bright = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 > 0.179
     text, colour = format_score(value, decimals=decimals), "black" if bright else "white"
     axes.text(j, i, text, ha="center", va="center", fontsize=size, color=colour)
@@ -53,12 +53,12 @@ def _write_in(axes: Axes, image: Any, i: int, j: int, value: float, decimals: in
 
 def _heading(title: str, matrix: AccuracyMatrix) -> str:
     scored, count = sum(score is not None for score in matrix.scores[-1]), len(matrix.tasks)
-    parts = [f"average accuracy ↑ {format_score(matrix.average_accuracy())}"]
+    metrics = [f"average accuracy ↑ {format_score(matrix.average_accuracy())}"]
     if scored < count:
-        parts[0] += f" over {scored} of {count} tasks"
+        metrics[0] += f" over {scored} of {count} tasks"
     if (transfer := matrix.bwt()) is not None:
-        parts.append(f"BWT ↑ {format_score(transfer, sign=True)}")
-    return f"{title}\n{', '.join(parts)}"
+        metrics.append(f"BWT ↑ {format_score(transfer, sign=True)}")
+    return f"{title}\n{', '.join(metrics)}"
 
 
 def _draw_panel(axes: Axes, matrix: AccuracyMatrix, title: str) -> Any:
@@ -92,7 +92,7 @@ def plot_matrix(
     path: str | os.PathLike[str],
     beside: tuple[str, Sequence[Sequence[float | None]]] | None = None,
 ) -> None:
-    """Draws the accuracy matrix as a heat map: one row after each task, one column for each task, values written in.
+    """Draws the accuracy matrix as an annotated heat map, with one row after each task and one column for each task.
 
     The first row is the score of the majority class. The same input gives the same bytes.
 
@@ -126,7 +126,7 @@ def plot_matrix(
 
 
 def plot_accuracy(matrix: AccuracyMatrix, path: str | os.PathLike[str]) -> None:
-    """Draws the average accuracy, and the score on each task from when it was learned, over the stream.
+    """Draws the average accuracy, and the score on each task since it was learned, along the stream.
 
     The same input gives the same bytes.
 
@@ -150,7 +150,7 @@ def plot_accuracy(matrix: AccuracyMatrix, path: str | os.PathLike[str]) -> None:
         missing = float("nan")
         for j, task in enumerate(matrix.tasks):
             scores = [missing if (score := row[j]) is None else score for row in matrix.scores[j:]]
-            # The brightest colours would be lost on white. Markers tell neighbours apart where colours are close.
+            # The brightest colours would be lost on white. Markers tell similar colours apart.
             colour = colours(0.9 * j / max(count - 1, 1))
             axes.plot(
                 range(j, count), scores, color=colour, marker=markers[j % len(markers)], label=short_name(task), lw=1.2
@@ -173,8 +173,8 @@ def plot_accuracy(matrix: AccuracyMatrix, path: str | os.PathLike[str]) -> None:
 
 
 def plot_confusion(matrix: AccuracyMatrix, path: str | os.PathLike[str]) -> None:
-    """Draws which groups answered as a heat map: one row for each task, one column for each group that answered
-    anything, shares of the task's inputs written in.
+    """Draws which groups answered as a heat map annotated with shares of each task's inputs. There is one row for each
+    task, and one column for each group that answered anything.
 
     The same input gives the same bytes.
 
@@ -191,14 +191,14 @@ def plot_confusion(matrix: AccuracyMatrix, path: str | os.PathLike[str]) -> None
     tasks, groups = list(matrix.confusion), matrix.answering_groups()
     if not tasks:
         raise ValueError("`matrix` has no confusion, so there is nothing to plot; measure which groups answer first.")
-    # What never happened stays white, so that what did is seen among many tasks.
+    # Cells of groups that never answered stay white, so that the others stand out among many tasks.
     never = float("nan")
     shares = [[matrix.confusion[task].get(group) or never for group in groups] for task in tasks]
     decimals, size = (3, 9) if len(groups) <= 8 else (2, 7.5)
     width, height = (max(0.5 * len(names), 2.4) for names in (groups, tasks))
     with drawn(path, (width + 3.2, height + 2.2)) as figure:
         axes = figure.subplots()
-        # Reversed: what is rare must look near to the white of what never happened.
+        # Reversed, so that rare cells are close to the white of those that never happened.
         image = axes.imshow(shares, cmap=f"{COLOURS}_r", vmin=0.0, vmax=1.0)
         for i, row in enumerate(shares):
             for j, share in enumerate(row):

@@ -13,7 +13,7 @@ _GAP = "  "
 
 
 def format_score(value: float | None, sign: bool = False, decimals: int = 3) -> str:
-    """Returns a score with a fixed number of decimals, with a plus sign on request; `"·"` when it is missing."""
+    """Returns a score with a fixed number of decimals, on request with a plus sign; `"·"` if it is missing."""
     if value is None:
         return MISSING
     # Adding zero turns the -0.0 that rounding may leave into 0.0.
@@ -22,19 +22,19 @@ def format_score(value: float | None, sign: bool = False, decimals: int = 3) -> 
 
 
 def summary_line(matrix: AccuracyMatrix) -> str:
-    """Returns the metrics of the whole stream in one line; arrows say which way is better."""
-    parts = [
+    """Returns the metrics of the whole stream in one line; arrows show which direction is better."""
+    metrics = [
         f"average accuracy ↑ {format_score(matrix.average_accuracy())}",
         f"BWT ↑ {format_score(matrix.bwt(), sign=True)} (negative = forgetting)",
         f"forgetting ↓ {format_score(matrix.forgetting())}",
     ]
     forward = matrix.fwt()
     if forward is not None:
-        parts.append(f"FWT ↑ {format_score(forward, sign=True)}")
+        metrics.append(f"FWT ↑ {format_score(forward, sign=True)}")
     retrieved = matrix.retrieval_accuracy()
     if retrieved is not None:
-        parts.append(f"retrieval ↑ {format_score(retrieved)}")
-    return ", ".join(parts)
+        metrics.append(f"retrieval ↑ {format_score(retrieved)}")
+    return ", ".join(metrics)
 
 
 def _after_rows(matrix: AccuracyMatrix) -> list[tuple[str, Row]]:
@@ -67,19 +67,19 @@ def _blocks(widths: list[int], room: int) -> Iterator[range]:
 def to_text(matrix: AccuracyMatrix, extra: Mapping[str, Sequence[Sequence[float | None]]] | None = None) -> str:
     """Returns the matrix as a plain-text table for a terminal.
 
-    One column for each task, one row after each task, framed by the majority class and, after the last task, the
-    oracle and the retrieval accuracy; then a line with the metrics of the stream. A stream that is too wide for the
-    terminal is broken into several tables below each other.
+    The table has one column for each task and one row after each task. The first row is the majority class; the last
+    rows are the oracle and retrieval accuracy after the last task. A line with the metrics of the stream follows. A
+    stream that is too wide for the terminal is split into several tables below each other.
 
     Args:
         matrix ([`AccuracyMatrix`]):
             What to show.
         extra (`Mapping[str, Sequence[Sequence[float | None]]]`, *optional*):
-            The scores of other methods on the same stream by name, such as `"one LoRA, trained on task after task"`;
-            each of shape (tasks, tasks), or the lower triangle. They follow below, each with its own line of metrics.
+            Scores of other methods on the same stream by name, such as `"one LoRA, trained on task after task"`; each
+            of shape (tasks, tasks), or the lower triangle. Each gets its own table and line of metrics below.
 
     Returns:
-        `str`: Lines of at most 119 characters where the names allow it, without a line break at the end.
+        `str`: Lines of at most 119 characters if the names allow it, without a trailing line break.
 
     Raises:
         ValueError: If scores in `extra` do not fit the tasks of the matrix.
@@ -109,7 +109,7 @@ def _text_table(matrix: AccuracyMatrix, rows: list[tuple[str, Row]]) -> list[str
         lines.append(line("", [task for task, _ in heads]))
         lines.append(line("", [metric for _, metric in heads]))
         for label, row in rows:
-            # Rows from before the tasks of a later block would be nothing but dots.
+            # Rows from before the tasks of a later block would have only dots.
             if not block.start or any(row[column] is not None for column in block):
                 lines.append(line(label, [format_score(value) for value in row]))
     return [*lines, "", summary_line(matrix)]

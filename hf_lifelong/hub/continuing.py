@@ -1,10 +1,10 @@
-"""Whether a push continues what the Hub holds, looked at before anything is made there."""
+"""Checks whether a push continues the adapter on the Hub, before anything is created there."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from huggingface_hub import HfApi, ModelInfo
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
@@ -14,14 +14,17 @@ from ..utils.files import LARGEST_JSON, DamagedFileError, read_json
 from .errors import PushConflictError
 from .saved import CONFIG, manifest_of
 
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
-def loaded_commit(config: Any, repo_id: str, branch: str) -> str | None:
-    """The commit of a branch that an adapter was loaded from, if it was; a commit that was asked for by its own name
-    is taken to be of any branch.
+
+def loaded_commit(config: PeftConfig, repo_id: str, branch: str) -> str | None:
+    """The commit of a branch from which an adapter was loaded; `None` if it was loaded from somewhere else. A commit
+    that was loaded by its hash counts as one of any branch.
 
     Args:
-        config (`PeftConfig`): Of the adapter.
-        repo_id (`str`): The repository that is pushed to, with its user.
+        config (`PeftConfig`): Configuration of the adapter.
+        repo_id (`str`): The repository that is pushed to, with its user name.
         branch (`str`): The branch that is pushed to.
     """
     loaded = getattr(config, "loaded_from", None)
@@ -32,7 +35,7 @@ def loaded_commit(config: Any, repo_id: str, branch: str) -> str | None:
 
 
 def _look(api: HfApi, repo_id: str, revision: str) -> ModelInfo | None:
-    """What a branch or commit is on the Hub; `None` where that or the repository is missing."""
+    """Information on a branch or commit from the Hub; `None` if it or the repository does not exist."""
     try:
         return api.model_info(repo_id, revision=revision, files_metadata=True)
     except RepositoryNotFoundError:
@@ -51,15 +54,15 @@ def head_of(
     private: bool | None,
     check: Callable[[ModelInfo | None], None],
 ) -> ModelInfo:
-    """What a branch points to. Branch and repository are made where they are missing, but only after `check` has let
-    pass what the branch holds, or will start with; `None` for a repository that is missing."""
+    """The commit that a branch points to. A missing branch or repository is created, but only after `check` accepts
+    the commit that the branch has, or will start from (`None` if there is no repository)."""
     info = _look(api, repo_id, branch)
     if info is not None:
         check(info)
         return info
     start = _look(api, repo_id, parent or "main")
     check(start)
-    # An error where somebody else has made it meanwhile.
+    # This fails if somebody else has created the repository in the meantime.
     if start is None:
         api.create_repo(repo_id, private=private)
     if branch != "main":
@@ -68,7 +71,7 @@ def head_of(
 
 
 def check_continues(api: HfApi, info: ModelInfo, branch: str, parent: str | None, knowledge: KnowledgeBase) -> None:
-    """Refuses a push that would overwrite what it does not continue (`PushConflictError`)."""
+    """Refuses a push that does not continue the adapter that it would overwrite (`PushConflictError`)."""
     head = str(info.sha)
     if parent is not None:
         problem = None if head.startswith(parent) else f"it points to {head}, not to {parent} that this push follows"
@@ -77,13 +80,13 @@ def check_continues(api: HfApi, info: ModelInfo, branch: str, parent: str | None
     if problem is not None:
         raise PushConflictError(
             f"`{info.id}` was not pushed to, because of what its branch `{branch}` holds: {problem}. Nothing was "
-            f'changed. Load it (`revision="{head}"`) and learn on from there; or push beside it with another '
+            f'changed. Load it (`revision="{head}"`) and continue learning from there; or push beside it with another '
             f'`revision` or `create_pr=True`; or, to replace it, give `parent_commit="{head}"`.'
         )
 
 
 def _unlike(api: HfApi, info: ModelInfo, knowledge: KnowledgeBase) -> str | None:
-    """Why an adapter does not continue the one on the Hub; `None` when it does, or when there is none."""
+    """Why an adapter does not continue the one on the Hub; `None` if it does, or if there is none."""
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
     if CONFIG not in sizes:
         return None
@@ -92,13 +95,13 @@ def _unlike(api: HfApi, info: ModelInfo, knowledge: KnowledgeBase) -> str | None
     with tempfile.TemporaryDirectory() as folder:
         path = api.hf_hub_download(info.id, CONFIG, revision=info.sha, local_dir=folder)
         try:
-            there = manifest_of(read_json(path, LARGEST_JSON))
+            remote = manifest_of(read_json(path, LARGEST_JSON))
         except (DamagedFileError, ManifestError) as error:
             return f"an adapter that cannot be read ({error})"
-    if there is None:
+    if remote is None:
         return "an adapter of another kind"
-    known = knowledge.tasks[: len(there.tasks)]
-    strange = [task.name for i, task in enumerate(there.tasks) if i >= len(known) or known[i] != task]
-    if strange:
-        return f"it has learned {strange} of which this adapter knows nothing, or which it learned in another run"
+    local_tasks = knowledge.tasks[: len(remote.tasks)]
+    different = [task.name for i, task in enumerate(remote.tasks) if i >= len(local_tasks) or local_tasks[i] != task]
+    if different:
+        return f"it has learned {different}, which this adapter does not know or learned in another run"
     return None

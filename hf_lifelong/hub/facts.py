@@ -1,4 +1,5 @@
-"""What a model card tells beside the manifest, and its JSON form: a card can be rendered from a recorded run."""
+"""The facts of a model card that are not in the manifest, and their JSON form, from which a card of a recorded run can
+be rendered."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ Kind = dict[str, Any]
 
 
 def _kind(what: str, is_right: Callable[[Any], bool]) -> Kind:
-    """Metadata of a field: what its value must be in JSON, in words and as a test."""
+    """Metadata of a field: what its JSON value must be, in words and as a predicate."""
     return {"what": what, "is_right": is_right}
 
 
@@ -49,22 +50,23 @@ _TEXTS = _list_of(_TEXT, "texts")
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What is known of an adapter beside its manifest. All may be missing; what is missing is not mentioned.
+    """Facts about an adapter that are not in its manifest. All are optional; the card does not mention missing ones.
 
     Args:
-        repo_id (`str`, *optional*): Where the adapter lives on the Hub. Without it the card speaks of its own folder.
+        repo_id (`str`, *optional*): The adapter's repository on the Hub. Without it the card refers to its own folder.
         base_model (`str`, *optional*): Id of the base model on the Hub; `None` for a base from a folder.
-        session (`list[str]`, *optional*): The tasks that `training`, `command`, `hardware`, `seconds` and `versions`
-            are of; `None` for all. Others were learned in earlier sessions, of which these are not known.
+        session (`list[str]`, *optional*): The tasks to which `training`, `command`, `hardware`, `seconds` and
+            `versions` apply; `None` for all. Other tasks were learned in earlier sessions, for which these facts are
+            unknown.
         training (`Mapping[str, Any]`): Training arguments by name, such as `num_train_epochs` and `gradient_noise`.
-        command (`str`, *optional*): What to run to get this adapter again. Folders and tokens in it are not shown.
-        hardware (`str`, *optional*): What it was trained on.
-        seconds (`float`, *optional*): How long training took.
+        command (`str`, *optional*): The command that trains this adapter again. Its folders and tokens are not shown.
+        hardware (`str`, *optional*): The hardware that it was trained on.
+        seconds (`float`, *optional*): Duration of training, in seconds.
         versions (`Mapping[str, str]`): Package → version.
         base_size (`int`, *optional*): Bytes of the base model's weights.
         adapter_size (`int`, *optional*): Bytes of the adapter's weights.
-        task_sizes (`Mapping[str, int]`): Task → bytes that its members, heads and signature take.
-        picture (`bool`): Whether the pictures that `transfer.draw_matrix` draws lie beside the card.
+        task_sizes (`Mapping[str, int]`): Task → bytes of its members, heads and signature.
+        picture (`bool`): Whether the pictures from `transfer.draw_matrix` are in the card's folder.
         language (`list[str]`): ISO 639 codes of the languages of the data.
         license (`str`, *optional*): Licence of the adapter, as an id of the Hub.
     """
@@ -85,23 +87,23 @@ class CardFacts:
     license: str | None = field(default=None, metadata=_optional(_TEXT))
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields by name, safe for JSON where `training` holds nothing that JSON has no form for."""
+        """The fields by name; safe for JSON if all values in `training` are."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Any) -> CardFacts:
-        """Reads `to_dict`'s form; fields that are missing are not known.
+        """Reads what `to_dict` returned; missing fields get their defaults.
 
         Raises:
-            ValueError: when `data` is not an object, or a field is unknown or not of its kind; names the field.
+            ValueError: when `data` is not an object, or a field is unknown or has a wrong value; names the field.
         """
         if not isinstance(data, dict):
             raise ValueError(f"`facts` must be an object, not {type(data).__name__}.")
-        known = {item.name: item.metadata for item in fields(cls)}
-        unknown = sorted(str(name) for name in data if name not in known)
+        metadata = {item.name: item.metadata for item in fields(cls)}
+        unknown = sorted(str(name) for name in data if name not in metadata)
         if unknown:
-            raise ValueError(f"`facts` has unknown fields {unknown}; it may have {list(known)}.")
+            raise ValueError(f"`facts` has unknown fields {unknown}; it may have {list(metadata)}.")
         for name, value in data.items():
-            if not known[name]["is_right"](value):
-                raise ValueError(f"`facts.{name}` must be {known[name]['what']}, not {value!r:.60}.")
+            if not metadata[name]["is_right"](value):
+                raise ValueError(f"`facts.{name}` must be {metadata[name]['what']}, not {value!r:.60}.")
         return cls(**data)

@@ -1,7 +1,7 @@
-"""Markdown that stays whole whatever text is put into it: task names and labels come from users and from loaded files.
+"""Markdown whose structure no inserted text can break: task names and labels come from users and from loaded files.
 
-What goes into a table or a sentence is escaped as numeric HTML entities, which no Markdown reader takes for structure
-and which, unlike backslashes, mean the same in a table, in a code element and in a heading.
+Text in tables and sentences is escaped with numeric HTML entities. No Markdown reader takes them for structure, and
+unlike backslashes they mean the same in a table, a code element and a heading.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from ..utils.texts import one_line
 
-# An underscore inside a word is no emphasis, and names are full of them.
+# An underscore inside a word is not emphasis and stays as it is, because many names have underscores.
 _STRUCTURE = re.compile(r"[&<>|\\`*\[\]~$#@]|(?<![^\W_])_|_(?![^\W_])|(?<=[a-z]):(?=//)")
 _FOLDERS = re.compile(r"(?<![\w./\\])(?:~?/(?!/)|[A-Za-z]:[\\/]|\\\\)(?:[^\s\"':/\\]*[/\\])*(?=[^\s\"'])")
 _SECRET = "(?:token|password|secret|key)"
@@ -23,27 +23,27 @@ _SECRETS = re.compile(rf"(--?[\w-]*{_SECRET}\s+|{_SECRET}=)\S+|\bhf_\w{{16,}}", 
 
 
 def clean(text: str, limit: int) -> str:
-    """One line of printable characters; a text longer than `limit` loses its middle."""
+    """One line of printable characters; the middle of a text longer than `limit` is cut out."""
     line = one_line(text) or "(no name)"
     tail = limit // 3
     return line if len(line) <= limit else f"{line[: limit - tail - 1]}…{line[-tail:]}"
 
 
 def escape(text: str, limit: int = 60) -> str:
-    """Text that reads as it is inside a sentence, a table or a fold."""
-    return _STRUCTURE.sub(lambda found: f"&#{ord(found[0])};", clean(text, limit))
+    """Text escaped for a sentence, a table or a fold, where it is shown literally."""
+    return _STRUCTURE.sub(lambda match: f"&#{ord(match[0])};", clean(text, limit))
 
 
 def code(text: str, limit: int = 200) -> str:
-    """Inline code; in backticks only where nothing needs escaping, because inside them nothing can be escaped."""
+    """Inline code; in backticks only if nothing needs escaping, because nothing can be escaped inside backticks."""
     if re.fullmatch(r"[\w.\-]+", text) and len(text) <= limit:
         return f"`{text}`"
     return f"<code>{escape(text, limit)}</code>"
 
 
 def public(text: str) -> str:
-    """Text without what a card must not tell: folders of the machine (file names stay) and access tokens."""
-    return _FOLDERS.sub("", _SECRETS.sub(lambda found: f"{found[1] or ''}…", text))
+    """Text without what a card must not reveal: folders of the machine (file names stay) and access tokens."""
+    return _FOLDERS.sub("", _SECRETS.sub(lambda match: f"{match[1] or ''}…", text))
 
 
 def fence(text: str, language: str) -> str:
@@ -54,42 +54,42 @@ def fence(text: str, language: str) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: int = 0) -> str:
-    """A table of escaped cells. Columns without any text are left out, as is a table without rows.
+    """A table of escaped cells. Empty columns are left out; a table without rows is an empty text.
 
     Args:
-        numbers (`int`): How many of the last columns are set to the right.
+        numbers (`int`): How many of the last columns are aligned to the right.
     """
-    kept = [column for column in range(len(head)) if any(row[column] for row in rows)]
-    if not kept:
+    columns = [column for column in range(len(head)) if any(row[column] for row in rows)]
+    if not columns:
         return ""
-    marks = ["--:" if column >= len(head) - numbers else ":--" for column in kept]
-    lines = [[head[column] for column in kept], marks, *([row[column] for column in kept] for row in rows)]
+    marks = ["--:" if column >= len(head) - numbers else ":--" for column in columns]
+    lines = [[head[column] for column in columns], marks, *([row[column] for column in columns] for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def fold(summary: str, body: str, when: bool = True) -> str:
-    """A part that opens on a click, where `when` holds."""
+    """`body` in a section that opens on a click, if `when` is true; else `body` itself."""
     return f"<details>\n<summary>{summary}</summary>\n\n{body}\n\n</details>" if when and body else body
 
 
 def listing(names: Sequence[str], shown: int = 10, most: int = 200) -> str:
-    """Escaped names in one table cell: folded when there are more than `shown`, and cut after `most`."""
+    """Escaped names in one table cell: folded if there are more than `shown`, and cut after `most`."""
     line = ", ".join(escape(name, 40) for name in names[:most])
     line += f" and {len(names) - most:,} more" if len(names) > most else ""
     return line if len(names) <= shown else f"<details><summary>{len(names):,}</summary>{line}</details>"
 
 
 def distinct(names: Iterable[str], limit: int = 60) -> list[str]:
-    """Names of one line each, shortened, that still differ from each other."""
-    found: dict[str, None] = {}
+    """Names shortened to one line each, made different from each other where shortening made them equal."""
+    unique: dict[str, None] = {}
     times: Counter[str] = Counter()
     for name in names:
         first = short = clean(name, limit)
-        while short in found:
+        while short in unique:
             times[first] += 1
             short = f"{first} ({times[first] + 1})"
-        found[short] = None
-    return list(found)
+        unique[short] = None
+    return list(unique)
 
 
 def size(count: float) -> str:
@@ -110,26 +110,26 @@ def duration(seconds: float) -> str:
 
 
 def plain(found: str | int | float | bool) -> str:
-    """A finding as text."""
+    """A finding of a statistic as text."""
     return f"{found:.4g}" if isinstance(found, float) else str(found)
 
 
-def value(given: Any) -> str:
-    """A setting as escaped text; empty for one that was not given or has no plain form."""
-    given = given.value if isinstance(given, Enum) else given
-    if isinstance(given, bool):
-        return "on" if given else "off"
-    if isinstance(given, int | float):
-        return (f"{given:,}" if isinstance(given, int) else f"{given:g}") if math.isfinite(given) else ""
-    if isinstance(given, str):
-        return escape(public(given)) if given else ""
-    if isinstance(given, set | frozenset):
-        given = sorted(given, key=str)
-    if isinstance(given, list | tuple):
-        return ", ".join(filter(None, map(value, given)))
+def value(setting: Any) -> str:
+    """A setting as escaped text; empty for `None` and for a setting that has no plain form."""
+    setting = setting.value if isinstance(setting, Enum) else setting
+    if isinstance(setting, bool):
+        return "on" if setting else "off"
+    if isinstance(setting, int | float):
+        return (f"{setting:,}" if isinstance(setting, int) else f"{setting:g}") if math.isfinite(setting) else ""
+    if isinstance(setting, str):
+        return escape(public(setting)) if setting else ""
+    if isinstance(setting, set | frozenset):
+        setting = sorted(setting, key=str)
+    if isinstance(setting, list | tuple):
+        return ", ".join(filter(None, map(value, setting)))
     return ""
 
 
 def settings(values: Iterable[tuple[str, Any]]) -> str:
-    """Settings in one line, each name as code; those without a value are left out."""
-    return ", ".join(f"{code(name, 60)} {text}" for name, given in values if (text := value(given)))
+    """Settings in one line, with names as code; settings without a value are left out."""
+    return ", ".join(f"{code(name, 60)} {text}" for name, setting in values if (text := value(setting)))

@@ -1,4 +1,4 @@
-"""Fetching an adapter from the Hub, checked before it is used and as far as possible before it comes."""
+"""Fetches an adapter from the Hub. As much as possible is checked before its tensors are downloaded."""
 
 from __future__ import annotations
 
@@ -25,22 +25,25 @@ logger = logging.getLogger(__name__)
 def pull(name: str | os.PathLike[str], *, revision: str | None = None, token: str | None = None) -> SavedAdapter:
     """Fetches a lifelong adapter from the Hub, or takes it from a folder, and checks it.
 
-    Only what belongs to an adapter is fetched, into the cache: configuration, tensors, tokenizer, accuracy matrix and
-    card. What the Hub says of their sizes, the configuration, and the header of the tensors are checked before the
-    tensors come. Without a connection the cache answers, where it holds all of these files.
+    Only the files of an adapter are fetched, into the cache: configuration, tensors, tokenizer, accuracy matrix and
+    card. File sizes, the configuration and the header of the tensors are checked before the tensors are downloaded.
+    Without a connection the cache is used, if it holds all of these files.
 
     Args:
-        name (`str` or `Path`): A folder, or a repository such as `"me/minilm-sentiment"`. A folder of that name goes
-            before a repository.
+        name (`str` or `Path`): A folder, or a repository such as `"me/minilm-sentiment"`. If both exist, the folder is
+            used.
         revision (`str`, *optional*): Branch, tag or commit of the repository, `main` by default.
-        token (`str`, *optional*): For private repositories; by default that of `hf auth login` or `HF_TOKEN`.
+        token (`str`, *optional*): For private repositories; by default the token of `hf auth login` or `HF_TOKEN`.
+
+    Returns:
+        [`SavedAdapter`]: the checked adapter.
 
     Raises:
         ValueError: when `name` can be neither, or `revision` is given for a folder.
-        PullError: when the Hub does not have it, does not give it, or cannot be reached.
-        ManifestError: when its configuration is that of no lifelong adapter, of a newer one, or holds what cannot be
-            right; names file and field.
-        DamagedFileError: when a file is missing, too large, cut off, or does not fit the configuration.
+        PullError: when the repository does not exist, access is denied, or the Hub cannot be reached.
+        ManifestError: when the configuration is not that of a lifelong adapter, belongs to a newer version, or has an
+            invalid value; names file and field.
+        DamagedFileError: when a file is missing, too large, truncated, or does not fit the configuration.
     """
     if not isinstance(name, str | os.PathLike):
         raise ValueError(f"`name` is {name!r:.200}; give a folder, or a name on the Hub such as `me/model`.")
@@ -55,13 +58,13 @@ def pull(name: str | os.PathLike[str], *, revision: str | None = None, token: st
 
 
 def _fetch(repo_id: str, revision: str, token: str | None) -> Path:
-    """Puts an adapter into the cache; returns its folder there."""
+    """Downloads an adapter into the cache, and returns its folder there."""
     api = HfApi(token=token)
     try:
         return _download(api, api.model_info(repo_id, revision=revision, files_metadata=True), revision)
     except PullError:
         raise
-    # The client wraps what stops the download of a large file into a RuntimeError.
+    # The client wraps errors that stop the download of a large file into a RuntimeError.
     except (OSError, TransportError, RuntimeError) as error:
         status, reason = reason_of(error)
         cached = _cached(repo_id, revision) if status is None or status >= 500 else None
@@ -85,40 +88,40 @@ OTHERWISE = (
 
 
 def _download(api: HfApi, info: ModelInfo, revision: str) -> Path:
-    """Fetches the files of an adapter, each after what is known of it was checked."""
-    there = {file.rfilename: file.size or 0 for file in info.siblings or []}
-    sizes = {name: size for name, size in there.items() if is_ours(name)}
-    check_files(info.id, sizes, there)
+    """Downloads the files of an adapter, each only after its size and whatever else is known of it are checked."""
+    all_sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    sizes = {name: size for name, size in all_sizes.items() if is_ours(name)}
+    check_files(info.id, sizes, all_sizes)
     folder = Path(hf_hub_download(info.id, CONFIG, revision=info.sha, token=api.token)).parent
-    with suppress(OSError):  # a cache that nobody may write to is as whole as it is
-        write_json(_noted(folder), sorted(sizes))
+    with suppress(OSError):  # a read-only cache does without the list
+        write_json(_file_list(folder), sorted(sizes))
     config, knowledge = read_config(folder / CONFIG, from_hub=True)
     where = f"{info.id}/{TENSORS}"
     if not (folder / TENSORS).exists():
         check_header(where, _remote_header(api, info), knowledge, config, sizes[TENSORS])
     for name in sizes:
         hf_hub_download(info.id, name, revision=info.sha, token=api.token)
-    # By the name that was asked for, and last: from now on the cache answers to it with this commit, which is whole.
+    # Last, and by the revision that was asked for: only then does the cache resolve it to this complete commit.
     hf_hub_download(info.id, CONFIG, revision=revision, token=api.token)
     return folder
 
 
-def _noted(folder: Path) -> Path:
-    """Beside a snapshot in the cache: which files of an adapter the Hub has of it."""
+def _file_list(folder: Path) -> Path:
+    """Path of the list of an adapter's files on the Hub, beside its snapshot in the cache."""
     return folder.parents[1] / "hf_lifelong" / f"{folder.name}.json"
 
 
 def _cached(repo_id: str, revision: str) -> Path | None:
-    """The folder of an adapter in the cache, if all of its files are there; `None` also where nobody noted which these
-    are: PEFT and transformers fetch single files, and a download may have broken off."""
+    """The folder of an adapter in the cache if all of its files are there. `None` also if there is no list of its
+    files, because PEFT and transformers fetch single files, and a download may have been interrupted."""
     config = try_to_load_from_cache(repo_id, CONFIG, revision=revision)
     if not isinstance(config, str):
         return None
     folder = Path(config).parent
     try:
-        names = read_json(_noted(folder))
+        names = read_json(_file_list(folder))
     except DamagedFileError:
-        try:  # what `hf download` noted
+        try:  # the list that `hf download` wrote
             names = [file.path for file in get_cached_repo_tree(repo_id, revision=folder.name) if is_ours(file.path)]
         except CachedRepoTreeNotFoundError:
             return None
@@ -127,11 +130,11 @@ def _cached(repo_id: str, revision: str) -> Path | None:
 
 def _remote_header(api: HfApi, info: ModelInfo) -> Header:
     try:
-        found = api.parse_safetensors_file_metadata(info.id, TENSORS, revision=info.sha)
-        header: Header = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in found.tensors.items()}
+        metadata = api.parse_safetensors_file_metadata(info.id, TENSORS, revision=info.sha)
+        header: Header = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in metadata.tensors.items()}
         if not all(type(n) is int and n >= 0 for _, shape in header.values() for n in shape):
-            raise ValueError("a shape holds what is no count")
-    # The client takes any JSON for a header, as it is.
+            raise ValueError("a shape has an entry that is not a count")
+    # The client accepts any JSON as a header, so reading it may fail in many ways.
     except (SafetensorsParsingError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise DamagedFileError(f"{info.id}/{TENSORS}", f"its header cannot be read ({reason_of(error)[1]})") from error
     return header

@@ -1,7 +1,7 @@
-"""What a saved adapter must be: all that can be checked of it before a base is loaded or a tensor is read.
+"""Checks of a saved adapter that need neither its base nor its tensors.
 
-Files of an adapter may come from anybody. They are read as safetensors and JSON only, none larger than stated here;
-nothing in them names a file that is then opened, and no code comes along.
+An adapter's files may come from anybody. They are read only as safetensors and JSON, and only up to the sizes stated
+here. Nothing in them can make a file be opened or code be run.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -41,7 +41,7 @@ CARD = "README.md"
 PICTURE = "accuracy_matrix.png"
 CONFUSION = "confusion.png"
 MATRIX = ("accuracy_matrix.json", PICTURE, CONFUSION)
-# Named, not excluded: a folder that was trained in also holds `training_args.bin`, checkpoints, logs and more.
+# A list of what belongs to an adapter, because a training folder also holds `training_args.bin`, checkpoints and logs.
 TOKENIZER = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -57,29 +57,29 @@ TOKENIZER = (
 )
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 TOKENIZER_CONFIG = "tokenizer_config.json"
-# A vocabulary of 260,000 tokens takes 34 MB.
+# In bytes; a vocabulary of 260,000 tokens takes 34 MB.
 LARGEST_TOKENIZER = 100_000_000
 LARGEST_CARD = 10_000_000
-# No base is known whose layers are wider than 9 times its hidden states.
+# Largest width of a layer, in hidden sizes. No known base has a layer wider than 9 times its hidden size.
 WIDEST = 64
-# Characters of a message about a file: what it quotes may be long, and may hold anything.
+# Limit in characters of a message about a file, because it may quote anything from the file.
 LONGEST_ERROR = 600
-LONGEST_NAME = 100  # characters of what a manifest calls its base
+LONGEST_NAME = 100  # limit in characters of the names that a manifest gives its base
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 @dataclass(frozen=True)
 class SavedAdapter:
-    """A lifelong adapter on this disk, checked as far as it can be without its base.
+    """A lifelong adapter on disk, checked as far as possible without its base.
 
     Args:
-        folder (`Path`): Where it lies; of the Hub, in the cache.
-        config (`dict`): What its `adapter_config.json` holds.
+        folder (`Path`): Its folder; for an adapter from the Hub, the folder in the cache.
+        config (`dict`): Contents of its `adapter_config.json`.
         knowledge (`KnowledgeBase`): Its manifest; empty before the first task.
-        sizes (`Mapping[str, int]`): Bytes of each of its files, by name.
+        sizes (`Mapping[str, int]`): Size in bytes of each of its files, by name.
         repo_id (`str`, *optional*): Its repository; `None` for a folder.
-        revision (`str`, *optional*): The branch, tag or commit that was asked for; `None` for a folder.
-        commit (`str`, *optional*): The commit that this is; `None` for a folder.
+        revision (`str`, *optional*): The requested branch, tag or commit; `None` for a folder.
+        commit (`str`, *optional*): The commit that was fetched; `None` for a folder.
     """
 
     folder: Path
@@ -92,7 +92,7 @@ class SavedAdapter:
 
     @property
     def base(self) -> str:
-        """Name of the base model on the Hub, or its folder."""
+        """The base model's name on the Hub, or its folder."""
         return str(self.config["base_model_name_or_path"])
 
 
@@ -109,20 +109,26 @@ def is_ours(name: str) -> bool:
 
 
 def _most(name: str) -> float:
-    """Bytes that a file may have."""
+    """The largest allowed size of a file, in bytes."""
     if name == TENSORS:
-        return math.inf  # as many as its header accounts for, which is checked beside the manifest
+        return math.inf  # `check_header` compares the size with the tensors in the header
     if name in (CONFIG, MATRIX[0]):
         return LARGEST_JSON
     return LARGEST_CARD if name in (CARD, PICTURE, CONFUSION) else LARGEST_TOKENIZER
 
 
-def check_files(where: str | Path, sizes: Mapping[str, int], there: Mapping[str, Any]) -> None:
-    """Refuses an adapter that lacks a file, and files that are too large (`DamagedFileError`)."""
+def check_files(where: str | Path, sizes: Mapping[str, int], all_files: Collection[str]) -> None:
+    """Refuses an adapter that lacks a file or has one that is too large (`DamagedFileError`).
+
+    Args:
+        where (`str` or `Path`): Folder or repository, for the error message.
+        sizes (`Mapping[str, int]`): Size in bytes of each of the adapter's files.
+        all_files (`Collection[str]`): Names of all files there.
+    """
     for name in (CONFIG, TENSORS):
         if sizes.get(name):
             continue
-        pickles = sorted(other for other in there if any(fnmatch(other, pattern) for pattern in PICKLES))
+        pickles = sorted(other for other in all_files if any(fnmatch(other, pattern) for pattern in PICKLES))
         instead = f"; `{pickles[0]}` is not read, because a pickle can run code" if pickles and name == TENSORS else ""
         raise DamagedFileError(f"{where}/{name}", f"it is missing or empty{instead}")
     check_sizes(where, sizes)
@@ -136,24 +142,24 @@ def check_sizes(where: str | Path, sizes: Mapping[str, int]) -> None:
 
 
 def read_saved(folder: Path, repo_id: str | None = None, revision: str | None = None) -> SavedAdapter:
-    """Checks an adapter that lies in a folder."""
-    there = {file.name: file for file in sorted(folder.iterdir())}
-    # In the cache of the Hub a snapshot links to the blobs of its repository.
+    """Checks an adapter in a folder."""
+    files = {file.name: file for file in sorted(folder.iterdir())}
+    # In the Hub's cache the files of a snapshot are links to the blobs of its repository.
     home = folder.resolve().parents[1] if folder.resolve().parent.name == "snapshots" else folder.resolve()
     sizes = {}
-    for name, file in there.items():
+    for name, file in files.items():
         if not is_ours(name):
             continue
         try:
-            leads_to = file.resolve()
-        except (OSError, RuntimeError) as error:  # the latter is how Python 3.11 and 3.12 call it
+            target = file.resolve()
+        except (OSError, RuntimeError) as error:  # Python 3.11 and 3.12 raise RuntimeError
             raise DamagedFileError(file, "it is a link that leads to itself") from error
-        if not leads_to.is_relative_to(home):
+        if not target.is_relative_to(home):
             raise DamagedFileError(file, "it is a link that leads out of the adapter's folder")
         if not file.is_file():
             raise DamagedFileError(file, "it is no file")
         sizes[name] = file.stat().st_size
-    check_files(folder, sizes, there)
+    check_files(folder, sizes, files)
     config, knowledge = read_config(folder / CONFIG, from_hub=repo_id is not None)
     check_header(folder / TENSORS, read_header(folder / TENSORS), knowledge, config, sizes[TENSORS])
     check_tokenizer(folder / TOKENIZER_CONFIG)
@@ -162,7 +168,7 @@ def read_saved(folder: Path, repo_id: str | None = None, revision: str | None = 
 
 
 def read_config(path: Path, from_hub: bool) -> tuple[dict[str, Any], KnowledgeBase]:
-    """Configuration and manifest of an adapter."""
+    """An adapter's configuration and manifest."""
     config = read_json(path, LARGEST_JSON)
     try:
         return config, check_config(config, from_hub)
@@ -171,7 +177,7 @@ def read_config(path: Path, from_hub: bool) -> tuple[dict[str, Any], KnowledgeBa
 
 
 def check_config(config: Any, from_hub: bool) -> KnowledgeBase:
-    """The manifest in a configuration, both checked as far as they can be without tensors and base.
+    """The manifest in a configuration; both are checked as far as possible without tensors and base.
 
     Raises:
         ValueError: names the field.
@@ -187,17 +193,18 @@ def check_config(config: Any, from_hub: bool) -> KnowledgeBase:
 
 
 def quoting(path: Path, error: ValueError) -> ManifestError:
-    """What is wrong with a file, in one short line of printable characters: an error may quote what the file holds."""
+    """An error about a file in one short line of printable characters, because it may quote anything from the file."""
     return ManifestError(clean(f"`{path}`: {error}"[:10_000], LONGEST_ERROR))
 
 
 def _check_settings(config: Any, from_hub: bool) -> None:
-    """Refuses what is no configuration of a lifelong adapter, and what it must not hold (`ValueError`)."""
+    """Refuses a configuration that is not one of a lifelong adapter, or has unsafe or missing fields
+    (`ValueError`)."""
     if not isinstance(config, dict) or config.get("peft_type") != "DRIFT" or "knowledge" not in config:
         raise ManifestError("it is the configuration of no lifelong adapter (`peft_type` must be `DRIFT`)")
     for key in ("auto_mapping", "auto_map"):
         if config.get(key) is not None:
-            raise ManifestError(f"`{key}` asks for code of elsewhere, which is never run; it must be null")
+            raise ManifestError(f"`{key}` asks for code from elsewhere, which is never run; it must be null")
     base = config.get("base_model_name_or_path")
     if not isinstance(base, str) or not base or not base.isprintable():
         raise ManifestError(
@@ -213,7 +220,7 @@ def _check_settings(config: Any, from_hub: bool) -> None:
     if missing:
         raise ManifestError(f"it lacks `{missing[0]}`")
     targets = config.get("target_modules")
-    # PEFT takes a string for a pattern, and there are patterns that never end.
+    # PEFT takes a string as a pattern, and matching some patterns never ends.
     if not isinstance(targets, list) or not targets or not all(isinstance(name, str) for name in targets):
         raise ManifestError(f"`target_modules` must be a list of the layers' names, as it is saved, not {targets!r}")
     check_settings(config)
@@ -225,7 +232,7 @@ def _check_count(where: str, value: Any) -> None:
 
 
 def hub_id(name: Any) -> str | None:
-    """A name if it can be an id on the Hub; a path cannot, and must not be shown."""
+    """The name if it is a valid id on the Hub, else `None`. A path is not valid, and must not be published."""
     try:
         validate_repo_id(name if isinstance(name, str) else "")
     except HFValidationError:
@@ -236,8 +243,8 @@ def hub_id(name: Any) -> str | None:
 def _check_hub_name(base: str) -> None:
     if hub_id(base) is None:
         raise ManifestError(
-            f"`base_model_name_or_path` is {base!r}; an adapter of the Hub must name its base by a name on the Hub, "
-            "not by a place on this machine"
+            f"`base_model_name_or_path` is {base!r}; an adapter from the Hub must name its base by a name on the Hub, "
+            "not by a path on this machine"
         )
     if os.path.exists(base):
         raise ManifestError(
@@ -247,15 +254,15 @@ def _check_hub_name(base: str) -> None:
 
 
 def _check_base(base: Mapping[str, Any]) -> None:
-    """Refuses a manifest that says nothing useful of its base (`ManifestError`)."""
+    """Refuses a manifest whose description of the base is incomplete or invalid (`ManifestError`)."""
     for key in ("hidden_size", "layers"):
         _check_count(f"knowledge.base.{key}", base.get(key))
     for key in ("model_type", "fingerprint"):
-        found = base.get(key)
-        is_name = isinstance(found, str) and found.isprintable() and len(found) <= LONGEST_NAME
-        if not is_name and (key, found) != ("fingerprint", None):
+        value = base.get(key)
+        is_name = isinstance(value, str) and value.isprintable() and len(value) <= LONGEST_NAME
+        if not is_name and (key, value) != ("fingerprint", None):
             what = f"a string of at most {LONGEST_NAME} printable characters"
-            raise ManifestError(f"`knowledge.base.{key}` must be {what}, not {found!r}")
+            raise ManifestError(f"`knowledge.base.{key}` must be {what}, not {value!r}")
     if base.get("dtype") not in DTYPES:
         raise ManifestError(f"`knowledge.base.dtype` must be one of {list(DTYPES)}, not {base.get('dtype')!r}")
 
@@ -263,33 +270,34 @@ def _check_base(base: Mapping[str, Any]) -> None:
 def check_header(
     where: str | Path, header: Header, knowledge: KnowledgeBase, config: Mapping[str, Any], size: int
 ) -> None:
-    """Refuses tensors that are not those of the manifest, by their names, dtypes and shapes (`DamagedFileError`).
+    """Refuses tensors whose names, dtypes or shapes do not match the manifest (`DamagedFileError`).
 
-    Widths of layers are only known with the base; here they must agree with each other and be no wider than any base.
+    The widths of layers are known only with the base. Here they must agree with each other and be plausible for a
+    base.
 
     Args:
-        size (`int`): Bytes of the file.
+        size (`int`): Size of the file in bytes.
     """
-    found: dict[str, tuple[str, tuple[int, ...]]] = {}
-    taken = 0
+    layout: dict[str, tuple[str, tuple[int, ...]]] = {}
+    tensor_bytes = 0
     for full, (code, shape) in header.items():
         name, spec = full.removeprefix(PREFIX), spec_of(full)
-        if name in found:
+        if name in layout:
             raise _misfit(where, f"`{full}` stands twice")
-        found[name] = dtype_in_header(code), shape
-        taken += spec.torch_dtype.itemsize * math.prod(shape) if spec is not None else 0
+        layout[name] = dtype_in_header(code), shape
+        tensor_bytes += spec.torch_dtype.itemsize * math.prod(shape) if spec is not None else 0
     hidden = knowledge.base.get("hidden_size")
-    known = {"r": config["r"], "rank": config["signature_rank"], **sizes_of(knowledge)}
+    expected = {"r": config["r"], "rank": config["signature_rank"], **sizes_of(knowledge)}
     if hidden is not None:
-        known |= {"hidden": hidden, "features": min(knowledge.pooled_width(hidden), config["signature_size"])}
+        expected |= {"hidden": hidden, "features": min(knowledge.pooled_width(hidden), config["signature_size"])}
     try:
-        for module, sizes in check_layout(found, known).items():
+        for module, sizes in check_layout(layout, expected).items():
             if hidden is not None and max(sizes.get("in", 0), sizes.get("out", 0)) > WIDEST * hidden:
                 raise LayoutError(f"`{module}` is more than {WIDEST} times as wide as the base")
     except LayoutError as error:
         raise _misfit(where, str(error)) from error
-    if not taken <= size <= taken + LARGEST_HEADER + 8:
-        raise _misfit(where, f"its tensors take {taken:,} bytes, the file has {size:,}")
+    if not tensor_bytes <= size <= tensor_bytes + LARGEST_HEADER + 8:
+        raise _misfit(where, f"its tensors take {tensor_bytes:,} bytes, the file has {size:,}")
 
 
 def _misfit(where: str | Path, reason: str) -> DamagedFileError:
@@ -297,22 +305,22 @@ def _misfit(where: str | Path, reason: str) -> DamagedFileError:
 
 
 def check_digest(where: str | Path, tensors: Path, config: Any) -> None:
-    """Refuses tensors that are not those that an adapter's configuration was saved with (`DamagedFileError`). Unlike
-    all other checks here, it reads them."""
+    """Refuses tensors that were not saved together with the configuration (`DamagedFileError`). Unlike all other
+    checks here, this one reads the tensors."""
     digest = config.get("digest") if isinstance(config, dict) else None
-    if digest is None:  # of an older adapter, or of another kind
+    if digest is None:  # older adapters and other kinds of adapter have none
         return
-    if digest != digest_of({name.removeprefix(PREFIX): held for name, held in read_tensors(tensors).items()}):
+    if digest != digest_of({name.removeprefix(PREFIX): tensor for name, tensor in read_tensors(tensors).items()}):
         raise _misfit(where, "its tensors are not those that were saved with it")
 
 
 def task_sizes(tensors: Path, knowledge: KnowledgeBase) -> dict[str, int]:
-    """Task → bytes that all that is its own takes in an adapter's file, read off the file's header."""
+    """Task → bytes of the task's own tensors in an adapter's file, computed from the file's header."""
     return task_bytes({name: shape for name, (_, shape) in read_header(tensors).items()}, knowledge)
 
 
 def check_tokenizer(path: Path) -> None:
-    """Refuses a tokenizer that asks for code or names files (`ManifestError`)."""
+    """Refuses a tokenizer configuration that asks for code or names files (`ManifestError`)."""
     if not path.is_file():
         return
     config = read_json(path, LARGEST_JSON)
@@ -320,7 +328,7 @@ def check_tokenizer(path: Path) -> None:
         raise ManifestError(f"`{path}` must hold an object, not {type(config).__name__}")
     for key, value in config.items():
         if key == "auto_map" and value is not None:
-            raise ManifestError(f"`{path}`: `auto_map` asks for code of elsewhere, which is never run")
-        # Tokenizers take these for the paths of their files.
+            raise ManifestError(f"`{path}`: `auto_map` asks for code from elsewhere, which is never run")
+        # Tokenizers open these as paths of their files.
         if key.endswith(("_file", "_files")) and key != "special_tokens_map_file" and value:
             raise ManifestError(f"`{path}`: `{key}` names a file ({value!r:.60}), and no file is opened that way")

@@ -1,4 +1,4 @@
-"""The text of the model card, section by section. A section that nothing is known for is empty, and left out."""
+"""The text of the model card, section by section. Sections without content are left out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .saved import CONFUSION, PICTURE
 from .usage import CITATION, limits, quickstart
 
 MANY = 3  # tables of more tasks are folded
-MOST = 40  # of more tasks only the last row is shown, and of more groups no confusion
+MOST = 40  # with more tasks only the last row is shown, with more groups no confusion
 
 METRICS = {
     "average_accuracy": ("average accuracy ↑", "mean score over the tasks after the last one, no task named"),
@@ -68,12 +68,12 @@ def card_text(
         "Limits": limits(knowledge, config, matrix),
         "Citation": CITATION,
     }
-    parts = [f"# {title(facts)}", summary(knowledge, config, facts)]
-    return "\n\n".join([*parts, *(f"## {name}\n\n{text}" for name, text in sections.items() if text)])
+    opening = [f"# {title(facts)}", summary(knowledge, config, facts)]
+    return "\n\n".join([*opening, *(f"## {name}\n\n{text}" for name, text in sections.items() if text)])
 
 
-def naming_parts(knowledge: KnowledgeBase, config: Mapping[str, Any], facts: CardFacts) -> list[str]:
-    """The parts of a card that say where adapter and base lie."""
+def naming_passages(knowledge: KnowledgeBase, config: Mapping[str, Any], facts: CardFacts) -> list[str]:
+    """The passages of a card that name the repository of the adapter or of its base."""
     return [f"# {title(facts)}\n", summary(knowledge, config, facts), quickstart(knowledge, config, facts)]
 
 
@@ -85,7 +85,7 @@ def title(facts: CardFacts) -> str:
 
 
 def summary(knowledge: KnowledgeBase, config: Mapping[str, Any], facts: CardFacts) -> str:
-    """What it is, in a few sentences."""
+    """What the adapter is, in a few sentences."""
     model = "language model" if config.get("task_type") == "CAUSAL_LM" else "encoder"
     base = f"[{escape(facts.base_model, 200)}](https://huggingface.co/{facts.base_model})" if facts.base_model else ""
     kind = knowledge.base.get("model_type")
@@ -105,7 +105,7 @@ def summary(knowledge: KnowledgeBase, config: Mapping[str, Any], facts: CardFact
 
 
 def learned(knowledge: KnowledgeBase, matrix: AccuracyMatrix | None) -> str:
-    """One row for every task."""
+    """A table with one row for each task, and warnings."""
     shown = dict(zip(knowledge.names, distinct(knowledge.names), strict=True))
     is_joined = len(knowledge.groups) < len(knowledge.tasks)
     starts = [task.started_from for task in knowledge.tasks]
@@ -125,18 +125,18 @@ def learned(knowledge: KnowledgeBase, matrix: AccuracyMatrix | None) -> str:
         for task, start in zip(knowledge.tasks, starts, strict=True)
     ]
     head = ["task", "kind", "labels", "group", "members", "training data", "started from", "prompt", score]
-    found = fold(f"{len(rows)} tasks", table(head, rows), when=len(rows) > 20)
-    return "\n\n".join([found, *_at_chance(knowledge, shown)])
+    tasks = fold(f"{len(rows)} tasks", table(head, rows), when=len(rows) > 20)
+    return "\n\n".join([tasks, *_at_chance(knowledge, shown)])
 
 
 def _own_labels(task: LearnedTask) -> Sequence[str]:
-    """The label names that are the task's, not its kind's."""
+    """The task's label names; none if its kind fixes them."""
     kind = find_kind(task.kind)
     return () if kind is not None and kind.fixed_labels else task.labels
 
 
 def _at_chance(knowledge: KnowledgeBase, shown: Mapping[str, str]) -> list[str]:
-    """A warning for each task that was learned in vain."""
+    """A warning for each task whose score is no better than its most frequent answer."""
     return [
         f"**Not learned: {escape(shown[task.name], 80)}.** It scores {format_score(task.score)} on its validation "
         f"data, where always giving its most frequent answer scores {format_score(task.baseline)}. {CHANCE}"
@@ -146,10 +146,10 @@ def _at_chance(knowledge: KnowledgeBase, shown: Mapping[str, str]) -> list[str]:
 
 
 def _score_column(knowledge: KnowledgeBase, matrix: AccuracyMatrix | None) -> tuple[str, dict[str, str]]:
-    """Scores where the accuracy matrix is absent or folded: head of the column, and cells by task."""
+    """A column of scores if the accuracy matrix is absent or folded: its head, and its cells by task."""
     if matrix is None:
-        own = {task.name: format_score(task.score) for task in knowledge.tasks if task.score is not None}
-        return "score of its own group on validation data ↑", own
+        cells = {task.name: format_score(task.score) for task in knowledge.tasks if task.score is not None}
+        return "score of its own group on validation data ↑", cells
     if len(matrix.tasks) <= MANY:
         return "", {}
     common = _common_metric(matrix)
@@ -161,37 +161,37 @@ def _score_column(knowledge: KnowledgeBase, matrix: AccuracyMatrix | None) -> tu
 
 
 def _remarks(*remarks: str) -> str:
-    given = ", ".join(escape(remark, 80) for remark in remarks if remark)
-    return f" ({given})" if given else ""
+    text = ", ".join(escape(remark, 80) for remark in remarks if remark)
+    return f" ({text})" if text else ""
 
 
 def _common_metric(matrix: AccuracyMatrix) -> str:
-    """The metric of all tasks; empty where they differ."""
+    """The metric of all tasks; empty if they have different metrics."""
     return escape(matrix.metrics[0]) if len(set(matrix.metrics)) == 1 else ""
 
 
 def last_scores(matrix: AccuracyMatrix) -> dict[str, tuple[float, str]]:
-    """Task → its newest score, and after which task that was measured where later ones were learned since."""
+    """Task → its newest score, and a remark that says after which task it was measured if that was not the last."""
     shown, last = distinct(matrix.tasks), len(matrix.tasks) - 1
-    found: dict[str, tuple[float, str]] = {}
+    newest: dict[str, tuple[float, str]] = {}
     for j, name in enumerate(matrix.tasks):
         for i in range(j, last + 1):
             score = matrix.scores[i][j]
             if score is not None:
-                found[name] = (score, f"scored after {shown[i]}" if i < last else "")
-    return found
+                newest[name] = (score, f"scored after {shown[i]}" if i < last else "")
+    return newest
 
 
 def _data(data: TaskData) -> str:
     name = escape(public(data.name)) if data.name else ""
     if data.hub_id:
         name = f"[{escape(data.hub_id, 200)}](https://huggingface.co/datasets/{data.hub_id})"
-    parts = [
+    facts = [
         name + (f" ({escape(data.config)})" if name and data.config else ""),
         f"{data.rows:,} rows" if data.rows is not None else "",
         f"licence {escape(data.license)}" if data.license else "",
     ]
-    return ", ".join(filter(None, parts))
+    return ", ".join(filter(None, facts))
 
 
 def scored_tasks(knowledge: KnowledgeBase, matrix: AccuracyMatrix) -> tuple[list[str], int]:
@@ -201,18 +201,19 @@ def scored_tasks(knowledge: KnowledgeBase, matrix: AccuracyMatrix) -> tuple[list
 
 
 def stream_metrics(matrix: AccuracyMatrix) -> dict[str, float]:
-    """The metrics of the stream. One task alone cannot be forgotten or mistaken, so some would say nothing of it."""
-    alone = ("bwt", "forgetting", "retrieval_accuracy") if len(matrix.tasks) == 1 else ()
-    return {name: found for name, found in matrix.summary().items() if name not in alone}
+    """The metrics of the stream. Metrics of forgetting and retrieval are left out for a single task, for which they
+    say nothing."""
+    meaningless = ("bwt", "forgetting", "retrieval_accuracy") if len(matrix.tasks) == 1 else ()
+    return {name: score for name, score in matrix.summary().items() if name not in meaningless}
 
 
 def scores(knowledge: KnowledgeBase, facts: CardFacts, matrix: AccuracyMatrix | None) -> str:
-    """The accuracy matrix and what is read off it."""
+    """The accuracy matrix and its metrics."""
     if matrix is None:
         return ""
     metrics = [
-        [METRICS[name][0], format_score(found, sign=name in ("bwt", "fwt")), METRICS[name][1]]
-        for name, found in stream_metrics(matrix).items()
+        [METRICS[name][0], format_score(score, sign=name in ("bwt", "fwt")), METRICS[name][1]]
+        for name, score in stream_metrics(matrix).items()
     ]
     lines = [_what_scores_are(knowledge, matrix)]
     lines.append(table(["metric", "value", "what it is"], metrics))
@@ -232,9 +233,9 @@ def _what_scores_are(knowledge: KnowledgeBase, matrix: AccuracyMatrix) -> str:
             f" After the last task, {len(scored)} of {count} tasks {was} scored, because the data of the others was "
             f"not at hand; all means but learning accuracy are over {them}."
         )
-    parts = {task.data.scored_on for task in knowledge.tasks if task.name in scored}
-    part = parts.pop() if len(parts) == 1 else None
-    return f"{line} All are of the {part} data." if part else line
+    splits = {task.data.scored_on for task in knowledge.tasks if task.name in scored}
+    split = splits.pop() if len(splits) == 1 else None
+    return f"{line} All are of the {split} data." if split else line
 
 
 def _matrix(matrix: AccuracyMatrix) -> str:
@@ -254,7 +255,7 @@ def _matrix(matrix: AccuracyMatrix) -> str:
             for name, metric in zip(names, matrix.metrics, strict=True)
         ),
     ]
-    # A row of the stream stays even where nothing was measured: it says that the task was learned then.
+    # A row of the stream stays even if nothing was measured: it shows when the task was learned.
     cells = [
         [label, *map(format_score, row)]
         for label, row in rows
@@ -264,16 +265,19 @@ def _matrix(matrix: AccuracyMatrix) -> str:
 
 
 def confusion(knowledge: KnowledgeBase, facts: CardFacts, matrix: AccuracyMatrix | None) -> str:
-    """Which groups answered the inputs of which task."""
+    """A table of which groups answered the inputs of each task."""
     groups = matrix.answering_groups() if matrix is not None else []
     if matrix is None or len(groups) < 2 or len(groups) > MOST:
         return ""
-    found = matrix.confusion
-    own = {task.name: task.group for task in knowledge.tasks}
+    shares = matrix.confusion
+    right_groups = {task.name: task.group for task in knowledge.tasks}
     head = ["inputs of", *(escape(name, 80) for name in distinct(groups))]
     rows = [
-        [escape(shown, 80), *(_share(found[name].get(group, 0.0), group == own.get(name)) for group in groups)]
-        for name, shown in zip(found, distinct(found), strict=True)
+        [
+            escape(shown, 80),
+            *(_share(shares[name].get(group, 0.0), group == right_groups.get(name)) for group in groups),
+        ]
+        for name, shown in zip(shares, distinct(shares), strict=True)
     ]
     body = table(head, rows, numbers=len(groups))
     line = "Share of each task's inputs that each group answered. **Bold**: the task's own group ↑; all others ↓."
@@ -283,19 +287,19 @@ def confusion(knowledge: KnowledgeBase, facts: CardFacts, matrix: AccuracyMatrix
     return "\n\n".join(lines)
 
 
-def _share(share: float, is_own: bool) -> str:
+def _share(share: float, is_right: bool) -> str:
     text = format_score(share) if share else "0"
-    return f"**{text}**" if is_own else text
+    return f"**{text}**" if is_right else text
 
 
 def statistics(knowledge: KnowledgeBase) -> str:
-    """What the statistics of each task said of it at its commit."""
+    """The findings of each task's statistics at its commit."""
     shown = dict(zip(knowledge.names, distinct(knowledge.names), strict=True))
     rows = [
         [
             escape(shown[task.name], 80),
             code(record.name),
-            "; ".join(f"{escape(name, 60)} {escape(plain(found), 200)}" for name, found in record.shown),
+            "; ".join(f"{escape(name, 60)} {escape(plain(finding), 200)}" for name, finding in record.shown),
         ]
         for task in knowledge.tasks
         for record in task.statistics
@@ -304,27 +308,27 @@ def statistics(knowledge: KnowledgeBase) -> str:
 
 
 def sizes(knowledge: KnowledgeBase, facts: CardFacts) -> str:
-    """What base, adapter and tasks take."""
+    """A table of the sizes of base, adapter and tasks."""
     rows = [["base model", size(facts.base_size)]] if facts.base_size else []
     if facts.adapter_size:
         share = f" ({facts.adapter_size / facts.base_size:.1%} of the base)" if facts.base_size else ""
         rows.append(["adapter, all tasks", size(facts.adapter_size) + share])
-    known = [
+    task_sizes = [
         (name, facts.task_sizes[task])
         for task, name in zip(knowledge.names, distinct(knowledge.names), strict=True)
         if task in facts.task_sizes
     ]
-    if len(known) <= MANY:
-        rows += [[f"of it {escape(name, 80)}", size(bytes_)] for name, bytes_ in known]
+    if len(task_sizes) <= MANY:
+        rows += [[f"of it {escape(name, 80)}", size(bytes_)] for name, bytes_ in task_sizes]
     else:
-        sizes = [bytes_ for _, bytes_ in known]
+        sizes = [bytes_ for _, bytes_ in task_sizes]
         least, most = size(min(sizes)), size(max(sizes))
         rows.append(["of it each task", least if least == most else f"{least} to {most}"])
     return table(["weights", "size"], rows, numbers=1)
 
 
 def adapter(knowledge: KnowledgeBase, config: Mapping[str, Any]) -> str:
-    """The settings that hold for all tasks, one line each."""
+    """The settings that apply to all tasks, in one line each."""
     lines = {
         "Members": _of({**config, "target_modules": _targets(config.get("target_modules"))}, ADAPTER),
         "Trunk": _trunk(knowledge),
@@ -339,7 +343,7 @@ def _bullets(lines: Mapping[str, str]) -> str:
 
 
 def _targets(names: Any) -> Any:
-    """The same layers of every block as one name."""
+    """Layer names with block numbers replaced by `N`, so that a layer of every block has one name."""
     if not isinstance(names, list | set):
         return names
     return sorted({re.sub(r"\.\d+\.", ".N.", str(name)) for name in names})
@@ -361,27 +365,27 @@ def _trunk(knowledge: KnowledgeBase) -> str:
 
 
 def training(knowledge: KnowledgeBase, facts: CardFacts) -> str:
-    """How, where and with what it was trained, and how to do that again."""
-    given = facts.training
+    """How and on what the adapter was trained, and how to train it again."""
+    arguments = facts.training
     versions = ", ".join(f"{escape(name)} {value(version)}" for name, version in facts.versions.items() if version)
     lines = {
-        "Each task": _of(given, [name for name in given if name not in (*DRIFT, *GROUPING)]),
-        "Drift": _of(given, DRIFT),
-        "Grouping": _of(given, GROUPING),
+        "Each task": _of(arguments, [name for name in arguments if name not in (*DRIFT, *GROUPING)]),
+        "Drift": _of(arguments, DRIFT),
+        "Grouping": _of(arguments, GROUPING),
         "Hardware": value(facts.hardware),
         "Time": duration(facts.seconds) if facts.seconds else "",
         "Versions": versions,
     }
-    parts = [_bullets(lines)]
+    paragraphs = [_bullets(lines)]
     if facts.command and facts.command.strip():
         command = "\n".join(clean(line, 1000) for line in public(facts.command).splitlines() if line.strip())
-        parts += ["To do it again:", fence(command, "bash")]
-    text = "\n\n".join(filter(None, parts))
+        paragraphs += ["To do it again:", fence(command, "bash")]
+    text = "\n\n".join(filter(None, paragraphs))
     return "\n\n".join(filter(None, [_session(knowledge, facts), text])) if text else ""
 
 
 def _session(knowledge: KnowledgeBase, facts: CardFacts) -> str:
-    """Which tasks the settings are of, where these are not all."""
+    """The tasks to which the settings apply; empty if they apply to all."""
     learned = [name for name in knowledge.names if facts.session is None or name in facts.session]
     if len(learned) == len(knowledge.tasks):
         return ""

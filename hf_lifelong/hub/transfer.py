@@ -1,8 +1,9 @@
-"""Pushing a lifelong adapter to the Hub: one commit, whole or not at all, that never overwrites what it does not know.
+"""Pushes a lifelong adapter to the Hub in one atomic commit, which never overwrites an adapter that it does not
+continue.
 
-Loading needs nothing of its own: `AutoPeftModelForFeatureExtraction.from_pretrained(repo_id, revision=...)` and every
-other way of PEFT and transformers read what is pushed here. (`AutoModel.from_pretrained` takes `revision` for that of
-the base model; there it is `adapter_kwargs={"revision": ...}`.)
+Pushed adapters load with `AutoPeftModelForFeatureExtraction.from_pretrained(repo_id, revision=...)` and in every other
+way that PEFT and transformers offer. (`AutoModel.from_pretrained` takes `revision` as the base model's; give the
+adapter's as `adapter_kwargs={"revision": ...}`.)
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from .sections import MOST
 
 logger = logging.getLogger(__name__)
 
-# The commit that a model was last pushed as, by model and then by repository and branch; `None` while nobody knows.
+# Model → repository and branch → commit of its last push; `None` while that is unknown.
 _last_push: WeakKeyDictionary[Any, dict[tuple[str, str], str | None]] = WeakKeyDictionary()
 
 
@@ -53,25 +54,25 @@ def push_to_hub(
     """Pushes a lifelong adapter to the Hub, in one commit: adapter with its manifest, accuracy matrix (JSON and
     pictures), tokenizer and card.
 
-    What is on the Hub is only replaced by a push that continues it. That is so when the branch still points to the
-    commit that this model was last pushed as, or that it was loaded from; or, where neither is known (transformers'
-    own loader does not say; a folder; another branch), when the tasks on the Hub are the first tasks of this adapter,
-    record for record. Everything else is a `PushConflictError`; whoever wants to replace a commit all the same names
-    it as `parent_commit`.
+    A push replaces what is on the Hub only if it continues it. It does if the branch still points to the commit of
+    this model's last push, or to the commit from which the model was loaded. If neither is known (because
+    transformers' own loader does not record it, or for a folder or another branch), it does if the tasks on the Hub
+    are the first tasks of this adapter, record for record. Everything else is a `PushConflictError`. To replace a
+    commit anyway, name it as `parent_commit`.
 
     Args:
         model (`PreTrainedModel`, `PeftModel`, `str` or `Path`):
-            A model with a lifelong adapter that has learned a task (of several adapters, the active one), or the
-            folder that one was saved in.
+            A model with a lifelong adapter that has learned a task (with several adapters, the active one is pushed),
+            or the folder of a saved one.
         repo_id (`str`):
-            Repository, such as `"me/minilm-sentiment"`; made when there is none and nothing is refused. Without a user
-            name it is yours.
+            Repository, such as `"me/minilm-sentiment"`; created if it does not exist. Without a user name, yours is
+            used.
         card (`str`, *optional*):
             Text of the model card. Without it, the card on the Hub stays as it is.
         tokenizer (`PreTrainedTokenizerBase`, *optional*):
-            Its files go along. Without it, those of a folder do, if it holds any.
+            Its files are pushed too. Without it, the tokenizer files in the folder are pushed, if there are any.
         base_model (`str`, *optional*):
-            Name of the base model on the Hub, for a base that was loaded from a local path. Only what is pushed gets
+            Name of the base model on the Hub, for a base that was loaded from a local path. Only the pushed files get
             this name, not the model in memory.
         private (`bool`, *optional*):
             Whether a new repository is private. `True` also refuses to push to a public one.
@@ -80,49 +81,49 @@ def push_to_hub(
         commit_message (`str`, *optional*):
             Defaults to the name of the task learned last.
         token (`str`, *optional*):
-            Token with the right to write; by default that of `hf auth login` or `HF_TOKEN`.
+            Token with write permission; by default the token of `hf auth login` or `HF_TOKEN`.
         create_pr (`bool`, *optional*, defaults to `False`):
-            Open a pull request instead of changing the branch; that never conflicts.
+            Whether to open a pull request, which never conflicts, instead of changing the branch.
         parent_commit (`str`, *optional*):
-            The commit that this push follows or replaces. It is refused when the branch points to another one.
+            The commit that this push follows or replaces. The push is refused if the branch points to another commit.
 
     Returns:
-        `CommitInfo`: what was committed; its `oid` can be loaded as `revision` for ever.
+        `CommitInfo`: the commit; its `oid` can be used as `revision` at any later time.
 
     Raises:
-        ValueError: when `repo_id`, `base_model` or `card` cannot be used, the model knows no task, its base is a
-            local path, or the tensors of a folder are damaged. Nothing was sent then.
-        PushConflictError: when the Hub holds what this push would overwrite. Nothing was changed.
-        PushError: when the Hub cannot be reached or refuses. The branch is as it was, or, if the connection was lost
-            at the very end, has the whole commit; either way the same call can be made again.
+        ValueError: when `repo_id`, `base_model` or `card` cannot be used, the model has learned no task, its base is a
+            local path, or the tensors of a folder are damaged. Then nothing was sent.
+        PushConflictError: when the push would overwrite something that it does not continue. Nothing was changed.
+        PushError: when the Hub cannot be reached or refuses the push. The branch is unchanged, or has the complete
+            commit if the connection was lost at the very end. Either way the same call can be repeated.
     """
     _check_repo_id("repo_id", repo_id)
     if card is not None and not isinstance(card, str):
         raise ValueError(f"`card` must be the text of a model card, not `{type(card).__name__}`.")
     api, branch = HfApi(token=token), revision or "main"
-    with tempfile.TemporaryDirectory() as place:
-        knowledge = _write(model, Path(place), card, tokenizer, base_model)
+    with tempfile.TemporaryDirectory() as folder:
+        knowledge = _write(model, Path(folder), card, tokenizer, base_model)
         with _explained(repo_id):
             repo_id = repo_id if "/" in repo_id else f"{api.whoami()['name']}/{repo_id}"
             memory = _last_push.setdefault(model, {}) if not isinstance(model, str | os.PathLike) else {}
             key = (repo_id, branch)
             parent = parent_commit or (memory[key] if key in memory else _loaded_as(model, repo_id, branch))
 
-            def check(there: ModelInfo | None) -> None:
-                if there is not None:
-                    _check_private(there, private)
+            def check(existing: ModelInfo | None) -> None:
+                if existing is not None:
+                    _check_private(existing, private)
                     if not create_pr:
-                        check_continues(api, there, branch, parent, knowledge)
+                        check_continues(api, existing, branch, parent, knowledge)
                 elif parent_commit is not None:
                     raise PushConflictError(f"`{repo_id}` was not pushed to: it has no commit {parent_commit}.")
 
             info = head_of(api, repo_id, branch, parent, private, check)
             if not create_pr:
-                # Until the answer is here, nobody knows what the branch points to.
+                # What the branch points to is unknown until the Hub answers.
                 memory[key] = None
             commit = api.create_commit(
                 repo_id,
-                _operations(Path(place), info),
+                _operations(Path(folder), info),
                 commit_message=commit_message or f"Learned `{knowledge.names[-1]}`",
                 revision=revision,
                 create_pr=create_pr,
@@ -141,8 +142,8 @@ def _loaded_as(model: Any, repo_id: str, branch: str) -> str | None:
 
 
 def keep_active(model: Any, folder: Path) -> None:
-    """Leaves, of the adapters that PEFT saved in a folder, the active one, at the top, where it is looked for: PEFT
-    puts those that are not named `default` into folders of their own."""
+    """Moves the active adapter to the top of a folder in which PEFT saved adapters, and deletes the others there. PEFT
+    saves adapters with other names than `default` in subfolders, but loads from the top."""
     active = getattr(model, "active_adapters", None)
     if callable(active) or not active:
         return  # transformers' own models save the active adapter alone, at the top
@@ -165,13 +166,13 @@ def _check_private(info: ModelInfo, private: bool | None) -> None:
 
 
 def _check_repo_id(argument: str, name: Any) -> None:
-    """Refuses what is no name of a repository (`ValueError`)."""
+    """Refuses a name that cannot be a repository's (`ValueError`)."""
     if hub_id(name) is None:
         raise ValueError(f"`{argument}` is {name!r}; it must be a name on the Hub, such as `me/model`.")
 
 
 def _write(model: Any, folder: Path, card: str | None, tokenizer: Any, base_model: str | None) -> KnowledgeBase:
-    """Puts exactly the files that are pushed into an empty folder; returns the manifest among them."""
+    """Writes exactly the files that are pushed into an empty folder, and returns the manifest."""
     if isinstance(model, str | os.PathLike):
         _copy_saved(Path(model), folder, (CONFIG, TENSORS, *(() if tokenizer is not None else TOKENIZER)))
         check_digest(Path(model, TENSORS), folder / TENSORS, read_json(folder / CONFIG))
@@ -198,10 +199,10 @@ def _write(model: Any, folder: Path, card: str | None, tokenizer: Any, base_mode
 
 
 def _copy_saved(source: Path, folder: Path, names: tuple[str, ...]) -> None:
-    """Copies files whose names match, from a saved adapter.
+    """Copies the files of a saved adapter whose names match.
 
     Raises:
-        ValueError: when there is no adapter in `source`.
+        ValueError: when `source` has no adapter.
     """
     missing = [name for name in (CONFIG, TENSORS) if not (source / name).is_file()]
     if missing:
@@ -215,11 +216,11 @@ def _copy_saved(source: Path, folder: Path, names: tuple[str, ...]) -> None:
 
 
 def base_name(saved: str | None, given: str | None) -> str:
-    """The name under which others find the base model of an adapter.
+    """The public name of an adapter's base model.
 
     Args:
-        saved (`str`, *optional*): What the adapter's configuration says (`base_model_name_or_path`).
-        given (`str`, *optional*): What the user says instead.
+        saved (`str`, *optional*): The name in the adapter's configuration (`base_model_name_or_path`).
+        given (`str`, *optional*): The name that the user gives instead.
 
     Raises:
         ValueError: when it is a path on this machine.
@@ -227,16 +228,16 @@ def base_name(saved: str | None, given: str | None) -> str:
     name, argument = (given, "base_model") if given is not None else (saved, "model")
     if not name or os.path.exists(name) or "\\" in name:
         raise ValueError(
-            f"The base of the adapter (argument `{argument}`) is {name!r}, a place on this machine, which nobody else "
-            'could load. Give `base_model="<its name on the Hub>"` (of a trainer: `hub_base_model` in its arguments; '
-            "on the command line `--base-model`)."
+            f"The base of the adapter (argument `{argument}`) is {name!r}, a path on this machine, which nobody else "
+            'could load. Give `base_model="<its name on the Hub>"` (for a trainer: `hub_base_model` in its arguments; '
+            "on the command line: `--base-model`)."
         )
     _check_repo_id("base_model", name)
     return name
 
 
 def public_base(saved: str | None) -> str | None:
-    """The name under which others find a base model; `None` where it is a place on this machine."""
+    """The public name of a base model; `None` for a path on this machine."""
     try:
         return base_name(saved, None)
     except ValueError:
@@ -244,7 +245,8 @@ def public_base(saved: str | None) -> str | None:
 
 
 def write_matrix(matrix: AccuracyMatrix, folder: Path) -> None:
-    """Writes the accuracy matrix beside an adapter, for people: as JSON and, with matplotlib, as pictures."""
+    """Writes the accuracy matrix for readers into an adapter's folder: as JSON and, if matplotlib is installed, as
+    pictures."""
     write_json(folder / MATRIX[0], matrix.to_dict())
     try:
         draw_matrix(matrix, folder)
@@ -253,8 +255,8 @@ def write_matrix(matrix: AccuracyMatrix, folder: Path) -> None:
 
 
 def draw_matrix(matrix: AccuracyMatrix, folder: Path) -> None:
-    """Draws the accuracy matrix, and which groups answered where the card tells it: where there are several, but not
-    so many that nobody could read them.
+    """Draws the accuracy matrix and, if the card shows it, which groups answered: that takes at least two groups, and
+    at most `MOST`.
 
     Raises:
         ImportError: when matplotlib is not installed.
@@ -267,20 +269,20 @@ def draw_matrix(matrix: AccuracyMatrix, folder: Path) -> None:
 
 
 def _operations(folder: Path, info: ModelInfo) -> list[CommitOperationAdd | CommitOperationDelete]:
-    """All files of a folder; scores on the Hub that this adapter has no longer are deleted, because it would seem to
-    have them."""
+    """Adds all files of a folder. Deletes score files on the Hub that are not among them, because their scores do not
+    belong to this adapter."""
     files = sorted(file for file in folder.iterdir())
-    there = {file.rfilename for file in info.siblings or []}
-    gone = sorted((set(MATRIX) & there) - {file.name for file in files})
+    remote_names = {file.rfilename for file in info.siblings or []}
+    outdated = sorted((set(MATRIX) & remote_names) - {file.name for file in files})
     return [
         *(CommitOperationAdd(file.name, str(file)) for file in files),
-        *(CommitOperationDelete(name) for name in gone),
+        *(CommitOperationDelete(name) for name in outdated),
     ]
 
 
 ADVICE = {
-    401: "Log in with `hf auth login`, or give a `token`; and check the name, because the Hub says the same of what "
-    "does not exist.",
+    401: "Log in with `hf auth login`, or give a `token`; and check the name, because the Hub answers the same for a "
+    "repository that does not exist.",
     403: "Your token may not write there: check the name, and that the token has write permission.",
     404: "Check `repo_id` and `revision`, and that your token may see a private repository.",
     429: "Too many requests were made; wait and push again.",
@@ -289,7 +291,7 @@ ADVICE = {
 
 @contextmanager
 def _explained(repo_id: str) -> Iterator[None]:
-    """Turns what the client raises into one error that says what to do (`PushError`)."""
+    """Turns the client's errors into a `PushError` that says what to do."""
     try:
         yield
     except PushError:

@@ -1,4 +1,4 @@
-"""What a card says of using the adapter: the code that loads and asks it, what it cannot do, and whom to cite."""
+"""The sections of a card on using the adapter: code that loads and asks it, its limits, and the citation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..objectives import find_kind
 from .facts import CardFacts
 from .markdown import fence
 
-TEXT = '"A joy from start to end."'  # an input of any kind that takes texts
+TEXT = '"A joy from start to end."'  # example input for kinds that take texts
 LOAD = """\
 import hf_lifelong  # registers the method with PEFT, and the pipeline
 from peft import {loader}
@@ -43,12 +43,12 @@ before commercial use.
 
 
 def quickstart(knowledge: KnowledgeBase, config: Mapping[str, Any], facts: CardFacts) -> str:
-    """Code that loads the adapter and asks it one input of every kind that it has learned."""
+    """Code that loads the adapter and asks it about one input of every kind that it has learned."""
     names = ["AutoTokenizer", *(["pipeline"] if knowledge.tasks else [])]
     dtype = knowledge.base.get("dtype")
     options = f', dtype="{dtype}"' if dtype in ("float32", "bfloat16", "float16") else ""
     is_language_model = config.get("task_type") == "CAUSAL_LM"
-    # In its own folder, the adapter's configuration says where the base lies; on the Hub that must be an id.
+    # In a local folder the adapter's configuration names the base; on the Hub, the base must have an id.
     base_unknown = facts.repo_id is not None and facts.base_model is None
     if base_unknown:
         auto, loader = "AutoModelForCausalLM" if is_language_model else "AutoModel", "PeftModel"
@@ -66,9 +66,9 @@ def quickstart(knowledge: KnowledgeBase, config: Mapping[str, Any], facts: CardF
 def _questions(knowledge: KnowledgeBase) -> str:
     if not knowledge.tasks:
         return ""
-    # A manifest of elsewhere may hold kinds that are not known here.
-    found = [find_kind(name) for name in dict.fromkeys(task.kind for task in knowledge.tasks)]
-    examples = dict.fromkeys(kind.example for kind in found if kind is not None)
+    # A manifest from elsewhere may have kinds that are not registered here.
+    kinds = [find_kind(name) for name in dict.fromkeys(task.kind for task in knowledge.tasks)]
+    examples = dict.fromkeys(kind.example for kind in kinds if kind is not None)
     lines = ['answer = pipeline("lifelong", model=model, tokenizer=tokenizer)']
     lines += [f"print(answer({example}))" for example in examples or [TEXT]]
     if any(task.labels and not task.width for task in knowledge.tasks):
@@ -79,7 +79,7 @@ def _questions(knowledge: KnowledgeBase) -> str:
 
 
 def limits(knowledge: KnowledgeBase, config: Mapping[str, Any], matrix: AccuracyMatrix | None) -> str:
-    """What it cannot do, as far as that holds for this adapter."""
+    """The limits that apply to this adapter."""
     several = len(knowledge.groups) > 1
     on_validation = matrix is not None and any(task.data.scored_on == "validation" for task in knowledge.tasks)
     trunk = f"The bottom {knowledge.trunk} layers are" if knowledge.trunk else "The base model is"

@@ -22,8 +22,8 @@ COUNTS = (
 
 @dataclass
 class DriftTrainingArguments(TrainingArguments):
-    """Arguments of [`DriftTrainer`]. Those of `TrainingArguments` keep their meaning for each task: epochs, steps,
-    warm-up and logging start anew with every task.
+    """Arguments of [`DriftTrainer`]. Those of `TrainingArguments` apply to each task separately: epochs, steps,
+    warm-up and logging restart with every task.
 
     With every drift source off (`gradient_noise=0`, `input_noise=0`, `drift_dropout=False`,
     `cyclic_learning_rate=False`) training is plain fine-tuning with snapshots.
@@ -32,8 +32,9 @@ class DriftTrainingArguments(TrainingArguments):
         learning_rate (`float`, *optional*, defaults to `2e-3`):
             As in `TrainingArguments`; the default fits low-rank adapters.
         cyclic_learning_rate (`bool`, *optional*, defaults to `True`):
-            Whether the learning rate falls along a cosine to zero in each cycle (`members` cycles a task, a snapshot
-            at the end of each). Off: `lr_scheduler_type` over the whole task, snapshots at the same steps.
+            Whether the learning rate falls to zero along a cosine in each cycle. A task has `members` cycles, and a
+            snapshot is taken at the end of each. If `False`, `lr_scheduler_type` applies to the whole task, with
+            snapshots at the same steps.
         first_cycle (`float`, *optional*, defaults to `0.5`):
             Share of a task's steps in its first cycle; the other cycles share the rest. In (0, 1).
         gradient_noise (`float`, *optional*, defaults to `0.05`):
@@ -45,24 +46,25 @@ class DriftTrainingArguments(TrainingArguments):
         drift_dropout (`bool`, *optional*, defaults to `True`):
             Whether dropout is on above the trunk, with the probabilities of the base model and of `lora_dropout`.
         start_from (`str`, *optional*, defaults to `"nearest"`):
-            What a task starts from: `"nearest"` (the newest task of the nearest group of the same kind with the same
-            label names, which all question answering has; fresh where there is none), `"fresh"` or `"previous"` (the
-            task learned last).
+            What a task starts from. `"nearest"`: the newest task of the nearest group of the same kind with the same
+            label names (all question answering tasks have the same); fresh if there is no such group. `"previous"`:
+            the task learned last. `"fresh"`: new weights.
         grouping (`str`, *optional*, defaults to `"performance"`):
-            `"performance"`: a task whose data lies where that of an old group does, and which that group answers as
-            well as the new members, joins it.
+            `"performance"`: a task joins an old group if their data overlap and the group answers the task as well as
+            the new members do.
             `"boundary"`: every task opens a group.
         grouping_tolerance (`float`, *optional*, defaults to `0.01`):
             How much worse (in the task's metric, on its validation part) an old group may be for a task to join it.
         validation_share (`float`, *optional*, defaults to `0.1`):
-            Share of a task's training data that is split off for validation where none is given. In (0, 1).
+            Share of a task's training data that is split off for validation if the task has no validation data. In
+            (0, 1).
         signature_samples (`int`, *optional*, defaults to `4000`):
-            Training texts that a signature is fitted on.
+            Number of training texts that a signature is fitted on.
         hub_base_model (`str`, *optional*):
-            Name of the base model on the Hub, for a base that was loaded from a folder: what is pushed names it.
+            Name of the base model on the Hub. Pushed adapters name it when the base was loaded from a folder.
     """
 
-    # What `HfArgumentParser` calls their part of `--help`.
+    # Title of the section that `HfArgumentParser` gives them in `--help`.
     _argument_group_name: ClassVar[str] = "training of each task"
 
     learning_rate: float = field(default=2e-3, metadata={"help": "Highest learning rate of each task."})
@@ -118,7 +120,7 @@ class DriftTrainingArguments(TrainingArguments):
         for name in INNER_SHARES:
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}; it must lie between 0 and 1.")
-        # A metric such as F1 is not that of parts: it is computed once, of all answers to the validation part.
+        # F1 of a whole is not the mean of the F1 of its batches, so metrics are computed once, on all answers.
         for name, value in (("batch_eval_metrics", True), ("eval_do_concat_batches", False)):
             if getattr(self, name) == value:
                 raise ValueError(

@@ -1,4 +1,5 @@
-"""The callback that turns one Trainer run into members: drift of each step, snapshots, what checkpoints must hold."""
+"""The callback that turns one Trainer run into members: it sets the drift of each step, takes snapshots, and completes
+checkpoints."""
 
 from __future__ import annotations
 
@@ -30,13 +31,13 @@ class SnapshotCallback(TrainerCallback):
     def begin(
         self, task: str, learned: list[str], folder: str | os.PathLike[str], resumed: Checkpoint | None = None
     ) -> None:
-        """Makes ready for a task.
+        """Prepares for a task.
 
         Args:
             task (`str`): Its name.
             learned (`list[str]`): Names of the tasks that the adapter knows already.
             folder (path): Where the task's checkpoints go.
-            resumed (`Checkpoint`, *optional*): Where a run that was killed goes on.
+            resumed (`Checkpoint`, *optional*): Checkpoint of a killed run to continue from.
         """
         self.task, self.learned, self.folder, self.resumed = task, learned, folder, resumed
         self.snapshots: list[Snapshot] = []
@@ -46,7 +47,7 @@ class SnapshotCallback(TrainerCallback):
 
     @property
     def ended(self) -> bool:
-        """Whether the task's training had ended when the run was killed, so that no step is left."""
+        """Whether training had ended before the run was killed, so that no steps remain."""
         return self.resumed is not None and self.resumed.ended
 
     def plan(self, steps: int, first: float) -> list[int]:
@@ -56,7 +57,7 @@ class SnapshotCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.plan(state.max_steps, args.first_cycle)
-        # Set here, not in `begin`: a search for the batch size starts training again.
+        # Set here, not in `begin`, because `auto_find_batch_size` restarts training.
         self.snapshots = list(self.resumed.snapshots) if self.resumed is not None else []
         self.steps = self.ends[: len(self.snapshots)]
 
@@ -79,8 +80,8 @@ class SnapshotCallback(TrainerCallback):
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if args.save_only_model:
-            return  # such a checkpoint has no optimizer, so nothing could go on from it
-        PartialState().wait_for_everyone()  # every process has written its part
+            return  # without an optimizer, training cannot resume from the checkpoint
+        PartialState().wait_for_everyone()  # until every process has written its files
         if args.should_save:
             checkpoint = Path(self.folder, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
             mark_complete(checkpoint, self.task, self.learned, self.snapshots, control.should_training_stop)
@@ -91,13 +92,13 @@ class SnapshotCallback(TrainerCallback):
         lifelong_of(model).input_noise = 0.0
         best = state.best_global_step if args.load_best_model_at_end else None
         if best and state.best_model_checkpoint:
-            # The best weights are in the model now: members from later steps belong to what was discarded.
+            # The model holds the best weights, so members from later steps are discarded with the later weights.
             self.snapshots = [s for s, step in zip(self.snapshots, self.steps, strict=True) if step < best]
             self._take(model, best)
         elif not self.steps or self.steps[-1] != state.global_step:
             self._take(model, state.global_step)
 
-    def _take(self, model: Any, step: int) -> None:
+    def _take(self, model: torch.nn.Module, step: int) -> None:
         snapshot = take_snapshot(model)
         if not all(bool(torch.isfinite(tensor).all()) for tensor in snapshot.values()):
             raise FloatingPointError(

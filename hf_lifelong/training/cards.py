@@ -1,10 +1,11 @@
-"""What a trainer knows of an adapter for its model card, and where the card is written."""
+"""Collects what a trainer knows about an adapter for its model card, and writes the card."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import sys
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +26,7 @@ PACKAGES = ("hf_lifelong", "torch", "transformers", "peft", "accelerate", "datas
 
 
 class CardTrainer(Protocol):
-    """What a card tells of a trainer: [`DriftTrainer`] has it.
+    """The attributes of a trainer that a card reports; [`DriftTrainer`] has them.
 
     Attributes:
         args ([`DriftTrainingArguments`]): How the tasks of the session were learned.
@@ -49,7 +50,7 @@ class CardTrainer(Protocol):
 
 
 def write_card(trainer: CardTrainer, folder: str | os.PathLike[str], **user_facts: Any) -> None:
-    """Writes the model card into a saved adapter's folder; `user_facts` are those that only the user knows (`license`,
+    """Writes the model card into a saved adapter's folder. `user_facts` are facts that only the user knows (`license`,
     `language`)."""
     config = active_config(trainer.model).to_dict()
     card = model_card(trainer.knowledge, config, facts_of(trainer, Path(folder), **user_facts))
@@ -57,14 +58,14 @@ def write_card(trainer: CardTrainer, folder: str | os.PathLike[str], **user_fact
 
 
 def adapter_record(trainer: CardTrainer, **user_facts: Any) -> dict[str, Any]:
-    """What a recorded run keeps of its adapter, so that the card can be rendered again without the model.
+    """The record of an adapter from which its card can be rendered again without the model.
 
     Args:
         user_facts: Facts that the trainer does not know, such as `base_model` or `seconds`; see [`CardFacts`].
 
     Returns:
-        `dict` for JSON: `config` (`DriftAdapterConfig.to_dict` with the manifest) and `facts` (`CardFacts.to_dict`);
-        nothing in it tells of the machine's folders.
+        `dict` for JSON: `config` (`DriftAdapterConfig.to_dict` with the manifest) and `facts` (`CardFacts.to_dict`).
+        It contains no paths of the machine.
     """
     facts = facts_of(trainer, Path(trainer.output_dir), **user_facts)
     config = active_config(trainer.model).to_dict() | {"base_model_name_or_path": facts.base_model}
@@ -72,7 +73,8 @@ def adapter_record(trainer: CardTrainer, **user_facts: Any) -> dict[str, Any]:
 
 
 def facts_of(trainer: CardTrainer, folder: Path, **user_facts: Any) -> CardFacts:
-    """What is known of an adapter beside its manifest; no times, because a resumed run writes the same card."""
+    """Facts about an adapter beyond its manifest. Times are left out, because a resumed run must write the same
+    card."""
     base = trainer.args.hub_base_model or active_config(trainer.model).base_model_name_or_path
     tensors = folder / TENSORS
     facts = {
@@ -88,7 +90,7 @@ def facts_of(trainer: CardTrainer, folder: Path, **user_facts: Any) -> CardFacts
 
 
 def session_of(trainer: CardTrainer) -> dict[str, Any]:
-    """How this trainer learned its tasks; nothing where it has learned none of those that the adapter knows."""
+    """How this trainer learned its tasks; empty if it has learned none of the adapter's tasks."""
     learned = [name for name in trainer.session if name in trainer.knowledge.names]
     if not learned:
         return {}
@@ -104,7 +106,7 @@ def session_of(trainer: CardTrainer) -> dict[str, Any]:
 
 def command(argv: list[str]) -> str | None:
     """The command line of a script or of `hf-lifelong`, without folders and tokens; `None` in a notebook or a shell,
-    whose own says nothing."""
+    where `argv` does not say what was run."""
     script = Path(argv[0]) if argv else Path()
     if script.stem == "hf-lifelong":
         return public(shlex.join(["hf-lifelong", *argv[1:]]))
@@ -127,5 +129,5 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _bytes(parameters: Any) -> int:
+def _bytes(parameters: Iterable[torch.Tensor]) -> int:
     return sum(p.numel() * p.element_size() for p in parameters)

@@ -1,8 +1,8 @@
-"""What a stream leaves on disk, and where a killed one goes on.
+"""Commits and checkpoints of a stream on disk, and finding the ones to resume from.
 
-Under `output_dir/_stream`: `commit-<n>`, the adapter as the n-th commit left it, which appears whole or not at all;
-and for the task in training a folder of Trainer's checkpoints, each complete once it holds its record, written last.
-The leading underscore keeps all of it off the Hub.
+`output_dir/_stream` holds `commit-<n>`, the adapter after the n-th commit, which appears whole or not at all. For the
+task in training it also holds a folder of Trainer's checkpoints. A checkpoint is complete once it has its record,
+which is written last. The leading underscore keeps all of this off the Hub.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ CHECKPOINT = f"{PREFIX_CHECKPOINT_DIR}-"
 
 @dataclass
 class Checkpoint:
-    """Where the training of a task goes on.
+    """A point from which the training of a task resumes.
 
     Args:
-        folder (`Path`): What Trainer saved.
-        snapshots (`list`): Members so far.
-        ended (`bool`): Whether training had ended there.
+        folder (`Path`): Trainer's checkpoint.
+        snapshots (`list`): Members taken so far.
+        ended (`bool`): Whether training had ended at this point.
     """
 
     folder: Path
@@ -57,7 +57,8 @@ def task_folder(output_dir: str | os.PathLike[str], name: str) -> Path:
 
 
 def mark_complete(checkpoint: Path, task: str, learned: list[str], snapshots: list[Snapshot], ended: bool) -> None:
-    """Adds what Trainer does not save: the members so far, then the record of all files, which makes it whole."""
+    """Adds what Trainer does not save: the members taken so far, and then the record of all files, which marks the
+    checkpoint as complete."""
     tensors = {f"{i}/{name}": tensor for i, snapshot in enumerate(snapshots) for name, tensor in snapshot.items()}
     write_tensors(checkpoint / SNAPSHOTS, tensors)
     write_json(checkpoint / STATE, {"task": task, "learned": learned, "ended": ended})
@@ -65,8 +66,8 @@ def mark_complete(checkpoint: Path, task: str, learned: list[str], snapshots: li
 
 
 def newest_checkpoint(folder: Path, task: str, learned: list[str]) -> Checkpoint | None:
-    """The newest complete checkpoint of a task; unfinished ones are passed over, damaged ones with a warning, and
-    those of an adapter that knew other tasks, because a checkpoint holds all members."""
+    """The newest complete checkpoint of a task. Unfinished checkpoints are skipped, damaged ones with a warning. So
+    are checkpoints of an adapter that knew other tasks, because a checkpoint holds the members of all tasks."""
     for checkpoint in reversed(_numbered(folder, CHECKPOINT)):
         if not (checkpoint / STATE).exists():
             continue
@@ -74,7 +75,7 @@ def newest_checkpoint(folder: Path, task: str, learned: list[str]) -> Checkpoint
             check_files(checkpoint)
             state, tensors = read_json(checkpoint / STATE), read_tensors(checkpoint / SNAPSHOTS)
         except DamagedFileError as error:
-            logger.warning(f"A damaged checkpoint is passed over. {error}")
+            logger.warning(f"A damaged checkpoint is skipped. {error}")
             continue
         if (state["task"], state["learned"]) != (task, learned):
             continue
@@ -87,21 +88,21 @@ def newest_checkpoint(folder: Path, task: str, learned: list[str]) -> Checkpoint
 
 
 def newest_commit(output_dir: str | os.PathLike[str]) -> Path | None:
-    """The folder of a stream's last commit that is whole; where all are damaged, `output_dir`, which holds a copy of
-    the last one. `None` before the first commit."""
+    """The folder of a stream's newest undamaged commit. If all are damaged it is `output_dir`, which holds a copy of
+    the newest one. `None` before the first commit."""
     commits = _numbered(stream_folder(output_dir), COMMIT)
     for commit in reversed(commits):
         try:
-            if (commit / RECORD).exists():  # one of an earlier version has none
+            if (commit / RECORD).exists():  # commits of an earlier version have none
                 check_files(commit)
             return commit
         except DamagedFileError as error:
-            logger.warning(f"A damaged commit is passed over. {error}")
+            logger.warning(f"A damaged commit is skipped. {error}")
     return Path(output_dir) if commits else None
 
 
 def write_commit(output_dir: str | os.PathLike[str], save: Callable[[Path], None]) -> Path:
-    """Writes a commit (`save(folder)` fills it), copies it to `output_dir`, then drops older commits."""
+    """Writes a commit, which `save(folder)` fills, copies it to `output_dir`, and deletes older commits."""
     older = _numbered(stream_folder(output_dir), COMMIT)
     number = int(older[-1].name.removeprefix(COMMIT)) + 1 if older else 1
     target = stream_folder(output_dir) / f"{COMMIT}{number}"
@@ -115,7 +116,7 @@ def write_commit(output_dir: str | os.PathLike[str], save: Callable[[Path], None
 
 
 def publish(commit: Path, output_dir: str | os.PathLike[str]) -> None:
-    """Copies a commit's files to `output_dir`, each one whole."""
+    """Copies a commit's files to `output_dir`, each of them atomically."""
     for file in sorted(path for path in commit.iterdir() if path.name != RECORD):
         fresh = Path(output_dir) / f".{file.name}.unfinished"
         shutil.copyfile(file, fresh)
@@ -123,6 +124,6 @@ def publish(commit: Path, output_dir: str | os.PathLike[str]) -> None:
 
 
 def _numbered(folder: Path, prefix: str) -> list[Path]:
-    """Folders named `prefix` and a number, in the order of the numbers."""
+    """Folders whose name is `prefix` and a number, in the order of the numbers."""
     folders = [path for path in folder.glob(f"{prefix}*") if path.name.removeprefix(prefix).isdigit()]
     return sorted(folders, key=lambda path: int(path.name.removeprefix(prefix)))

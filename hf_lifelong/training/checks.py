@@ -1,11 +1,11 @@
-"""What can be known of a stream before its first step: refused then, before anything is trained or written."""
+"""Checks of a stream that run before anything is trained or written."""
 
 from __future__ import annotations
 
 import copy
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from datasets import Dataset
 from peft.utils import get_peft_model_state_dict
 from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase, Trainer
+from transformers import EvalPrediction, PreTrainedTokenizerBase, Trainer
 from transformers.trainer_utils import IntervalStrategy
 
 from ..adapter import InputLimits, active_adapter, active_config, check_usable, input_limits, knowledge_of
@@ -30,17 +30,17 @@ from .drift import cycle_ends
 from .protocol import TaskTrainer
 from .statistics import check_statistics
 
-# What Trainer measures beside a task's metrics.
+# What Trainer measures in addition to a task's metrics.
 MEASURED = frozenset({"loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time"})
 ROWS_AT_ONCE = 10_000
 
 
 def check_setup(model: Any, args: Any, options: Mapping[str, Any]) -> None:
-    """Refuses what a stream of tasks cannot be trained with, before anything is set up."""
+    """Refuses a model, arguments and options that cannot train a stream of tasks (`ValueError`)."""
     if not isinstance(args, DriftTrainingArguments):
         raise ValueError(f"`args` must be `DriftTrainingArguments`, not `{type(args).__name__}`.")
     if options.get("model_init") is not None:
-        raise ValueError("`model_init` would lose what was learned with every task; give `model`.")
+        raise ValueError("`model_init` would discard the learned tasks each time it is called; give `model`.")
     if options.get("optimizers", (None, None)) != (None, None):
         raise ValueError("`optimizers` cannot be given: each task needs its own. Use `optim` in the arguments.")
     if not isinstance(model, torch.nn.Module):
@@ -50,20 +50,20 @@ def check_setup(model: Any, args: Any, options: Mapping[str, Any]) -> None:
     check_usable(model, active_adapter(model))
     if args.n_gpu > 1:
         raise ValueError(
-            "Several GPUs in one process (`nn.DataParallel`) are not supported. Start one process a GPU: "
+            "Several GPUs in one process (`nn.DataParallel`) are not supported. Start one process per GPU: "
             "`accelerate launch script.py`."
         )
 
 
 def check_stream(trainer: TaskTrainer, tasks: Sequence[PreparedTask]) -> None:
-    """Refuses what could not be trained to its end, or what could not be read again once it is written.
+    """Refuses tasks that could not be trained to the end, and an adapter that could not be read after it is saved.
 
     Args:
-        trainer ([`TaskTrainer`]): Whose model is to learn them.
+        trainer ([`TaskTrainer`]): The trainer whose model is to learn the tasks.
         tasks (`list[PreparedTask]`): All tasks that are to be learned.
 
     Raises:
-        ValueError: names the task, if it is about one.
+        ValueError: says what is wrong, and with which task if it concerns one.
     """
     limits = input_limits(trainer.model)
     check_base_kept(trainer.model)
@@ -80,14 +80,14 @@ def check_stream(trainer: TaskTrainer, tasks: Sequence[PreparedTask]) -> None:
 
 
 def check_steps(trainer: Trainer, args: DriftTrainingArguments, members: int, task: PreparedTask) -> None:
-    """Refuses a task whose rows give no batch, or fewer optimiser steps than members, as Trainer counts them."""
+    """Refuses a task whose rows make no batch, or fewer optimiser steps than members, as Trainer counts steps."""
     rows: Any = range(len(task.train))
     loader: Any = DataLoader(rows, batch_size=args.train_batch_size, drop_last=args.dataloader_drop_last)
     loader = trainer.accelerator.prepare_data_loader(loader)
     if not len(loader):
         raise ValueError(
             f"its {len(task.train)} training rows fill no batch of {args.train_batch_size} in each of "
-            f"{args.world_size} processes, and `dataloader_drop_last` drops what is not full. Lower "
+            f"{args.world_size} processes, and `dataloader_drop_last` drops batches that are not full. Lower "
             "`per_device_train_batch_size`, or leave `dataloader_drop_last` out."
         )
     steps = trainer.set_initial_training_values(args, loader)[-1]
@@ -95,7 +95,7 @@ def check_steps(trainer: Trainer, args: DriftTrainingArguments, members: int, ta
 
 
 def check_inputs(task: PreparedTask, limits: InputLimits) -> None:
-    """Refuses lengths that a base has no positions for, and ids that it has no embeddings for."""
+    """Refuses rows that are longer than the base's positions, and ids for which the base has no embeddings."""
     config, most = task.config, limits.positions
     if most is not None and config.max_length > most:
         raise ValueError(
@@ -125,34 +125,37 @@ def check_inputs(task: PreparedTask, limits: InputLimits) -> None:
 
 
 def _batches(features: Dataset, column: str) -> Iterator[Any]:
-    """A column of lists as arrow arrays, some rows at a time; nothing where there is no such column."""
+    """A column of lists as Arrow arrays of up to `ROWS_AT_ONCE` rows; nothing if there is no such column."""
     if column in features.column_names:
         rows = features.select_columns(column).with_format("arrow")
         for table in rows.iter(batch_size=ROWS_AT_ONCE):
             yield table.column(column)
 
 
-def check_best_metric(args: DriftTrainingArguments, task: PreparedTask, metrics: Any) -> None:
-    """Refuses a `metric_for_best_model` that no evaluation of a task gives; `metrics` are what computes them."""
+def check_best_metric(
+    args: DriftTrainingArguments, task: PreparedTask, metrics: Callable[[EvalPrediction], dict[str, float]] | None
+) -> None:
+    """Refuses a `metric_for_best_model` that the evaluation of a task does not give; `metrics` computes its
+    metrics."""
     name = args.metric_for_best_model
     if name is None or args.eval_strategy == IntervalStrategy.NO:
         return
     names = set(MEASURED)
     if metrics is not None and not args.prediction_loss_only:
         if metrics != task.own_metrics:
-            return  # a function of the user's gives what it gives
+            return  # nobody knows what a user's function returns
         names |= task.scores_of_references().keys()
     if name.removeprefix("eval_") not in names:
         raise ValueError(f"`metric_for_best_model` is {name!r}; a {task.kind} task gives {sorted(names)}.")
 
 
 def check_tokenizer_kept(tokenizer: PreTrainedTokenizerBase, limits: InputLimits) -> None:
-    """Refuses a tokenizer that the base has too few embeddings for, or that could not be read again."""
+    """Refuses a tokenizer with more tokens than the base has embeddings, or that could not be read after saving."""
     largest = max(tokenizer.get_vocab().values(), default=0)
     if largest >= limits.tokens:
         raise ValueError(
             f"`processing_class` has token ids up to {largest}, but the base has embeddings for {limits.tokens} only. "
-            "Take the tokenizer of the base; or enlarge the base (`resize_token_embeddings`), save it in a folder and "
+            "Use the tokenizer of the base; or enlarge the base (`resize_token_embeddings`), save it in a folder and "
             "load it from there."
         )
     with tempfile.TemporaryDirectory() as folder:
@@ -162,25 +165,26 @@ def check_tokenizer_kept(tokenizer: PreTrainedTokenizerBase, limits: InputLimits
             check_tokenizer(Path(folder, TOKENIZER_CONFIG))
             read_tokenizer(Path(folder), TOKENIZER_CONFIG)
         except ValueError as error:
-            raise ValueError(f"`processing_class` could not be read again once it is saved: {error}") from error
+            raise ValueError(f"`processing_class` could not be read again after saving it: {error}") from error
 
 
-def check_base_kept(model: Any) -> None:
-    """Refuses a base that a saved adapter could not name, or parts of which PEFT would save with it."""
+def check_base_kept(model: torch.nn.Module) -> None:
+    """Refuses a base that a saved adapter could not name, or of which PEFT would save tensors with the adapter."""
     read_again(model, [])
     with warnings.catch_warnings(action="ignore"):  # saving says the same
         saved = get_peft_model_state_dict(model, adapter_name=active_adapter(model))
     surplus = [name for name in saved if spec_of(name) is None]
     if surplus:
         raise ValueError(
-            f"The base's `{surplus[0]}` is not that of the base as it is saved, such as after "
-            "`resize_token_embeddings`, and an adapter holds nothing of a base. Save the base as it is now in a "
-            "folder (`save_pretrained`), with its tokenizer, and load it from there."
+            f"The base's `{surplus[0]}` differs from the saved base, for example after `resize_token_embeddings`, and "
+            "an adapter holds no tensors of its base. Save the changed base in a folder (`save_pretrained`) with its "
+            "tokenizer, and load it from there."
         )
 
 
-def read_again(model: Any, tasks: list[PreparedTask]) -> None:
-    """Writes the configuration that a commit of these tasks would, and gives it to what reads it (`ValueError`)."""
+def read_again(model: torch.nn.Module, tasks: list[PreparedTask]) -> None:
+    """Writes the configuration that a commit of these tasks would write, and checks that it can be read
+    (`ValueError`)."""
     config, before = copy.copy(active_config(model)), knowledge_of(model)
     matrix = AccuracyMatrix()
     for task in tasks:

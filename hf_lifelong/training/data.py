@@ -1,4 +1,4 @@
-"""The data of a task, made ready for training and scoring: parts split, columns and labels found, texts encoded."""
+"""Prepares the data of a task for training and scoring: splits it, finds columns and labels, and encodes texts."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from .tasks import MODULES, Task
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Examples of a task and the features made of them (several per example where contexts are long).
+    """Examples of a task and the features made from them (several per example if contexts are long).
 
-    It is equal to itself alone, and can be hashed, so that what was computed of a split can be kept under it.
+    A split is equal only to itself and can be hashed, so results can be cached under it.
 
     Args:
-        examples (`datasets.Dataset`): Rows as the user gave them; of text generation with their prompts.
-        features (`datasets.Dataset`): Encoded rows; `example` is the place of each in `examples`.
+        examples (`datasets.Dataset`): Rows as the user gave them; for text generation, with their prompts.
+        features (`datasets.Dataset`): Encoded rows; `example` is the index of each row's example in `examples`.
     """
 
     examples: Dataset
@@ -45,12 +45,12 @@ class PreparedTask:
     Args:
         task (`Task`): What the user handed in.
         tokenizer: The base model's tokenizer.
-        config (`DriftAdapterConfig`): Gives lengths.
-        validation_share (`float`): For tasks without validation data.
-        roles (`Collection[str]`): Roles of columns that no kind has, and a statistic reads.
+        config (`DriftAdapterConfig`): Gives the maximum lengths.
+        validation_share (`float`): Share of the training data that is split off if there is no validation data.
+        roles (`Collection[str]`): Roles of columns that statistics read.
 
     Attributes:
-        roles (`dict[str, str]`): Role → column, of all that the task names and its kind finds.
+        roles (`dict[str, str]`): Role → column, for the columns that the task names and those that its kind finds.
 
     Raises:
         ValueError: for missing columns, labels outside the names, too little data.
@@ -88,22 +88,23 @@ class PreparedTask:
                 self.constants = self.task_kind.constants(train.data, self.columns)
             self.train = self._encode(train, training=True)
             self.validation = self._scored(validation)
-            # What scores are measured on; encoded now, so that bad data is refused before anything is trained.
+            # Scores are measured on it. It is encoded here so that bad data is refused before training.
             test = None if task.test is None else self._at_most(Part.whole("test", task.test), task.max_test_samples)
             self.test = self.validation if test is None else self._scored(test.map(self._written))
         except ValueError as error:
             raise ValueError(f"Task `{task.name}`: {error}") from error
         if isinstance(task.compute_metrics, MODULES):
-            self.scores_of_references()  # one that cannot be used is refused before training
+            self.scores_of_references()  # refuses an unusable module before training
 
     @functools.cached_property
     def asked(self) -> Dataset:
-        """The training rows as the model is asked them, without answers: what a signature is fitted on."""
+        """The training rows in the form in which the model is asked, without answers. Signatures are fitted on
+        them."""
         return self._features(self.train_examples, training=False) if self.generates else self.train
 
     def asked_classes(self, limit: int) -> torch.Tensor | None:
-        """The class of each of the rows of `asked`, `[n]`, int64, of `limit` evenly spread over them where there are
-        more; `None` where texts have no class."""
+        """The class of each row of `asked`, `[n]`, int64; if there are more than `limit` rows, of `limit` rows spread
+        evenly over them. `None` if texts have no class."""
         if not self.task_kind.one_label:
             return None
         labels = self.asked["labels"]
@@ -116,10 +117,10 @@ class PreparedTask:
 
     @property
     def source(self) -> TaskData:
-        """What is known of the data, from what `datasets` noted when it was loaded."""
+        """Facts about the data that `datasets` recorded when it was loaded."""
         info = self.task.train.info
         on_hub = re.search(r"hf://datasets/([\w.-]+/[\w.-]+)@", " ".join(info.download_checksums or {}))
-        # Files that were given one by one are called after their format.
+        # `datasets` names data from single files after their format.
         name = info.dataset_name if info.dataset_name != info.builder_name else None
         config = info.config_name if on_hub and info.config_name != "default" else None
         texts = {"name": name, "hub_id": on_hub and on_hub[1], "config": config, "license": info.license}
@@ -130,7 +131,7 @@ class PreparedTask:
         )
 
     def _split(self, whole: Part, share: float) -> tuple[Part, Part]:
-        """Training and validation part, which is split off where it was not given."""
+        """Training and validation rows. Validation rows are split off if the task has none."""
         task = self.task
         train = self._at_most(whole, task.max_train_samples)
         if task.validation is not None:
@@ -139,8 +140,8 @@ class PreparedTask:
             raise ValueError("`train` has one row, so no validation part can be split off; give more rows.")
         else:
             size = min(max(round(len(train.rows) * share), 1), len(train.rows) - 1)
-            kept, split_off = draw(self._classes(train), len(train.rows) - size)
-            train, validation = train.select(kept), train.select(split_off)
+            training_rows, validation_rows = draw(self._classes(train), len(train.rows) - size)
+            train, validation = train.select(training_rows), train.select(validation_rows)
         return train.map(self._written), validation.map(self._written)
 
     def _at_most(self, part: Part, most: int | None) -> Part:
@@ -161,12 +162,12 @@ class PreparedTask:
 
     def _encode(self, part: Part, training: bool) -> Dataset:
         with part.located():
-            if self.task_kind.is_tokenised(part.data):  # encoding does not read its answers
+            if self.task_kind.is_tokenised(part.data):  # encoding does not check the answers of tokenised data
                 self.task_kind.references(part.data, self.columns, self.labels)
             return self._features(part.data, training)
 
     def encoded(self, data: Dataset) -> Dataset:
-        """Rows as the model is asked them, each with the `example` that it is of."""
+        """Rows in the form in which the model is asked, each with the index of its `example`."""
         return self._features(data, training=False)
 
     def _features(self, data: Dataset, training: bool) -> Dataset:
@@ -181,35 +182,36 @@ class PreparedTask:
 
     @property
     def seed(self) -> int:
-        """Differs between tasks, and does not depend on which other tasks there are."""
+        """A seed of the task's own, which does not depend on other tasks."""
         return zlib.crc32(self.name.encode()) % 2**20
 
     def collator(self) -> Any:
-        """Pads a batch of this kind's features; those of heads on the right, whatever the tokenizer prefers."""
+        """A collator that pads a batch of this kind's features. Kinds with heads are padded on the kind's side,
+        whatever the tokenizer's default."""
         if self.tokenizer is None:
             return None
         if self.generates:
             return self.task_kind.collator(self.tokenizer)
-        tokenizer = copy.copy(self.tokenizer)  # the user's own goes on as it is
+        tokenizer = copy.copy(self.tokenizer)  # the user's tokenizer must not change
         tokenizer.padding_side = self.task_kind.padding_side
         return self.task_kind.collator(tokenizer)
 
     def pad(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """Tensors of some rows, padded as the kind is asked."""
+        """Some rows as padded tensors, on the side that the kind asks for."""
         return dict(self.tokenizer.pad(batch, return_tensors="pt", padding_side=self.task_kind.padding_side))
 
     def scores_of_references(self) -> dict[str, float]:
-        """The kind's metrics, and the task's module's, of the right answers to the test part."""
+        """Metrics of the kind, and of the task's module, for the right answers to the test data."""
         references = self.task_kind.references(self.test.examples, self.columns, self.labels)
         answers = [self.task_kind.right_answer(reference) for reference in references]
         return with_module(self.task_kind.score(answers, references), self.task, self.labels, answers, references)
 
     def learned(self, members: int, examples: int, started_from: str | None = None) -> LearnedTask:
-        """What the manifest says of the task once it is learned, before it has a score or joins a group.
+        """The task's record in the manifest once it is learned, before it has a score or joins a group.
 
         Args:
-            members (`int`): Snapshots that were kept.
-            examples (`int`): Texts that the signature was fitted on.
+            members (`int`): Number of snapshots.
+            examples (`int`): Number of texts that the signature was fitted on.
             started_from (`str`, *optional*): The task that training started from.
         """
         return LearnedTask(
@@ -229,15 +231,15 @@ class PreparedTask:
 
     @property
     def compute_metrics(self) -> Callable[[EvalPrediction], dict[str, float]] | None:
-        """What is computed while the task is trained: the function it was given, or the kind's metrics. None beside
-        the loss on a language model, where they would need the logits of all tokens."""
-        own = self.task.compute_metrics
-        if own is not None and not isinstance(own, MODULES):
-            return own
+        """Computes metrics while the task is trained: the user's function, or the kind's metrics. `None` on a language
+        model, whose metrics would need the logits of all tokens; it reports only the loss."""
+        user_metrics = self.task.compute_metrics
+        if user_metrics is not None and not isinstance(user_metrics, MODULES):
+            return user_metrics
         return None if self.generates else self.own_metrics
 
     def own_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        """The kind's metrics, and the task's module's, of the working adapter on the validation part, from logits
+        """Metrics of the kind, and of the task's module, for the working adapter on the validation data, from logits
         padded with -100."""
         kind = head_kind(self.kind)
         logits = torch.as_tensor(np.asarray(prediction.predictions), dtype=torch.float32)

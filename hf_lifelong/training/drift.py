@@ -1,6 +1,6 @@
-"""Drift: what keeps training exploring, and when snapshots are taken.
+"""Drift: the noise and learning rate that keep training exploring, and the steps at which snapshots are taken.
 
-The noise of a step depends on the seed, the task and the step alone, so that a resumed run repeats it, and so that all
+The noise of a step depends only on the seed, the task and the step. A resumed run therefore repeats it, and
 data-parallel ranks, which hold the same reduced gradient, stay equal.
 """
 
@@ -17,10 +17,10 @@ from ..adapter import local
 
 
 def cycle_ends(steps: int, cycles: int, first: float) -> list[int]:
-    """The step after which each cycle ends.
+    """The step at which each cycle ends.
 
     Args:
-        steps (`int`): Optimiser steps of the task.
+        steps (`int`): Number of optimiser steps of the task.
         cycles (`int`): Number of cycles.
         first (`float`): Share of the steps in the first cycle; the others share the rest equally.
 
@@ -39,7 +39,7 @@ def cycle_ends(steps: int, cycles: int, first: float) -> list[int]:
 
 
 def cycle_position(step: int, ends: list[int]) -> float:
-    """How far a step lies in its cycle, in [0, 1); 1 after the last cycle."""
+    """How far a step is through its cycle, in [0, 1); 1 after the last cycle."""
     cycle = bisect_right(ends, step)
     if cycle == len(ends):
         return 1.0
@@ -53,22 +53,22 @@ def decay(position: float) -> float:
 
 
 def learning_rate_factor(step: int, ends: list[int], warmup: int) -> float:
-    """Factor on the learning rate: the cosine of the cycle, with a linear warm-up at the start of the task."""
+    """Factor on the learning rate: the cosine of the cycle times a linear warm-up at the start of the task."""
     return decay(cycle_position(step, ends)) * min(1.0, (step + 1) / (warmup + 1))
 
 
 def gradient_noise_hook(
     share: Callable[[], float], seed: Callable[[], int], name: Callable[[], str]
 ) -> Callable[[torch.optim.Optimizer, tuple, dict[str, Any]], None]:
-    """A hook for `Optimizer.register_step_pre_hook`: adds Gaussian noise to the gradient, and refuses NaN.
+    """A hook for `Optimizer.register_step_pre_hook` that adds Gaussian noise to the gradient and refuses NaN.
 
-    The noise vector over all parameters has an expected norm of `share() * ‖gradient‖`, also where each process holds
-    a part of them. The hook runs after reduction, unscaling and clipping.
+    The noise vector over all parameters has an expected norm of `share() * ‖gradient‖`, even if the parameters are
+    sharded among processes. The hook runs after reduction, unscaling and clipping.
 
     Args:
         share (`Callable`): Noise norm as a share of the gradient norm at this step.
         seed (`Callable`): Seed of this step's noise.
-        name (`Callable`): Name of the task, for the error.
+        name (`Callable`): Name of the task, for the error message.
     """
 
     def hook(optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -81,13 +81,13 @@ def gradient_noise_hook(
                 f"The gradient of task `{name()}` is NaN or infinite; nothing of the task was kept. Lower "
                 "`learning_rate`, raise `warmup_steps`, or look for empty or damaged texts in its data."
             )
-        if not (wanted := share()):
+        if not (relative_norm := share()):
             return
         generator = torch.Generator(gradients[0].device).manual_seed(seed())
         size = sum(g.numel() for g in gradients)
         noise = torch.randn(size, generator=generator, device=gradients[0].device, dtype=torch.float32)
-        noise *= wanted * norm / size**0.5
-        parts = noise.split([g.numel() for g in gradients])
-        torch._foreach_add_(gradients, [part.view_as(g).to(g.dtype) for part, g in zip(parts, gradients, strict=True)])
+        noise *= relative_norm * norm / size**0.5
+        noises = noise.split([g.numel() for g in gradients])
+        torch._foreach_add_(gradients, [n.view_as(g).to(g.dtype) for n, g in zip(noises, gradients, strict=True)])
 
     return hook

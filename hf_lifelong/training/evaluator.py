@@ -1,7 +1,7 @@
-"""Answers of a model to whole data sets, and the scores of them.
+"""Answers of a model to whole data sets, and their scores.
 
-Members never change once they are committed, so the answer of a group to a row is stored: after a later task only the
-routing is done again, and only rows that go elsewhere are run.
+Committed members never change, so the answer of a group to a row is stored. After a later task only routing is
+repeated, and only rows that are routed to another group are run again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from .modules import with_module
 from .parts import spread_over
 
 Batch = dict[str, torch.Tensor]
-# What a group says of a row: scores `[D, C]`; of a language model its text (`answer`) and likeliest label (`label`).
+# A group's answer to a row: scores `[D, C]`; for a language model its text (`answer`) and likeliest label (`label`).
 RowAnswer = np.ndarray | dict[str, Any]
 
 
@@ -46,9 +46,9 @@ class Scores:
     """Scores of one data set.
 
     Args:
-        metrics (`dict[str, float]`): The kind's metrics, and those of the task's module.
-        retrieval (`float`): Share of the rows that went to the task's own group.
-        groups (`list[str]`): Group that answered each row.
+        metrics (`dict[str, float]`): Metrics of the kind and of the task's module.
+        retrieval (`float`): Share of the rows that were routed to the task's own group.
+        groups (`list[str]`): The group that answered each row.
     """
 
     metrics: dict[str, float]
@@ -57,7 +57,7 @@ class Scores:
 
 
 def kinds_in_question(knowledge: KnowledgeBase, kind: str) -> tuple[str, ...] | None:
-    """The kinds that inputs of the form of those of `kind` are of; `None` where no such task is known."""
+    """The kinds whose inputs have the same form as those of `kind`; `None` if no task of such a kind is learned."""
     kinds = kinds_alike(kind)
     return kinds if any(task.kind in kinds for task in knowledge.tasks) else None
 
@@ -67,19 +67,19 @@ class Evaluator:
 
     Args:
         model (`nn.Module`): The model.
-        accelerator (`accelerate.Accelerator`): Shares rows among processes.
-        batch_size (`int`): Rows of a batch.
-        quiet (`bool`): No progress bars.
+        accelerator (`accelerate.Accelerator`): Splits rows between processes.
+        batch_size (`int`): Rows per batch.
+        quiet (`bool`): Whether to hide progress bars.
     """
 
     def __init__(self, model: torch.nn.Module, accelerator: Accelerator, batch_size: int, quiet: bool) -> None:
         self.model, self.accelerator, self.batch_size, self.quiet = model, accelerator, batch_size, quiet
         self._features: WeakKeyDictionary[Split, torch.Tensor] = WeakKeyDictionary()
-        # Split → learned task → row → what the task's newest members say of it.
+        # Split → learned task → row → answer of the task's newest members.
         self._answers: WeakKeyDictionary[Split, dict[str, dict[int, RowAnswer]]] = WeakKeyDictionary()
 
     def clear(self) -> None:
-        """Drops all stored answers; needed where the adapter's tensors were changed from outside."""
+        """Drops all stored answers; needed after the adapter's tensors were changed from outside."""
         self._features.clear()
         self._answers.clear()
 
@@ -89,22 +89,23 @@ class Evaluator:
             answers.pop(name, None)
 
     def features(self, task: PreparedTask, rows: Dataset, limit: int | None = None) -> torch.Tensor:
-        """Trunk features of a data set's rows, `[rows, D]`, on the CPU; of `limit` rows evenly spread over it where it
-        is longer."""
+        """Trunk features of a data set's rows, `[rows, D]`, on the CPU; of `limit` rows spread evenly over it if it is
+        longer."""
         index = spread_over(len(rows), limit)
         of_row = self._run(task, rows, index, "Signature", lambda batch, _: trunk_features(self.model, batch).cpu())
         return torch.stack([of_row[row] for row in index])
 
     def answers(self, task: PreparedTask, split: Split, names: Sequence[str]) -> list[RowAnswer]:
-        """What learned tasks say of the rows of a split; rows whose answer is stored are not run again.
+        """Answers of learned tasks to the rows of a split. Rows whose answer is stored are not run again.
 
         Args:
-            task ([`PreparedTask`]): The task that the split is of.
+            task ([`PreparedTask`]): The task to which the split belongs.
             split ([`Split`]): The rows.
-            names (`list[str]`): For each row the learned task whose newest members answer it.
+            names (`list[str]`): For each row, the learned task whose newest members answer it.
 
         Returns:
-            `list`: For each row its scores `[D, C]`; of a language model `{"answer": text, "label": likeliest label}`.
+            `list`: For each row its scores `[D, C]`; for a language model a dict with the text (`answer`) and the
+            likeliest label (`label`).
         """
         stored = self._answers.setdefault(split, defaultdict(dict))
         missing = [row for row, name in enumerate(names) if row not in stored[name]]
@@ -125,14 +126,14 @@ class Evaluator:
         return self._metrics(task, split, names, self.answers(task, split, names))
 
     def probabilities(self, task: PreparedTask, split: Split, name: str) -> torch.Tensor:
-        """Probabilities of the labels of a text classification when the newest members of the learned task `name`
-        answer every row, `[rows, C]`."""
+        """Label probabilities of a text classification task when the newest members of the learned task `name` answer
+        every row, `[rows, C]`."""
         scores: list[Any] = self.answers(task, split, [name] * len(split.features))
         return torch.tensor(np.stack([of_row[0, : len(task.labels)] for of_row in scores]))
 
     def score(self, task: PreparedTask, split: Split, policy: str | None = None) -> Scores:
-        """Scores without being told the task, under a policy (the configuration's where it is `None`). What the form
-        of the inputs shows is known: whether they are texts, words or questions on a context."""
+        """Scores when the model is not told the task, under a policy (by default the configuration's). The model does
+        see the form of the inputs: texts, words, or questions on a context."""
         config = active_config(self.model)
         by_signature = type(policy_of(policy or config.retrieval)) is NearestSignature
         if by_signature and config.answer == "merged" and not config.per_batch:
@@ -143,8 +144,8 @@ class Evaluator:
         metrics = self._metrics(task, split, names, answers, module=True)
         group_of = {learned.name: learned.group for learned in knowledge_of(self.model).tasks}
         groups = [group_of[name] for name in names]
-        own = group_of.get(task.name)
-        return Scores(metrics, float(np.mean([group == own for group in groups])), groups)
+        right_group = group_of.get(task.name)
+        return Scores(metrics, float(np.mean([group == right_group for group in groups])), groups)
 
     def _route(self, task: PreparedTask, split: Split) -> list[str]:
         """The newest task of the group that the signature chooses for each row."""
@@ -156,7 +157,7 @@ class Evaluator:
         return [newest[group] for group in posterior.argmax(1).tolist()]
 
     def _ask_untold(self, task: PreparedTask, split: Split, policy: str | None) -> tuple[list[str], list[RowAnswer]]:
-        """For each row the learned task that answers it under a policy, and what that says."""
+        """For each row the learned task that answers it under a policy, and its answer."""
         rows, learned = range(len(split.features)), knowledge_of(self.model).names
         of_row = self._run(
             task, split.features, rows, f"Answering {task.name}", lambda batch, _: self._ask(task, batch, policy)
@@ -171,8 +172,8 @@ class Evaluator:
         group: torch.Tensor | None = None,
         answer: str | None = None,
     ) -> list[tuple[int, RowAnswer]]:
-        """Per row the position of the task that answered, and its scores `[D, C]`, or the text that it gave and, where
-        it has labels, the likeliest of them."""
+        """For each row the index of the task that answered, and its scores `[D, C]`; for a language model its text
+        and, if the task has labels, the likeliest label."""
         knowledge = knowledge_of(self.model)
         if not task.generates:
             kinds = kinds_in_question(knowledge, task.kind) if group is None else None
@@ -192,8 +193,8 @@ class Evaluator:
         title: str,
         function: Callable[[Batch, list[int]], Iterable[Any]],
     ) -> dict[int, Any]:
-        """Runs `function(batch, its rows)`, which gives one result on the CPU for each row, over rows in order of
-        length, shared among processes; returns the result of each row."""
+        """Runs `function(batch, row numbers)` over batches of rows in order of length, split between processes, and
+        returns the result of each row. The function returns one result per row, on the CPU."""
         columns = [name for name in MODEL_INPUTS if name in features.column_names]
         inputs = features.select_columns(columns).with_format(None).select(rows)[:]
         order = np.argsort([-len(ids) for ids in inputs["input_ids"]], kind="stable").tolist()
@@ -216,7 +217,7 @@ class Evaluator:
         answers: Sequence[RowAnswer],
         module: bool = False,
     ) -> dict[str, float]:
-        """The kind's metrics of the answers to a split, and those of the task's module if it is asked too."""
+        """The kind's metrics for the answers to a split; with `module`, also the metrics of the task's module."""
         references = task.task_kind.references(split.examples, task.columns, task.labels)
         texts: list[Any] = list(answers)
         answered = [text["answer"] for text in texts] if task.generates else self._decoded(task, split, names, texts)
@@ -229,7 +230,7 @@ class Evaluator:
     def _decoded(
         self, task: PreparedTask, split: Split, names: Sequence[str], scores: Sequence[np.ndarray]
     ) -> list[Any]:
-        """What the heads' scores say, example by example."""
+        """The answer to each example, decoded from the heads' scores."""
         kind, knowledge = head_kind(task.kind), knowledge_of(self.model)
         position = {name: i for i, name in enumerate(knowledge.names)}
         rows = split.features.with_format(None)[:]
@@ -240,6 +241,6 @@ class Evaluator:
             {name: rows[name] for name in kind.extras},
             kind.sources_of(split.examples, task.columns),
         )
-        # An answer of another kind cannot be right, even where its words are those of a right one.
+        # An answer of another kind is wrong, even if its text equals the right answer.
         same = [knowledge.tasks[answer["task"]].kind == task.kind for answer in decoded]
         return [answer["answer"] if ok else None for answer, ok in zip(decoded, same, strict=True)]

@@ -1,4 +1,4 @@
-"""Files of rows: what their text is encoded in, how CSV is separated, and what stands in SQuAD's JSON."""
+"""Reads files of rows: detects text encodings and CSV separators, and unpacks SQuAD's JSON."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ SEPARATORS = (",", ";", "\t")
 
 
 def load_files(path: Path) -> DatasetDict:
-    """Loads a file, or a folder of them.
+    """Loads a file, or a folder of files.
 
-    Cells of CSV stay what they say (`None`, `N/A`); only an empty one is missing. JSON may be SQuAD's own, or have its
-    rows under `data`.
+    CSV cells such as `None` and `N/A` are read as texts; only an empty cell is missing. JSON may be in SQuAD's own
+    layout, or have its rows under `data`.
 
     Raises:
-        ValueError: when the file is of another format, or its text is not UTF-8 (CSV: or UTF-16).
+        ValueError: when the file has another format, or its text is not UTF-8 (for CSV: UTF-8 or UTF-16).
         OSError: when there is no such file.
         DatasetsError: when `datasets` cannot read it.
     """
@@ -43,7 +43,7 @@ def load_files(path: Path) -> DatasetDict:
 
 
 def _options(files: list[Path]) -> dict[str, Any]:
-    """What `load_dataset` must be told to read files; nothing where they are of several formats, or need nothing."""
+    """Options that `load_dataset` needs to read the files; none unless all of them are CSV."""
     formats = {FORMATS[file.suffix.lower()] for file in files}
     encodings = {file: encoding_of(file) for file in files if FORMATS[file.suffix.lower()] != "parquet"}
     if formats != {"csv"}:
@@ -61,10 +61,10 @@ def _options(files: list[Path]) -> dict[str, Any]:
 
 
 def encoding_of(path: Path) -> str:
-    """`"utf-8"`, or `"utf-16"` where the file begins as such.
+    """`"utf-8"`, or `"utf-16"` if the file begins with a byte order mark of UTF-16.
 
     Raises:
-        ValueError: when it is neither; names the line.
+        ValueError: when the file is neither; names the line.
     """
     with path.open("rb") as file:
         if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
@@ -79,7 +79,7 @@ def encoding_of(path: Path) -> str:
 
 
 def separator_of(path: Path, encoding: str = "utf-8") -> str:
-    """What separates the columns of a CSV file: that by which its first line has the most."""
+    """The separator of a CSV file: the one that splits its first line into the most columns."""
     if path.suffix.lower() == ".tsv":
         return "\t"
     with path.open(encoding=encoding, newline="") as file:
@@ -98,7 +98,7 @@ def _rows(data: Dataset, separated: bool) -> Dataset:
 
 
 def _with_integers(data: Dataset) -> Dataset:
-    """Integers where blanks among them made floats."""
+    """The data with integer columns restored that became floats because they have missing values."""
     for name, feature in data.features.items():
         if getattr(feature, "dtype", "") != "float64":
             continue
@@ -113,15 +113,15 @@ def _with_integers(data: Dataset) -> Dataset:
 
 
 def _questions(articles: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The questions of SQuAD's own JSON, as its data set on the Hub has them."""
+    """The questions of SQuAD's own JSON, in the layout of its data set on the Hub."""
     for article in articles:
         for paragraph in article["paragraphs"]:
-            for asked in paragraph["qas"]:
-                answers = asked["answers"] or []
+            for question in paragraph["qas"]:
+                answers = question["answers"] or []
                 yield {
-                    "id": asked["id"],
+                    "id": question["id"],
                     "title": article.get("title"),
                     "context": paragraph["context"],
-                    "question": asked["question"],
+                    "question": question["question"],
                     "answers": {key: [answer[key] for answer in answers] for key in ("text", "answer_start")},
                 }

@@ -2,8 +2,8 @@
 
     prepare → open → train → fit → group → fit statistics → measure → commit, or roll back
 
-It knows neither a list of tasks nor `Trainer`. Whoever has the data of a task, from a list or found in a stream of
-rows, hands it in; whatever trains is behind [`TaskTrainer`].
+The learner knows neither a list of tasks nor `Trainer`. The caller hands in the data of a task, and [`TaskTrainer`] is
+the interface to whatever trains it.
 """
 
 from __future__ import annotations
@@ -50,30 +50,32 @@ from .statistics import fit_statistics
 
 logger = logging.getLogger(__name__)
 
-# Training texts by which the learned task that lies nearest is found.
+# Number of training texts that are compared with learned tasks to find the nearest one.
 COMPARED_TEXTS = 256
 
 
 @dataclass(repr=False, eq=False)
 class Visit:
-    """One task on its way through [`TaskLearner`]. Each step reads what those before it wrote here; what a step writes
-    is not there before it.
+    """The state of one task on its way through [`TaskLearner`]. Each step reads what earlier steps wrote here. A field
+    does not exist before the step that sets it.
 
     Args:
         task ([`PreparedTask`]): The task.
-        before ([`KnowledgeBase`]): What the model knew when the task came, to which a roll back returns.
-        forward (`float`, *optional*): Score on the task at that time, for FWT.
+        before ([`KnowledgeBase`]): The model's knowledge before the task, which a rollback restores.
+        forward (`float`, *optional*): Score on the task before it is learned, for FWT.
 
     Attributes:
         started_from (`str`, *optional*): From `open`: the learned task whose newest member training starts from.
-        members (`list[Snapshot]`): From `train`: what becomes the task's members.
+        members (`list[Snapshot]`): From `train`: the snapshots that become the task's members.
         output (`TrainOutput`): From `train`: steps, loss and metrics.
-        features (`Tensor`): From `fit`: `[n, D]`, float32, trunk features of training texts, spread evenly over them.
-        classes (`Tensor`, *optional*): From `fit`: `[n]`, int64, the class of each; `None` where texts have no class.
-        router (`Router`, *optional*): From `fit`: tells the tasks apart that were learned before; `None` without any,
-            and where every task opens a group.
-        learned ([`LearnedTask`]): From `fit`, completed by `group`: the task's line in the manifest.
-        scores (`dict[str, float]`): From `measure`: what was measured of all tasks.
+        features (`Tensor`): From `fit`: `[n, D]`, float32, trunk features of `n` texts spread evenly over the training
+            data.
+        classes (`Tensor`, *optional*): From `fit`: `[n]`, int64, the class of each text; `None` if texts have no
+            class.
+        router (`Router`, *optional*): From `fit`: tells earlier tasks apart; `None` if there are none, or if every
+            task opens a group.
+        learned ([`LearnedTask`]): From `fit`, completed by `group`: the task's record in the manifest.
+        scores (`dict[str, float]`): From `measure`: the scores of all measured tasks.
     """
 
     task: PreparedTask
@@ -90,10 +92,10 @@ class Visit:
 
 
 class TaskLearner:
-    """Takes tasks through their life cycle, one at a time. Each step is a method of its own.
+    """Takes tasks through their life cycle, one at a time. Each step is a separate method.
 
-    `prepare` comes first, for all tasks that are there; `learn` goes through all steps up to the commit and rolls back
-    when one fails; `commit` writes.
+    `prepare` comes first and checks all available tasks. `learn` runs all steps up to the commit, and rolls back if
+    one fails. `commit` writes the adapter.
 
     Args:
         trainer ([`TaskTrainer`]): Trains the working adapter and keeps the model.
@@ -108,19 +110,19 @@ class TaskLearner:
         return knowledge_of(self.trainer.model)
 
     def prepare(self, tasks: Sequence[PreparedTask]) -> None:
-        """Refuses tasks that could not be learned to their end, or not be read again, before any is trained.
+        """Refuses tasks that could not be trained to the end, or not be read again, before any task is trained.
 
         Args:
-            tasks (`list[PreparedTask]`): All that are to be learned with this model, as far as they are there.
+            tasks (`list[PreparedTask]`): All available tasks that this model is to learn.
 
         Raises:
-            ValueError: names the task, if it is about one.
+            ValueError: says what is wrong, and with which task if it concerns one.
         """
         if len(tasks) > 1 and self.trainer.is_sharded:
             raise ValueError(
                 f"`tasks` holds {len(tasks)} tasks to learn, but under FSDP and DeepSpeed a launch learns one, "
-                "because a sharded model cannot grow. Give one task a launch, each time with the adapter of the last "
-                "one."
+                "because a sharded model cannot grow. Give one task per launch, each time with the adapter of the "
+                "previous launch."
             )
         check_stream(self.trainer, tasks)
 
@@ -131,20 +133,20 @@ class TaskLearner:
         resume: bool = False,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> Visit:
-        """Learns a task in memory: every step but `prepare` and `commit`.
+        """Learns a task in memory: all steps except `prepare` and `commit`.
 
         Args:
-            task ([`PreparedTask`]): The task; one that `prepare` let pass.
-            at_hand (`list[PreparedTask]`): Tasks whose data is there, in the order in which they are to be scored
-                afterwards, as far as they are learned by then. Without any, the task alone.
-            resume (`bool`): Whether training goes on from the task's newest whole checkpoint.
+            task ([`PreparedTask`]): The task, which `prepare` must have accepted.
+            at_hand (`list[PreparedTask]`): Tasks whose data is available, in the order in which they are scored
+                afterwards; tasks that are not learned by then are skipped. By default the task alone.
+            resume (`bool`): Whether training resumes from the task's newest complete checkpoint.
             ignore_keys_for_eval (`list[str]`, *optional*): As in `Trainer.train`.
 
         Returns:
             [`Visit`], for `commit`.
 
         Raises:
-            Exception: whatever a step raises; the model is then as it was before.
+            Exception: whatever a step raises, after the model is rolled back to its state before the task.
         """
         visit = Visit(task, self.knowledge, self.score_before(task))
         try:
@@ -163,7 +165,7 @@ class TaskLearner:
         return visit
 
     def open(self, visit: Visit) -> None:
-        """Chooses what the task starts from, and makes the working adapter ready for it."""
+        """Chooses what the task starts from, and opens the working adapter for it."""
         task, seed = visit.task, self.trainer.args.seed + visit.task.seed
         set_seed(seed)
         start = self.starting_point(task)
@@ -173,53 +175,55 @@ class TaskLearner:
         open_task(self.trainer.model, task.kind, task.labels, task.width, visit.started_from, same_head)
 
     def train(self, visit: Visit, resume: bool = False, ignore_keys_for_eval: list[str] | None = None) -> None:
-        """Trains the working adapter, or goes on where the task's newest whole checkpoint was written."""
+        """Trains the working adapter; with `resume`, from the task's newest complete checkpoint."""
         task, folder = visit.task, task_folder(str(self.trainer.args.output_dir), visit.task.name)
         checkpoint = newest_checkpoint(folder, task.name, visit.before.names) if resume else None
         visit.members, visit.output = self.trainer.train_task(task, checkpoint, ignore_keys_for_eval)
 
     def fit(self, visit: Visit) -> None:
-        """Adds the task to the model: its members, and what is fitted on the trunk features of its training texts."""
+        """Adds the task to the model: its members, and the signature and closed-form head that are fitted on the trunk
+        features of its training texts."""
         task, model, args = visit.task, self.trainer.model, self.trainer.args
         samples = args.signature_samples
         visit.features = self.trainer.evaluator.features(task, task.asked, samples)
         visit.classes = task.asked_classes(samples)
         if args.grouping == "performance":
-            visit.router = lifelong_of(model).index.router  # adding the task makes another
+            visit.router = lifelong_of(model).index.router  # saved here, because adding the task replaces it
         visit.learned = task.learned(len(visit.members), len(visit.features), visit.started_from)
         rank = active_config(model).signature_rank
         signature = fit_signature(visit.features, rank, visit.classes, visit.learned.classes)
         add_task(model, visit.learned, visit.members, signature)
-        self.trainer.evaluator.forget(task.name)  # what was answered under this name was of other members
+        self.trainer.evaluator.forget(task.name)  # answers stored under this name came from other members
         self._fit_closed_form(visit)
 
     def group(self, visit: Visit) -> None:
-        """Scores the task on its validation part; it joins the group of a task that has come back, or opens one."""
+        """Scores the task on its validation data, and puts it into the group of an earlier task that it repeats, or
+        else into a new group."""
         task, model = visit.task, self.trainer.model
-        own = self.trainer.evaluator.oracle(task, task.validation, task.name)
-        group = self._group_come_back(visit, own[task.task_kind.likeness]) or task.name
+        metrics = self.trainer.evaluator.oracle(task, task.validation, task.name)
+        group = self._matching_group(visit, metrics[task.task_kind.likeness]) or task.name
         baseline = majority(task, task.validation)
-        score = own[task.task_kind.metric]
+        score = metrics[task.task_kind.metric]
         learned = visit.learned = replace(visit.learned, score=score, baseline=baseline, group=group)
         set_knowledge(model, replace(self.knowledge, tasks=[*visit.before.tasks, learned]))
         close_task(model)
         if learned.at_chance:
             logger.warning(
-                f"Task `{learned.name}` is kept, but its {task.task_kind.metric} on its validation part is "
-                f"{score:.3f}, and that of always giving its most frequent answer {baseline:.3f}. {CHANCE}"
+                f"Task `{learned.name}` is kept, but its {task.task_kind.metric} on its validation data is "
+                f"{score:.3f}; always giving its most frequent answer scores {baseline:.3f}. {CHANCE}"
             )
 
     def fit_statistics(self, visit: Visit) -> None:
-        """Fits the trainer's statistics on the task, which one of them may refuse, and stores what they find."""
+        """Fits the trainer's statistics on the task and stores the results. A statistic may refuse the task."""
         fit_statistics(self.trainer, visit.task, visit.features)
 
     def measure(self, visit: Visit, at_hand: Sequence[PreparedTask]) -> None:
-        """Scores all learned tasks whose data is at hand, and adds to the accuracy matrix."""
+        """Scores all learned tasks whose data is at hand, and extends the accuracy matrix."""
         visit.scores = measure(self.trainer.model, self.trainer.evaluator, at_hand, visit.task, visit.forward)
 
     def commit(self, visit: Visit) -> None:
-        """Writes what was learned into `output_dir`, whole or not at all, then drops the task's checkpoints. Where
-        writing fails, the model goes on knowing the task."""
+        """Writes the adapter into `output_dir`, whole or not at all, then deletes the task's checkpoints. If writing
+        fails, the model in memory still knows the task."""
         args = self.trainer.args
         if args.should_save:
             write_commit(str(args.output_dir), self.trainer.save_adapter)
@@ -227,7 +231,7 @@ class TaskLearner:
         self.trainer.accelerator.wait_for_everyone()
 
     def roll_back(self, visit: Visit) -> None:
-        """Makes the model what it was before the task, wherever its life cycle broke off. Checkpoints stay."""
+        """Restores the model to its state before the task, whichever step failed. Checkpoints stay."""
         model = self.trainer.model
         if self.knowledge.names != visit.before.names:
             forget(model, visit.task.name)
@@ -235,16 +239,16 @@ class TaskLearner:
         set_knowledge(model, visit.before)
 
     def score_before(self, task: PreparedTask) -> float | None:
-        """The score on a task that is not learned yet, for FWT: of the model as it stands, which is not told the task.
-        `None` where no learned task is of the same kind with the same label names, so that no answer could be right,
-        and of a sharded model, which is whole only after training."""
+        """The model's score on a task that it has not learned yet and is not told, for FWT. `None` if no learned task
+        has the same kind and label names, because then no answer could be right; also `None` for a sharded model,
+        which can be asked only after training."""
         alike = any(is_alike(learned, task) for learned in self.knowledge.tasks)
         if not alike or not task.labels or self.trainer.is_sharded:
             return None
         return self.trainer.evaluator.score(task, task.test).metrics[task.task_kind.metric]
 
     def starting_point(self, task: PreparedTask) -> LearnedTask | None:
-        """The learned task that a new one starts from, as `start_from` says."""
+        """The learned task that a new task starts from, according to `start_from`."""
         knowledge, args = self.knowledge, self.trainer.args
         if args.start_from == "fresh" or not knowledge.tasks:
             return None
@@ -252,18 +256,18 @@ class TaskLearner:
             return knowledge.tasks[-1]
         newest = [knowledge.tasks[index] for index in knowledge.newest]
         alike = [learned for learned in newest if is_alike(learned, task)]
-        if not alike or not task.labels:  # answers that are texts of their own have no form in common
+        if not alike or not task.labels:  # free-text answers have no form in common
             return None
         if len(alike) == 1 or self.trainer.is_sharded:
-            return alike[-1]  # a sharded model is whole, and can be asked, only after training
+            return alike[-1]  # a sharded model can be asked only after training
         texts = min(COMPARED_TEXTS, args.signature_samples)
         features = self.trainer.evaluator.features(task, task.asked, texts)
         router = lifelong_of(self.trainer.model).index.router
         return newest[candidate_groups(knowledge, router, features, task.kind, task.labels)[0]]
 
     def _fit_closed_form(self, visit: Visit) -> None:
-        """Gives a task that was just added its closed-form head, weighed on its validation part; none where its texts
-        have no class or say nothing of them."""
+        """Adds the closed-form head of a new task, weighted on its validation data. There is none if the texts have no
+        class, or if their features do not predict it."""
         task, evaluator, split = visit.task, self.trainer.evaluator, visit.task.validation
         if visit.classes is None:
             return
@@ -275,11 +279,11 @@ class TaskLearner:
         tiny = torch.finfo(members.dtype).tiny
         weight = best_weight(members.clamp_min(tiny).log(), closed, torch.tensor(split.features["labels"]))
         set_closed_form(self.trainer.model, task.name, weight * head[0], weight * head[1])
-        evaluator.forget(task.name)  # the members were asked without it
+        evaluator.forget(task.name)  # the stored answers were given without it
 
-    def _group_come_back(self, visit: Visit, own: float) -> str | None:
-        """The group whose data has come back with the task, and which answers it as well as the new members, who score
-        `own`; `None` where there is none."""
+    def _matching_group(self, visit: Visit, new_score: float) -> str | None:
+        """The group whose data the task repeats and which answers the task as well as the new members, whose score is
+        `new_score`; `None` if there is no such group."""
         task, before, args, evaluator = visit.task, visit.before, self.trainer.args, self.trainer.evaluator
         if args.grouping != "performance":
             return None
@@ -294,11 +298,11 @@ class TaskLearner:
             if told_apart(likelihood, len(before.tasks), tasks):
                 continue
             old = evaluator.oracle(task, task.validation, before.tasks[before.newest[group]].name)
-            if joins(old[task.task_kind.likeness], own, args.grouping_tolerance):
+            if joins(old[task.task_kind.likeness], new_score, args.grouping_tolerance):
                 return before.groups[group]
         return None
 
 
 def is_alike(learned: LearnedTask, task: PreparedTask) -> bool:
-    """Whether a learned task has the kind and the label names of another one, so that either can answer both."""
+    """Whether a learned task and another task have the same kind and label names, so that either can answer both."""
     return (learned.kind, learned.labels) == (task.kind, task.labels)

@@ -1,4 +1,4 @@
-"""Measuring a stream: all learned tasks are scored, and the accuracy matrix in the manifest is brought up to date."""
+"""Measures a stream: scores all learned tasks and updates the accuracy matrix in the manifest."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .evaluator import Evaluator, Scores
 
 @dataclass
 class Measured:
-    """A learned task as it was scored on its test part.
+    """The scores of a learned task on its test data.
 
     Args:
         task ([`PreparedTask`]): The task.
-        scores ([`Scores`]): Without being told the task.
-        oracle (`dict[str, float]`): Metrics when the newest members of its group answer.
+        scores ([`Scores`]): Scores when the model is not told the task.
+        oracle (`dict[str, float]`): Metrics when the newest members of the task's group answer.
     """
 
     task: PreparedTask
@@ -33,11 +33,11 @@ class Measured:
 
     @property
     def metric(self) -> str:
-        """The metric that is kept in the accuracy matrix."""
+        """The metric that the accuracy matrix records."""
         return self.task.task_kind.metric
 
     def details(self) -> dict[str, float]:
-        """All numbers of the task, each under its name."""
+        """All scores of the task by name."""
         name = self.task.name
         return {
             **{f"{name}_{key}": value for key, value in self.scores.metrics.items()},
@@ -58,24 +58,24 @@ def measure(
     newest: PreparedTask | None = None,
     forward: float | None = None,
 ) -> dict[str, float]:
-    """Scores learned tasks on their test parts and writes the accuracy matrix into the manifest.
+    """Scores learned tasks on their test data and writes the accuracy matrix into the manifest.
 
     Args:
         model (`nn.Module`): A model with a lifelong adapter.
         evaluator ([`Evaluator`]): Answers the rows.
-        tasks (`list[PreparedTask]`): Those whose data is at hand; the ones that are not learned are passed over.
-        newest ([`PreparedTask`], *optional*): The task that was just learned, which adds a row and a column; without
+        tasks (`list[PreparedTask]`): Tasks whose data is at hand. Tasks that are not learned are skipped.
+        newest ([`PreparedTask`], *optional*): The task that was just learned, which adds a row and a column. Without
             it the last row is measured again.
-        forward (`float`, *optional*): Score on it just before it was learned.
+        forward (`float`, *optional*): Score on `newest` just before it was learned.
 
     Returns:
-        `dict[str, float]`: Per task its metrics, oracle score and retrieval accuracy, and the matrix's summary.
+        `dict[str, float]`: For each task its metrics, oracle score and retrieval accuracy; and the matrix's summary.
     """
     knowledge = knowledge_of(model)
     measured = [measure_task(evaluator, knowledge, task) for task in tasks if task.name in knowledge.names]
     row = row_of(measured)
     matrix = matrix_of(knowledge) or AccuracyMatrix()
-    # `forget` drops all scores, and the data of some tasks may not be at hand: their rows are empty.
+    # Tasks that the matrix lacks get empty rows: `forget` drops all scores, and some data may not be at hand.
     for learned in knowledge.tasks:
         if learned.name not in matrix.tasks and (newest is None or learned.name != newest.name):
             matrix.add(learned.name, get_kind(learned.kind).metric, None, {})
@@ -91,13 +91,13 @@ def measure(
 
 
 def measure_task(evaluator: Evaluator, knowledge: KnowledgeBase, task: PreparedTask) -> Measured:
-    """Scores one learned task on its test part."""
+    """Scores one learned task on its test data."""
     newest = knowledge.tasks[knowledge.newest[knowledge.group_index(task.name)]].name
     return Measured(task, evaluator.score(task, task.test), evaluator.oracle(task, task.test, newest))
 
 
 def row_of(measured: list[Measured]) -> dict[str, dict[str, Any]]:
-    """A row of the accuracy matrix: what it takes of each task, by the names of its arguments."""
+    """A row of the accuracy matrix, as keyword arguments of `AccuracyMatrix.add` and `replace_last`."""
     groups = {one.task.name: Counter(one.scores.groups) for one in measured}
     return {
         "scores": {one.task.name: one.scores.metrics[one.metric] for one in measured},
@@ -110,7 +110,8 @@ def row_of(measured: list[Measured]) -> dict[str, dict[str, Any]]:
 
 
 def majority(task: PreparedTask, split: Split) -> float:
-    """The score of always giving the most frequent training answer; on the test part R[0] of the accuracy matrix."""
+    """The score of always giving the most frequent training answer; on the test data it is R[0] of the accuracy
+    matrix."""
     references = task.task_kind.references
     train = references(task.train_examples, task.columns, task.labels)
     return task.task_kind.majority(train, references(split.examples, task.columns, task.labels))

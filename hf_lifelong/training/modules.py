@@ -1,4 +1,4 @@
-"""A task's own metric as a module of the `evaluate` library: what it is given, and what of its result is kept."""
+"""Runs a task's own metric when it is a module of the `evaluate` library."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def with_module(
     answers: Sequence[Any],
     references: Sequence[Any],
 ) -> dict[str, float]:
-    """A task's scores, and beside them those of its module, if it has one. Where a name is taken, the module's own
-    name comes in front, as `evaluate.combine` does it.
+    """A task's scores together with those of its module, if it has one. If a name is taken, the module's name is put
+    in front, as `evaluate.combine` does.
 
     Args:
-        scores (`dict[str, float]`): What the task's kind gave.
+        scores (`dict[str, float]`): Scores from the task's kind.
         task (`Task`): The task.
         labels (`list[str]`): Its label names.
-        answers (`list` of length E): As its kind's `score` takes them.
-        references (`list` of length E): As its kind's `references` gives them.
+        answers (`list` of length E): Answers in the form that the kind's `score` takes.
+        references (`list` of length E): References as the kind's `references` returns them.
 
     Raises:
-        ValueError: when the module fails, or gives no dict; names the task.
+        ValueError: when the module fails, or does not return a dict; names the task.
     """
     module = task.compute_metrics
     if not isinstance(module, MODULES):
@@ -40,16 +40,16 @@ def with_module(
         kind = get_kind(task.kind)
         predictions, right = kind.module_forms(_options(module), answers, references, labels)
         results = module.compute(predictions=predictions, references=right)
-    # A module is code of anybody, and may fail in any way.
+    # A module is third-party code and may raise anything.
     except Exception as error:
         raise ValueError(
             f"`compute_metrics` of task `{task.name}` failed on the answers of a {task.kind} task: {error!r}. "
-            "Give a module that takes their form, or a function as `Trainer` takes it."
+            "Give a module that takes answers of this form, or a function as for `Trainer`."
         ) from error
     if not isinstance(results, Mapping):
         raise ValueError(
-            f"`compute_metrics` of task `{task.name}` gave {results!r:.60} and no dict; a module must give its "
-            "numbers by name, and in every process (`num_process=1`), because each has all answers."
+            f"`compute_metrics` of task `{task.name}` returned {results!r:.60} instead of a dict; a module must "
+            "return its numbers by name, and in every process (`num_process=1`), because each process has all answers."
         )
     numbers = {str(key): float(value) for key, value in results.items() if _is_number(value)}
     prefix = getattr(module, "name", "combined")
@@ -61,6 +61,6 @@ def _is_number(value: Any) -> bool:
 
 
 def _options(module: Any) -> list[Features]:
-    """The forms of inputs that a module takes; of several, those of the first: all are given the same."""
+    """The input forms that a module takes. Combined modules all get the same inputs, so the first one decides."""
     first = module.evaluation_modules[0] if isinstance(module, evaluate.CombinedEvaluations) else module
     return list(first.features) if isinstance(first.features, list) else [first.features]

@@ -1,4 +1,4 @@
-"""What is shown of a stream while it is learned: a line of what will happen, then one bar for each task."""
+"""Progress of a stream on the terminal: one line that says what will be learned, then one bar for each task."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ..hub import duration
 from .data import PreparedTask
 from .trainer import DriftTrainer
 
-TIMED = 30  # steps by which the time of all is estimated; the first are slower than the rest
+TIMED = 30  # steps after which the total time is estimated; the first steps are slower than the rest
 
 
 class TaskBar(TrainerCallback):
-    """One bar for a training, without lines of numbers between.
+    """One progress bar for a training, without lines of numbers in between.
 
     Args:
-        title (`str`): What is trained.
+        title (`str`): Title of the bar.
     """
 
     def __init__(self, title: str = "") -> None:
@@ -29,7 +29,7 @@ class TaskBar(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            # Shown at once: the first step may take long.
+            # Shown at once, because the first step may take long.
             self.bar = tqdm(desc=self.title, total=state.max_steps, initial=state.global_step, unit=" steps")
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -44,7 +44,7 @@ class TaskBar(TrainerCallback):
         self.close()
 
     def close(self, result: str = "") -> None:
-        """Leaves the bar as it is, with a last word."""
+        """Closes the bar as it stands, with a result beside it."""
         if self.bar is not None:
             self.bar.set_postfix_str(result)
             self.bar.close()
@@ -52,10 +52,10 @@ class TaskBar(TrainerCallback):
 
 
 class StreamBars(TaskBar):
-    """One bar for each task of a stream, in the place of Trainer's; scoring belongs to the task.
+    """One bar for each task of a stream instead of Trainer's bars. A task's bar stays open while it is scored.
 
     Args:
-        trainer ([`DriftTrainer`]): Whose bars they are.
+        trainer ([`DriftTrainer`]): The trainer whose progress is shown.
     """
 
     def __init__(self, trainer: DriftTrainer) -> None:
@@ -64,14 +64,14 @@ class StreamBars(TaskBar):
         self.work: list[float] = []
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.close()  # of a task that failed
+        self.close()  # a failed task leaves its bar open
         trainer, name = self.trainer, self.trainer.snapshots.task
         todo = [task for task in trainer.tasks if task.name not in trainer.knowledge.names]
         if not self.work:
             prepared = [trainer.prepared(task) for task in todo]
             if state.is_world_process_zero:
                 print(plan(args, prepared), flush=True)
-            # A single task's own bar says how long it takes; every process measures, because they share rows.
+            # A single task's bar already shows its time. Every process measures, because they split the rows.
             costs = [cost_of(trainer, task) for task in prepared] if len(todo) > 1 else [0.0]
             self.work = [steps_of(args, len(task.train)) * cost for task, cost in zip(prepared, costs, strict=True)]
         number = [task.name for task in trainer.tasks].index(name) + 1
@@ -96,7 +96,7 @@ class StreamBars(TaskBar):
 
 
 def show_bars(trainer: DriftTrainer) -> None:
-    """Shows one bar for each task of a trainer, in the place of all others."""
+    """Shows one bar for each task of a trainer instead of all other bars."""
     trainer.remove_callback(ProgressCallback)
     trainer.evaluator.quiet = True
     trainer.add_callback(StreamBars(trainer))
@@ -104,14 +104,14 @@ def show_bars(trainer: DriftTrainer) -> None:
 
 def plan(args: TrainingArguments, tasks: list[PreparedTask]) -> str:
     """What will be learned, in one line."""
-    told = [
+    descriptions = [
         f"{task.name} ({len(task.train_examples):,} rows, {steps_of(args, len(task.train)):,} steps)" for task in tasks
     ]
-    return f"Learning {', then '.join(told)}. Each task is trained, then all so far are scored."
+    return f"Learning {', then '.join(descriptions)}. Each task is trained, then all so far are scored."
 
 
 def steps_of(args: TrainingArguments, rows: int) -> int:
-    """Optimizer steps that `Trainer` takes for that many training rows."""
+    """Number of optimizer steps that `Trainer` takes for `rows` training rows."""
     if args.max_steps > 0:
         return args.max_steps
     size = args.train_batch_size * args.world_size
@@ -120,8 +120,8 @@ def steps_of(args: TrainingArguments, rows: int) -> int:
 
 
 def cost_of(trainer: DriftTrainer, task: PreparedTask) -> float:
-    """Seconds that a batch of a task takes through the trunk: as many times as long as one of another task as its
-    steps take."""
+    """Seconds that a batch of a task takes through the trunk, which is roughly proportional to the time of its
+    training steps."""
     for _ in range(2):  # the first pass also sets things up
         start = time.perf_counter()
         trainer.evaluator.features(task, task.asked, trainer.args.train_batch_size)

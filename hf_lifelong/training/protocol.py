@@ -1,4 +1,4 @@
-"""What learning asks of whatever trains: [`DriftTrainer`] is one, a loop of one's own may be another."""
+"""The interface between learning and training. [`DriftTrainer`] implements it, and so can a custom training loop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .tasks import Task
 
 
 class Trained(NamedTuple):
-    """What the training of a task gave.
+    """The result of training a task.
 
     Args:
         members (`list[Snapshot]`): Snapshots of the working adapter, oldest first, as `take_snapshot` returns them.
@@ -31,17 +31,17 @@ class Trained(NamedTuple):
 
 
 class TaskTrainer(Protocol):
-    """What [`TaskLearner`] needs of a trainer.
+    """What [`TaskLearner`] needs from a trainer.
 
     Attributes:
-        model (`nn.Module`): The model with the lifelong adapter that learns.
-        args ([`DriftTrainingArguments`]): Seed, where a task starts from, how it is grouped, where commits go.
+        model (`nn.Module`): The model whose lifelong adapter learns.
+        args ([`DriftTrainingArguments`]): Seed, starting point of a task, grouping, and the folder of commits.
         accelerator (`accelerate.Accelerator`): The processes that learn together.
         evaluator ([`Evaluator`]): Answers data sets with the model.
-        processing_class: The base's tokenizer; `None` where all data is tokenised.
-        statistics (`tuple[TaskStatistic, ...]`): What is measured of each task and stored with it.
-        is_sharded (`bool`): Whether training shares the model's parameters out among processes (FSDP, DeepSpeed). Such
-            a model cannot grow after it was trained, and can be asked only from then on.
+        processing_class: The base's tokenizer; `None` if all data is tokenised.
+        statistics (`tuple[TaskStatistic, ...]`): Statistics that are fitted on each task and stored with it.
+        is_sharded (`bool`): Whether the model's parameters are sharded among processes (FSDP, DeepSpeed). A sharded
+            model can be asked only after it is trained, and cannot grow after that.
     """
 
     args: DriftTrainingArguments
@@ -63,10 +63,10 @@ class TaskTrainer(Protocol):
     def is_sharded(self) -> bool: ...
 
     def check_task(self, task: PreparedTask) -> None:
-        """Refuses a task that this trainer could not train to its end.
+        """Refuses a task that this trainer could not train to the end.
 
         Raises:
-            ValueError: says what is wrong with its data or the arguments.
+            ValueError: says what is wrong with the task's data or the arguments.
         """
 
     def train_task(
@@ -75,35 +75,35 @@ class TaskTrainer(Protocol):
         """Trains the working adapter, which is open for the task, and takes `members` snapshots of it.
 
         Args:
-            task ([`PreparedTask`]): What is learned.
-            checkpoint ([`Checkpoint`], *optional*): Where a run that was killed goes on.
+            task ([`PreparedTask`]): The task to train on.
+            checkpoint ([`Checkpoint`], *optional*): Checkpoint of a killed run to resume from.
             ignore_keys_for_eval (`list[str]`, *optional*): As in `Trainer.train`.
         """
 
     def log(self, logs: dict[str, float]) -> None:
-        """Notes the scores that were measured after a task."""
+        """Logs the scores that were measured after a task."""
 
     def save_adapter(self, folder: Path) -> None:
-        """Writes the whole adapter folder: what a commit holds."""
+        """Writes the complete adapter folder, as a commit holds it."""
 
 
 class StreamTrainer(TaskTrainer, Protocol):
-    """What the loop over a list of tasks needs beside that.
+    """What the loop over a list of tasks needs in addition.
 
     Attributes:
-        tasks (`list[Task]`): What is to be learned, in order.
-        session (`list[str]`): Names of those that were learned with the trainer's arguments.
+        tasks (`list[Task]`): The tasks to learn, in order.
+        session (`list[str]`): Names of the tasks that were learned with the trainer's arguments.
     """
 
     tasks: list[Task]
     session: list[str]
 
     def prepared(self, task: Task) -> PreparedTask:
-        """A task with its data encoded; done once."""
+        """A task with its data encoded; each task is prepared once."""
 
     def push_to_hub(self, commit_message: str | None = ...) -> object:
         """Pushes the adapter as it is now.
 
         Raises:
-            PushError: when the Hub does not take it.
+            PushError: when the Hub does not accept the push.
         """

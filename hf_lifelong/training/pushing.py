@@ -1,4 +1,4 @@
-"""Pushing what a trainer wrote, commit after commit, without overwriting what others pushed between."""
+"""Pushes a trainer's commits one after another without overwriting what others pushed in the meantime."""
 
 from __future__ import annotations
 
@@ -9,37 +9,41 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import CommitInfo
+
 from ..hub import CARD, PushConflictError, push_to_hub
 
 
 class Pusher:
-    """Pushes a folder again and again, and knows what each branch pointed to after the last time."""
+    """Pushes a folder repeatedly, and remembers the commit of each branch after its last push."""
 
     def __init__(self) -> None:
         self._heads: dict[str | None, str | None] = {}
 
     def ready(
         self, folder: str, repo_id: str, revision: str | None, loaded: str | None, **options: Any
-    ) -> Callable[[], Any]:
-        """Copies a folder, which may be written to from then on, and returns what pushes the copy.
+    ) -> Callable[[], CommitInfo]:
+        """Copies a folder and returns a function that pushes the copy. The folder itself may change after this call.
 
         Args:
-            folder (`str`): An adapter's, whole.
-            repo_id (`str`): The repository, with its user.
-            revision (`str`, *optional*): The branch; the main one by default.
-            loaded (`str`, *optional*): The commit of that branch that the adapter was loaded from.
-            options: For [`~hub.push_to_hub`].
+            folder (`str`): A complete adapter folder.
+            repo_id (`str`): The repository, with its user name.
+            revision (`str`, *optional*): The branch, `main` by default.
+            loaded (`str`, *optional*): The commit of that branch from which the adapter was loaded.
+            options: Passed on to [`~hub.push_to_hub`].
 
         Returns:
-            `Callable`: Takes nothing; pushes, and returns `CommitInfo`. Raises `PushError`.
+            `Callable`: Function without arguments that pushes and returns `CommitInfo`. Raises `PushError`.
         """
         copy = Path(tempfile.mkdtemp())
         shutil.copytree(folder, copy, dirs_exist_ok=True, ignore=lambda _, names: _not_pushed(names))
         return functools.partial(self._push, copy, repo_id, revision, loaded, **options)
 
-    def _push(self, folder: Path, repo_id: str, revision: str | None, loaded: str | None, **options: Any) -> Any:
+    def _push(
+        self, folder: Path, repo_id: str, revision: str | None, loaded: str | None, **options: Any
+    ) -> CommitInfo:
         head = self._heads.get(revision, loaded)
-        self._heads[revision] = None  # until the answer is here, nobody knows what the branch points to
+        self._heads[revision] = None  # what the branch points to is unknown until the Hub answers
         try:
             card = (folder / CARD).read_text(encoding="utf-8")
             commit = push_to_hub(folder, repo_id, card=card, revision=revision, parent_commit=head, **options)
@@ -53,5 +57,5 @@ class Pusher:
 
 
 def _not_pushed(names: list[str]) -> set[str]:
-    """Folders of a run, which may be large: checkpoints, commits, logs."""
+    """Folders of a run that may be large and stay local: checkpoints, commits, logs."""
     return {name for name in names if name.startswith(("_", ".", "checkpoint-", "runs"))}

@@ -1,4 +1,4 @@
-"""The order of training rows where it goes by length."""
+"""The order of training rows when they are grouped by length."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from ..compat import LengthGroupedSampler
 
 
 class RepeatableGrouping(LengthGroupedSampler):
-    """Rows of like length together (`train_sampling_strategy="group_by_length"`), in an order that depends on seed and
-    epoch alone: Trainer's hangs on the state of the random numbers, which a resumed run has at another place.
+    """Groups rows of similar length (`train_sampling_strategy="group_by_length"`) in an order that depends only on
+    seed and epoch. The order of Trainer's sampler depends on the state of the random number generator, which differs
+    in a resumed run.
 
     Args:
-        sampler (`LengthGroupedSampler`): Trainer's.
-        seed (`int`): Of the task.
+        sampler (`LengthGroupedSampler`): Trainer's sampler.
+        seed (`int`): Seed of the task.
     """
 
     def __init__(self, sampler: LengthGroupedSampler, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""Tasks as text: where the data of a task lies, as a YAML file or a command line says it, and loading it."""
+"""Descriptions of tasks in a YAML file or on a command line, and loading the data that they name."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class TaskSource:
         train_split (`str`, *optional*, defaults to `"train"`): Split that is learned from.
         validation_split (`str`, *optional*): Split for grouping and early stopping; by default a share of the training
             rows.
-        test_split (`str`, *optional*): Split for scores; by default `test`, or else `validation`, where there is one.
+        test_split (`str`, *optional*): Split for scores; by default `test`, or `validation` if there is no `test`.
         max_train_samples, max_test_samples (`int`, *optional*): As in [`Task`].
 
     Raises:
-        ValueError: names the argument of which type or range is wrong.
+        ValueError: when an argument has the wrong type or range; names it.
     """
 
     name: str
@@ -71,7 +71,7 @@ class TaskSource:
 
         Args:
             data (`dict`): The arguments by name.
-            where (`str`): What error messages call it.
+            where (`str`): Name of `data` in error messages.
 
         Raises:
             ValueError: when a key is missing or unknown, or a value is wrong.
@@ -92,7 +92,8 @@ class TaskSource:
         """Loads the data.
 
         Args:
-            max_train_samples, max_test_samples (`int`, *optional*): Limits beside the task's own.
+            max_train_samples, max_test_samples (`int`, *optional*): Further limits; the smaller of these and the
+                task's own apply.
 
         Raises:
             ValueError: when the data set cannot be loaded or lacks a split; names the task.
@@ -121,7 +122,7 @@ class TaskSource:
                 return load_files(path)
             name, _, config = self.dataset.partition(":")
             return load_dataset(name, config or None)
-        except (OSError, ValueError, DatasetsError, RuntimeError) as error:  # the last where a script lies there
+        except (OSError, ValueError, DatasetsError, RuntimeError) as error:  # RuntimeError: a loading script
             raise ValueError(
                 f"`dataset` of task `{self.name}` is {self.dataset!r}, which cannot be loaded: {causes(error)}. "
                 f"Give an id on the Hub (`id:config`), a folder, or a file with rows ({', '.join(FORMATS)})."
@@ -137,12 +138,12 @@ class TaskSource:
 
 
 def fewest(*limits: int | None) -> int | None:
-    """The smallest of the limits that are given."""
+    """The smallest limit that is not `None`."""
     return min((limit for limit in limits if limit is not None), default=None)
 
 
 def causes(error: BaseException | None) -> str:
-    """What an error says, and what those that it comes from say, in one line."""
+    """The messages of an error and its causes, in one line."""
     messages = []
     while error is not None:
         messages.append(" ".join(str(error).split()).rstrip("."))
@@ -151,6 +152,6 @@ def causes(error: BaseException | None) -> str:
 
 
 def suggestion(name: Any, names: Iterable[str]) -> str:
-    """What an error message adds where an unknown name is near to one of `names`."""
+    """A "did you mean" for error messages if an unknown name is close to one of `names`; else empty."""
     near = difflib.get_close_matches(str(name), list(names), n=1)
     return f"; did you mean `{near[0]}`?" if near else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def lacks(statistic: TaskStatistic, prepared: PreparedTask) -> str | None:
-    """What a task has not that a statistic needs; `None` where it has everything."""
+    """What a statistic needs and the task lacks; `None` if nothing is missing."""
     missing = [role for role in statistic.columns if role not in prepared.roles]
     if missing:
         return f"no column for the role `{missing[0]}`"
@@ -32,7 +32,7 @@ def lacks(statistic: TaskStatistic, prepared: PreparedTask) -> str | None:
 
 
 def check_statistics(statistics: Sequence[TaskStatistic], prepared: PreparedTask) -> None:
-    """Refuses columns that a statistic could not be fitted on (`ValueError`)."""
+    """Refuses columns on which a statistic could not be fitted (`ValueError`)."""
     for statistic in statistics:
         if lacks(statistic, prepared) is None:
             examples = _split(statistic.part, prepared).examples
@@ -40,25 +40,25 @@ def check_statistics(statistics: Sequence[TaskStatistic], prepared: PreparedTask
 
 
 def fit_statistics(trainer: TaskTrainer, prepared: PreparedTask, train_features: torch.Tensor) -> None:
-    """Fits the trainer's statistics on a task whose members the model holds, and stores what they find.
+    """Fits the trainer's statistics on a task whose members the model holds, and stores the results.
 
     Args:
-        train_features (`Tensor`): `[n, D]`, those that the signature was fitted on.
+        train_features (`Tensor`): `[n, D]`, the features on which the signature was fitted.
     """
-    found, seen = {}, {}
+    fitted, rows_of = {}, {}
     for statistic in trainer.statistics:
         missing = lacks(statistic, prepared)
         if missing is not None:
             logger.info(f"Task `{prepared.name}` has {missing}, so it gets no statistic `{statistic.name}`.")
             continue
         key = statistic.part, statistic.needs_scores
-        if key not in seen:
-            seen[key] = _rows(trainer, prepared, *key, train_features)
-        index, rows = seen[key]
+        if key not in rows_of:
+            rows_of[key] = _rows(trainer, prepared, *key, train_features)
+        index, rows = rows_of[key]
         columns = _columns(statistic.columns, statistic.part, prepared, index)
-        found[statistic] = statistic.fit(replace(rows, columns=columns))
-    if found:
-        set_statistics(trainer.model, prepared.name, found)
+        fitted[statistic] = statistic.fit(replace(rows, columns=columns))
+    if fitted:
+        set_statistics(trainer.model, prepared.name, fitted)
 
 
 def _has_scores(prepared: PreparedTask) -> bool:
@@ -74,7 +74,7 @@ def _split(part: str, prepared: PreparedTask) -> Split:
 def _rows(
     trainer: TaskTrainer, prepared: PreparedTask, part: str, scored: bool, train_features: torch.Tensor
 ) -> tuple[list[int], TaskRows]:
-    """The rows of a part, without columns, and the row of the user's data that each is of."""
+    """The rows of a part, without columns, and for each the row of the user's data from which it comes."""
     evaluator, split = trainer.evaluator, _split(part, prepared)
     index = spread_over(len(split.features), trainer.args.signature_samples)
     features = train_features if part == "train" else evaluator.features(prepared, split.features, len(index))
@@ -88,7 +88,7 @@ def _rows(
 
 
 def _examples(prepared: PreparedTask, split: Split) -> Sequence[int]:
-    """The row of the user's data that each tokenised row is of: long ones are several."""
+    """For each tokenised row, the row of the user's data from which it comes; a long text makes several."""
     if "example" in split.features.column_names:
         return split.features["example"]
     if len(split.features) == len(split.examples):
@@ -97,9 +97,9 @@ def _examples(prepared: PreparedTask, split: Split) -> Sequence[int]:
 
 
 def _columns(roles: Sequence[str], part: str, prepared: PreparedTask, rows: Sequence[int]) -> dict[str, list[Any]]:
-    """Role → the values of some rows of a part, as the user's data holds them."""
+    """Role → values of some rows of a part, as in the user's data."""
     examples = _split(part, prepared).examples
-    found = {}
+    columns = {}
     for role in roles:
         column = prepared.roles[role]
         if column not in examples.column_names:
@@ -107,12 +107,14 @@ def _columns(roles: Sequence[str], part: str, prepared: PreparedTask, rows: Sequ
                 f"columns[{role!r}]: there is no column {column!r} in `{part}`; it has {examples.column_names}."
             )
         values = column_values(examples, column)
-        found[role] = [values[row] for row in rows]
-    return found
+        columns[role] = [values[row] for row in rows]
+    return columns
 
 
-def _asking(evaluator: Evaluator, prepared: PreparedTask) -> Any:
-    """What puts other inputs to the members of a task; `None` where its data came tokenised."""
+def _asking(
+    evaluator: Evaluator, prepared: PreparedTask
+) -> Callable[[Mapping[str, Sequence[Any]]], torch.Tensor] | None:
+    """A function that asks the members of a task about other inputs; `None` if the task's data came tokenised."""
     if prepared.task_kind.is_tokenised(prepared.train_examples):
         return None
     label = str(prepared.task_kind.label_role)
@@ -120,7 +122,7 @@ def _asking(evaluator: Evaluator, prepared: PreparedTask) -> Any:
     def ask(inputs: Mapping[str, Sequence[Any]]) -> torch.Tensor:
         named = {prepared.columns[role]: list(values) for role, values in inputs.items()}
         count = len(next(iter(named.values())))
-        # Encoding asks for a label, and nothing reads it.
+        # Encoding needs a label, but nothing reads it.
         data = Dataset.from_dict({**named, prepared.columns[label]: [prepared.labels[0]] * count})
         return evaluator.probabilities(prepared, Split(data, prepared.encoded(data)), prepared.name)
 

@@ -1,4 +1,4 @@
-"""The loop over a list of tasks: their order, what is learned already, and going on after a kill."""
+"""The loop over a list of tasks: skips learned tasks, resumes after a kill, and pushes commits."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ def learn_stream(
 
     Args:
         trainer ([`StreamTrainer`]): Holds the tasks and trains.
-        resume (`bool`): Go on from the newest complete checkpoint, or else the last commit, in `output_dir`.
+        resume (`bool`): Whether to resume from the newest complete checkpoint in `output_dir`, or else from the last
+            commit.
         ignore_keys_for_eval (`list[str]`, *optional*): As in `Trainer.train`.
 
     Returns:
-        What the training of the last task gave.
+        `TrainOutput` of the last task.
 
     Raises:
         ValueError: when a task cannot be used; nothing is trained or written then.
@@ -50,7 +51,7 @@ def learn_stream(
     trainer.session = [task.name for task in tasks if committed and task.name in learned]
     todo = [task for task in tasks if task.name not in learned]
     learner.prepare(todo)
-    trainer.evaluator.clear()  # the model may have changed since it was asked last
+    trainer.evaluator.clear()  # the model may have changed since the answers were stored
     if trainer.args.should_save:
         tidy(output_dir, learned, committed, resume)
     output = TrainOutput(0, 0.0, {})
@@ -60,13 +61,13 @@ def learn_stream(
         trainer.session.append(task.name)
         learner.commit(visit)
         output = visit.output
-        del visit  # nothing of a task takes memory while the next one is trained
+        del visit  # frees the task's memory before the next one is trained
         push(trainer, task.name, last=task is todo[-1])
     return output
 
 
 def check_learned(knowledge: KnowledgeBase, tasks: list[PreparedTask]) -> None:
-    """Refuses tasks that were learned under the same name with another kind or other label names.
+    """Refuses tasks whose name was learned with another kind or other label names.
 
     Raises:
         ValueError: names the task.
@@ -76,33 +77,33 @@ def check_learned(knowledge: KnowledgeBase, tasks: list[PreparedTask]) -> None:
         learned = learned_tasks.get(task.name)
         if learned is not None and not is_alike(learned, task):
             raise ValueError(
-                f"Task `{task.name}` was learned as {learned.kind} with the labels {list(learned.labels)}, but is now "
-                f"{task.kind} with {list(task.labels)}. Give it another name, or start again without "
+                f"Task `{task.name}` was learned as {learned.kind} with the labels {list(learned.labels)}, but is "
+                f"given as {task.kind} with {list(task.labels)}. Give it another name, or start again without "
                 "`resume_from_checkpoint`."
             )
 
 
 def tidy(output_dir: str, learned: list[str], committed: Path | None, resume: bool) -> None:
-    """Ends what the run before was killed in the middle of; drops what it left where it is not resumed.
+    """Finishes the commit during which the previous run was killed; without `resume`, deletes what that run left.
 
     Args:
         output_dir (`str`): Where the stream is written.
         learned (`list[str]`): Names of the tasks that the model knows.
-        committed (`Path`, *optional*): The commit that is gone on from.
-        resume (`bool`): Whether the run before is gone on with at all.
+        committed (`Path`, *optional*): The commit to resume from.
+        resume (`bool`): Whether the previous run is resumed.
     """
     if not resume:
         shutil.rmtree(stream_folder(output_dir), ignore_errors=True)
     if committed is not None:
         for name in learned:
             shutil.rmtree(task_folder(output_dir, name), ignore_errors=True)
-        if committed.parent == stream_folder(output_dir):  # else it is the copy there
+        if committed.parent == stream_folder(output_dir):  # otherwise it is the copy in `output_dir`
             publish(committed, output_dir)
 
 
 def push(trainer: StreamTrainer, name: str, last: bool) -> None:
-    """Pushes a commit where the arguments say so. A push that fails ends the stream only after its `last` task: the
-    next push takes along what this one did not."""
+    """Pushes a commit if the arguments say so. A failed push ends the stream only after the `last` task; otherwise the
+    next push includes its changes."""
     if not trainer.args.push_to_hub or trainer.args.hub_strategy == HubStrategy.END:
         return
     try:
@@ -114,11 +115,11 @@ def push(trainer: StreamTrainer, name: str, last: bool) -> None:
 
 
 def restore(model: torch.nn.Module, folder: Path) -> None:
-    """Gives a model the adapter of a commit: manifest and tensors.
+    """Loads the adapter of a commit, manifest and tensors, into a model.
 
     Raises:
         DamagedFileError: when a file of the commit cannot be read.
-        ValueError: when manifest and tensors do not fit each other or the model.
+        ValueError: when manifest, tensors and model do not fit each other.
     """
     adapter = active_adapter(model)
     config = read_json(folder / "adapter_config.json")
@@ -126,5 +127,5 @@ def restore(model: torch.nn.Module, folder: Path) -> None:
     set_knowledge(model, KnowledgeBase.from_dict(config["knowledge"]))
     check_tensors(model, adapter, tensors, config.get("digest"))
     model.load_adapter(str(folder), adapter, is_trainable=True)  # type: ignore[operator]
-    # The run that was killed may have pushed since it was loaded.
+    # The killed run may have pushed after it loaded the adapter, so the commit it was loaded from says nothing.
     lifelong_of(model).config[adapter].loaded_from = None

@@ -1,4 +1,4 @@
-"""`Task`: what a user hands in to be learned."""
+"""`Task`: the data and settings that a user gives for one task."""
 
 from __future__ import annotations
 
@@ -24,29 +24,30 @@ MODULES = (evaluate.EvaluationModule, evaluate.CombinedEvaluations)
 class Task:
     """A data set, and the kind of task it is learned as.
 
+    Columns that a data set's format hides are not used. A transform must be applied with `map` first.
+
     Args:
         name (`str`): Unique name of the task.
         kind (`str`): `"text-classification"`, `"text-regression"`, `"question-answering"` or `"token-classification"`;
             on a causal language model `"text-generation"`; or the name of a kind of your own ([`register_kind`]).
-        train (`datasets.Dataset`): Training data; only this is learned from. Columns that its format hides are not
-            used, and a transform must be applied with `map` first; likewise of the others.
-        validation (`datasets.Dataset`, *optional*): For grouping and early stopping. Split off the
-            training data where it is absent.
-        test (`datasets.Dataset`, *optional*): For scores only; nothing is chosen by it. A task without it is scored
-            on its validation part.
-        columns (`dict[str, str]`, *optional*): Role → column, where a column has another name than the kind expects
-            (`text`, `text_pair`, `label`; `question`, `context`, `answers`; `tokens`, `tags`; `prompt`, `answer`);
-            and columns that a statistic of the trainer reads, such as `{"group": "sex"}`.
-        compute_metrics (`Callable` or `evaluate.EvaluationModule`, *optional*): A function as in `Trainer`, for
-            evaluations while this task is trained. Or a module of the `evaluate` library, also of `evaluate.combine`:
-            its numbers stand beside the kind's own, while the task is trained (not on a language model, which would
-            have to generate) and whenever the stream is scored. It gets answers as the field writes them: label ids,
-            or names where it takes texts; SQuAD's layout; lists of tags; texts.
-        template (`str`, *optional*): On a language model: what makes a prompt of a row's columns, in the spelling of
-            `str.format`, such as `"{title}: {body}"`. Where the tokenizer has a chat template, prompts go through it
-            in any case, and must not contain it.
-        max_train_samples, max_test_samples (`int`, *optional*): Rows of `train` and `test` at most, drawn at random,
-            of each class its share; label names are those of all rows.
+        train (`datasets.Dataset`): Training data; the model learns only from these rows.
+        validation (`datasets.Dataset`, *optional*): Data for grouping and early stopping; by default split off the
+            training data.
+        test (`datasets.Dataset`, *optional*): Data for scores only; nothing is chosen by it. Without it the task is
+            scored on its validation data.
+        columns (`dict[str, str]`, *optional*): Role → column, for columns whose name is not the one that the kind
+            expects (`text`, `text_pair`, `label`; `question`, `context`, `answers`; `tokens`, `tags`; `prompt`,
+            `answer`), and for columns that a statistic of the trainer reads, such as `{"group": "sex"}`.
+        compute_metrics (`Callable` or `evaluate.EvaluationModule`, *optional*): Either a function as in `Trainer`, for
+            evaluations while this task is trained. Or a module of the `evaluate` library (`evaluate.load` or
+            `evaluate.combine`), whose numbers are added to the kind's own whenever the stream is scored, and while the
+            task is trained (but not on a language model, which would have to generate). A module gets answers in the
+            usual form of the kind: label ids, or names if it takes texts; SQuAD's layout; lists of tags; texts.
+        template (`str`, *optional*): For a language model: makes a prompt from a row's columns, in the syntax of
+            `str.format`, such as `"{title}: {body}"`. Prompts also go through the tokenizer's chat template if it has
+            one, so the template must not contain it.
+        max_train_samples, max_test_samples (`int`, *optional*): Maximum number of rows of `train` and `test`. Rows are
+            drawn at random, in proportion to their classes; label names are those of all rows.
     """
 
     name: str
@@ -62,32 +63,36 @@ class Task:
 
     def __post_init__(self) -> None:
         if not is_name(self.name):
-            raise ValueError(f"`name` of a task is {self.name!r:.100}; give printable characters, one at least.")
+            raise ValueError(f"`name` of a task is {self.name!r:.100}; give only printable characters, at least one.")
         if self.name == UNKNOWN:
-            raise ValueError(f"`name` of a task is {UNKNOWN!r}, which is what inputs of no task are answered with.")
+            raise ValueError(
+                f"`name` of a task is {UNKNOWN!r}, which is the answer to inputs of no task; give another name."
+            )
         if self.kind not in kind_names():
             raise ValueError(
-                f"`kind` of task `{self.name}` is {self.kind!r}; choose one of {kind_names()}, or register a kind of "
-                "your own first (`hf_lifelong.register_kind`)."
+                f"`kind` of task `{self.name}` is {self.kind!r}; choose one of {kind_names()}, or register your own "
+                "kind first (`hf_lifelong.register_kind`)."
             )
         if not isinstance(self.columns, dict) or not all(
             isinstance(name, str) for pair in self.columns.items() for name in pair
         ):
-            raise ValueError(f"`columns` of task `{self.name}` is {self.columns!r:.100}; give columns' names by role.")
+            raise ValueError(
+                f"`columns` of task `{self.name}` is {self.columns!r:.100}; give a dict from role to column name."
+            )
         if not isinstance(self.template, str | None):
             raise ValueError(f"`template` of task `{self.name}` is {self.template!r:.100}; give a text.")
         if self.template is not None and get_kind(self.kind).task_type != "CAUSAL_LM":
             raise ValueError(
-                f"`template` of task `{self.name}`: only tasks of language models have prompts to write, not those of "
-                f"{self.kind}."
+                f"`template` of task `{self.name}`: only tasks of language models have prompts, and this is a "
+                f"{self.kind} task. Leave it out."
             )
         for key in ("max_train_samples", "max_test_samples"):
             check_samples(getattr(self, key), f"`{key}` of task `{self.name}`")
         metrics = self.compute_metrics
         if metrics is not None and not callable(metrics) and not isinstance(metrics, MODULES):
             raise ValueError(
-                f"`compute_metrics` of task `{self.name}` is {metrics!r:.60}; give a function as `Trainer` takes it, "
-                "or what `evaluate.load` or `evaluate.combine` returned."
+                f"`compute_metrics` of task `{self.name}` is {metrics!r:.60}; give a function as for `Trainer`, or "
+                "the result of `evaluate.load` or `evaluate.combine`."
             )
         for split in ("train", "validation", "test"):
             data = getattr(self, split)
@@ -95,7 +100,7 @@ class Task:
                 continue
             if not isinstance(data, Dataset):
                 raise ValueError(
-                    f"`{split}` of task `{self.name}` must be a `datasets.Dataset`, not {type(data).__name__}. Of a "
+                    f"`{split}` of task `{self.name}` must be a `datasets.Dataset`, not {type(data).__name__}. From a "
                     '`DatasetDict` give one split, such as `data["train"]`; streaming data cannot be split and '
                     "counted."
                 )
@@ -104,40 +109,40 @@ class Task:
 
 
 def check_names(tasks: list[Task], learned: list[str]) -> None:
-    """Refuses names that stand twice or that the adapter has learned already.
+    """Refuses names that occur twice or that the adapter has learned already.
 
     Raises:
         ValueError: names the task.
     """
-    seen: set[str] = set()
+    names: set[str] = set()
     for task in tasks:
-        if task.name in seen:
+        if task.name in names:
             raise ValueError(f"`tasks` names `{task.name}` twice; give each task its own name.")
         if task.name in learned:
             raise ValueError(
                 f"`tasks` names `{task.name}`, which this adapter has learned already. To teach it more of the same, "
-                "give the new data its own name: it joins the old group by itself when it is the same task."
+                "give the new data its own name: if it is the same task, it joins the old group by itself."
             )
-        seen.add(task.name)
+        names.add(task.name)
 
 
 def check_samples(value: Any, what: str) -> None:
-    """Refuses what is no number of rows (`ValueError`)."""
+    """Refuses a value that is not a number of rows (`ValueError`)."""
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
         raise ValueError(f"{what} is {value!r}; give an integer of at least 1.")
 
 
 def tasks_of(tasks: Any, train: Any, validation: Any, learned: list[str], task_type: str | None) -> list[Task]:
-    """What a trainer is to learn: its `tasks`, or the one task that its `train_dataset` and `eval_dataset` stand for.
+    """The tasks of a trainer: its `tasks`, or the single task that `train_dataset` and `eval_dataset` make up.
 
     Args:
-        tasks (`list[Task]`, *optional*): What the user gave as `tasks`.
-        train, validation (`datasets.Dataset`, *optional*): What the user gave as `train_dataset` and `eval_dataset`.
+        tasks (`list[Task]`, *optional*): The user's `tasks`.
+        train, validation (`datasets.Dataset`, *optional*): The user's `train_dataset` and `eval_dataset`.
         learned (`list[str]`): Names of the tasks that the adapter has learned.
-        task_type (`str`): What the base is, as the adapter's configuration says.
+        task_type (`str`): The `task_type` of the adapter's configuration.
 
     Raises:
-        ValueError: when both or neither say what to learn, or what they give is no list of tasks.
+        ValueError: when both or neither of `tasks` and `train_dataset` are given, or `tasks` is not a list of tasks.
     """
     if (tasks is None) == (train is None):
         raise ValueError("Give either `tasks` or `train_dataset`: exactly one of them says what to learn.")
@@ -154,25 +159,25 @@ def tasks_of(tasks: Any, train: Any, validation: Any, learned: list[str], task_t
 
 
 def single_task(train: Any, validation: Any, learned: list[str], task_type: str | None) -> Task:
-    """The task that `train_dataset=` stands for: its kind is read from its columns.
+    """The task of a `train_dataset`. Its kind follows from the columns.
 
     Args:
-        task_type (`str`): What the base is, as the adapter's configuration says.
-        learned (`list[str]`): Names of tasks that the adapter has learned; the new one is named otherwise.
+        task_type (`str`): The `task_type` of the adapter's configuration.
+        learned (`list[str]`): Names of the tasks that the adapter has learned; the new task gets another name.
 
     Raises:
-        ValueError: when the data is no `datasets.Dataset`, is empty, or its columns fit no kind, or several.
+        ValueError: when the data is not a `datasets.Dataset`, is empty, or its columns fit no kind or several.
     """
     if not isinstance(train, Dataset) or not len(train):
         what = "is empty" if isinstance(train, Dataset) else f"is a `{type(train).__name__}`"
         raise ValueError(f'`train_dataset` {what}; give a `datasets.Dataset` with rows, such as `data["train"]`.')
-    seen = Part.whole("train_dataset", train).data
+    data = Part.whole("train_dataset", train).data
     every = kinds_on(task_type)
-    kinds = every if len(every) == 1 else kinds_of(seen, every)
+    kinds = every if len(every) == 1 else kinds_of(data, every)
     if len(kinds) != 1:
         fits = f"fit several kinds of task ({', '.join(kinds)})" if kinds else "fit no kind of task"
         raise ValueError(
-            f"`train_dataset` has the columns {sorted(seen.column_names)}, which {fits}. Give "
+            f"`train_dataset` has the columns {sorted(data.column_names)}, which {fits}. Give "
             f'`tasks=[Task("name", "{(kinds or every)[0]}", train_dataset, columns={{...}})]` instead.'
         )
     names = itertools.chain(["task"], (f"task-{i}" for i in itertools.count(2)))
@@ -180,8 +185,8 @@ def single_task(train: Any, validation: Any, learned: list[str], task_type: str 
 
 
 def kinds_of(data: Dataset, kinds: list[str]) -> list[str]:
-    """Those of some kinds whose columns a data set has under their default names; where no types fit, the first whose
-    names do, which can say what is wrong with them."""
+    """The kinds, out of `kinds`, whose columns a data set has under their default names. If no kind's column types
+    fit, the first kind whose column names fit, so that it can say what is wrong with the types."""
     fitting, named = [], []
     for kind in kinds:
         try:

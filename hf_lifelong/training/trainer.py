@@ -1,11 +1,11 @@
-"""`DriftTrainer`: Trainer for a stream of tasks."""
+"""`DriftTrainer`: a `Trainer` for a stream of tasks."""
 
 from __future__ import annotations
 
 import functools
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from huggingface_hub import HfApi
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import EvalPrediction, PreTrainedTokenizerBase, Trainer, TrainingArguments
 from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from ..adapter import active_config, knowledge_of, lifelong_of, make_whole
@@ -43,20 +43,20 @@ from .tasks import Task, check_names, tasks_of
 class DriftTrainer(Trainer):
     """Learns tasks one after another, each on its own data only, and keeps all of them.
 
-    Takes everything that `Trainer` takes. Each task is one run of `Trainer.train` on a low-rank working adapter; its
-    snapshots then become members of the model's knowledge base, which the model answers from without being told the
+    Takes everything that `Trainer` takes. Each task is one run of `Trainer.train` on a low-rank working adapter. Its
+    snapshots then become members of the model's knowledge base, from which the model answers without being told the
     task.
 
     Args:
-        model (`PeftModel`): A base with a lifelong adapter (`get_peft_model(base, DriftAdapterConfig())`), new or
-            loaded: a loaded one goes on learning.
-        args ([`DriftTrainingArguments`], *optional*): Trainer's arguments, which hold for each task, and the drift.
-        data_collator, train_dataset, eval_dataset, processing_class, compute_metrics and more: As in `Trainer`. With
-            `train_dataset` and no `tasks`, that is one task, of the kind that its columns say.
-        tasks (`list[Task]`, *optional*): What to learn, in order.
-        statistics (`list`, *optional*): What is measured of each task at its commit and stored with it: objects or
-            classes of [`~hf_lifelong.statistics.TaskStatistic`], or names of those that come with the package. They
-            are given here and not in `args`, which are text, because a user brings their own.
+        model (`PeftModel`): A base with a lifelong adapter (`get_peft_model(base, DriftAdapterConfig())`). The adapter
+            may be new, or loaded to learn more tasks.
+        args ([`DriftTrainingArguments`], *optional*): Trainer's arguments, which apply to each task, and the drift.
+        data_collator, train_dataset, eval_dataset, processing_class, compute_metrics and more: As in `Trainer`. A
+            `train_dataset` without `tasks` is a single task, whose kind follows from its columns.
+        tasks (`list[Task]`, *optional*): The tasks to learn, in order.
+        statistics (`list`, *optional*): Statistics that are measured on each task and stored with it at its commit:
+            instances or classes of [`~hf_lifelong.statistics.TaskStatistic`], or names of built-in ones. They are not
+            in `args`, which hold only text, because a user can bring their own.
 
     Raises:
         ValueError: when the model has no lifelong adapter, an argument clashes, or a task cannot be used.
@@ -90,7 +90,7 @@ class DriftTrainer(Trainer):
         check_names(self.tasks, [])
         self.statistics = get_statistics(statistics)
         if args.push_to_hub:
-            # Refused now, not after the first task was trained.
+            # A base without a public name is refused here, not after the first task is trained.
             base_name(active_config(model).base_model_name_or_path, args.hub_base_model)
         self.task_dir = str(args.output_dir)
         self.session: list[str] = []  # tasks that were learned with these arguments
@@ -108,8 +108,8 @@ class DriftTrainer(Trainer):
             **options,
         )
         if active_config(model).task_type != "CAUSAL_LM":
-            # The adapter's loss is a mean over the batch; Trainer would otherwise take it for one that is scaled
-            # already, because the base's forward accepts any keyword.
+            # The adapter's loss is a mean over the batch. Trainer would otherwise assume that it is already scaled for
+            # gradient accumulation, because the base's forward accepts any keyword.
             self.loss_is_scaled_for_ga = False
             self.model_accepts_loss_kwargs = False
         self.snapshots = SnapshotCallback(active_config(model).members)
@@ -118,7 +118,7 @@ class DriftTrainer(Trainer):
 
     @property
     def output_dir(self) -> str:
-        """Where the adapter, its commits and checkpoints are written."""
+        """The folder of the adapter, its commits and checkpoints."""
         return str(self.args.output_dir)
 
     @property
@@ -133,7 +133,7 @@ class DriftTrainer(Trainer):
 
     @property
     def is_sharded(self) -> bool:
-        """Whether training shares the model's parameters out among processes."""
+        """Whether training shards the model's parameters among processes (FSDP, DeepSpeed)."""
         return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
     @functools.cached_property
@@ -142,7 +142,7 @@ class DriftTrainer(Trainer):
         return Evaluator(self.model, self.accelerator, self.args.eval_batch_size, bool(self.args.disable_tqdm))
 
     def prepared(self, task: Task) -> PreparedTask:
-        """A task with its data encoded; done once."""
+        """A task with its data encoded; each task is prepared once."""
         if task.name not in self._prepared:
             roles = {role for statistic in self.statistics for role in statistic.columns}
             self._prepared[task.name] = PreparedTask(
@@ -159,15 +159,15 @@ class DriftTrainer(Trainer):
         """Learns all tasks, in order.
 
         Args:
-            resume_from_checkpoint (`bool`, *optional*): `True` goes on where an earlier run with the same `output_dir`
-                stopped, in the middle of a task too, and ends as that run would have ended; where nothing was saved,
-                it starts from the beginning.
+            resume_from_checkpoint (`bool`, *optional*): `True` resumes an earlier run with the same `output_dir`, even
+                in the middle of a task, and ends as that run would have ended. If nothing was saved, training starts
+                from the beginning.
 
         Returns:
             `TrainOutput` of the last task.
 
         Raises:
-            ValueError: when a task cannot be used; nothing is trained then.
+            ValueError: when a task cannot be used; then nothing is trained.
             BusyFolderError: when another process is learning in `output_dir`.
         """
         if isinstance(resume_from_checkpoint, str) and os.path.realpath(resume_from_checkpoint) != os.path.realpath(
@@ -183,21 +183,22 @@ class DriftTrainer(Trainer):
         with alone:
             return learn_stream(self, bool(resume_from_checkpoint), ignore_keys_for_eval)
 
-    def metrics_of(self, task: PreparedTask) -> Any:
-        """What computes metrics while a task is trained: the task's own, or the trainer's, or the kind's."""
+    def metrics_of(self, task: PreparedTask) -> Callable[[EvalPrediction], dict[str, float]] | None:
+        """The function that computes metrics while a task is trained: the task's, else the trainer's, else the
+        kind's."""
         is_own = task.task.compute_metrics is not None or self._user_metrics is None
         return task.compute_metrics if is_own else self._user_metrics
 
     def check_task(self, task: PreparedTask) -> None:
-        """Refuses a task that this trainer could not train to its end, or of which no evaluation gives the metric that
-        the best model is chosen by (`ValueError`)."""
+        """Refuses a task that this trainer could not train to the end, or whose evaluation does not give
+        `metric_for_best_model` (`ValueError`)."""
         check_steps(self, self.args, active_config(self.model).members, task)
         check_best_metric(self.args, task, self.metrics_of(task))
 
     def train_task(
         self, task: PreparedTask, checkpoint: Checkpoint | None, ignore_keys_for_eval: list[str] | None = None
     ) -> Trained:
-        """One run of `Trainer.train` on a task that the working adapter is open for."""
+        """One run of `Trainer.train` on the task for which the working adapter is open."""
         self._start_task(task)
         self.snapshots.begin(task.name, self.knowledge.names, self.task_dir, checkpoint)
         try:
@@ -208,7 +209,7 @@ class DriftTrainer(Trainer):
         return Trained(self.snapshots.snapshots, output)
 
     def _start_task(self, task: PreparedTask) -> None:
-        """Makes everything that a task must not inherit from the one before anew."""
+        """Resets everything that a task must not inherit from the previous one."""
         lifelong_of(self.model).still = not self.args.drift_dropout
         self.task_dir = str(task_folder(self.output_dir, task.name))
         self.train_dataset, self.eval_dataset = task.train, task.held_out
@@ -219,37 +220,38 @@ class DriftTrainer(Trainer):
         self._renewal.begin()
 
     def save_adapter(self, folder: Path) -> None:
-        """Writes the adapter folder: adapter, tokenizer, accuracy matrix as JSON and picture, model card."""
+        """Writes the adapter folder: adapter, tokenizer, accuracy matrix (JSON and picture) and model card."""
         self.model.save_pretrained(str(folder))
         keep_active(self.model, folder)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(str(folder))
         if self.matrix is not None:
             write_matrix(self.matrix, folder)
-        write_card(self, folder)  # last: PEFT has written a card of its own, and the picture is there
+        write_card(self, folder)  # last, because it replaces PEFT's card and mentions the picture
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Scores every learned task of this trainer without telling the model which task an input belongs to.
 
-        While a task is trained it is `Trainer.evaluate`: the working adapter on the task's validation part.
+        While a task is trained this is `Trainer.evaluate`: it scores the working adapter on the task's validation
+        data.
 
         Returns:
-            Per task its metrics, oracle score and retrieval accuracy, and over all tasks average accuracy, learning
-            accuracy, BWT, forgetting, FWT (where an earlier task had the same labels), retrieval and oracle accuracy,
-            all prefixed.
+            For each task its metrics, oracle score and retrieval accuracy. Over all tasks: average accuracy, learning
+            accuracy, BWT, forgetting, FWT (if an earlier task had the same labels), retrieval and oracle accuracy. All
+            names are prefixed.
         """
         if lifelong_of(self.model).task is not None:
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         if eval_dataset is not None:
             raise ValueError(
-                "`eval_dataset`: outside of training, what is scored are the tasks' own parts. Give the data as "
-                "`test` of its `Task`."
+                "`eval_dataset` cannot be given outside of training, when the test data of the tasks is scored. Give "
+                "the data as `test` of its `Task`."
             )
         learned = [task for task in self.tasks if task.name in self.knowledge.names]
         if not learned:
-            raise ValueError("None of this trainer's tasks is learned yet; call `train()` first.")
+            raise ValueError("This trainer has not learned any task yet; call `train()` first.")
         scores = measure(self.model, self.evaluator, [self.prepared(task) for task in learned])
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in scores.items()}
         self.log(metrics)
@@ -259,15 +261,15 @@ class DriftTrainer(Trainer):
     def predict(
         self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
     ) -> PredictionOutput:
-        """While a task is trained, `Trainer.predict` of the working adapter. Outside of training the model answers by
-        itself, in the form of each task, which no one array holds.
+        """While a task is trained, `Trainer.predict` with the working adapter. Outside of training, use the pipeline
+        or the model's own `predict`, because the answers of different tasks do not fit into one array.
 
         Raises:
             ValueError: outside of training; says what to call instead.
         """
         if lifelong_of(self.model).task is None:
             raise ValueError(
-                "`predict` of a trainer is for the task in training, and none is. For answers, call "
+                "`predict` of a trainer works only while a task is trained. For answers, call "
                 '`pipeline("lifelong", model=trainer.model, tokenizer=tokenizer)(texts)`, or `trainer.model.predict` '
                 "on a batch of tensors. For scores, give the data as `test` of its `Task` and call "
                 "`trainer.evaluate()`."
@@ -276,7 +278,7 @@ class DriftTrainer(Trainer):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list, Any]:
         if self.snapshots.ended:
-            # Trainer, resumed at the last step of an epoch that is not whole, would train beyond it.
+            # Trainer would train on when it resumes at the last step in the middle of an epoch.
             return [], None
         return super().get_batch_samples(epoch_iterator, num_batches, device)
 
@@ -284,11 +286,11 @@ class DriftTrainer(Trainer):
         before = self.optimizer
         optimizer = super().create_optimizer(model)
         if optimizer is not before:
-            held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-            lost = [n for n, p in self.model.named_parameters() if p.requires_grad and id(p) not in held]
-            if lost:
+            optimized = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            missing = [n for n, p in self.model.named_parameters() if p.requires_grad and id(p) not in optimized]
+            if missing:
                 raise RuntimeError(
-                    f"{len(lost)} trainable parameters are not in the optimizer (first: `{lost[0]}`). Give no "
+                    f"{len(missing)} trainable parameters are not in the optimizer (first: `{missing[0]}`). Give no "
                     "`optimizers`; each task needs its own."
                 )
             optimizer.register_step_pre_hook(
@@ -316,7 +318,8 @@ class DriftTrainer(Trainer):
         write_card(self, output_dir or self.output_dir)
 
     def create_model_card(self, language: Any = None, license: str | None = None, **kwargs: Any) -> None:  # type: ignore[override]
-        """Writes the model card into `output_dir`; what else `Trainer` takes is on it in any case."""
+        """Writes the model card into `output_dir`. Trainer's other arguments are not needed: the card has those
+        facts."""
         if self.is_world_process_zero():
             codes = [language] if isinstance(language, str) else language
             write_card(self, self.output_dir, language=codes, license=license)
@@ -330,19 +333,23 @@ class DriftTrainer(Trainer):
         private: bool | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Pushes the adapter as it is now, in one commit: adapter, manifest, accuracy matrix, tokenizer and card; see
+        """Pushes the current adapter in one commit: adapter, manifest, accuracy matrix, tokenizer and card; see
         `hf_lifelong.hub.push_to_hub`.
 
         Args:
+            commit_message (`str`, *optional*): Message of the commit.
             blocking (`bool`): `False` uploads in the background and returns a `Future`.
-            private (`bool`, *optional*): By default `hub_private_repo`.
+            token (`str`, *optional*): Token with write permission; by default `hub_token` of the arguments.
+            revision (`str`, *optional*): Branch to push to; by default `hub_revision` of the arguments.
+            private (`bool`, *optional*): Whether a new repository is private; by default `hub_private_repo` of the
+                arguments.
             kwargs: `language` and `license` of the card.
 
         Returns:
-            `CommitInfo`; `None` on all processes but the first.
+            `CommitInfo`; `None` on all processes except the first.
 
         Raises:
-            PushError: when the Hub cannot be reached, refuses, or holds what this would overwrite.
+            PushError: when the Hub cannot be reached, refuses the push, or holds something that it would overwrite.
         """
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         if self.hub_model_id is None:
@@ -370,23 +377,24 @@ class DriftTrainer(Trainer):
         return self.args.gradient_noise * self.snapshots.scale
 
     def _noise_seed(self) -> int:
-        # Sharded parameters (FSDP, ZeRO) are disjoint parts of one gradient; equal noise on them would be correlated.
+        # Ranks with sharded parameters (FSDP, ZeRO) need different noise: with equal noise, shards would be
+        # correlated.
         rank = self.accelerator.process_index if self.is_sharded else 0
         return zlib.crc32(f"{self.args.seed}/{self.snapshots.task}/{self.state.global_step}/{rank}".encode())
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        # The one place where Trainer writes a model. It looks for the best one at the top of a checkpoint.
+        # The only place where Trainer writes a model. Trainer looks for the best model at the top of a checkpoint.
         super()._save(output_dir, state_dict)
         if self.args.should_save:
             keep_active(self.model, Path(output_dir or self.output_dir))
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        # A checkpoint holds a task half learned. What is pushed while a stream is learned are its commits.
+        # A checkpoint holds a half-learned task. During a stream, only commits are pushed.
         return
 
     def _load_callback_state(self) -> None:
-        # A resumed task must end as one that was not killed, with the callbacks that the user holds: Trainer would put
-        # new objects in their place.
+        # A resumed task must end like one that was not killed, with the user's own callbacks. Trainer would replace
+        # them by new objects.
         load_states([*self.callback_handler.callbacks, self.control], self.state.stateful_callbacks)  # type: ignore[arg-type]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
@@ -396,5 +404,5 @@ class DriftTrainer(Trainer):
         return RepeatableGrouping(sampler, zlib.crc32(f"{self.args.seed}/{self.snapshots.task}".encode()))
 
     def _get_output_dir(self, trial: Any) -> str:
-        # The one place that Trainer asks where checkpoints go: those of a task must not mix with another's.
+        # Trainer asks only here where checkpoints go. Checkpoints of different tasks must not mix.
         return self.task_dir

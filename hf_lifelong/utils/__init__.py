@@ -1,2 +1,2 @@
-"""What every room may use. Each module stands alone and is imported by its full name, so that a small thing such as
-reading a file brings no large library along."""
+"""Utilities for all packages. Each module stands alone and is imported by its full name, so that, for example, reading
+a file does not import a large library."""

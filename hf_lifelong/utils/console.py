@@ -1,4 +1,4 @@
-"""What a command or a recipe prints: what it does, not what the libraries below it note."""
+"""Silences progress bars and warnings of libraries in the output of commands and recipes."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import warnings
 
 
 def mute_notes() -> None:
-    """Leaves out, by name, notes of libraries that nobody who runs a command can act on. To be called before PEFT is
-    imported, because one of them comes with it."""
-    # PEFT asks transformers for a property under its old name, each time that an adapter is put on a model.
+    """Suppresses specific warnings of libraries on which a user of a command cannot act. Call it before PEFT is
+    imported, because importing PEFT logs one of them."""
+    # PEFT uses the old name of a transformers property whenever an adapter is added to a model.
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-    # bitsandbytes, which PEFT imports where it is installed, misses a faster kernel for 4 bits on a CPU.
+    # PEFT imports bitsandbytes if it is installed, which warns that a faster 4-bit kernel for CPUs is missing.
     logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda note: "gemm_4bit_forward" not in note.msg)
 
 
 def mute_bars() -> None:
-    """Leaves out the bars of what takes moments: reading data, encoding it, loading weights."""
+    """Hides the progress bars of short steps: reading data, encoding it, loading weights."""
     import datasets
     from transformers.utils import logging as transformers_logging
 

@@ -1,6 +1,6 @@
-"""Digests by which damage is noticed, and files of different saves that were mixed: of tensors, and of folders.
+"""Digests of tensors and folders, which reveal damage and files mixed from different saves.
 
-XXH3 is as quick as memory is read. It protects against accidents, not against somebody who writes a digest that fits.
+XXH3 is as fast as reading memory. It protects against accidents, not against somebody who forges a matching digest.
 """
 
 from __future__ import annotations
@@ -15,32 +15,33 @@ from xxhash import xxh3_128
 
 from .files import DamagedFileError, read_json, sync, write_json
 
-# Bytes of a tensor that are read at a time: few enough to be in the processor's cache for who looks at them next.
+# Bytes of a tensor that are read at a time, few enough that the next reader finds them in the processor's cache.
 AT_ONCE = 2**20
-RECORD = "files.json"  # of a folder: the size and the digest of each of its files
+RECORD = "files.json"  # holds the size and digest of each file in a folder
 
 
 class TensorDigest:
-    """The digest of tensors with their names, dtypes and shapes, taken in one by one, in the order of their names."""
+    """The digest of tensors with their names, dtypes and shapes. Tensors are added one by one, in the order of their
+    names."""
 
     def __init__(self) -> None:
         self._state = xxh3_128()
 
     def parts(self, name: str, tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Takes in a tensor; gives it in flat parts on the CPU, each just read, so that checking its values costs no
-        second reading."""
+        """Adds a tensor, and yields it in flat chunks on the CPU as they are read, so that a caller can check its
+        values without reading it twice."""
         self._state.update(f"{name} {tensor.dtype} {list(tensor.shape)};".encode())
         flat = tensor.detach().cpu().contiguous().view(-1)
-        for part in flat.split(max(AT_ONCE // flat.element_size(), 1)):
-            self._state.update(part.view(torch.uint8).numpy())
-            yield part
+        for chunk in flat.split(max(AT_ONCE // flat.element_size(), 1)):
+            self._state.update(chunk.view(torch.uint8).numpy())
+            yield chunk
 
     def hexdigest(self) -> str:
         return self._state.hexdigest()
 
 
 def digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
-    """The digest of tensors by their names, whatever their order, device and layout."""
+    """The digest of named tensors; it does not depend on their order, device or memory layout."""
     digest = TensorDigest()
     for name in sorted(tensors):
         for _ in digest.parts(name, tensors[name]):
@@ -49,18 +50,18 @@ def digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def record_files(folder: Path) -> None:
-    """Puts all files below a folder on the disk, then writes their sizes and digests beside them, as `RECORD`."""
+    """Flushes all files below a folder to disk, then writes their sizes and digests into its `RECORD`."""
     record = {}
     for path in sorted(folder.rglob("*")):
         sync(path)
-        if path.is_file() and path != folder / RECORD:  # of what was there before
+        if path.is_file() and path != folder / RECORD:  # an earlier record does not count
             record[path.relative_to(folder).as_posix()] = [path.stat().st_size, _digest_of_file(path)]
     write_json(folder / RECORD, record)
     sync(folder)
 
 
 def check_files(folder: Path) -> None:
-    """Refuses a folder that lacks a file of its record, or holds another one by that name; further files do not count.
+    """Refuses a folder if a file in its record is missing or changed. Files that are not in the record do not count.
 
     Raises:
         DamagedFileError: names the first such file.
@@ -68,9 +69,9 @@ def check_files(folder: Path) -> None:
     for name, (size, digest) in read_json(folder / RECORD).items():
         path = folder / name
         try:
-            found = os.stat(path).st_size
-            if found != size:
-                raise DamagedFileError(path, f"it has {found:,} bytes, not {size:,}")
+            current_size = os.stat(path).st_size
+            if current_size != size:
+                raise DamagedFileError(path, f"it has {current_size:,} bytes, not {size:,}")
             if _digest_of_file(path) != digest:
                 raise DamagedFileError(path, "it is not what was written there")
         except OSError as error:

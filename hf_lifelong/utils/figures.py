@@ -1,4 +1,4 @@
-"""Figures as PNG files. Matplotlib is imported when one is drawn, and its global state is left alone."""
+"""Figures as PNG files. Matplotlib is imported only when a figure is drawn, and its global state stays unchanged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DPI = 150
 
 @contextmanager
 def drawn(path: str | os.PathLike[str], size: tuple[float, float]) -> Iterator[Figure]:
-    """Yields a figure of `size` inches to draw on, and writes it, with the folders that lack; the same drawing gives
+    """Yields a figure of `size` inches to draw on, then writes it and creates missing folders. The same drawing gives
     the same bytes.
 
     Raises:
@@ -27,7 +27,7 @@ def drawn(path: str | os.PathLike[str], size: tuple[float, float]) -> Iterator[F
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError('Plots need matplotlib: run `pip install "hf_lifelong[plots]"`.') from error
-    # A user's own style would change the bytes. A figure outside pyplot draws with Agg whatever the backend is.
+    # A user's style would change the bytes. A figure outside of pyplot is drawn with Agg, whatever the backend.
     with style.context("default"):
         figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
         yield figure

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and reads of JSON and safetensors that say what is wrong with a file."""
+"""Atomic writing of files, and reading of JSON and safetensors with errors that say what is wrong with a file."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-# Bytes of JSON that is read from elsewhere: a manifest of 1,000 tasks takes 0.6 MB, with all their scores 75 MB. How
-# deep it may nest, and how often what takes far more memory than its two bytes in a file: those scores are 3,000,000
-# values, and up to as many keys as tasks times groups.
+# Limits of JSON from elsewhere: its size in bytes, its nesting depth, and the numbers of containers, keys and values,
+# each of which takes far more memory than the two bytes it may have in a file. A manifest of 1,000 tasks takes 0.6 MB;
+# with all scores it takes 75 MB and has 3,000,000 values, and up to as many keys as tasks times groups.
 LARGEST_JSON, DEEPEST_JSON = 128_000_000, 64
 MOST_JSON = {"lists and objects": ("[{", 200_000), "keys": (":", 1_500_000), "values": (",", 5_000_000)}
 # Bytes of the header of a safetensors file: 1,000 tensors take 0.15 MB.
@@ -25,7 +25,7 @@ Header = dict[str, tuple[str, tuple[int, ...]]]  # name → dtype as safetensors
 
 
 class DamagedFileError(ValueError):
-    """A file that cannot be used: names the file, the reason, and what to do."""
+    """A file cannot be used; names the file, the reason, and what to do."""
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
         super().__init__(
@@ -34,7 +34,8 @@ class DamagedFileError(ValueError):
 
 
 def sync(path: Path) -> None:
-    """Puts a file, or the names in a folder, on the disk; a link is left out, because it may lead nowhere."""
+    """Flushes a file, or the list of names in a folder, to disk. Links are skipped, because their target may not
+    exist."""
     if path.is_symlink():
         return
     handle = os.open(path, os.O_RDONLY)
@@ -68,19 +69,19 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique = dict(pairs)
+    if len(unique) < len(pairs):
         raise ValueError("a key stands twice")
-    return found
+    return unique
 
 
-def _check_depth(data: Any, left: int) -> None:
-    if not left:
+def _check_depth(data: Any, levels: int) -> None:
+    if not levels:
         raise ValueError(f"it nests deeper than {DEEPEST_JSON} levels")
     for inner in data.values() if isinstance(data, dict) else data:
         if isinstance(inner, dict | list):
-            _check_depth(inner, left - 1)
+            _check_depth(inner, levels - 1)
 
 
 def _parse_json(path: str | os.PathLike[str], content: bytes) -> Any:
@@ -88,7 +89,9 @@ def _parse_json(path: str | os.PathLike[str], content: bytes) -> Any:
         for what, (marks, most) in MOST_JSON.items():
             if sum(content.count(mark.encode()) for mark in marks) > most:
                 raise ValueError(f"it holds more than {most:,} {what}")
-        data = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_refuse_twice)
+        data = json.loads(
+            content.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicate_keys
+        )
         _check_depth([data], DEEPEST_JSON + 1)
     except (ValueError, RecursionError) as error:
         reason = str(error) if type(error) is ValueError else type(error).__name__
@@ -117,12 +120,12 @@ def write_tensors(
 ) -> None:
     """Writes a safetensors file atomically, with `metadata` in its header."""
     with _atomic_file(path) as fresh:
-        held = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        save_file(held, fresh, metadata={"format": "pt", **(metadata or {})})
+        contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        save_file(contiguous, fresh, metadata={"format": "pt", **(metadata or {})})
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
-    """Names, dtypes and shapes of the tensors in a safetensors file; reads its header only.
+    """Names, dtypes and shapes of the tensors in a safetensors file; only its header is read.
 
     Raises:
         DamagedFileError: when the file is missing, truncated, not a safetensors file, or names a tensor twice.
@@ -133,18 +136,18 @@ def read_header(path: str | os.PathLike[str]) -> Header:
             if length > LARGEST_HEADER:
                 raise DamagedFileError(path, f"its header states {length:,} bytes, more than any adapter's")
             content = file.read(length)
-        # The library checks lengths, offsets and types; what it does not notice is a name that stands twice.
+        # The library checks lengths, offsets and types, but not whether a name occurs twice.
         with safe_open(path, framework="np"):
             header = _parse_json(path, content)
     except OSError as error:
         raise DamagedFileError(path, f"it cannot be read ({error.strerror or error})") from error
     except SafetensorError as error:
         raise DamagedFileError(path, f"it is not a whole safetensors file ({error})") from error
-    return {name: (held["dtype"], tuple(held["shape"])) for name, held in header.items() if name != "__metadata__"}
+    return {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in header.items() if name != "__metadata__"}
 
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """Reads a safetensors file; tensors are mapped, not copied, where the platform allows.
+    """Reads a safetensors file; tensors are memory-mapped, not copied, if the platform allows it.
 
     Raises:
         DamagedFileError: when the file is missing, truncated, or not a safetensors file.

@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all, written by one process at a time."""
+"""Atomic writing of folders, by one process at a time."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from .files import sync
 
 logger = logging.getLogger(__name__)
 
-# Seconds that a writer waits for another one. Workers that load data for a run that was killed hold its lock for five.
+# Seconds that a writer waits for another one. After a kill, data loading workers may hold the lock for five seconds.
 PATIENCE = 10.0
-# What file systems say that have no locks, or cannot let two folders change places.
+# Errors of file systems that have no locks, or cannot exchange two folders.
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP}
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux
 
 
 class BusyFolderError(OSError):
-    """A folder that another process is writing."""
+    """Another process is writing a folder."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         super().__init__(
-            f"`{folder}` is being written by another process, so nothing was changed. Wait until that has ended, or "
-            "stop it, and try again."
+            f"`{folder}` is being written by another process, so nothing was changed. Wait for that process to end, "
+            "or stop it, and try again."
         )
 
 
 @contextmanager
 def sole_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Keeps other processes from writing a folder, which need not exist, while the block runs.
+    """Keeps other processes from writing a folder while the block runs. The folder need not exist.
 
-    The lock is a file beside the folder. The system drops it with the process that holds it, however that ends.
+    The lock is on a file beside the folder. The operating system releases it when the process ends, however it ends.
 
     Raises:
         BusyFolderError: when another process holds it for longer than `PATIENCE`.
@@ -50,7 +50,7 @@ def sole_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
     path = folder.parent / f".{folder.name}.lock"
     folder.parent.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + PATIENCE
-    while (held := _lock(path)) is None:
+    while (lock := _lock(path)) is None:
         if time.monotonic() > until:
             raise BusyFolderError(folder)
         time.sleep(0.05)
@@ -58,40 +58,41 @@ def sole_writer(folder: str | os.PathLike[str]) -> Iterator[None]:
         yield
     finally:
         with suppress(FileNotFoundError):
-            if os.path.samestat(os.stat(path), os.fstat(held)):
-                os.unlink(path)  # before it is free: who gets it then finds it gone, and makes a new one
-        os.close(held)
+            if os.path.samestat(os.stat(path), os.fstat(lock)):
+                os.unlink(path)  # before it is released: the next holder notices this, and makes a new file
+        os.close(lock)
 
 
 def _lock(path: Path) -> int | None:
-    """Takes a lock: an open file to be closed; `None` while another process has it."""
-    import fcntl  # which Windows lacks, where an adapter can be loaded all the same
+    """Takes a lock and returns its open file, which the caller closes; `None` while another process has it."""
+    import fcntl  # imported here because Windows lacks it, where adapters can still be loaded
 
-    held = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        taken = os.fstat(held).st_nlink > 0
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_locked = os.fstat(file).st_nlink > 0
     except BlockingIOError:
-        taken = False
+        is_locked = False
     except OSError as error:
         if error.errno not in NO_LOCKS:
-            os.close(held)
+            os.close(file)
             raise
         logger.warning(f"The file system of `{path.parent}` has no locks; let only one process write there.")
-        taken = True
-    if taken:
-        return held
-    os.close(held)
+        is_locked = True
+    if is_locked:
+        return file
+    os.close(file)
     return None
 
 
 @contextmanager
 def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a fresh folder beside `target` that takes its place when the block ends without an error.
+    """Yields a fresh folder beside `target` that replaces it when the block ends without an error.
 
-    A process that is killed leaves `target` as it was or as it was to be. Where the file system cannot let two folders
-    change places in one step (Linux can, on its own file systems), there is a moment in which it has only another
-    name, which the next call gives back. What else is left begins with a dot, and is removed by the next call too.
+    If the process is killed, `target` is either the old or the new folder. Some file systems cannot exchange two
+    folders in one step (Linux can, on its own file systems). There, a kill at the wrong moment leaves the old folder
+    under another name, and the next call renames it back. Other leftovers begin with a dot; the next call removes
+    them.
 
     Raises:
         BusyFolderError: when another process is writing `target`.
@@ -116,7 +117,7 @@ def atomic_folder(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def clear_leftovers(target: str | os.PathLike[str]) -> None:
-    """Ends what a process was killed in the middle of that wrote `target` as an `atomic_folder`.
+    """Cleans up after a process that was killed while it wrote `target` as an `atomic_folder`.
 
     Raises:
         BusyFolderError: when another process is writing `target`.
@@ -136,8 +137,7 @@ def _leftovers(target: Path) -> list[Path]:
 
 
 def _clear(target: Path) -> None:
-    left = _leftovers(target)
-    for path in left:
+    for path in _leftovers(target):
         if path.suffix == ".old" and not target.exists():
             os.rename(path, target)
         else:
@@ -145,7 +145,7 @@ def _clear(target: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Lets two folders change places in one step; `False` where the system or the file system cannot."""
+    """Exchanges two folders in one step; `False` if the operating system or the file system cannot do that."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
     if rename is None:
         return False

@@ -1,4 +1,4 @@
-"""Modules whose names are looked up when they are asked for, so that importing them brings nothing along."""
+"""Lazy module attributes: a module's names are imported only when they are used."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 
 def lazily(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """The `__getattr__` of a module that has names of others.
+    """The `__getattr__` of a module that re-exports names of other modules.
 
     Args:
-        module (`str`): Its own name.
-        names (`dict[str, str]`): Name → the module that has it; relative to `module` where it begins with a dot.
+        module (`str`): Name of the module itself.
+        names (`dict[str, str]`): Name → the module that defines it; relative to `module` if it begins with a dot.
     """
 
     def look_up(name: str) -> Any:

@@ -1,5 +1,5 @@
-"""Chat templates come with tokenizers of anybody, and may loop for ever or fill the memory: they are rendered in a
-process of their own, with a limit on time and memory. Run as a script, this is that process."""
+"""Renders chat templates. They come with tokenizers from anybody and may loop for ever or exhaust memory, so they are
+rendered in a separate process with limits on time and memory. Run as a script, this module is that process."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-# For the prompts of one call; the process itself takes a second or two to start, on a busy machine far more.
+# Limits for the prompts of one call, and for the start of the process: a second or two, far more on a busy machine.
 SECONDS, SECONDS_TO_START = 20.0, 300.0
 MOST_MEMORY = 4 * 2**30
-# How much longer than its prompt a rendered text may be, in characters.
+# Number of characters by which a rendered text may be longer than its prompt.
 MOST_ADDED = 1_000_000
 
 
 class Renderer:
-    """The process that renders, from its first use to the end of this one."""
+    """The rendering process, which starts at its first use and lives as long as this process."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.process: subprocess.Popen[str] | None = None
 
     def render(self, template: str, prompts: Sequence[str], variables: Mapping[str, Any]) -> list[str]:
-        """Renders each prompt as the single turn of a user, whom the model answers.
+        """Renders each prompt as a chat with a single turn of the user, which the model answers.
 
         Args:
             template (`str`): The chat template.
-            prompts (`list[str]`): Contents of the turns.
-            variables (`dict`): What the template knows beside them, such as special tokens.
+            prompts (`list[str]`): The user's turns.
+            variables (`dict`): Further variables of the template, such as special tokens.
 
         Raises:
-            ValueError: when the template fails, takes too long, or gives too much.
+            ValueError: when the template fails, takes too long, or makes too long a text.
         """
         request = {"template": template, "prompts": list(prompts), "variables": dict(variables)}
         with self.lock:
@@ -59,7 +59,7 @@ class Renderer:
             process.communicate()
 
     def _start(self) -> None:
-        # `-P`: modules of this package must not be taken for others of the same name.
+        # `-P` keeps modules of this package from shadowing others of the same name.
         self.process = subprocess.Popen(
             [sys.executable, "-P", __file__],
             stdin=subprocess.PIPE,
@@ -71,10 +71,12 @@ class Renderer:
         )
         nothing: dict[str, Any] = {"template": "", "prompts": [], "variables": {}}
         if self._ask(json.dumps(nothing), SECONDS_TO_START) is None:
-            raise RuntimeError(f"What renders chat templates did not start: `{sys.executable} -P {__file__}`.")
+            raise RuntimeError(
+                f"The process that renders chat templates did not start: `{sys.executable} -P {__file__}`."
+            )
 
     def _ask(self, line: str, seconds: float) -> str | None:
-        """One line of answer to one line; `None` where the process ended, or was ended when its time was up."""
+        """Sends one line and returns the line that answers it; `None` if the process ended or exceeded its time."""
         process: Any = self.process
         timer = threading.Timer(seconds, process.kill)
         timer.start()
@@ -86,14 +88,14 @@ class Renderer:
                 answer = process.stdout.readline()
         finally:
             timer.cancel()
-            if not answer:  # also after an interrupt: what comes later would be taken for another answer
+            if not answer:  # also after an interrupt, because a late answer would be taken for the next one
                 self.close()
         return answer or None
 
 
 RENDERER = Renderer()
 atexit.register(RENDERER.close)
-if hasattr(os, "register_at_fork"):  # a child has no part in the pipes of its parent
+if hasattr(os, "register_at_fork"):  # a child must not use its parent's pipes
     os.register_at_fork(after_in_child=RENDERER.__init__)  # type: ignore[misc]
 
 
@@ -117,7 +119,7 @@ def serve() -> None:
                 if len(text) > len(prompt) + MOST_ADDED:
                     raise ValueError(f"it makes {len(text):,} characters of {len(prompt):,}")
                 reply["texts"].append(text)
-        except Exception as error:  # of a template, which may fail in any way
+        except Exception as error:  # a template may raise anything
             reply = {"error": f"{type(error).__name__}: {error}"[:1000]}
         print(json.dumps(reply), flush=True)
 

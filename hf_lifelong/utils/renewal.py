@@ -1,4 +1,4 @@
-"""Several trainings with one `Trainer`, none of which inherits anything of the one before."""
+"""Resets a `Trainer` between trainings, so that none inherits anything from the previous one."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ logger = logging.get_logger(__name__)
 
 
 class Renewal:
-    """Makes a `Trainer` before each of its trainings what it was before the first, all but its model.
+    """Resets a `Trainer`, except for its model, to its state before the first training.
 
-    Left as it is, a second `train()` goes on with the optimizer's moments and schedule, the column names of the first
-    data set and, where workers are persistent, its validation data, the batch size that was found to fit, the scale of
+    Without this, a second `train()` would continue with the optimizer's moments and schedule, the column names of the
+    first data set, its validation data (with persistent workers), the batch size that was found to fit, the scale of
     half-precision gradients, and the counters of callbacks such as early stopping.
 
     Args:
-        trainer (`Trainer`): As it is before its first training.
+        trainer (`Trainer`): A trainer that has not trained yet.
     """
 
     def __init__(self, trainer: Any) -> None:
@@ -34,8 +34,8 @@ class Renewal:
         self._states: dict[tuple[type, int], dict[str, Any]] = {}
 
     def begin(self) -> None:
-        """Makes ready for a training. The state of a callback goes back to what it was when it was first seen here;
-        the object, and what it does not call its state, stay."""
+        """Prepares for a training. A callback's state returns to the one it had when this method first saw it. The
+        callback object stays, and so do attributes that are not part of its state."""
         trainer, accelerator = self.trainer, self.trainer.accelerator
         forget_training(trainer)
         trainer.model_wrapped = trainer.model
@@ -45,10 +45,10 @@ class Renewal:
         )
         noise = vars(trainer).pop("neftune_hook_handle", None)
         if noise is not None:
-            noise.remove()  # a training that failed leaves it in the model
+            noise.remove()  # a failed training leaves it in the model
         handler = trainer.callback_handler
         handler.optimizer = handler.lr_scheduler = handler.train_dataloader = handler.eval_dataloader = None
-        accelerator.gradient_state.dataloader_references = [None]  # one that was not read to its end is left there
+        accelerator.gradient_state.dataloader_references = [None]  # loaders that were not exhausted stay in the list
         if self._scale is not None:
             accelerator.scaler.load_state_dict(self._scale)
         for key, callback in _stateful(handler.callbacks):
@@ -57,10 +57,10 @@ class Renewal:
 
 
 def load_states(callbacks: Iterable[Any], stored: Mapping[str, Any]) -> None:
-    """Gives callbacks the states that a checkpoint holds, without new objects in their place.
+    """Restores the states of callbacks from a checkpoint, in place.
 
     Args:
-        callbacks: Those in use; several of a class in the order in which they were.
+        callbacks: The callbacks in use; several of one class must be in the same order as when they were saved.
         stored (`dict`): `TrainerState.stateful_callbacks`.
     """
     restored = set()
@@ -72,22 +72,22 @@ def load_states(callbacks: Iterable[Any], stored: Mapping[str, Any]) -> None:
             set_state(callback, states[position])
     if lost := sorted(stored.keys() - restored):
         logger.warning(
-            f"The checkpoint holds the state of {lost}, but there is no such callback; add it to go on alike."
+            f"The checkpoint holds the state of {lost}, but there is no such callback; add it to resume exactly."
         )
 
 
 def set_state(holder: ExportableState, state: Mapping[str, Any]) -> None:
-    """Sets what `holder.state()` tells: its attributes, and arguments of its constructor that are attributes too."""
-    held = vars(holder)
-    arguments = {name: value for name, value in state.get("args", {}).items() if name in held}
+    """Sets what `holder.state()` returned: attributes, and constructor arguments that are also attributes."""
+    current = vars(holder)
+    arguments = {name: value for name, value in state.get("args", {}).items() if name in current}
     for name, value in {**arguments, **state.get("attributes", {})}.items():
         setattr(holder, name, value)
 
 
 def _stateful(callbacks: Iterable[Any]) -> Iterator[tuple[tuple[type, int], ExportableState]]:
-    """Callbacks that have a state, each with its class and its position among those of that class."""
-    seen: Counter[type] = Counter()
+    """The callbacks that have a state, each with its class and its position among those of that class."""
+    positions: Counter[type] = Counter()
     for callback in callbacks:
         if isinstance(callback, ExportableState):
-            yield (type(callback), seen[type(callback)]), callback
-            seen[type(callback)] += 1
+            yield (type(callback), positions[type(callback)]), callback
+            positions[type(callback)] += 1

@@ -1,4 +1,4 @@
-"""Texts of elsewhere and of users: as they may be printed, written and tokenised."""
+"""Safe handling of untrusted texts: printing, writing and tokenising them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from contextlib import contextmanager
 
 
 def one_line(text: str) -> str:
-    """Printable characters in one line, so that a name or an answer cannot steer the terminal."""
+    """The printable characters of a text in one line, so that a name or an answer cannot control the terminal."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be written: Python's strings, unlike files and tokenizers, may hold half a character."""
+    """Whether a text can be encoded: Python strings may hold half a character (a lone surrogate), files and tokenizers
+    may not."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -22,14 +23,14 @@ def is_unicode(text: str) -> bool:
 
 @contextmanager
 def without_panics() -> Iterator[None]:
-    """Turns what `tokenizers` ends with where its own code breaks down, which is no `Exception`, into one.
+    """Turns a panic of `tokenizers`, which is not an `Exception`, into a `ValueError`.
 
     Raises:
-        ValueError: with what it said.
+        ValueError: with the message of the panic.
     """
     try:
         yield
     except BaseException as error:
         if type(error).__name__ != "PanicException":
             raise
-        raise ValueError(f"The tokenizer broke down ({error}); take that of the base.") from error
+        raise ValueError(f"The tokenizer broke down ({error}); use the tokenizer of the base.") from error

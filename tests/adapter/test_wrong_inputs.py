@@ -112,5 +112,7 @@ def test_a_tokenizer_that_breaks_down(model, tokenizer, monkeypatch):
 
     answer = pipeline("lifelong", model=model, tokenizer=copy.deepcopy(tokenizer))
     monkeypatch.setattr(type(answer.tokenizer), "__call__", panic)
-    with pytest.raises(ValueError, match=r"The tokenizer broke down \(index out of bounds\); take that of the base"):
+    with pytest.raises(
+        ValueError, match=r"The tokenizer broke down \(index out of bounds\); use the tokenizer of the base"
+    ):
         answer(["a film"])

@@ -250,16 +250,16 @@ HOSTILE = {
     # Code
     "auto_mapping": (
         config(auto_mapping={"base_model_class": "system", "parent_library": "os"}),
-        "`auto_mapping` asks for code of elsewhere, which is never run",
+        "`auto_mapping` asks for code from elsewhere, which is never run",
     ),
-    "auto_map": (config(auto_map={"AutoModel": "evil.Model"}), "`auto_map` asks for code of elsewhere"),
+    "auto_map": (config(auto_map={"AutoModel": "evil.Model"}), "`auto_map` asks for code from elsewhere"),
     "tokenizer that breaks down": (
         inside_tokenizer(normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
         r"tokenizer.json` cannot be used: no tokenizer can be made of it .*The tokenizer broke down \(Precompiled",
     ),
     "code with the tokenizer": (
         content(TOKENIZER, b'{"auto_map": {"AutoTokenizer": ["evil.Tokenizer", null]}}'),
-        "tokenizer_config.json`: `auto_map` asks for code of elsewhere",
+        "tokenizer_config.json`: `auto_map` asks for code from elsewhere",
     ),
     "pickle alone": (pickled("adapter_model.bin", alone=True), "`adapter_model.bin` is not read, because a pickle"),
     "pickle as safetensors": (pickled(TENSORS, alone=True), r"adapter_model.safetensors` cannot be used: its header"),

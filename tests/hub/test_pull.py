@@ -114,7 +114,7 @@ def test_a_name_that_is_nothing_and_rights_that_are_missing_are_told(hub, make, 
     for name in ("a/b/c", "", str(tmp_path / "missing")):
         with pytest.raises(ValueError, match=r"`name` is .*: no folder here, and no name on the Hub"):
             pull(name)
-    with pytest.raises(ValueError, match="`revision` is 'main', but `adapter` was pulled already"):
+    with pytest.raises(ValueError, match="`revision` is 'main', but `adapter` is already pulled"):
         load(pull(REPO), revision="main")
     with pytest.raises(ValueError, match=f"`revision` is 'main', but `{tmp_path}` is a folder"):
         pull(tmp_path, revision="main")

@@ -239,7 +239,7 @@ def test_a_pickle_on_the_hub_is_not_fetched_by_peft(hub, make, base):  # noqa: F
 def test_a_local_base_is_refused_unless_named(hub, tiny_folder):  # noqa: F811
     bare = AutoModel.from_pretrained(tiny_folder("bert"), dtype=torch.float32)
     model = learn(get_peft_model(bare, DriftAdapterConfig(r=2, signature_rank=4)), "films")
-    with pytest.raises(ValueError, match=r"place on this machine.*base_model="):
+    with pytest.raises(ValueError, match=r"path on this machine.*base_model="):
         push_to_hub(model, REPO)
     with pytest.raises(ValueError, match="argument `base_model`"):
         push_to_hub(model, REPO, base_model=str(tiny_folder("bert")))
@@ -256,7 +256,7 @@ def test_a_relative_folder_that_looks_like_a_name_is_local(hub, make, monkeypatc
     model = make("films")
     (tmp_path / "other" / "tiny-bert").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="place on this machine"):
+    with pytest.raises(ValueError, match="path on this machine"):
         push_to_hub(model, REPO)
 
 
@@ -394,7 +394,7 @@ def test_two_trained_from_one_folder_do_not_overwrite_each_other(hub, make, tmp_
     make("films").save_pretrained(tmp_path)
     ours, theirs = auto(tmp_path, is_trainable=True), auto(tmp_path, is_trainable=True)
     push_to_hub(learn(theirs, "news", seed=5), REPO)
-    conflicts(hub, r"learned \['news'\] of which", learn(ours, "answers", seed=6))
+    conflicts(hub, r"learned \['news'\], which", learn(ours, "answers", seed=6))
     same_name = learn(auto(tmp_path, is_trainable=True), "news", seed=7)
     conflicts(hub, r"learned \['news'\].*another run", same_name)
     assert knowledge_of(auto(REPO)).names == ["films", "news"]

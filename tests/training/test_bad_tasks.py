@@ -32,15 +32,15 @@ def test_a_task_of_no_kind_or_name():
     with pytest.raises(ValueError, match="`kind` of task `films` is 'regression'; choose one of"):
         Task("films", "regression", data())
     for name in (" ", "b\n2024", "\x1b[2J", "\ud800", 7, None):
-        with pytest.raises(ValueError, match=r"`name` of a task is .*; give printable characters"):
+        with pytest.raises(ValueError, match=r"`name` of a task is .*; give only printable characters"):
             Task(name, "text-classification", data())
-    with pytest.raises(ValueError, match="is 'unknown', which is what inputs of no task are answered with"):
+    with pytest.raises(ValueError, match="is 'unknown', which is the answer to inputs of no task"):
         Task("unknown", "text-classification", data())
 
 
 def test_a_task_of_wrong_types():
     for columns in (None, "text", {"text": 3}, ["text"]):
-        with pytest.raises(ValueError, match=r"`columns` of task `films` is .*; give columns' names by role"):
+        with pytest.raises(ValueError, match=r"`columns` of task `films` is .*; give a dict from role to column name"):
             Task("films", "text-classification", data(), columns=columns)
     with pytest.raises(ValueError, match="`template` of task `films` is 3; give a text"):
         Task("films", "text-generation", data(), template=3)
@@ -144,7 +144,7 @@ def test_arguments_that_clash(setup, tmp_path):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     with pytest.raises(ValueError, match="`optimizers` cannot be given"):
         setup(optimizers=(optimizer, None))
-    with pytest.raises(ValueError, match="`model_init` would lose"):
+    with pytest.raises(ValueError, match="`model_init` would discard"):
         setup(model_init=lambda: None)
     with pytest.raises(ValueError, match="either `tasks` or `train_dataset`"):
         setup(train_dataset=rows("sentiment_sentences", 0, 10))
@@ -207,12 +207,12 @@ def test_columns_that_fit_no_kind_or_several(setup):
 
 
 def test_evaluate_before_anything_is_learned(prepare):
-    with pytest.raises(ValueError, match="None of this trainer's tasks is learned yet"):
+    with pytest.raises(ValueError, match="This trainer has not learned any task yet"):
         prepare([sentiment()]).evaluate()
 
 
 def test_evaluate_on_other_data(train):
-    with pytest.raises(ValueError, match="`eval_dataset`: outside of training"):
+    with pytest.raises(ValueError, match="`eval_dataset` cannot be given outside of training"):
         train([sentiment()]).evaluate(rows("sentiment_sentences", 0, 10))
 
 
@@ -267,7 +267,7 @@ def test_several_tasks_under_fsdp_or_deepspeed_are_refused(prepare, tmp_path, fl
 def test_several_devices_in_one_process_are_refused(setup, tmp_path, monkeypatch):
     args = DriftTrainingArguments(str(tmp_path), use_cpu=True)
     monkeypatch.setattr(DriftTrainingArguments, "n_gpu", 2)
-    with pytest.raises(ValueError, match="Start one process a GPU"):
+    with pytest.raises(ValueError, match="Start one process per GPU"):
         setup(args=args)
 
 

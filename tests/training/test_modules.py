@@ -127,7 +127,7 @@ def test_a_module_that_fails_is_refused_before_training_and_the_task_named(prepa
 
 def test_a_module_that_gives_no_dict_names_the_task(module):
     wrong = module("wrong", "Value('int32')", "Value('int32')", "return 0.5")
-    with pytest.raises(ValueError, match=r"`compute_metrics` of task `mine` gave 0.5 and no dict"):
+    with pytest.raises(ValueError, match=r"`compute_metrics` of task `mine` returned 0.5 instead of a dict"):
         modules.with_module({}, sentiment("mine", compute_metrics=wrong), ("a", "b"), ["a"], ["b"])
 
 

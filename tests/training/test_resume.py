@@ -121,7 +121,7 @@ def test_damaged_checkpoints_are_passed_over(prepare, train, tmp_path, monkeypat
             found = checkpoints.newest_checkpoint(folder, "sentiment", [])
             assert found.folder.name == "checkpoint-2" and not found.ended and len(found.snapshots) == 1
             if path.name != checkpoints.STATE or damaged is not None:  # without it, it was never finished
-                assert "A damaged checkpoint is passed over." in caplog.text
+                assert "A damaged checkpoint is skipped." in caplog.text
                 assert path.name in caplog.text or path.name == RECORD
             caplog.clear()
             path.write_bytes(whole)
@@ -170,7 +170,7 @@ def test_of_a_damaged_commit_the_copy_is_resumed(train, tmp_path, caplog):
         whole = path.read_bytes()
         path.write_bytes(flipped(whole))
         assert checkpoints.newest_commit(tmp_path / "out") == tmp_path / "out"
-        assert "A damaged commit is passed over." in caplog.text
+        assert "A damaged commit is skipped." in caplog.text
         assert path.name in caplog.text or path.name == RECORD
         caplog.clear()
         path.write_bytes(whole)

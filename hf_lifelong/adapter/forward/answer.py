@@ -69,7 +69,7 @@ def row_distributions(logits: Tensor, mask: Tensor, plan: Plan, tables: Tables) 
     absent = torch.arange(logits.shape[-1], device=logits.device) >= tables.width[group][:, None, None]
     logits = logits.masked_fill(absent, float("-inf"))
     of_kinds = []
-    for objective, widest in zip(tables.objectives, tables.widest_of, strict=True):
+    for task_kind, widest in zip(tables.objectives, tables.widest_of, strict=True):
         if task_kind.per_token:
             of_kind = logits[..., :widest]
         else:
