@@ -14,6 +14,7 @@ from adapter_helpers import answers_equal, same_tensors, tensors_of
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCausalLM
+from versions import needs_adapter_methods_of_transformers
 
 from hf_lifelong import DriftAdapterConfig, knowledge_of, predict
 from hf_lifelong.adapter.checks import fingerprint
@@ -188,6 +189,7 @@ def test_the_fingerprint_does_not_see_adapters(make_model, tiny_folder):
     assert fingerprint(base.to("meta")) is None
 
 
+@needs_adapter_methods_of_transformers
 def test_each_adapter_of_a_model_is_checked(make_model, bert_folder, batch, tmp_path):
     # transformers' own loader asks nobody, so an adapter is checked before its first answer: each of them.
     for name in ("a", "b"):

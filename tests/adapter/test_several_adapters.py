@@ -16,6 +16,7 @@ from peft import (
 )
 from peft.utils.other import cast_mixed_precision_params
 from transformers import AutoModel
+from versions import needs_adapter_methods_of_transformers
 
 from hf_lifelong import DriftAdapterConfig, knowledge_of, predict
 from hf_lifelong.adapter import lifelong_of
@@ -190,6 +191,7 @@ def test_a_pickle_is_refused_when_it_is_saved(model, base, batch, tmp_path):
     answers_equal(predict(PeftModel.from_pretrained(base(), tmp_path), batch), predict(model, batch))
 
 
+@needs_adapter_methods_of_transformers
 def test_rows_of_several_adapters_are_refused(both, batch, make_language_model, folders, base):
     with pytest.raises(ValueError, match=r"adapter_names.*set_adapter"):
         both(**batch, adapter_names=["default", "other", "default", "other"])

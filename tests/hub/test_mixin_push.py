@@ -6,13 +6,14 @@ from hub_helpers import REPO, answers, base, encode, learn, make, same  # noqa: 
 from hub_server import hub  # noqa: F401
 from huggingface_hub import ModelCard
 from transformers import AutoModel
+from versions import needs_adapter_methods_of_transformers
 
 from hf_lifelong import knowledge_of
 from hf_lifelong.hub import model_card, pull, push_to_hub
 from hf_lifelong.loading import load
 
 
-@pytest.fixture(params=["PeftModel", "native"])
+@pytest.fixture(params=["PeftModel", pytest.param("native", marks=needs_adapter_methods_of_transformers)])
 def model(request, make, base, tmp_path):  # noqa: F811
     """A model with the mixin: PEFT's, or one of transformers with an adapter in it."""
     wrapped = make("films")

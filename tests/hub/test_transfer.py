@@ -16,6 +16,7 @@ from huggingface_hub.errors import HTTPError
 from peft import AutoPeftModelForCausalLM, AutoPeftModelForFeatureExtraction, LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+from versions import needs_adapter_methods_of_transformers
 
 from hf_lifelong import AccuracyMatrix, DriftAdapterConfig, forget, generate, knowledge_of
 from hf_lifelong.adapter.bank import set_knowledge
@@ -81,6 +82,7 @@ def test_it_answers_bit_by_bit_as_it_was_pushed(hub, make, base, tokenizer, rout
     same(answers(loaded, encode(AutoTokenizer.from_pretrained(REPO))), answers(model, batch))
 
 
+@needs_adapter_methods_of_transformers
 def test_load_adapter_of_transformers_reads_it(hub, make, base, tokenizer):  # noqa: F811
     model, batch = make("films"), encode(tokenizer)
     push_to_hub(model, REPO)
