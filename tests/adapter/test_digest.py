@@ -11,6 +11,7 @@ from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from test_loading import ROUTES, load_native
 from transformers import AutoModel
+from versions import ADAPTER_METHODS_WORK, REASON, needs_adapter_methods_of_transformers
 
 from hf_lifelong import DriftAdapterConfig, forget, predict
 from hf_lifelong.adapter import lifelong_of
@@ -128,7 +129,7 @@ ACTS = {
 }
 
 
-@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("act", ["learn", "forget", pytest.param("save", marks=needs_adapter_methods_of_transformers)])
 def test_damage_that_came_in_unseen_is_refused_before_it_is_kept(folder, bert_folder, tmp_path_factory, act):
     flip(folder)
     model = load_native(bert_folder, folder, torch.float32)
@@ -143,14 +144,15 @@ def test_what_loads_unseen_can_change_before_it_answers(folder, bert_folder, bat
     predict(model.eval(), batch)
 
 
-def test_every_way_of_saving_writes_the_digest_of_what_it_writes(folder, bert_folder, tmp_path_factory):
-    expected = digest_in(folder)
-    for route, load_from in ROUTES.items():
-        again = tmp_path_factory.mktemp(route)
-        load_from(bert_folder, folder, torch.float32).save_pretrained(again)
-        assert digest_in(again) == expected, route
-        tensors = load_file(again / TENSORS)
-        assert digest_of({key.removeprefix("base_model.model."): value for key, value in tensors.items()}) == expected
+@pytest.mark.parametrize("route", ROUTES)
+def test_every_way_of_saving_writes_the_digest_of_what_it_writes(folder, bert_folder, tmp_path, route):
+    model = ROUTES[route](bert_folder, folder, torch.float32)
+    if not isinstance(model, PeftModel) and not ADAPTER_METHODS_WORK:
+        pytest.skip(REASON)
+    model.save_pretrained(tmp_path)
+    assert digest_in(tmp_path) == digest_in(folder)
+    tensors = {key.removeprefix("base_model.model."): value for key, value in load_file(tmp_path / TENSORS).items()}
+    assert digest_of(tensors) == digest_in(folder)
 
 
 def test_the_digest_follows_what_is_learned_and_forgotten(folder, make_model, bert_folder, batch, tmp_path_factory):
