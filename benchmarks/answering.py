@@ -39,8 +39,8 @@ class Bench:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         base = make_base(name).to(self.device)
         self.vocabulary = base.config.vocab_size
-        self.config = DriftAdapterConfig(r=R, members=MEMBERS)
-        self.ours = get_peft_model(twin(base), self.config)
+        self.ours = get_peft_model(twin(base), DriftAdapterConfig(r=R, members=MEMBERS))
+        self.config = self.ours.peft_config["default"]
         self.lora_config = LoraConfig(
             r=R, lora_alpha=16, target_modules=sorted(self.config.target_modules), task_type="FEATURE_EXTRACTION"
         )

@@ -46,9 +46,9 @@ def make_models(name: str, groups: int, members: int, r: int, batch: torch.Tenso
     def base() -> Any:
         return AutoModelForCausalLM.from_pretrained(name, dtype=dtype).to(device)
 
-    config = DriftAdapterConfig(task_type="CAUSAL_LM", r=r, members=members)
-    ours = get_peft_model(base(), config)
-    lora = LoraConfig(r=r, lora_alpha=16, target_modules=sorted(config.target_modules), task_type="CAUSAL_LM")
+    ours = get_peft_model(base(), DriftAdapterConfig(task_type="CAUSAL_LM", r=r, members=members))
+    targets = sorted(ours.peft_config["default"].target_modules)
+    lora = LoraConfig(r=r, lora_alpha=16, target_modules=targets, task_type="CAUSAL_LM")
     teach(ours, groups, members, batch.to(device))
     return {"ours": ours.eval(), "lora": get_peft_model(base(), lora).eval()}
 
