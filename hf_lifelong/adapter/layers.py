@@ -280,6 +280,10 @@ def with_update(result: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -
         return torch.add(result, (inner @ b).view(result.shape), alpha=scale).to(result.dtype)
     # Otherwise the product itself adds, which saves a tensor of the size of the layer's output.
     rows = result.reshape(*blocks, -1, result.shape[-1]).to(inner.dtype)
+    is_plain = not torch.is_grad_enabled() and not torch.is_autocast_enabled(result.device.type)
+    if is_plain and result.dtype == inner.dtype == b.dtype:
+        add_in_place = rows.baddbmm_ if blocks else rows.addmm_  # the layer's output is nobody else's
+        return add_in_place(inner, b, alpha=scale).view(result.shape)
     add_product = torch.baddbmm if blocks else torch.addmm
     return add_product(rows, inner, b, alpha=scale).view(result.shape).to(result.dtype)
 
