@@ -86,10 +86,10 @@ __all__ = [
     "check_target_module_exists",
     "find_adapter_config_file",
     "forget_training",
-    "has_scheduler",
     "is_packed",
     "keeps_cache",
     "not_quantised",
+    "note_scheduler",
     "peft_type",
     "render_jinja_template",
     "should_convert_module",
@@ -150,7 +150,7 @@ def forget_training(trainer: Any) -> None:
     trainer._train_batch_size = trainer.args.train_batch_size
 
 
-def has_scheduler(trainer: Any) -> None:
+def note_scheduler(trainer: Any) -> None:
     """Tells a `Trainer` that `create_scheduler` has created a scheduler."""
     trainer._created_lr_scheduler = True
 

@@ -30,6 +30,25 @@ def tokenize_texts(
     return _model_inputs(tokenizer(list(texts), second, truncation=True, max_length=max_length))
 
 
+def encode_text_columns(
+    batch: Mapping[str, Sequence[Any]],
+    rows: Sequence[int],
+    columns: Mapping[str, str],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+) -> dict[str, list[Any]]:
+    """Tokenises the column of the role `text`, with that of `text_pair` where `columns` names one; see
+    `tokenize_texts`. `rows` are the positions of the batch's rows in the data set.
+
+    Raises:
+        DataError: names the first row that holds no text.
+    """
+    parts = [columns[role] for role in ("text", "text_pair") if role in columns]
+    for column in parts:
+        check_texts(batch[column], rows, column)
+    return tokenize_texts(tokenizer, batch[parts[0]], batch[parts[1]] if len(parts) > 1 else None, max_length)
+
+
 def tokenize_windows(
     tokenizer: PreTrainedTokenizerBase, questions: Sequence[str], contexts: Sequence[str], max_length: int, stride: int
 ) -> dict[str, list[Any]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from .base import NO_CONSTANTS
 from .forms import PAIR, TEXT
 from .head import HeadKind
-from .inputs import are_tokenised_texts, check_texts, tokenize_texts
+from .inputs import are_tokenised_texts, encode_text_columns
 from .labels import find_label_names, is_label, label_ids, label_index, label_scores, most_frequent, why_no_label
 from .module_forms import Forms, label_forms
 from .numeric import LOG_2, fit, mean_cross_entropy
@@ -113,13 +113,9 @@ class TextClassification(HeadKind):
         stride: int,
         constants: Mapping[str, float],
     ) -> dict[str, list[Any]]:
-        text, pair, label = columns["text"], columns.get("text_pair"), columns["label"]
-        for column in (text, pair):
-            if column is not None:
-                check_texts(batch[column], rows, column)
-        pairs = batch[pair] if pair is not None else None
+        label = columns["label"]
         return {
-            **tokenize_texts(tokenizer, batch[text], pairs, max_length),
+            **encode_text_columns(batch, rows, columns, tokenizer, max_length),
             "labels": label_ids(batch[label], rows, label, label_index(labels), labels),
             "example": list(rows),
         }

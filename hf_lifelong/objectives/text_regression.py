@@ -15,7 +15,7 @@ from torch.nn import functional
 from .base import NO_CONSTANTS
 from .forms import PAIR, TEXT
 from .head import HeadKind
-from .inputs import are_tokenised_texts, check_texts, tokenize_texts
+from .inputs import are_tokenised_texts, encode_text_columns
 from .module_forms import Forms
 from .numeric import LOG_2, fit
 from .rows import DataError, check_comparable, check_references, column_values, is_string
@@ -171,13 +171,10 @@ class TextRegression(HeadKind):
         stride: int,
         constants: Mapping[str, float],
     ) -> dict[str, list[Any]]:
-        text, pair, label = columns["text"], columns.get("text_pair"), columns["label"]
-        for column in (text, pair):
-            if column is not None:
-                check_texts(batch[column], rows, column)
+        label = columns["label"]
         check_numbers(batch[label], rows, label)
         return {
-            **tokenize_texts(tokenizer, batch[text], batch[pair] if pair is not None else None, max_length),
+            **encode_text_columns(batch, rows, columns, tokenizer, max_length),
             "labels": self._standardised(batch[label], constants),
             "example": list(rows),
         }

@@ -89,7 +89,7 @@ class RetrievalPolicy:
         every_member (`bool`): Whether every member of every group is asked separately, without signatures.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str] = "RetrievalPolicy"
     needs_likelihood: ClassVar[bool] = True
     asks_members: ClassVar[bool] = False
     every_member: ClassVar[bool] = False
@@ -139,7 +139,13 @@ class RetrievalPolicy:
         """Routes the inputs by what the trunk knows."""
         if self.every_member:
             return Routing()
-        posterior = evidence.posterior(self.likelihood(evidence))
+        likelihood, shape = self.likelihood(evidence), (evidence.rows, len(evidence.group_of_task))
+        if likelihood.shape != shape:
+            raise ValueError(
+                f"`likelihood` of the retrieval policy `{self.name}` gave the shape {tuple(likelihood.shape)}; return "
+                f"one number for each input and task, {shape}."
+            )
+        posterior = evidence.posterior(likelihood)
         candidates = self.candidates(posterior) if self.asks_members else None
         return Routing(posterior.argmax(1), margin_of(posterior), posterior, candidates)
 

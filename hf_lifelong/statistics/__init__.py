@@ -33,9 +33,9 @@ def get_statistic(statistic: TaskStatistic | type[TaskStatistic] | str) -> TaskS
     """
     if isinstance(statistic, str):
         if statistic not in REGISTER:
-            choices = f"choose one of {list(REGISTER)}" if REGISTER else "this package has no statistics of its own"
+            choices = f"choose one of {list(REGISTER)}, or give" if REGISTER else "give"
             raise ValueError(
-                f"`statistics` names {statistic!r:.60}, which is not known; {choices}, or give an object."
+                f"`statistics` names {statistic!r:.60}, which is not known; {choices} a `TaskStatistic` or its class."
             )
         module, name = REGISTER[statistic]
         statistic = getattr(import_module(module), name)

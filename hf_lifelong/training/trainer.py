@@ -17,7 +17,7 @@ from transformers import EvalPrediction, PreTrainedTokenizerBase, Trainer, Train
 from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from ..adapter import active_config, knowledge_of, lifelong_of, make_whole
-from ..compat import LengthGroupedSampler, has_scheduler
+from ..compat import LengthGroupedSampler, note_scheduler
 from ..evaluation import AccuracyMatrix
 from ..hub import base_name, keep_active, loaded_commit, write_matrix
 from ..knowledge import KnowledgeBase
@@ -306,7 +306,7 @@ class DriftTrainer(Trainer):
             learning_rate_factor, ends=ends, warmup=self.args.get_warmup_steps(num_training_steps)
         )
         self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
-        has_scheduler(self)
+        note_scheduler(self)
         return self.lr_scheduler
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

@@ -184,3 +184,16 @@ def test_a_name_that_cannot_be_saved_is_refused():
 
     with pytest.raises(ValueError, match="`name` of the retrieval policy `Odd` is 'a b/c'"):
         DriftAdapterConfig(retrieval=Odd).to_dict()
+
+
+def test_a_policy_of_another_shape_is_refused_by_its_name(model, batch):
+    class Short(RetrievalPolicy):
+        def likelihood(self, evidence):
+            return torch.zeros(3)
+
+    with pytest.raises(ValueError, match=r"policy `Short` gave the shape \(3,\); return one number for each input and"):
+        predict(model, batch, policy=Short)
+
+
+def test_the_base_class_chooses_by_signature(model, batch):
+    answers_equal(predict(model, batch, policy=RetrievalPolicy), predict(model, batch, policy="signature"))
