@@ -191,7 +191,7 @@ def test_a_policy_of_another_shape_is_refused_by_its_name(model, batch):
         def likelihood(self, evidence):
             return torch.zeros(3)
 
-    with pytest.raises(ValueError, match=r"policy `Short` gave the shape \(3,\); return one number for each input and"):
+    with pytest.raises(ValueError, match=r"policy `Short` gave the shape \(3,\); return one number for each input"):
         predict(model, batch, policy=Short)
 
 
