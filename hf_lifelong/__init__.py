@@ -36,6 +36,7 @@ _PUBLIC = {
     "predict": "hf_lifelong.adapter",
     "register_kind": "hf_lifelong.objectives",
     "score_labels": "hf_lifelong.adapter",
+    "union": "hf_lifelong.adapter",
 }
 # Modules that are available by their full names after `import hf_lifelong` alone.
 _MODULES = ("fairness", "hub", "loading", "pruning", "safety", "selection", "statistics")
@@ -59,10 +60,11 @@ __all__ = [
     "predict",
     "register_kind",
     "score_labels",
+    "union",
 ]
 
 if TYPE_CHECKING:
-    from .adapter import DriftAdapterConfig, export, forget, generate, knowledge_of, predict, score_labels
+    from .adapter import DriftAdapterConfig, export, forget, generate, knowledge_of, predict, score_labels, union
     from .evaluation import AccuracyMatrix
     from .knowledge import KnowledgeBase
     from .objectives import TaskKind, register_kind

@@ -435,6 +435,24 @@ def test_a_forget_that_fails_leaves_the_folder_as_it_was(own, monkeypatch):
     assert {path.name: path.read_bytes() for path in own.iterdir() if path.is_file()} == before
 
 
+# union
+
+
+def test_a_union_knows_the_tasks_of_both(own, learned, tmp_path):
+    before = files(learned), files(own)
+    assert "Both adapters have a task `films`" in fails("union", learned, own, "--output", tmp_path / "both")
+    assert not (tmp_path / "both").exists()
+    output = tmp_path / "both"
+    renamed = ("--rename", "films=cinema", "--rename", "news=press")
+    assert "knows `films`, `news`, `cinema`, `press`." in run("union", learned, own, "--output", output, *renamed)
+    assert pull(output).knowledge.names == ["films", "news", "cinema", "press"]
+    assert (files(learned), files(own)) == before
+    assert "cinema" in (output / "README.md").read_text()
+    assert run("predict", output, "a film", "--json")
+    assert "exists and is not an empty folder" in fails("union", learned, own, "--output", output, *renamed)
+    assert "give an old and a new name" in fails("union", learned, own, "--output", output, "--rename", "x", code=2)
+
+
 # push
 
 

@@ -26,6 +26,7 @@ from .registration import register
 from .sharding import local, make_whole
 from .statistics import set_statistics, statistics_of
 from .tuner import DriftModel
+from .union import union
 
 register()
 
@@ -73,4 +74,5 @@ __all__ = [
     "take_snapshot",
     "target_names",
     "trunk_features",
+    "union",
 ]

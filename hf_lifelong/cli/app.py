@@ -264,6 +264,34 @@ def forget(
 
 
 @app.command()
+def union(
+    model: Model,
+    other: Annotated[str, typer.Argument(metavar="OTHER", help="Adapter on the same base: a folder, or an id.")],
+    output: Annotated[Path, typer.Option(help="Folder to write; new or empty.")],
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OLD=NEW", help="Another name for a task of OTHER; can be given several times."),
+    ] = None,
+    revision: Revision = None,
+    load_in_4bit: FourBits = False,
+) -> None:
+    """Write an adapter that knows the tasks of two.
+
+    Each group answers as before. The settings and the tokenizer are those of the first.
+    """
+    from ..hub import pull
+    from .union import union_saved
+
+    pairs = [pair.partition("=") for pair in rename or []]
+    if not all(old and new for old, _, new in pairs):
+        raise typer.BadParameter("give an old and a new name, such as topics=topics-2", param_hint="--rename")
+    names = {old: new for old, _, new in pairs}
+    known = union_saved(pull(model, revision=revision), pull(other), output, names, load_in_4bit=load_in_4bit)
+    listed = ", ".join(f"`{one_line(name)}`" for name in known.names)
+    typer.echo(f"{output} knows {listed or 'no task'}.")
+
+
+@app.command()
 def push(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of an adapter.")],
     repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="Repository, such as me/model.")],

@@ -8,11 +8,12 @@ from contextlib import nullcontext
 from fnmatch import fnmatch
 from pathlib import Path
 
-from ..adapter import active_config, forget, knowledge_of
-from ..hub import CARD, TENSORS, CardFacts, SavedAdapter, is_ours, model_card, public_base, read_saved, task_sizes
+from ..adapter import forget, knowledge_of
+from ..hub import SavedAdapter, is_ours, read_saved
 from ..knowledge import KnowledgeBase
 from ..loading import load
 from ..utils.folders import atomic_folder, sole_writer
+from .writing import check_new, write_adapter
 
 # Files of training beside the adapter: commits, checkpoints, unfinished files of a killed run, and the lock.
 STREAM = "_stream"
@@ -49,20 +50,12 @@ def forget_saved(
         if folder == source:
             saved = read_saved(source, saved.repo_id, saved.revision)  # again, because nobody else can write it here
             _copy_others(source, fresh)
-        elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-            raise ValueError(f"`target` is {str(target)!r}, which exists and is not an empty folder; give a new one.")
+        else:
+            check_new(folder)
         model, tokenizer = load(saved, load_in_4bit=load_in_4bit)
         forget(model, task)
-        model.save_pretrained(str(fresh))
-        tokenizer.save_pretrained(str(fresh))
-        config, remaining, tensors = active_config(model), knowledge_of(model), fresh / TENSORS
-        facts = CardFacts(
-            base_model=public_base(config.base_model_name_or_path),
-            adapter_size=tensors.stat().st_size,
-            task_sizes=task_sizes(tensors, remaining),
-        )
-        (fresh / CARD).write_text(str(model_card(remaining, config.to_dict(), facts)), encoding="utf-8")
-    return remaining
+        write_adapter(model, tokenizer, fresh)
+    return knowledge_of(model)
 
 
 def _copy_others(source: Path, fresh: Path) -> None:

@@ -20,6 +20,7 @@ from .signatures import (
     novelty,
     shared_router,
 )
+from .union import joined, renamed
 
 __all__ = [
     "CHANCE",
@@ -46,10 +47,12 @@ __all__ = [
     "fit_closed_form",
     "fit_signature",
     "group_posterior",
+    "joined",
     "joins",
     "novelty",
     "projection_matrix",
     "read_statistics",
+    "renamed",
     "shared_router",
     "told_apart",
 ]
