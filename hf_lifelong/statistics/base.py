@@ -30,7 +30,8 @@ class TaskRows:
         features (`Tensor`): `[n, D]`, float32, on the CPU: the trunk's features of each row.
         labels (`Tensor`, *optional*): `[n]`, int64, positions in `classes`; `None` if a row has no single label.
         scores (`Tensor`, *optional*): `[n, C]`, float32, probabilities from the task's own members; `None` unless the
-            statistic requests them (`needs_scores`).
+            statistic requests them (`needs_scores`). Their last bits depend on which kinds and how many labels the
+            adapter knows.
         columns (`Mapping[str, Sequence]`): Role → n values as in the user's data, for each of the statistic's
             `columns`.
         ask (`Callable`, *optional*): Has the task's own members answer other inputs. It maps role → m texts, named as
