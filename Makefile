@@ -1,0 +1,15 @@
+.PHONY: style quality test
+
+# Formats the code and repairs what can be repaired.
+style:
+	ruff check . --fix
+	ruff format .
+
+# What CI checks beside the tests.
+quality:
+	ruff check .
+	ruff format --check .
+	mypy
+
+test:
+	pytest
