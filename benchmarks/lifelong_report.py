@@ -1,4 +1,4 @@
-"""From the records of `lifelong.py` to the tables of the README and of `benchmarks/README.md`, and the pictures.
+"""From the records of `lifelong.py` to the tables of `docs/results.md` and `benchmarks/README.md`, and the pictures.
 
 python benchmarks/lifelong_report.py            # writes the pictures and the tables
 python benchmarks/lifelong_report.py --check    # only says whether the pages have the tables of the records
@@ -19,7 +19,7 @@ from record import RESULTS
 from hf_lifelong.evaluation import AccuracyMatrix, plot_accuracy, plot_confusion, plot_costs, plot_matrix
 from hf_lifelong.utils.files import read_json
 
-README, DETAILS = RESULTS.parents[1] / "README.md", RESULTS.parent / "README.md"
+MAIN_PAGE, DETAILS = RESULTS.parents[1] / "docs" / "results.md", RESULTS.parent / "README.md"
 BEGIN, END = "<!-- lifelong: begin -->", "<!-- lifelong: end -->"
 NAMES = {
     "ours": "**hf_lifelong**, `signature` (the default)",
@@ -189,7 +189,8 @@ def orders(found: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def tables(found: dict[str, dict[str, Any]], full: dict[str, dict[str, Any]]) -> dict[Path, list[list[str]]]:
-    """The tables of each page: in the README the comparison with the full budget, all others beside the benchmarks."""
+    """The tables of each page: in the documentation the comparison with the full budget, all others beside the
+    benchmarks."""
     scores = {stream: told(result) for stream, result in full.items()}
     others = [
         table(scores, TOLD, "told the task of every input, average accuracy ↑"),
@@ -202,7 +203,7 @@ def tables(found: dict[str, dict[str, Any]], full: dict[str, dict[str, Any]]) ->
     drawn = {stream: result for stream, result in found.items() if result["drawn_orders"]}
     if drawn:
         others.append(orders(drawn))
-    return {README: [comparison(full, "average accuracy ↑")], DETAILS: others}
+    return {MAIN_PAGE: [comparison(full, "average accuracy ↑")], DETAILS: others}
 
 
 def filled(text: str, parts: list[list[str]]) -> str:

@@ -1,7 +1,7 @@
 """Which feature is tested in which setting: a mark on tests, and the table that a run of them gives.
 
 `@pytest.mark.feature("learn a task", "DDP")` says what a test shows; `pytest --feature-table FILE` writes the table of
-what was shown in this run. `tests/features.md` is the one of a whole run, which the README repeats.
+what was shown in this run. `tests/features.md` is the one of a whole run, which `docs/performance.md` repeats.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ import pytest
 
 import hf_lifelong
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def run(code):
@@ -58,10 +59,11 @@ def test_every_public_name_is_there():
         _ = hf_lifelong.Nothing
 
 
-def test_what_the_readme_calls_by_its_full_name_needs_no_other_import(monkeypatch):
+def test_what_the_documentation_calls_by_its_full_name_needs_no_other_import(monkeypatch):
     for module in hf_lifelong._MODULES:  # other tests have imported them
         monkeypatch.delattr(hf_lifelong, module, raising=False)
-    names = re.findall(r"\bhf_lifelong\.(\w+(?:\.\w+)*)", README.read_text(encoding="utf-8"))
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    names = re.findall(r"(?<!from )\bhf_lifelong\.(\w+(?:\.\w+)*)", text)
     assert "loading.load" in names and "hub.pull" in names
     for name in names:
         assert attrgetter(name)(hf_lifelong) is not None

@@ -1,4 +1,4 @@
-"""Retrieval policies of a user's own: those of the README, from its very text, and what they may be given to."""
+"""Retrieval policies of a user's own: those of the guide, from its very text, and what they may be given to."""
 
 import json
 import re
@@ -17,14 +17,14 @@ from hf_lifelong.adapter import lifelong_of, trunk_features
 from hf_lifelong.pipeline import LifelongPipeline
 from hf_lifelong.retrieval import Cascade, LeastUncertain, NearestSignature, Oracle, policy_of
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+GUIDE = (Path(__file__).parents[2] / "docs/guides/extending.md").read_text(encoding="utf-8")
 MOST_LINES = 25
 
 
 @pytest.fixture(scope="module")
 def shown():
-    """What the README's example defines."""
-    code = next(code for code in re.findall(r"```python\n(.*?)```", README, re.S) if "(RetrievalPolicy)" in code)
+    """What the guide's example defines."""
+    code = next(code for code in re.findall(r"```python\n(.*?)```", GUIDE, re.S) if "(RetrievalPolicy)" in code)
     defined: dict = {}
     exec(code, defined)
     return defined
@@ -40,8 +40,8 @@ def nearest(model, batch):
     return distance.argmin(1)
 
 
-def test_a_policy_of_the_readme_is_short():
-    code = next(code for code in re.findall(r"```python\n(.*?)```", README, re.S) if "(RetrievalPolicy)" in code)
+def test_a_policy_of_the_guide_is_short():
+    code = next(code for code in re.findall(r"```python\n(.*?)```", GUIDE, re.S) if "(RetrievalPolicy)" in code)
     for part in re.split(r"\n(?=class )", code)[1:]:
         assert len(part.strip().splitlines()) <= MOST_LINES
 

@@ -61,10 +61,10 @@ def test_the_table_has_means_and_marks_the_best_of_what_a_stream_allows(result):
     assert not any("one thing changed" in line for line in lines)
 
 
-def test_the_full_budget_stands_in_the_readme_and_the_rest_beside_the_benchmarks(result):
+def test_the_full_budget_stands_in_the_documentation_and_the_rest_beside_the_benchmarks(result):
     larger = {**result, "budget": {"train_texts": 1500, "test_texts": 500}}
     pages = lifelong_report.tables({"domains": result}, {"return": larger})
-    (full,), (told, small) = pages[lifelong_report.README], pages[lifelong_report.DETAILS]
+    (full,), (told, small) = pages[lifelong_report.MAIN_PAGE], pages[lifelong_report.DETAILS]
     assert full[0] == "| average accuracy ↑ | *return* |" and "return: up to 1500 training" in full[-1]
     assert small[0] == "| average accuracy ↑, small budget | *domains* |" and "domains: up to 500" in small[-1]
     assert told[0] == "| told the task of every input, average accuracy ↑ | *return* |"
