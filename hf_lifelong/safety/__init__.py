@@ -11,6 +11,8 @@ from .directions import WeakDirections, smallest_magnitude, weak_directions
 from .plots import plot_risk_curve
 from .representation import TwoClusters, spectral_scores, two_clusters
 from .risk import BackdoorRisk, Biases, RiskCurve, backdoor_risk, biases_of_ratio, risk_curve
+from .task_audit import TaskAudit, audit_of
+from .task_directions import TaskWeakDirections
 
 __all__ = [
     "Audit",
@@ -18,9 +20,12 @@ __all__ = [
     "Biases",
     "CausalCheck",
     "RiskCurve",
+    "TaskAudit",
+    "TaskWeakDirections",
     "TwoClusters",
     "WeakDirections",
     "audit_dataset",
+    "audit_of",
     "backdoor_metric",
     "backdoor_risk",
     "biases_of_ratio",
