@@ -22,7 +22,7 @@ BELOW = {
     "statistics": {"storage"},
     "pruning": set(),
     "fairness": set(),
-    "safety": set(),
+    "safety": {"statistics", "storage"},
     "selection": set(),
     "hub": {"evaluation", "knowledge", "objectives", "retrieval", "statistics", "storage"},
     "adapter": {"evaluation", "knowledge", "objectives", "retrieval", "statistics", "storage"},

@@ -8,13 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib import import_module
 
-from .base import TaskRefused, TaskRows, TaskStatistic, Values, checked
+from .base import Answers, TaskRefused, TaskRows, TaskStatistic, Values, checked
 
 # Name → module and class of each statistic in this package. A module is imported when its name is first requested.
-REGISTER: dict[str, tuple[str, str]] = {}
+REGISTER: dict[str, tuple[str, str]] = {
+    "audit": ("hf_lifelong.safety", "TaskAudit"),
+    "weak-directions": ("hf_lifelong.safety", "TaskWeakDirections"),
+}
 
 __all__ = [
     "REGISTER",
+    "Answers",
     "TaskRefused",
     "TaskRows",
     "TaskStatistic",

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -17,6 +17,18 @@ Values = dict[str, Tensor]
 
 class TaskRefused(ValueError):
     """A statistic raises this in `fit` when a task must not be learned. The message says why."""
+
+
+class Answers(NamedTuple):
+    """What the members of a task say of m inputs.
+
+    Args:
+        scores (`Tensor`): `[m, C]`, float32, on the CPU: probabilities of the classes.
+        states (`Tensor`): `[m, H]`, float32, on the CPU: the members' last hidden states, pooled over tokens.
+    """
+
+    scores: Tensor
+    states: Tensor
 
 
 @dataclass(frozen=True)
@@ -33,10 +45,12 @@ class TaskRows:
             statistic requests them (`needs_scores`). Their last bits depend on which kinds and how many labels the
             adapter knows.
         columns (`Mapping[str, Sequence]`): Role → n values as in the user's data, for each of the statistic's
-            `columns`.
-        ask (`Callable`, *optional*): Has the task's own members answer other inputs. It maps role → m texts, named as
-            in a row of the task, to probabilities `[m, C]`. `None` if there are no `scores`, or if the data was
-            already tokenised.
+            `columns`, and for those of its `optional_columns` that the task has.
+        ask (`Callable`, *optional*): Has the task's own members answer any inputs. It maps role → m texts, named as
+            in a row of the task, to [`Answers`]. `None` if members of this kind give no scores of classes, or if the
+            data was already tokenised.
+        row_numbers (`Sequence[int]`): n positions of the rows in the data that the user gave.
+        validation (`TaskRows`, *optional*): The validation rows, for statistics whose `part` is `"both"`.
     """
 
     task: str
@@ -46,7 +60,9 @@ class TaskRows:
     labels: Tensor | None
     scores: Tensor | None
     columns: Mapping[str, Sequence[Any]]
-    ask: Callable[[Mapping[str, Sequence[Any]]], Tensor] | None
+    ask: Callable[[Mapping[str, Sequence[Any]]], Answers] | None
+    row_numbers: Sequence[int] = ()
+    validation: TaskRows | None = None
 
 
 class TaskStatistic(ABC):
@@ -64,19 +80,25 @@ class TaskStatistic(ABC):
             equal sizes), and dtypes (float16, float32, float64 or int64).
         columns (`tuple[str, ...]`): Roles of the columns that it reads: roles of the task's kind, such as `"text"`, or
             its own, which the user maps: `Task(columns={"group": "sex"})`.
-        part (`str`): `"train"`, the training rows that the signature is fitted on (at most `signature_samples`), or
-            `"validation"`, the validation rows, which are not trained on.
+        optional_columns (`tuple[str, ...]`): Roles that it reads too where a task has them.
+        part (`str`): `"train"`, the training rows that the signature is fitted on (at most `signature_samples`);
+            `"validation"`, the validation rows, which are not trained on; or `"both"`, the training rows with the
+            validation rows beside them.
         needs_scores (`bool`): Whether it reads scores. If so, the task's members answer all these rows.
+        asks (`bool`): Whether it asks the members about inputs of its own (`TaskRows.ask`).
     """
 
     name: str
     tensors: tuple[TensorSpec, ...]
     columns: tuple[str, ...] = ()
-    part: Literal["train", "validation"] = "train"
+    optional_columns: tuple[str, ...] = ()
+    part: Literal["train", "validation", "both"] = "train"
     needs_scores: bool = False
+    asks: bool = False
 
     def check(self, columns: Mapping[str, Sequence[Any]]) -> None:  # noqa: B027  (most have nothing to refuse)
-        """Checks the columns of a task (role → all values in one part of its data) before training (`ValueError`)."""
+        """Checks the columns of a task (role → all values in one part of its data) before training (`ValueError`). A
+        statistic of both parts is called for each."""
 
     @abstractmethod
     def fit(self, rows: TaskRows) -> Values:

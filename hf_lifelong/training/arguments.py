@@ -7,9 +7,16 @@ from typing import ClassVar
 
 from transformers import TrainingArguments
 
+from ..safety import TaskAudit, TaskWeakDirections
+from ..statistics import TaskStatistic
+
 STARTS = ("fresh", "previous", "nearest")
 GROUPINGS = ("performance", "boundary")
-SHARES, INNER_SHARES = ("gradient_noise", "input_noise", "grouping_tolerance"), ("first_cycle", "validation_share")
+AUDITS = ("off", "report", "refuse")
+SHARES, INNER_SHARES = (
+    ("gradient_noise", "input_noise", "grouping_tolerance"),
+    ("first_cycle", "validation_share", "audit_false_alarms"),
+)
 # A task's own seed, below 2**20, is added to `seed`, and generators take 32 bits.
 COUNTS = (
     ("per_device_train_batch_size", 1, 2**31),
@@ -60,6 +67,13 @@ class DriftTrainingArguments(TrainingArguments):
             (0, 1).
         signature_samples (`int`, *optional*, defaults to `4000`):
             Number of training texts that a signature is fitted on.
+        audit (`str`, *optional*, defaults to `"off"`):
+            Whether each text classification task is audited for poison before it is committed. `"report"`: what was
+            found is stored with the task, and shown by `inspect` and on the model card. `"refuse"`: a suspicious task
+            also raises [`~statistics.TaskRefused`], and nothing of it is kept. Both store the weakest directions of
+            the task, too. Texts of other kinds of tasks are not audited.
+        audit_false_alarms (`float`, *optional*, defaults to `0.01`):
+            Share of clean tasks that an audit may find suspicious. In (0, 1).
         hub_base_model (`str`, *optional*):
             Name of the base model on the Hub. Pushed adapters name it when the base was loaded from a folder.
     """
@@ -92,6 +106,10 @@ class DriftTrainingArguments(TrainingArguments):
         default=0.1, metadata={"help": "Share of the training data split off for validation where none is given."}
     )
     signature_samples: int = field(default=4000, metadata={"help": "Training texts that a signature is fitted on."})
+    audit: str = field(default="off", metadata={"help": "Audit of each task for poison.", "choices": AUDITS})
+    audit_false_alarms: float = field(
+        default=0.01, metadata={"help": "Share of clean tasks that an audit may find suspicious, in (0, 1)."}
+    )
     hub_base_model: str | None = field(
         default=None, metadata={"help": "Name of the base model on the Hub, for a base from a folder."}
     )
@@ -108,7 +126,7 @@ class DriftTrainingArguments(TrainingArguments):
         for name in ("learning_rate", "weight_decay", *SHARES, *INNER_SHARES):
             if not isinstance(getattr(self, name), int | float) or isinstance(getattr(self, name), bool):
                 raise ValueError(f"`{name}` is {getattr(self, name)!r:.60}; it must be a number.")
-        for name, choices in (("start_from", STARTS), ("grouping", GROUPINGS)):
+        for name, choices in (("start_from", STARTS), ("grouping", GROUPINGS), ("audit", AUDITS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}; choose one of {list(choices)}.")
         for name in ("learning_rate", "weight_decay"):
@@ -127,3 +145,9 @@ class DriftTrainingArguments(TrainingArguments):
                     f"`{name}={value}` is not supported, because a task is scored on its whole validation part at "
                     "once. Leave it out; `eval_accumulation_steps` moves what an evaluation keeps off the GPU."
                 )
+
+    def task_statistics(self) -> list[TaskStatistic]:
+        """The statistics of each task that the arguments ask for."""
+        if self.audit == "off":
+            return []
+        return [TaskAudit(self.audit_false_alarms, refuse=self.audit == "refuse"), TaskWeakDirections()]

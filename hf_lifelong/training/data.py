@@ -50,6 +50,8 @@ class PreparedTask:
         roles (`Collection[str]`): Roles of columns that statistics read.
 
     Attributes:
+        row_numbers (`dict[str, Sequence[int]]`): For the rows of `"train"` and of `"validation"`, the position of each
+            in the data that the user gave.
         roles (`dict[str, str]`): Role → column, for the columns that the task names and those that its kind finds.
 
     Raises:
@@ -82,6 +84,7 @@ class PreparedTask:
                 self.labels = tuple(self.task_kind.label_names(whole.data, task.columns))
             self.width = self.task_kind.head_width(self.labels)
             self.train_examples = train.data
+            self.row_numbers = {"train": train.rows, "validation": validation.rows}
             self.columns = self.task_kind.resolve_columns(train.data, task.columns)
             self.roles = {**self.columns, **others}
             with train.located():

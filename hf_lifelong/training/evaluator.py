@@ -131,6 +131,19 @@ class Evaluator:
         scores: list[Any] = self.answers(task, split, [name] * len(split.features))
         return torch.tensor(np.stack([of_row[0, : len(task.labels)] for of_row in scores]))
 
+    def states(self, task: PreparedTask, rows: Dataset, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Label probabilities `[rows, C]` and pooled last hidden states `[rows, H]` of the newest members of the
+        learned task `name`, in one pass over any rows of a text classification task. Nothing is stored."""
+        group = knowledge_of(self.model).group_index(name)
+
+        def ask(batch: Batch, _: list[int]) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+            out: Any = predict(self.model, batch, "oracle", group, "merged", states=True)
+            return zip(out.scores[:, 0, : len(task.labels)].cpu(), out.states.cpu(), strict=True)
+
+        of_row = self._run(task, rows, range(len(rows)), f"Asking {task.name}", ask)
+        scores, states = zip(*(of_row[row] for row in range(len(rows))), strict=True)
+        return torch.stack(scores), torch.stack(states)
+
     def score(self, task: PreparedTask, split: Split, policy: str | None = None) -> Scores:
         """Scores when the model is not told the task, under a policy (by default the configuration's). The model does
         see the form of the inputs: texts, words, or questions on a context."""

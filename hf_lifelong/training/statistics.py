@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from ..adapter import set_statistics
 from ..objectives import column_values
-from ..statistics import TaskRows, TaskStatistic
+from ..statistics import Answers, TaskRows, TaskStatistic, Values
 from .data import PreparedTask, Split
 from .evaluator import Evaluator
 from .parts import spread_over
@@ -28,6 +28,8 @@ def lacks(statistic: TaskStatistic, prepared: PreparedTask) -> str | None:
         return f"no column for the role `{missing[0]}`"
     if statistic.needs_scores and not _has_scores(prepared):
         return f"no scores of classes, because it is a {prepared.kind} task"
+    if statistic.asks and not _can_be_asked(prepared):
+        return "no members that can be asked about texts"
     return None
 
 
@@ -35,8 +37,9 @@ def check_statistics(statistics: Sequence[TaskStatistic], prepared: PreparedTask
     """Refuses columns on which a statistic could not be fitted (`ValueError`)."""
     for statistic in statistics:
         if lacks(statistic, prepared) is None:
-            examples = _split(statistic.part, prepared).examples
-            statistic.check(_columns(statistic.columns, statistic.part, prepared, range(len(examples))))
+            for part in _parts(statistic):
+                examples = _split(part, prepared).examples
+                statistic.check(_columns(statistic, part, prepared, range(len(examples))))
 
 
 def fit_statistics(trainer: TaskTrainer, prepared: PreparedTask, train_features: torch.Tensor) -> None:
@@ -45,24 +48,37 @@ def fit_statistics(trainer: TaskTrainer, prepared: PreparedTask, train_features:
     Args:
         train_features (`Tensor`): `[n, D]`, the features on which the signature was fitted.
     """
-    fitted, rows_of = {}, {}
+    fitted: dict[TaskStatistic, Values] = {}
+    found: dict[tuple[str, bool], tuple[list[int], TaskRows]] = {}
+
+    def rows_of(statistic: TaskStatistic, part: str) -> TaskRows:
+        key = part, statistic.needs_scores
+        if key not in found:
+            found[key] = _rows(trainer, prepared, *key, train_features)
+        index, rows = found[key]
+        return replace(rows, columns=_columns(statistic, part, prepared, index))
+
     for statistic in trainer.statistics:
         missing = lacks(statistic, prepared)
         if missing is not None:
             logger.info(f"Task `{prepared.name}` has {missing}, so it gets no statistic `{statistic.name}`.")
             continue
-        key = statistic.part, statistic.needs_scores
-        if key not in rows_of:
-            rows_of[key] = _rows(trainer, prepared, *key, train_features)
-        index, rows = rows_of[key]
-        columns = _columns(statistic.columns, statistic.part, prepared, index)
-        fitted[statistic] = statistic.fit(replace(rows, columns=columns))
+        rows, *validation = [rows_of(statistic, part) for part in _parts(statistic)]
+        fitted[statistic] = statistic.fit(replace(rows, validation=validation[0]) if validation else rows)
     if fitted:
         set_statistics(trainer.model, prepared.name, fitted)
 
 
 def _has_scores(prepared: PreparedTask) -> bool:
     return prepared.task_kind.one_label and not prepared.generates
+
+
+def _can_be_asked(prepared: PreparedTask) -> bool:
+    return _has_scores(prepared) and not prepared.task_kind.is_tokenised(prepared.train_examples)
+
+
+def _parts(statistic: TaskStatistic) -> tuple[str, ...]:
+    return ("train", "validation") if statistic.part == "both" else (statistic.part,)
 
 
 def _split(part: str, prepared: PreparedTask) -> Split:
@@ -82,9 +98,10 @@ def _rows(
     labels = torch.tensor(some.features["labels"]) if prepared.task_kind.one_label else None
     scores = evaluator.probabilities(prepared, some, prepared.name) if scored else None
     example = _examples(prepared, split)
-    ask = _asking(trainer.evaluator, prepared) if _has_scores(prepared) else None
-    rows = TaskRows(prepared.name, prepared.kind, prepared.labels, features, labels, scores, {}, ask)
-    return [example[i] for i in index], rows
+    ask = _asking(trainer.evaluator, prepared) if _can_be_asked(prepared) else None
+    index = [example[i] for i in index]
+    numbers = [prepared.row_numbers[part][i] for i in index]
+    return index, TaskRows(prepared.name, prepared.kind, prepared.labels, features, labels, scores, {}, ask, numbers)
 
 
 def _examples(prepared: PreparedTask, split: Split) -> Sequence[int]:
@@ -96,11 +113,12 @@ def _examples(prepared: PreparedTask, split: Split) -> Sequence[int]:
     return prepared.encoded(split.examples)["example"]
 
 
-def _columns(roles: Sequence[str], part: str, prepared: PreparedTask, rows: Sequence[int]) -> dict[str, list[Any]]:
+def _columns(statistic: TaskStatistic, part: str, prepared: PreparedTask, rows: Sequence[int]) -> dict[str, list[Any]]:
     """Role → values of some rows of a part, as in the user's data."""
     examples = _split(part, prepared).examples
+    optional = [role for role in statistic.optional_columns if role in prepared.roles]
     columns = {}
-    for role in roles:
+    for role in (*statistic.columns, *optional):
         column = prepared.roles[role]
         if column not in examples.column_names:
             raise ValueError(
@@ -111,19 +129,15 @@ def _columns(roles: Sequence[str], part: str, prepared: PreparedTask, rows: Sequ
     return columns
 
 
-def _asking(
-    evaluator: Evaluator, prepared: PreparedTask
-) -> Callable[[Mapping[str, Sequence[Any]]], torch.Tensor] | None:
-    """A function that asks the members of a task about other inputs; `None` if the task's data came tokenised."""
-    if prepared.task_kind.is_tokenised(prepared.train_examples):
-        return None
+def _asking(evaluator: Evaluator, prepared: PreparedTask) -> Callable[[Mapping[str, Sequence[Any]]], Answers]:
+    """A function that asks the members of a task about any inputs."""
     label = str(prepared.task_kind.label_role)
 
-    def ask(inputs: Mapping[str, Sequence[Any]]) -> torch.Tensor:
+    def ask(inputs: Mapping[str, Sequence[Any]]) -> Answers:
         named = {prepared.columns[role]: list(values) for role, values in inputs.items()}
         count = len(next(iter(named.values())))
         # Encoding needs a label, but nothing reads it.
         data = Dataset.from_dict({**named, prepared.columns[label]: [prepared.labels[0]] * count})
-        return evaluator.probabilities(prepared, Split(data, prepared.encoded(data)), prepared.name)
+        return Answers(*evaluator.states(prepared, prepared.encoded(data), prepared.name))
 
     return ask

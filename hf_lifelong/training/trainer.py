@@ -88,7 +88,7 @@ class DriftTrainer(Trainer):
         if not isinstance(processing_class, PreTrainedTokenizerBase | None):
             raise ValueError(f"`processing_class` is {processing_class!r:.60}; give the tokenizer of the base.")
         check_names(self.tasks, [])
-        self.statistics = get_statistics(statistics)
+        self.statistics = get_statistics([*args.task_statistics(), *statistics])
         if args.push_to_hub:
             # A base without a public name is refused here, not after the first task is trained.
             base_name(active_config(model).base_model_name_or_path, args.hub_base_model)
@@ -144,7 +144,7 @@ class DriftTrainer(Trainer):
     def prepared(self, task: Task) -> PreparedTask:
         """A task with its data encoded; each task is prepared once."""
         if task.name not in self._prepared:
-            roles = {role for statistic in self.statistics for role in statistic.columns}
+            roles = {role for one in self.statistics for role in (*one.columns, *one.optional_columns)}
             self._prepared[task.name] = PreparedTask(
                 task, self.processing_class, active_config(self.model), self.args.validation_share, roles
             )

@@ -33,6 +33,8 @@ class LifelongOutput(ModelOutput):
         margin (`Tensor`): `[B]`, by how much the group was preferred to the next one.
         novelty (`Tensor`, *optional*): `[B]`, distance from the task as a share of the limit; above 1 the input is
             unknown.
+        states (`Tensor`, *optional*): `[B, H]`, float32, the last hidden states of the members that answered, as the
+            mean over tokens (and over members that ran one by one).
         last_hidden_state (`Tensor`): From the base model, with one row for each member that ran on an input.
         hidden_states, attentions (`tuple[Tensor]`, *optional*): From the base model, if requested. Above the trunk,
             they have one row for each member that ran on an input.
@@ -46,6 +48,7 @@ class LifelongOutput(ModelOutput):
     uncertainty: Tensor | None = None
     margin: Tensor | None = None
     novelty: Tensor | None = None
+    states: Tensor | None = None
     last_hidden_state: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
@@ -107,12 +110,15 @@ def _masked_mean(logits: Tensor, mask: Tensor) -> Tensor:
     return torch.where(logits[:, 0].isneginf(), logits[:, 0], mean)
 
 
-def settle(query: Query, fork: Fork, distributions: tuple[Tensor, Tensor, Tensor]) -> Answer:
+def settle(
+    query: Query, fork: Fork, distributions: tuple[Tensor, Tensor, Tensor], states: Tensor | None = None
+) -> Answer:
     """Computes one answer per input from the outputs of all members that ran.
 
     Args:
         fork ([`Fork`]): The routing and the plan of the members that ran.
         distributions (`tuple` of `Tensor`): The result of `row_distributions`.
+        states (`Tensor`, *optional*): `[N, H]`, pooled hidden states of all members that ran, if requested.
     """
     rows, tables, plan = fork.rows, fork.tables, fork.plan
     values, weights, log_classes = distributions
@@ -123,11 +129,12 @@ def settle(query: Query, fork: Fork, distributions: tuple[Tensor, Tensor, Tensor
             0, plan.pair, torch.arange(len(plan.pair), device=plan.pair.device), "amin", include_self=False
         )
         weights, log_classes = weights[first], log_classes[first]
+        states = None if states is None else mean_by_pair(states, plan.pair, pairs)
     answers = MemberAnswers(values, plan.pair, mean, weights, log_classes, tables.unit[plan.pair_group])
     uncertainty = _uncertainty(query, tables, plan.pair_group, answers)
     if fork.routing.settled is not None:
         group, margin = fork.routing.settled
-        return Answer(group, tables.task[group], margin, uncertainty, scores=mean)
+        return Answer(group, tables.task[group], margin, uncertainty, scores=mean, states=states)
     certainty = uncertainty.new_full((rows, tables.groups), float("-inf"))
     certainty[plan.pair_row, plan.pair_group] = -uncertainty
     allowed = tables.allowed(query.kinds)
@@ -139,7 +146,8 @@ def settle(query: Query, fork: Fork, distributions: tuple[Tensor, Tensor, Tensor
     pair_of = torch.zeros(rows, tables.groups, dtype=torch.long, device=group.device)
     pair_of[plan.pair_row, plan.pair_group] = torch.arange(pairs, device=group.device)
     pair = pair_of.gather(1, group[:, None]).squeeze(1)
-    return Answer(group, tables.task[group], margin, uncertainty[pair], scores=mean[pair])
+    states = None if states is None else states[pair]
+    return Answer(group, tables.task[group], margin, uncertainty[pair], scores=mean[pair], states=states)
 
 
 def _uncertainty(query: Query, tables: Tables, group: Tensor, answers: MemberAnswers) -> Tensor:

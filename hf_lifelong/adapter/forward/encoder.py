@@ -55,6 +55,7 @@ class HeadConductor(Conductor):
             uncertainty=answer.uncertainty,
             margin=answer.margin,
             novelty=answer.novelty,
+            states=answer.states,
             last_hidden_state=hidden if whole else None,
             **extras,
         )
@@ -70,13 +71,14 @@ class HeadConductor(Conductor):
     def _answer(self, hidden: Tensor, current: Pass, query: Query, fork: Fork) -> Answer:
         tables, plan = fork.tables, fork.plan
         mask = mask_for(current.mask, hidden, plan.row)
-        head_input = hidden if tables.per_token else masked_mean(hidden, mask).unsqueeze(1)
+        states = None if tables.per_token and not query.states else masked_mean(hidden, mask)
+        head_input = hidden if tables.per_token or states is None else states.unsqueeze(1)
         logits = self.root.plan_logits(head_input, plan)
         # DriftNet compares the uncertainty of the members alone.
         if fork.features is not None and not query.policy.every_member:
             with torch.autocast(hidden.device.type, enabled=False):
                 logits = logits.float() + self.root.closed_logits(fork.features, plan)
-        answer = settle(query, fork, row_distributions(logits, mask, plan, tables))
+        answer = settle(query, fork, row_distributions(logits, mask, plan, tables), states if query.states else None)
         if len(tables.objectives) > 1 and not torch.compiler.is_compiling() and answer.scores is not None:
             answer = replace(answer, scores=without_padding(answer.scores, answer.group, tables, hidden.shape[1]))
         if query.novelty and fork.features is not None:

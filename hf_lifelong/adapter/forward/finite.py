@@ -12,7 +12,7 @@ from torch import Tensor
 # The novelty of an input for which the model gives numbers that are not finite: above any limit.
 NOWHERE = torch.finfo(torch.float32).max
 # All values in the answer to such an input.
-UNKNOWN = {"scores": 0.0, "score": 0.0, "uncertainty": 1.0, "margin": 0.0, "novelty": NOWHERE}
+UNKNOWN = {"scores": 0.0, "states": 0.0, "score": 0.0, "uncertainty": 1.0, "margin": 0.0, "novelty": NOWHERE}
 
 
 def broken_rows(values: Iterable[Tensor | None], rows: int) -> Tensor:

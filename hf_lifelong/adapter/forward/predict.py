@@ -40,6 +40,7 @@ def predict(
     per_batch: bool | None = None,
     novelty: bool = False,
     kinds: Sequence[str] | None = None,
+    states: bool = False,
 ) -> LifelongOutput:
     """Answers a batch of tokenised inputs without being told their tasks.
 
@@ -57,17 +58,19 @@ def predict(
             Inputs for which the model gives NaN or infinite numbers then also count as unknown.
         kinds (`list[str]`, *optional*): Kinds of tasks that may answer, if the form of the inputs restricts them, such
             as `["question-answering"]`; all by default.
+        states (`bool`, *optional*, defaults to `False`): Also return the members' last hidden states, pooled over
+            tokens; not for language models.
 
     Returns:
         [`LifelongOutput`] with `scores [B, D, C]`, `group [B]`, `task [B]`, `uncertainty [B]`, `margin [B]` and, if
-        requested, `novelty [B]`. A language model gives `logits [B, T, V]` instead of scores, and `uncertainty` only
-        if the policy used it; its answers come from [`generate`].
+        requested, `novelty [B]` and `states [B, H]`. A language model gives `logits [B, T, V]` instead of scores, and
+        `uncertainty` only if the policy used it; its answers come from [`generate`].
 
     Raises:
         ValueError: when the model knows no task yet, an argument is not one of the choices, a batch for an encoder is
             padded on the left, or the model gives NaN or infinite numbers (unless `novelty` is requested).
     """
-    root, inputs, query = question(model, batch, policy, group, answer, uncertainty, per_batch, novelty, kinds)
+    root, inputs, query = question(model, batch, policy, group, answer, uncertainty, per_batch, novelty, kinds, states)
     rows, step = len(next(iter(inputs.values()))), rows_at_once(root, query, inputs)
     with asking(model, root, query) as call:
         outputs: list[Any] = [

@@ -34,6 +34,7 @@ class Query:
         novelty (`bool`): Also measure how far each input lies from the task that answers.
         kinds (`tuple[str, ...]`, *optional*): Only groups of these kinds may answer.
         only_features (`bool`): Stop at the trunk's end and return its features.
+        states (`bool`): Also return the members' last hidden states, pooled.
         only_vote (`bool`): For a language model, only ask its members which group is least uncertain.
     """
 
@@ -45,6 +46,7 @@ class Query:
     novelty: bool = False
     kinds: tuple[str, ...] | None = None
     only_features: bool = False
+    states: bool = False
     only_vote: bool = False
 
     @property
@@ -76,6 +78,7 @@ def checked_query(
     per_batch: bool | None = None,
     novelty: bool = False,
     kinds: Sequence[str] | None = None,
+    states: bool = False,
 ) -> Query:
     """The query for the arguments of [`predict`]. Arguments that are `None` follow the configuration.
 
@@ -97,9 +100,11 @@ def checked_query(
             raise ValueError(f"`{key}` is {value!r}; choose one of {list(choices)}.")
     if isinstance(chosen, Oracle) != (group is not None):
         raise ValueError('`group` and `policy="oracle"` go together: give both or neither.')
-    for key, switch in (("per_batch", per_batch), ("novelty", novelty)):
+    for key, switch in (("per_batch", per_batch), ("novelty", novelty), ("states", states)):
         if switch is not None and not isinstance(switch, bool):
             raise ValueError(f"`{key}` is {switch!r:.60}; give `True` or `False`.")
+    if states and config.task_type == "CAUSAL_LM":
+        raise ValueError("`states` are those that heads read, and a language model has no heads; leave it out.")
     learned = {task.kind for task in knowledge.tasks}
     if kinds is not None and (isinstance(kinds, str) or not isinstance(kinds, Iterable) or not learned & set(kinds)):
         raise ValueError(
@@ -113,6 +118,7 @@ def checked_query(
         group=_group_of_rows(knowledge, group, rows),
         novelty=novelty,
         kinds=tuple(kinds) if kinds else None,
+        states=states,
     )
 
 

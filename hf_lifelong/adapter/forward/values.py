@@ -49,7 +49,7 @@ class Fork:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """The answer of a pass to its B inputs. All tensors are `[B]`, except the scores; see [`LifelongOutput`]."""
+    """The answer of a pass to its B inputs. Tensors are `[B]`, except scores and states; see [`LifelongOutput`]."""
 
     group: Tensor
     task: Tensor
@@ -57,3 +57,4 @@ class Answer:
     uncertainty: Tensor | None = None
     novelty: Tensor | None = None
     scores: Tensor | None = None
+    states: Tensor | None = None
