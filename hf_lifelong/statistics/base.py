@@ -31,11 +31,14 @@ class TaskRows:
         labels (`Tensor`, *optional*): `[n]`, int64, positions in `classes`; `None` if a row has no single label.
         scores (`Tensor`, *optional*): `[n, C]`, float32, probabilities from the task's own members; `None` unless the
             statistic requests them (`needs_scores`).
-        columns (`Mapping[str, Sequence]`): Role → n values as in the user's data, for each of the statistic's
-            `columns`.
+        columns (`Mapping[str, Sequence]`): Role → n values as in the user's data (of a `ClassLabel` its names), for
+            each of the statistic's `columns`.
         ask (`Callable`, *optional*): Has the task's own members answer other inputs. It maps role → m texts, named as
             in a row of the task, to probabilities `[m, C]`. `None` if there are no `scores`, or if the data was
             already tokenised.
+        part_rows (`int`): How many rows the part has, of which these are spread evenly.
+        moved (`Tensor`, *optional*): `[n]`, bool: whether the members of another task answer the row when the model is
+            not told the task. Only for `overall`.
     """
 
     task: str
@@ -46,6 +49,8 @@ class TaskRows:
     scores: Tensor | None
     columns: Mapping[str, Sequence[Any]]
     ask: Callable[[Mapping[str, Sequence[Any]]], Tensor] | None
+    part_rows: int
+    moved: Tensor | None = None
 
 
 class TaskStatistic(ABC):
@@ -102,6 +107,21 @@ class TaskStatistic(ABC):
         if not of_tasks:
             raise ValueError(f"No task has the statistic `{self.name}`, so there is nothing to sum.")
         return reduce(self.merge, of_tasks)
+
+    def overall(self, values: Mapping[str, Values], rows: Callable[[], Mapping[str, TaskRows]]) -> Mapping[str, float]:
+        """Numbers about all tasks together, by default none. They are measured after every task, logged, kept with the
+        scores until the next measurement, and shown by `inspect` and the model card.
+
+        Args:
+            values (`Mapping[str, Values]`): Task → what it stores, for each task that has the statistic, in the order
+                of the manifest.
+            rows (`Callable`): Returns task → [`TaskRows`] with `moved`, for each of them whose data is at hand. Its
+                inputs pass through the trunk the first time.
+
+        Returns:
+            `dict[str, float]`: Finite numbers; their names begin with the statistic's.
+        """
+        return {}
 
     @abstractmethod
     def describe(self, values: Values) -> Mapping[str, str | int | float | bool]:

@@ -7,6 +7,9 @@ from typing import ClassVar
 
 from transformers import TrainingArguments
 
+from ..fairness import METRICS, FairnessSums
+from ..statistics import TaskStatistic
+
 STARTS = ("fresh", "previous", "nearest")
 GROUPINGS = ("performance", "boundary")
 SHARES, INNER_SHARES = ("gradient_noise", "input_noise", "grouping_tolerance"), ("first_cycle", "validation_share")
@@ -60,6 +63,15 @@ class DriftTrainingArguments(TrainingArguments):
             (0, 1).
         signature_samples (`int`, *optional*, defaults to `4000`):
             Number of training texts that a signature is fitted on.
+        fairness (`str`, *optional*):
+            Keeps the answers fair towards the groups that each task's column of the role `"group"` names
+            (`Task(columns={"group": "sex"})`), over all tasks together: `"sp"`, `"eop"` or `"cal"` (see
+            [`~hf_lifelong.fairness.GroupFairness`]). Each task then keeps the statistic `"fairness"`, whose sums stand
+            for its data when later tasks are learned. Text classification only; other tasks are learned without it.
+        fairness_weight (`float`, *optional*, defaults to `20.0`):
+            How much fairness counts: `fairness_weight · F² / 2` is added to the mean loss, F being the metric over all
+            tasks. With 0 it is only measured, and training is as without it. Tasks learned with more have no
+            closed-form head, which nothing would make fair.
         hub_base_model (`str`, *optional*):
             Name of the base model on the Hub. Pushed adapters name it when the base was loaded from a folder.
     """
@@ -92,6 +104,13 @@ class DriftTrainingArguments(TrainingArguments):
         default=0.1, metadata={"help": "Share of the training data split off for validation where none is given."}
     )
     signature_samples: int = field(default=4000, metadata={"help": "Training texts that a signature is fitted on."})
+    fairness: str | None = field(
+        default=None,
+        metadata={"help": "Fairness between groups of people, over all tasks together.", "choices": METRICS},
+    )
+    fairness_weight: float = field(
+        default=20.0, metadata={"help": "How much fairness counts beside the mean loss; at least 0."}
+    )
     hub_base_model: str | None = field(
         default=None, metadata={"help": "Name of the base model on the Hub, for a base from a folder."}
     )
@@ -105,13 +124,15 @@ class DriftTrainingArguments(TrainingArguments):
         for name in ("cyclic_learning_rate", "drift_dropout"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"`{name}` is {getattr(self, name)!r:.60}; it must be true or false.")
-        for name in ("learning_rate", "weight_decay", *SHARES, *INNER_SHARES):
+        for name in ("learning_rate", "weight_decay", "fairness_weight", *SHARES, *INNER_SHARES):
             if not isinstance(getattr(self, name), int | float) or isinstance(getattr(self, name), bool):
                 raise ValueError(f"`{name}` is {getattr(self, name)!r:.60}; it must be a number.")
         for name, choices in (("start_from", STARTS), ("grouping", GROUPINGS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}; choose one of {list(choices)}.")
-        for name in ("learning_rate", "weight_decay"):
+        if self.fairness is not None and self.fairness not in METRICS:
+            raise ValueError(f"`fairness` is {self.fairness!r:.60}; choose one of {list(METRICS)}, or leave it out.")
+        for name in ("learning_rate", "weight_decay", "fairness_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}; it must be a finite number of at least 0.")
         for name in SHARES:
@@ -127,3 +148,12 @@ class DriftTrainingArguments(TrainingArguments):
                     f"`{name}={value}` is not supported, because a task is scored on its whole validation part at "
                     "once. Leave it out; `eval_accumulation_steps` moves what an evaluation keeps off the GPU."
                 )
+
+    @property
+    def trains_fair(self) -> bool:
+        """Whether fairness counts in training."""
+        return self.fairness is not None and self.fairness_weight > 0
+
+    def task_statistics(self) -> list[TaskStatistic]:
+        """The statistics that these arguments ask for."""
+        return [FairnessSums()] if self.fairness is not None else []

@@ -1,7 +1,8 @@
-"""Fitting the statistics of a task that has just been learned."""
+"""Fitting the statistics of a task that has just been learned, and what they say of all tasks together."""
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,8 +11,9 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from ..adapter import set_statistics
-from ..objectives import column_values
+from ..adapter import knowledge_of, set_knowledge, set_statistics, statistics_of
+from ..evaluation import AccuracyMatrix
+from ..objectives import named_values
 from ..statistics import TaskRows, TaskStatistic
 from .data import PreparedTask, Split
 from .evaluator import Evaluator
@@ -26,7 +28,7 @@ def lacks(statistic: TaskStatistic, prepared: PreparedTask) -> str | None:
     missing = [role for role in statistic.columns if role not in prepared.roles]
     if missing:
         return f"no column for the role `{missing[0]}`"
-    if statistic.needs_scores and not _has_scores(prepared):
+    if statistic.needs_scores and not has_scores(prepared):
         return f"no scores of classes, because it is a {prepared.kind} task"
     return None
 
@@ -36,7 +38,7 @@ def check_statistics(statistics: Sequence[TaskStatistic], prepared: PreparedTask
     for statistic in statistics:
         if lacks(statistic, prepared) is None:
             examples = _split(statistic.part, prepared).examples
-            statistic.check(_columns(statistic.columns, statistic.part, prepared, range(len(examples))))
+            statistic.check(columns_of(statistic.columns, statistic.part, prepared, range(len(examples))))
 
 
 def fit_statistics(trainer: TaskTrainer, prepared: PreparedTask, train_features: torch.Tensor) -> None:
@@ -55,13 +57,50 @@ def fit_statistics(trainer: TaskTrainer, prepared: PreparedTask, train_features:
         if key not in rows_of:
             rows_of[key] = _rows(trainer, prepared, *key, train_features)
         index, rows = rows_of[key]
-        columns = _columns(statistic.columns, statistic.part, prepared, index)
+        columns = columns_of(statistic.columns, statistic.part, prepared, index)
         fitted[statistic] = statistic.fit(replace(rows, columns=columns))
     if fitted:
         set_statistics(trainer.model, prepared.name, fitted)
 
 
-def _has_scores(prepared: PreparedTask) -> bool:
+def measure_overall(trainer: TaskTrainer, at_hand: Sequence[PreparedTask]) -> dict[str, float]:
+    """What the trainer's statistics say of all learned tasks together. It is kept with the scores in the manifest.
+
+    Args:
+        at_hand (`list[PreparedTask]`): The tasks whose data is available.
+
+    Returns:
+        `dict[str, float]`: Name → number.
+    """
+    numbers: dict[str, float] = {}
+    for statistic in trainer.statistics:
+        values = statistics_of(trainer.model, statistic.name)
+        if values:
+            tasks = [task for task in at_hand if task.name in values and lacks(statistic, task) is None]
+            numbers |= statistic.overall(values, functools.partial(_moved_rows, trainer, statistic, tasks))
+    knowledge = knowledge_of(trainer.model)
+    if numbers and knowledge.scores is not None:
+        matrix = AccuracyMatrix.from_dict(knowledge.scores)
+        matrix.note(numbers)
+        set_knowledge(trainer.model, replace(knowledge, scores=matrix.to_dict()))
+    return numbers
+
+
+def _moved_rows(trainer: TaskTrainer, statistic: TaskStatistic, tasks: Sequence[PreparedTask]) -> dict[str, TaskRows]:
+    """Task → the rows on which a statistic was fitted, and which of them other members answer by now."""
+    found = {}
+    for task in tasks:
+        index, sample = _sample(trainer, task, statistic.part)
+        names = trainer.evaluator.routed(task, sample)
+        moved = torch.tensor([name != task.name for name in names])
+        features = trainer.evaluator.features_of(task, sample)
+        columns = columns_of(statistic.columns, statistic.part, task, index)
+        found[task.name] = replace(_described(task, statistic.part, sample, features), columns=columns, moved=moved)
+    return found
+
+
+def has_scores(prepared: PreparedTask) -> bool:
+    """Whether a task's members give each row probabilities of its classes."""
     return prepared.task_kind.one_label and not prepared.generates
 
 
@@ -75,19 +114,34 @@ def _rows(
     trainer: TaskTrainer, prepared: PreparedTask, part: str, scored: bool, train_features: torch.Tensor
 ) -> tuple[list[int], TaskRows]:
     """The rows of a part, without columns, and for each the row of the user's data from which it comes."""
-    evaluator, split = trainer.evaluator, _split(part, prepared)
-    index = spread_over(len(split.features), trainer.args.signature_samples)
-    features = train_features if part == "train" else evaluator.features(prepared, split.features, len(index))
-    some = Split(split.examples, split.features.select(index))
-    labels = torch.tensor(some.features["labels"]) if prepared.task_kind.one_label else None
-    scores = evaluator.probabilities(prepared, some, prepared.name) if scored else None
-    example = _examples(prepared, split)
-    ask = _asking(trainer.evaluator, prepared) if _has_scores(prepared) else None
-    rows = TaskRows(prepared.name, prepared.kind, prepared.labels, features, labels, scores, {}, ask)
-    return [example[i] for i in index], rows
+    evaluator = trainer.evaluator
+    index, sample = _sample(trainer, prepared, part)
+    if part == "train":
+        evaluator.keep_features(sample, train_features)
+    rows = _described(prepared, part, sample, evaluator.features_of(prepared, sample))
+    scores = evaluator.probabilities(prepared, sample, prepared.name) if scored else None
+    ask = _asking(evaluator, prepared) if has_scores(prepared) else None
+    return index, replace(rows, scores=scores, ask=ask)
 
 
-def _examples(prepared: PreparedTask, split: Split) -> Sequence[int]:
+def _sample(trainer: TaskTrainer, prepared: PreparedTask, part: str) -> tuple[list[int], Split]:
+    """At most `signature_samples` rows of a part, and for each the row of the user's data from which it comes."""
+    limit = trainer.args.signature_samples
+    if (part, limit) not in prepared.samples:
+        split = _split(part, prepared)
+        index, example = spread_over(len(split.features), limit), examples_of(prepared, split)
+        some = Split(split.examples, split.features.select(index))
+        prepared.samples[part, limit] = [example[i] for i in index], some
+    return prepared.samples[part, limit]
+
+
+def _described(prepared: PreparedTask, part: str, sample: Split, features: torch.Tensor) -> TaskRows:
+    labels = torch.tensor(sample.features["labels"]) if prepared.task_kind.one_label else None
+    size = len(_split(part, prepared).features)
+    return TaskRows(prepared.name, prepared.kind, prepared.labels, features, labels, None, {}, None, size)
+
+
+def examples_of(prepared: PreparedTask, split: Split) -> Sequence[int]:
     """For each tokenised row, the row of the user's data from which it comes; a long text makes several."""
     if "example" in split.features.column_names:
         return split.features["example"]
@@ -96,8 +150,8 @@ def _examples(prepared: PreparedTask, split: Split) -> Sequence[int]:
     return prepared.encoded(split.examples)["example"]
 
 
-def _columns(roles: Sequence[str], part: str, prepared: PreparedTask, rows: Sequence[int]) -> dict[str, list[Any]]:
-    """Role → values of some rows of a part, as in the user's data."""
+def columns_of(roles: Sequence[str], part: str, prepared: PreparedTask, rows: Sequence[int]) -> dict[str, list[Any]]:
+    """Role → values of some rows of a part, as in the user's data; of a `ClassLabel` its names."""
     examples = _split(part, prepared).examples
     columns = {}
     for role in roles:
@@ -106,7 +160,7 @@ def _columns(roles: Sequence[str], part: str, prepared: PreparedTask, rows: Sequ
             raise ValueError(
                 f"columns[{role!r}]: there is no column {column!r} in `{part}`; it has {examples.column_names}."
             )
-        values = column_values(examples, column)
+        values = named_values(examples, column)
         columns[role] = [values[row] for row in rows]
     return columns
 
