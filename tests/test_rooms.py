@@ -21,7 +21,7 @@ BELOW = {
     "storage": {"knowledge", "objectives", "retrieval"},
     "statistics": {"storage"},
     "pruning": set(),
-    "fairness": set(),
+    "fairness": {"statistics", "storage"},
     "safety": {"statistics", "storage"},
     "selection": set(),
     "hub": {"evaluation", "knowledge", "objectives", "retrieval", "statistics", "storage"},

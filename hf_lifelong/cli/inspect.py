@@ -68,6 +68,9 @@ def to_report(saved: SavedAdapter) -> str:
             lines += ["", f"Not learned: {clean(task.name, 40)} scores {scores}. {CHANCE}"]
     if facts["scores"]:
         matrix = AccuracyMatrix.from_dict(facts["scores"])
+        if matrix.numbers:
+            numbers = (f"{clean(name, 60)} {plain(number)}" for name, number in matrix.numbers.items())
+            lines += ["", f"All tasks together: {', '.join(numbers)}"]
         small = len(matrix.tasks) <= SHOWN_TASKS
         lines += ["", to_text(matrix) if small else f"{summary_line(matrix)} (the matrix is in `--json`)"]
     else:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
+MOST_NUMBERS, LARGEST = 100, 1e30  # numbers that a matrix keeps, and their largest size
 Row = list[float | None]
 
 
@@ -109,3 +110,15 @@ def checked_confusion(value: Any, tasks: Sequence[str]) -> dict[str, dict[str, f
             raise ValueError(f"`{where}` sums to {total:g}, not to 1; give the share of every group that answered.")
         confusion[task] = shares
     return confusion
+
+
+def checked_numbers(value: Any) -> dict[str, float]:
+    """Name → finite number."""
+    rows = checked_mapping(value, "numbers", "name to number")
+    if len(rows) > MOST_NUMBERS:
+        raise ValueError(f"`numbers` has {len(rows)} entries; give at most {MOST_NUMBERS}.")
+    for name, number in rows.items():
+        is_number = isinstance(number, int | float) and not isinstance(number, bool)
+        if not is_number or not -LARGEST <= number <= LARGEST:
+            raise ValueError(f"`numbers[{name!r:.60}]` is {number!r:.60}; give a number of at most {LARGEST:g}.")
+    return {checked_name(name, "a name of `numbers`"): float(number) for name, number in rows.items()}

@@ -16,6 +16,7 @@ from .checks import (
     checked_mapping,
     checked_name,
     checked_names,
+    checked_numbers,
     checked_score,
     checked_square,
 )
@@ -60,6 +61,8 @@ class AccuracyMatrix:
         confusion (`dict[str, dict[str, float]]`):
             Task → group → share of the task's inputs that the group answered in the last measurement. The shares of a
             task sum to 1. Tasks that were not measured are absent.
+        numbers (`dict[str, float]`):
+            Name → number: what else was found of all tasks together in the last measurement.
 
     Raises:
         ValueError: If lengths or types do not fit, a task is named twice, or a score is NaN or outside [0, 1].
@@ -72,6 +75,7 @@ class AccuracyMatrix:
     oracle: list[list[float | None]] = field(default_factory=list)
     retrieval: list[list[float | None]] = field(default_factory=list)
     confusion: dict[str, dict[str, float]] = field(default_factory=dict)
+    numbers: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.tasks = checked_names(self.tasks, "tasks")
@@ -88,6 +92,7 @@ class AccuracyMatrix:
         self.oracle = checked_square(self.oracle, count, "oracle", forward=False)
         self.retrieval = checked_square(self.retrieval, count, "retrieval", forward=False)
         self.confusion = checked_confusion(self.confusion, self.tasks)
+        self.numbers = checked_numbers(self.numbers)
 
     def add(
         self,
@@ -119,8 +124,7 @@ class AccuracyMatrix:
                 Score on the new task just before it was learned, for FWT. It is stored above the diagonal.
             confusion (`Mapping[str, Mapping[str, float]]`, *optional*):
                 Task → group → share of the task's inputs that the group answered. Replaces the previous confusion,
-                even
-                if it is left out.
+                even if it is left out. `numbers` are emptied.
 
         Raises:
             ValueError: If the matrix already has the task, a mapping names a task that it lacks, or a score is NaN or
@@ -136,7 +140,7 @@ class AccuracyMatrix:
         tasks = [*self.tasks, task]
         baseline = checked_score(baseline, "baseline")
         new = self._rows(tasks, scores, oracle, retrieval)
-        self.confusion = checked_confusion(confusion or {}, tasks)
+        self.confusion, self.numbers = checked_confusion(confusion or {}, tasks), {}
         for name, row in new.items():
             rows: list[Row] = getattr(self, name)
             for earlier in rows:
@@ -168,9 +172,17 @@ class AccuracyMatrix:
         if not self.tasks:
             raise ValueError("`replace_last` needs a row, and the matrix is empty; call `add` first.")
         new = self._rows(self.tasks, scores, oracle, retrieval)
-        self.confusion = checked_confusion(confusion or {}, self.tasks)
+        self.confusion, self.numbers = checked_confusion(confusion or {}, self.tasks), {}
         for name, row in new.items():
             getattr(self, name)[-1] = row
+
+    def note(self, numbers: Mapping[str, float]) -> None:
+        """Keeps numbers about all tasks until the next `add` or `replace_last`.
+
+        Raises:
+            ValueError: If one is not finite, or a name is not printable.
+        """
+        self.numbers = checked_numbers(numbers)
 
     @staticmethod
     def _rows(
@@ -292,25 +304,26 @@ class AccuracyMatrix:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as lists and dicts of strings, floats and `None`, safe for JSON. Square tables of shape
-        (T, T)."""
-        tables = (item.name for item in fields(self) if item.name != "confusion")
+        (T, T). `numbers` is left out where there are none."""
+        tables = (item.name for item in fields(self) if item.name not in ("confusion", "numbers"))
         copies: dict[str, Any] = {
             name: [list(value) if isinstance(value, list) else value for value in getattr(self, name)]
             for name in tables
         }
-        return {**copies, "confusion": {task: dict(shares) for task, shares in self.confusion.items()}}
+        numbers = {"numbers": dict(self.numbers)} if self.numbers else {}
+        return {**copies, "confusion": {task: dict(shares) for task, shares in self.confusion.items()}, **numbers}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> AccuracyMatrix:
         """Reads what `to_dict` wrote.
 
         Raises:
-            ValueError: If `data` is not a mapping with exactly the fields of the matrix (only `confusion` may be
-                missing, as in files of older versions), or a field is invalid; names the field and the reason.
+            ValueError: If `data` is not a mapping with exactly the fields of the matrix (only `confusion` and
+                `numbers` may be missing), or a field is invalid; names the field and the reason.
         """
         if not isinstance(data, Mapping):
             raise ValueError(f"`data` is of type {type(data).__name__}; give the dict that `to_dict` returned.")
-        data = {"confusion": {}, **data}
+        data = {"confusion": {}, "numbers": {}, **data}
         expected = [item.name for item in fields(cls)]
         missing = [name for name in expected if name not in data]
         unknown = sorted(str(name) for name in data if name not in expected)

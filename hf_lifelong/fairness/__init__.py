@@ -6,11 +6,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .measures import METRICS
+from .named import NamedSums, group_names, in_order, positions, scored_names
 from .state import GroupFairness
+from .statistic import GROUP, FairnessSums
+from .steps import FairSteps
 from .term import fairness_term
 from .trainer import FairTrainerMixin
 
-__all__ = ["FairTrainerMixin", "GroupFairness", "fairness_metric", "fairness_term"]
+__all__ = [
+    "GROUP",
+    "METRICS",
+    "FairSteps",
+    "FairTrainerMixin",
+    "FairnessSums",
+    "GroupFairness",
+    "NamedSums",
+    "fairness_metric",
+    "fairness_term",
+    "group_names",
+    "in_order",
+    "positions",
+    "scored_names",
+]
 
 
 def fairness_metric(**options: Any) -> Any:

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import datasets
 import numpy as np
-from torch import Tensor
-from transformers import Trainer
 from transformers.utils import logging
 
 from .rows import NO_GROUP
-from .running import RunningFairness
 from .state import GroupFairness
-from .term import check_trainable, fairness_term
+from .steps import FairSteps
+from .term import check_trainable
 
 logger = logging.get_logger(__name__)
-if TYPE_CHECKING:
-    _Base = Trainer
-else:
-    _Base = object
 
 
-class FairTrainerMixin(_Base):
+class FairTrainerMixin(FairSteps):
     """Adds [`fairness_term`] to the loss of any `Trainer` of a classifier.
 
     ```python
@@ -69,86 +62,12 @@ class FairTrainerMixin(_Base):
             raise ValueError(f"`fairness_window` is {fairness_window!r}; give a number of steps, at least 1.")
         self.fairness_weight, self.group_column = fairness_weight, group_column
         super().__init__(*args, **kwargs)
-        self.add_callback(RunningFairness(fairness.metric, fairness.groups, fairness.classes, fairness_window))
-
-    @property
-    def fairness(self) -> GroupFairness:
-        """The fairness of the model in training over its last steps."""
-        return self._running.whole
-
-    def fairness_scores(self, outputs: Any) -> Tensor:
-        """Probabilities of what the model gave for a batch, `[N]` or `[N, classes]`. Override it for a model whose
-        output has no `logits` of the shape `[N, classes]`, or `[N, 1]` for one logit of class 1."""
-        logits = (outputs["logits"] if isinstance(outputs, dict) else outputs[1]).float()
-        return logits[:, 0].sigmoid() if logits.shape[1:] == (1,) else logits.softmax(-1)
+        self.watch_fairness(fairness, fairness_window)
 
     def get_train_dataloader(self) -> Any:
-        if isinstance(self.train_dataset, datasets.Dataset):
+        if self.fairness is not None and isinstance(self.train_dataset, datasets.Dataset):
             check_groups(self.train_dataset, self.group_column, self.fairness.groups)
         return super().get_train_dataloader()
-
-    def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
-        loss_of = functools.partial(super().compute_loss, model, num_items_in_batch=num_items_in_batch)
-        if not model.training:
-            return loss_of(self._without_groups(inputs), return_outputs=return_outputs)
-        lacking = [name for name in (self.group_column, "labels") if inputs.get(name) is None]
-        if lacking:
-            raise ValueError(
-                f"A training batch has no `{lacking[0]}`, but {sorted(inputs)}; `group_column` and labels must be in "
-                "the training data and pass the data collator."
-            )
-        groups, labels = inputs[self.group_column], inputs["labels"]
-        loss, outputs = loss_of(self._without_groups(inputs), return_outputs=True)
-        scores = self.fairness_scores(outputs)
-        self._running.observe(scores, labels, groups)
-        if self.fairness_weight:
-            term = fairness_term(scores, labels, groups, self.fairness, self.fairness_weight)
-            loss = loss + (term / self._batches_of_loss(num_items_in_batch)).to(loss.dtype)
-        return (loss, outputs) if return_outputs else loss
-
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Tensor | int | None = None) -> Tensor:
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        if self.accelerator.sync_gradients:
-            self._running.end_step(functools.partial(self.accelerator.reduce, reduction="sum"))
-        return loss
-
-    def prediction_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        return super().prediction_step(model, self._without_groups(inputs), *args, **kwargs)
-
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        if "loss" in logs and self.fairness.is_known:
-            logs[f"fairness_{self.fairness.metric}"] = self.fairness.value()
-        super().log(logs, *args, **kwargs)
-
-    @property
-    def _running(self) -> RunningFairness:
-        # Trainer puts new callbacks in place of those that it restores from a checkpoint.
-        return next(held for held in self.callback_handler.callbacks if isinstance(held, RunningFairness))
-
-    def _without_groups(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in inputs.items() if name != self.group_column}
-
-    def _batches_of_loss(self, num_items_in_batch: Any) -> int:
-        """By how many batches the loss is divided already: Trainer adds up those of an accumulated step, and divides
-        their sum unless the loss counts the items of all of them."""
-        scaled = self.loss_is_scaled_for_ga
-        if scaled is None:
-            counts = self.model_accepts_loss_kwargs and num_items_in_batch is not None
-            scaled = counts or self.compute_loss_func is not None
-        return self.current_gradient_accumulation_steps if scaled else 1
-
-    def _set_signature_columns_if_needed(self) -> None:
-        # The one place where Trainer decides which columns of a data set it keeps.
-        super()._set_signature_columns_if_needed()
-        columns: Any = self._signature_columns
-        if self.group_column not in columns:
-            columns.append(self.group_column)
 
 
 def check_groups(data: datasets.Dataset, column: str, groups: int) -> None:

@@ -61,7 +61,7 @@ def card_text(
         "What it learned": learned(knowledge, matrix),
         "How well it keeps it": scores(knowledge, facts, matrix),
         "Which group answered": confusion(knowledge, facts, matrix),
-        "What was measured of each task": statistics(knowledge),
+        "What was measured of each task": statistics(knowledge, matrix),
         "Size": sizes(knowledge, facts),
         "Adapter": adapter(knowledge, config),
         "Training": training(knowledge, facts),
@@ -292,8 +292,8 @@ def _share(share: float, is_right: bool) -> str:
     return f"**{text}**" if is_right else text
 
 
-def statistics(knowledge: KnowledgeBase) -> str:
-    """The findings of each task's statistics at its commit."""
+def statistics(knowledge: KnowledgeBase, matrix: AccuracyMatrix | None) -> str:
+    """The findings of each task's statistics at its commit, and what they say of all tasks together."""
     shown = dict(zip(knowledge.names, distinct(knowledge.names), strict=True))
     rows = [
         [
@@ -304,7 +304,10 @@ def statistics(knowledge: KnowledgeBase) -> str:
         for task in knowledge.tasks
         for record in task.statistics
     ]
-    return fold(f"{len(rows)} statistics", table(["task", "statistic", "found"], rows), when=len(rows) > 20)
+    found = fold(f"{len(rows)} statistics", table(["task", "statistic", "found"], rows), when=len(rows) > 20)
+    numbers = matrix.numbers if matrix is not None else {}
+    together = ", ".join(f"{code(name)} {plain(number)}" for name, number in numbers.items())
+    return "\n\n".join(filter(None, [found, f"All tasks together: {together}." if together else ""]))
 
 
 def sizes(knowledge: KnowledgeBase, facts: CardFacts) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..utils.lazy import lazily
 from .base import MODEL_INPUTS, TaskKind
 from .head import HeadKind
+from .labels import named_values
 from .register import find_kind, get_kind, head_kind, kind_names, kinds_alike, kinds_on, register_kind
 from .rows import DataError, MissingColumnError, as_seen, column_values
 
@@ -46,6 +47,7 @@ __all__ = [
     "kinds_alike",
     "kinds_on",
     "mean_by_pair",
+    "named_values",
     "prompt_of",
     "register_kind",
     "variance_between",

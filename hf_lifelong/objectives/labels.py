@@ -89,6 +89,14 @@ def declared_names(dataset: Dataset, columns: Iterable[str]) -> list[str] | None
     return None
 
 
+def named_values(dataset: Dataset, column: str) -> list[Any]:
+    """Returns a column as plain Python values; of a `ClassLabel` the names, and `None` where it has none."""
+    names, values = declared_names(dataset, [column]), column_values(dataset, column)
+    if names is None:
+        return values
+    return [None if isinstance(name := name_of(value, names), int) else name for value in values]
+
+
 def name_of(value: Any, names: Sequence[str] | None) -> Any:
     """The name of a label, or the list of names of a list of them.
 

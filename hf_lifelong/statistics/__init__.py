@@ -14,6 +14,7 @@ from .base import Answers, TaskRefused, TaskRows, TaskStatistic, Values, checked
 REGISTER: dict[str, tuple[str, str]] = {
     "audit": ("hf_lifelong.safety", "TaskAudit"),
     "weak-directions": ("hf_lifelong.safety", "TaskWeakDirections"),
+    "fairness": ("hf_lifelong.fairness", "FairnessSums"),
 }
 
 __all__ = [

@@ -44,13 +44,16 @@ class TaskRows:
         scores (`Tensor`, *optional*): `[n, C]`, float32, probabilities from the task's own members; `None` unless the
             statistic requests them (`needs_scores`). Their last bits depend on which kinds and how many labels the
             adapter knows.
-        columns (`Mapping[str, Sequence]`): Role → n values as in the user's data, for each of the statistic's
-            `columns`, and for those of its `optional_columns` that the task has.
+        columns (`Mapping[str, Sequence]`): Role → n values as in the user's data (of a `ClassLabel` its names), for
+            each of the statistic's `columns`, and for those of its `optional_columns` that the task has.
         ask (`Callable`, *optional*): Has the task's own members answer any inputs. It maps role → m texts, named as
             in a row of the task, to [`Answers`]. `None` if members of this kind give no scores of classes, or if the
             data was already tokenised.
         row_numbers (`Sequence[int]`): n positions of the rows in the data that the user gave.
+        part_rows (`int`): How many rows the part has, of which these are spread evenly.
         validation (`TaskRows`, *optional*): The validation rows, for statistics whose `part` is `"both"`.
+        moved (`Tensor`, *optional*): `[n]`, bool: whether the members of another task answer the row when the model is
+            not told the task. Only for `overall`.
     """
 
     task: str
@@ -61,8 +64,10 @@ class TaskRows:
     scores: Tensor | None
     columns: Mapping[str, Sequence[Any]]
     ask: Callable[[Mapping[str, Sequence[Any]]], Answers] | None
-    row_numbers: Sequence[int] = ()
+    row_numbers: Sequence[int]
+    part_rows: int
     validation: TaskRows | None = None
+    moved: Tensor | None = None
 
 
 class TaskStatistic(ABC):
@@ -125,6 +130,21 @@ class TaskStatistic(ABC):
         if not of_tasks:
             raise ValueError(f"No task has the statistic `{self.name}`, so there is nothing to sum.")
         return reduce(self.merge, of_tasks)
+
+    def overall(self, values: Mapping[str, Values], rows: Callable[[], Mapping[str, TaskRows]]) -> Mapping[str, float]:
+        """Numbers about all tasks together, by default none. They are measured after every task, logged, kept with the
+        scores until the next measurement, and shown by `inspect` and the model card.
+
+        Args:
+            values (`Mapping[str, Values]`): Task → what it stores, for each task that has the statistic, in the order
+                of the manifest.
+            rows (`Callable`): Returns task → [`TaskRows`] with `moved`, for each of them whose data is at hand. Its
+                inputs pass through the trunk the first time.
+
+        Returns:
+            `dict[str, float]`: Finite numbers; their names begin with the statistic's.
+        """
+        return {}
 
     @abstractmethod
     def describe(self, values: Values) -> Mapping[str, str | int | float | bool]:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from transformers import TrainingArguments
 
+from ..fairness import METRICS, FairnessSums
 from ..safety import TaskAudit, TaskWeakDirections
 from ..statistics import TaskStatistic
 
@@ -74,6 +75,15 @@ class DriftTrainingArguments(TrainingArguments):
             the task, too. Texts of other kinds of tasks are not audited.
         audit_false_alarms (`float`, *optional*, defaults to `0.01`):
             Share of clean tasks that an audit may find suspicious. In (0, 1).
+        fairness (`str`, *optional*):
+            Keeps the answers fair towards the groups that each task's column of the role `"group"` names
+            (`Task(columns={"group": "sex"})`), over all tasks together: `"sp"`, `"eop"` or `"cal"` (see
+            [`~hf_lifelong.fairness.GroupFairness`]). Each task then keeps the statistic `"fairness"`, whose sums stand
+            for its data when later tasks are learned. Text classification only; other tasks are learned without it.
+        fairness_weight (`float`, *optional*, defaults to `20.0`):
+            How much fairness counts: `fairness_weight · F² / 2` is added to the mean loss, F being the metric over all
+            tasks. With 0 it is only measured, and training is as without it. Tasks learned with more have no
+            closed-form head, which nothing would make fair.
         hub_base_model (`str`, *optional*):
             Name of the base model on the Hub. Pushed adapters name it when the base was loaded from a folder.
     """
@@ -110,6 +120,13 @@ class DriftTrainingArguments(TrainingArguments):
     audit_false_alarms: float = field(
         default=0.01, metadata={"help": "Share of clean tasks that an audit may find suspicious, in (0, 1)."}
     )
+    fairness: str | None = field(
+        default=None,
+        metadata={"help": "Fairness between groups of people, over all tasks together.", "choices": METRICS},
+    )
+    fairness_weight: float = field(
+        default=20.0, metadata={"help": "How much fairness counts beside the mean loss; at least 0."}
+    )
     hub_base_model: str | None = field(
         default=None, metadata={"help": "Name of the base model on the Hub, for a base from a folder."}
     )
@@ -123,13 +140,15 @@ class DriftTrainingArguments(TrainingArguments):
         for name in ("cyclic_learning_rate", "drift_dropout"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"`{name}` is {getattr(self, name)!r:.60}; it must be true or false.")
-        for name in ("learning_rate", "weight_decay", *SHARES, *INNER_SHARES):
+        for name in ("learning_rate", "weight_decay", "fairness_weight", *SHARES, *INNER_SHARES):
             if not isinstance(getattr(self, name), int | float) or isinstance(getattr(self, name), bool):
                 raise ValueError(f"`{name}` is {getattr(self, name)!r:.60}; it must be a number.")
         for name, choices in (("start_from", STARTS), ("grouping", GROUPINGS), ("audit", AUDITS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}; choose one of {list(choices)}.")
-        for name in ("learning_rate", "weight_decay"):
+        if self.fairness is not None and self.fairness not in METRICS:
+            raise ValueError(f"`fairness` is {self.fairness!r:.60}; choose one of {list(METRICS)}, or leave it out.")
+        for name in ("learning_rate", "weight_decay", "fairness_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}; it must be a finite number of at least 0.")
         for name in SHARES:
@@ -146,8 +165,16 @@ class DriftTrainingArguments(TrainingArguments):
                     "once. Leave it out; `eval_accumulation_steps` moves what an evaluation keeps off the GPU."
                 )
 
+    @property
+    def trains_fair(self) -> bool:
+        """Whether fairness counts in training."""
+        return self.fairness is not None and self.fairness_weight > 0
+
     def task_statistics(self) -> list[TaskStatistic]:
         """The statistics of each task that the arguments ask for."""
-        if self.audit == "off":
-            return []
-        return [TaskAudit(self.audit_false_alarms, refuse=self.audit == "refuse"), TaskWeakDirections()]
+        statistics: list[TaskStatistic] = []
+        if self.audit != "off":
+            statistics += [TaskAudit(self.audit_false_alarms, refuse=self.audit == "refuse"), TaskWeakDirections()]
+        if self.fairness is not None:
+            statistics.append(FairnessSums())
+        return statistics

@@ -21,6 +21,7 @@ SETTINGS = (
     *("num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "learning_rate"),
     *("warmup_steps", "seed", "bf16", "fp16", "cyclic_learning_rate", "first_cycle", "gradient_noise", "input_noise"),
     *("drift_dropout", "start_from", "grouping", "grouping_tolerance", "signature_samples"),
+    *("fairness", "fairness_weight"),
 )
 PACKAGES = ("hf_lifelong", "torch", "transformers", "peft", "accelerate", "datasets")
 
@@ -94,10 +95,11 @@ def session_of(trainer: CardTrainer) -> dict[str, Any]:
     learned = [name for name in trainer.session if name in trainer.knowledge.names]
     if not learned:
         return {}
-    overruled = "num_train_epochs" if trainer.args.max_steps > 0 else "max_steps"
+    overruled = ["num_train_epochs" if trainer.args.max_steps > 0 else "max_steps"]
+    overruled += ["fairness", "fairness_weight"] if trainer.args.fairness is None else []
     return {
         "session": learned,
-        "training": {name: getattr(trainer.args, name) for name in SETTINGS if name != overruled},
+        "training": {name: getattr(trainer.args, name) for name in SETTINGS if name not in overruled},
         "command": command(sys.argv),
         "hardware": hardware(),
         "versions": {name: installed for name in PACKAGES if (installed := _version(name))},

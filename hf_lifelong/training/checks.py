@@ -71,9 +71,9 @@ def check_stream(trainer: TaskTrainer, tasks: Sequence[PreparedTask]) -> None:
         check_tokenizer_kept(trainer.processing_class, limits)
     for task in tasks:
         try:
+            check_statistics(trainer.statistics, task)
             trainer.check_task(task)
             check_inputs(task, limits)
-            check_statistics(trainer.statistics, task)
             read_again(trainer.model, [task])
         except ValueError as error:
             raise ValueError(f"Task `{task.name}`: {error}") from error

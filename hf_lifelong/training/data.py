@@ -53,6 +53,7 @@ class PreparedTask:
         row_numbers (`dict[str, Sequence[int]]`): For the rows of `"train"` and of `"validation"`, the position of each
             in the data that the user gave.
         roles (`dict[str, str]`): Role → column, for the columns that the task names and those that its kind finds.
+        samples (`dict`): The rows on which statistics were fitted, by part and limit.
 
     Raises:
         ValueError: for missing columns, labels outside the names, too little data.
@@ -71,7 +72,14 @@ class PreparedTask:
             role: column for role, column in task.columns.items() if role in set(roles) - {*self.task_kind.columns}
         }
         task = replace(task, columns={role: task.columns[role] for role in task.columns.keys() - others.keys()})
+        if unread := sorted(task.columns.keys() - self.task_kind.columns.keys()):
+            raise ValueError(
+                f"Task `{task.name}`: columns has the unknown role {unread[0]!r}; a {task.kind} task has the roles "
+                f"{', '.join(self.task_kind.columns)}, and others are read by statistics: `fairness=` in the "
+                "arguments reads `group`, and `statistics=[...]` of the trainer what each statistic names."
+            )
         self.task, self.name, self.kind = task, task.name, task.kind
+        self.samples: dict[tuple[str, int], tuple[list[int], Split]] = {}
         self.tokenizer, self.config = tokenizer, config
         self.generates = self.task_kind.task_type == "CAUSAL_LM"
         try:

@@ -147,9 +147,7 @@ class Evaluator:
     def score(self, task: PreparedTask, split: Split, policy: str | None = None) -> Scores:
         """Scores when the model is not told the task, under a policy (by default the configuration's). The model does
         see the form of the inputs: texts, words, or questions on a context."""
-        config = active_config(self.model)
-        by_signature = type(policy_of(policy or config.retrieval)) is NearestSignature
-        if by_signature and config.answer == "merged" and not config.per_batch:
+        if self._routes_alone(policy):
             names = self._route(task, split)
             answers = self.answers(task, split, names)
         else:
@@ -160,16 +158,36 @@ class Evaluator:
         right_group = group_of.get(task.name)
         return Scores(metrics, float(np.mean([group == right_group for group in groups])), groups)
 
-    def _route(self, task: PreparedTask, split: Split) -> list[str]:
-        """The newest task of the group that the signature chooses for each row."""
+    def routed(self, task: PreparedTask, split: Split) -> list[str]:
+        """The learned task whose members answer each row of a split when the model is not told the task."""
+        return self._route(task, split) if self._routes_alone() else self._ask_untold(task, split)[0]
+
+    def features_of(self, task: PreparedTask, split: Split) -> torch.Tensor:
+        """Trunk features of a split's rows, as `features` gives them, computed once."""
         if split not in self._features:
             self._features[split] = self.features(task, split.features)
+        return self._features[split]
+
+    def keep_features(self, split: Split, features: torch.Tensor) -> None:
+        """Keeps the trunk features of a split's rows where they are known already."""
+        self._features[split] = features
+
+    def _routes_alone(self, policy: str | None = None) -> bool:
+        """Whether the rows' groups are chosen from trunk features alone, and one task's members answer each."""
+        config = active_config(self.model)
+        by_signature = type(policy_of(policy or config.retrieval)) is NearestSignature
+        return by_signature and config.answer == "merged" and not config.per_batch
+
+    def _route(self, task: PreparedTask, split: Split) -> list[str]:
+        """The newest task of the group that the signature chooses for each row."""
         root, knowledge = lifelong_of(self.model), knowledge_of(self.model)
         newest = [knowledge.tasks[index].name for index in knowledge.newest]
-        posterior = root.index.posterior(self._features[split], kinds_in_question(knowledge, task.kind))
+        posterior = root.index.posterior(self.features_of(task, split), kinds_in_question(knowledge, task.kind))
         return [newest[group] for group in posterior.argmax(1).tolist()]
 
-    def _ask_untold(self, task: PreparedTask, split: Split, policy: str | None) -> tuple[list[str], list[RowAnswer]]:
+    def _ask_untold(
+        self, task: PreparedTask, split: Split, policy: str | None = None
+    ) -> tuple[list[str], list[RowAnswer]]:
         """For each row the learned task that answers it under a policy, and its answer."""
         rows, learned = range(len(split.features)), knowledge_of(self.model).names
         of_row = self._run(

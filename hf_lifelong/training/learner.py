@@ -46,7 +46,7 @@ from .checks import check_stream
 from .data import PreparedTask
 from .measuring import majority, measure
 from .protocol import TaskTrainer
-from .statistics import fit_statistics
+from .statistics import fit_statistics, measure_overall
 
 logger = logging.getLogger(__name__)
 
@@ -218,8 +218,10 @@ class TaskLearner:
         fit_statistics(self.trainer, visit.task, visit.features)
 
     def measure(self, visit: Visit, at_hand: Sequence[PreparedTask]) -> None:
-        """Scores all learned tasks whose data is at hand, and extends the accuracy matrix."""
+        """Scores all learned tasks whose data is at hand, extends the accuracy matrix, and asks the statistics about
+        all tasks together."""
         visit.scores = measure(self.trainer.model, self.trainer.evaluator, at_hand, visit.task, visit.forward)
+        visit.scores |= measure_overall(self.trainer, at_hand)
 
     def commit(self, visit: Visit) -> None:
         """Writes the adapter into `output_dir`, whole or not at all, then deletes the task's checkpoints. If writing
@@ -267,9 +269,9 @@ class TaskLearner:
 
     def _fit_closed_form(self, visit: Visit) -> None:
         """Adds the closed-form head of a new task, weighted on its validation data. There is none if the texts have no
-        class, or if their features do not predict it."""
+        class, if their features do not predict it, or if the members were made fair, which it is not."""
         task, evaluator, split = visit.task, self.trainer.evaluator, visit.task.validation
-        if visit.classes is None:
+        if visit.classes is None or self.trainer.args.trains_fair:
             return
         head = fit_closed_form(visit.features, visit.classes, len(task.labels))
         if head is None:

@@ -1,7 +1,8 @@
-"""Fitting the statistics of a task that has just been learned."""
+"""Fitting the statistics of a task that has just been learned, and what they say of all tasks together."""
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,8 +11,9 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from ..adapter import set_statistics
-from ..objectives import column_values
+from ..adapter import knowledge_of, set_knowledge, set_statistics, statistics_of
+from ..evaluation import AccuracyMatrix
+from ..objectives import named_values
 from ..statistics import Answers, TaskRows, TaskStatistic, Values
 from .data import PreparedTask, Split
 from .evaluator import Evaluator
@@ -26,7 +28,7 @@ def lacks(statistic: TaskStatistic, prepared: PreparedTask) -> str | None:
     missing = [role for role in statistic.columns if role not in prepared.roles]
     if missing:
         return f"no column for the role `{missing[0]}`"
-    if statistic.needs_scores and not _has_scores(prepared):
+    if statistic.needs_scores and not has_scores(prepared):
         return f"no scores of classes, because it is a {prepared.kind} task"
     if statistic.asks and not _can_be_asked(prepared):
         return "no members that can be asked about texts"
@@ -38,8 +40,8 @@ def check_statistics(statistics: Sequence[TaskStatistic], prepared: PreparedTask
     for statistic in statistics:
         if lacks(statistic, prepared) is None:
             for part in _parts(statistic):
-                examples = _split(part, prepared).examples
-                statistic.check(_columns(statistic, part, prepared, range(len(examples))))
+                every = range(len(_split(part, prepared).examples))
+                statistic.check(columns_of(_roles(statistic, prepared), part, prepared, every))
 
 
 def fit_statistics(trainer: TaskTrainer, prepared: PreparedTask, train_features: torch.Tensor) -> None:
@@ -56,7 +58,7 @@ def fit_statistics(trainer: TaskTrainer, prepared: PreparedTask, train_features:
         if key not in found:
             found[key] = _rows(trainer, prepared, *key, train_features)
         index, rows = found[key]
-        return replace(rows, columns=_columns(statistic, part, prepared, index))
+        return replace(rows, columns=columns_of(_roles(statistic, prepared), part, prepared, index))
 
     for statistic in trainer.statistics:
         missing = lacks(statistic, prepared)
@@ -69,16 +71,59 @@ def fit_statistics(trainer: TaskTrainer, prepared: PreparedTask, train_features:
         set_statistics(trainer.model, prepared.name, fitted)
 
 
-def _has_scores(prepared: PreparedTask) -> bool:
+def measure_overall(trainer: TaskTrainer, at_hand: Sequence[PreparedTask]) -> dict[str, float]:
+    """What the trainer's statistics say of all learned tasks together. It is kept with the scores in the manifest.
+
+    Args:
+        at_hand (`list[PreparedTask]`): The tasks whose data is available.
+
+    Returns:
+        `dict[str, float]`: Name → number.
+    """
+    numbers: dict[str, float] = {}
+    for statistic in trainer.statistics:
+        values = statistics_of(trainer.model, statistic.name)
+        if values:
+            tasks = [task for task in at_hand if task.name in values and lacks(statistic, task) is None]
+            numbers |= statistic.overall(values, functools.partial(_moved_rows, trainer, statistic, tasks))
+    knowledge = knowledge_of(trainer.model)
+    if numbers and knowledge.scores is not None:
+        matrix = AccuracyMatrix.from_dict(knowledge.scores)
+        matrix.note(numbers)
+        set_knowledge(trainer.model, replace(knowledge, scores=matrix.to_dict()))
+    return numbers
+
+
+def _moved_rows(trainer: TaskTrainer, statistic: TaskStatistic, tasks: Sequence[PreparedTask]) -> dict[str, TaskRows]:
+    """Task → the rows on which a statistic was fitted, and which of them other members answer by now."""
+    found = {}
+    part = _parts(statistic)[0]
+    for task in tasks:
+        index, sample = _sample(trainer, task, part)
+        names = trainer.evaluator.routed(task, sample)
+        moved = torch.tensor([name != task.name for name in names])
+        features = trainer.evaluator.features_of(task, sample)
+        rows = _described(task, part, index, sample, features)
+        found[task.name] = replace(rows, columns=columns_of(_roles(statistic, task), part, task, index), moved=moved)
+    return found
+
+
+def has_scores(prepared: PreparedTask) -> bool:
+    """Whether a task's members give each row probabilities of its classes."""
     return prepared.task_kind.one_label and not prepared.generates
 
 
 def _can_be_asked(prepared: PreparedTask) -> bool:
-    return _has_scores(prepared) and not prepared.task_kind.is_tokenised(prepared.train_examples)
+    return has_scores(prepared) and not prepared.task_kind.is_tokenised(prepared.train_examples)
 
 
 def _parts(statistic: TaskStatistic) -> tuple[str, ...]:
     return ("train", "validation") if statistic.part == "both" else (statistic.part,)
+
+
+def _roles(statistic: TaskStatistic, prepared: PreparedTask) -> list[str]:
+    """The roles of the columns that a statistic reads and the task has."""
+    return [*statistic.columns, *(role for role in statistic.optional_columns if role in prepared.roles)]
 
 
 def _split(part: str, prepared: PreparedTask) -> Split:
@@ -91,20 +136,46 @@ def _rows(
     trainer: TaskTrainer, prepared: PreparedTask, part: str, scored: bool, train_features: torch.Tensor
 ) -> tuple[list[int], TaskRows]:
     """The rows of a part, without columns, and for each the row of the user's data from which it comes."""
-    evaluator, split = trainer.evaluator, _split(part, prepared)
-    index = spread_over(len(split.features), trainer.args.signature_samples)
-    features = train_features if part == "train" else evaluator.features(prepared, split.features, len(index))
-    some = Split(split.examples, split.features.select(index))
-    labels = torch.tensor(some.features["labels"]) if prepared.task_kind.one_label else None
-    scores = evaluator.probabilities(prepared, some, prepared.name) if scored else None
-    example = _examples(prepared, split)
-    ask = _asking(trainer.evaluator, prepared) if _can_be_asked(prepared) else None
-    index = [example[i] for i in index]
-    numbers = [prepared.row_numbers[part][i] for i in index]
-    return index, TaskRows(prepared.name, prepared.kind, prepared.labels, features, labels, scores, {}, ask, numbers)
+    evaluator = trainer.evaluator
+    index, sample = _sample(trainer, prepared, part)
+    if part == "train":
+        evaluator.keep_features(sample, train_features)
+    rows = _described(prepared, part, index, sample, evaluator.features_of(prepared, sample))
+    scores = evaluator.probabilities(prepared, sample, prepared.name) if scored else None
+    ask = _asking(evaluator, prepared) if _can_be_asked(prepared) else None
+    return index, replace(rows, scores=scores, ask=ask)
 
 
-def _examples(prepared: PreparedTask, split: Split) -> Sequence[int]:
+def _sample(trainer: TaskTrainer, prepared: PreparedTask, part: str) -> tuple[list[int], Split]:
+    """At most `signature_samples` rows of a part, and for each the row of the user's data from which it comes."""
+    limit = trainer.args.signature_samples
+    if (part, limit) not in prepared.samples:
+        split = _split(part, prepared)
+        index, example = spread_over(len(split.features), limit), examples_of(prepared, split)
+        some = Split(split.examples, split.features.select(index))
+        prepared.samples[part, limit] = [example[i] for i in index], some
+    return prepared.samples[part, limit]
+
+
+def _described(
+    prepared: PreparedTask, part: str, index: Sequence[int], sample: Split, features: torch.Tensor
+) -> TaskRows:
+    """The rows of a sample, without scores and columns; `index` has the place of each in the part."""
+    return TaskRows(
+        task=prepared.name,
+        kind=prepared.kind,
+        classes=prepared.labels,
+        features=features,
+        labels=torch.tensor(sample.features["labels"]) if prepared.task_kind.one_label else None,
+        scores=None,
+        columns={},
+        ask=None,
+        row_numbers=[prepared.row_numbers[part][i] for i in index],
+        part_rows=len(_split(part, prepared).features),
+    )
+
+
+def examples_of(prepared: PreparedTask, split: Split) -> Sequence[int]:
     """For each tokenised row, the row of the user's data from which it comes; a long text makes several."""
     if "example" in split.features.column_names:
         return split.features["example"]
@@ -113,18 +184,17 @@ def _examples(prepared: PreparedTask, split: Split) -> Sequence[int]:
     return prepared.encoded(split.examples)["example"]
 
 
-def _columns(statistic: TaskStatistic, part: str, prepared: PreparedTask, rows: Sequence[int]) -> dict[str, list[Any]]:
-    """Role → values of some rows of a part, as in the user's data."""
+def columns_of(roles: Sequence[str], part: str, prepared: PreparedTask, rows: Sequence[int]) -> dict[str, list[Any]]:
+    """Role → values of some rows of a part, as in the user's data; of a `ClassLabel` its names."""
     examples = _split(part, prepared).examples
-    optional = [role for role in statistic.optional_columns if role in prepared.roles]
     columns = {}
-    for role in (*statistic.columns, *optional):
+    for role in roles:
         column = prepared.roles[role]
         if column not in examples.column_names:
             raise ValueError(
                 f"columns[{role!r}]: there is no column {column!r} in `{part}`; it has {examples.column_names}."
             )
-        values = column_values(examples, column)
+        values = named_values(examples, column)
         columns[role] = [values[row] for row in rows]
     return columns
 

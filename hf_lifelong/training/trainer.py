@@ -32,15 +32,17 @@ from .checks import check_best_metric, check_setup, check_steps
 from .data import PreparedTask
 from .drift import gradient_noise_hook, learning_rate_factor
 from .evaluator import Evaluator
+from .fair import FairOverTasks
 from .measuring import matrix_of, measure
 from .protocol import Trained
 from .pushing import Pusher
 from .sampling import RepeatableGrouping
+from .statistics import measure_overall
 from .stream import learn_stream
 from .tasks import Task, check_names, tasks_of
 
 
-class DriftTrainer(Trainer):
+class DriftTrainer(FairOverTasks, Trainer):
     """Learns tasks one after another, each on its own data only, and keeps all of them.
 
     Takes everything that `Trainer` takes. Each task is one run of `Trainer.train` on a low-rank working adapter. Its
@@ -194,6 +196,7 @@ class DriftTrainer(Trainer):
         `metric_for_best_model` (`ValueError`)."""
         check_steps(self, self.args, active_config(self.model).members, task)
         check_best_metric(self.args, task, self.metrics_of(task))
+        self.check_fairness(task)
 
     def train_task(
         self, task: PreparedTask, checkpoint: Checkpoint | None, ignore_keys_for_eval: list[str] | None = None
@@ -210,6 +213,7 @@ class DriftTrainer(Trainer):
 
     def _start_task(self, task: PreparedTask) -> None:
         """Resets everything that a task must not inherit from the previous one."""
+        self.watch_fairness(None)
         lifelong_of(self.model).still = not self.args.drift_dropout
         self.task_dir = str(task_folder(self.output_dir, task.name))
         self.train_dataset, self.eval_dataset = task.train, task.held_out
@@ -218,6 +222,7 @@ class DriftTrainer(Trainer):
         self.label_names = list(task.task_kind.targets)
         self.compute_metrics = self.metrics_of(task)
         self._renewal.begin()
+        self.start_fairness(task)
 
     def save_adapter(self, folder: Path) -> None:
         """Writes the adapter folder: adapter, tokenizer, accuracy matrix (JSON and picture) and model card."""
@@ -239,8 +244,8 @@ class DriftTrainer(Trainer):
 
         Returns:
             For each task its metrics, oracle score and retrieval accuracy. Over all tasks: average accuracy, learning
-            accuracy, BWT, forgetting, FWT (if an earlier task had the same labels), retrieval and oracle accuracy. All
-            names are prefixed.
+            accuracy, BWT, forgetting, FWT (if an earlier task had the same labels), retrieval and oracle accuracy, and
+            what statistics say of all tasks together. All names are prefixed.
         """
         if lifelong_of(self.model).task is not None:
             return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
@@ -252,7 +257,8 @@ class DriftTrainer(Trainer):
         learned = [task for task in self.tasks if task.name in self.knowledge.names]
         if not learned:
             raise ValueError("This trainer has not learned any task yet; call `train()` first.")
-        scores = measure(self.model, self.evaluator, [self.prepared(task) for task in learned])
+        tasks = [self.prepared(task) for task in learned]
+        scores = measure(self.model, self.evaluator, tasks) | measure_overall(self, tasks)
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in scores.items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
