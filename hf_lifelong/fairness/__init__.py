@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from .state import GroupFairness
-from .term import fairness_term
+from .term import check_trainable, fairness_term
 from .trainer import FairTrainerMixin
 
-__all__ = ["FairTrainerMixin", "GroupFairness", "fairness_metric", "fairness_term"]
+__all__ = ["FairTrainerMixin", "GroupFairness", "check_trainable", "fairness_metric", "fairness_term"]
 
 
 def fairness_metric(**options: Any) -> Any:
