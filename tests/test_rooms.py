@@ -27,6 +27,7 @@ BELOW = {
     "hub": {"evaluation", "knowledge", "objectives", "retrieval", "statistics", "storage"},
     "adapter": {"evaluation", "knowledge", "objectives", "retrieval", "statistics", "storage"},
     "memory": {"adapter", "knowledge", "objectives", "retrieval", "storage"},
+    "federated": {"adapter", "evaluation", "fairness", "knowledge", "statistics", "training"},
     "loading": {"adapter", "hub", "knowledge"},
     "pipeline": {"adapter", "knowledge", "objectives"},
 }

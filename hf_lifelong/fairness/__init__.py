@@ -11,7 +11,7 @@ from .named import NamedSums, group_names, in_order, positions, scored_names
 from .state import GroupFairness
 from .statistic import GROUP, FairnessSums
 from .steps import FairSteps
-from .term import fairness_term
+from .term import check_trainable, fairness_term
 from .trainer import FairTrainerMixin
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "FairnessSums",
     "GroupFairness",
     "NamedSums",
+    "check_trainable",
     "fairness_metric",
     "fairness_term",
     "group_names",

@@ -97,3 +97,22 @@ class RunningFairness(TrainerCallback, ExportableState):
             return
         fresh = self.whole.of(step[:-3].reshape(self.whole.sums.shape), rows)
         self.whole = fresh + self.whole.scaled(1 - 1 / self.window)
+
+
+class HeldFairness(RunningFairness):
+    """The fairness of a whole that is measured elsewhere, such as over all clients of a federation. Training follows
+    it and does not change it.
+
+    Args:
+        whole ([`GroupFairness`]): The sums.
+    """
+
+    def __init__(self, whole: GroupFairness) -> None:
+        super().__init__(whole.metric, whole.groups, whole.classes, window=1)
+        self.whole = whole
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        pass
+
+    def observe(self, scores: Tensor, labels: Tensor, groups: Tensor) -> None:
+        pass

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import numpy as np
+import torch
 from transformers.utils import logging
 
 from .rows import NO_GROUP
+from .running import HeldFairness, RunningFairness
 from .state import GroupFairness
 from .steps import FairSteps
 from .term import check_trainable
@@ -64,8 +66,49 @@ class FairTrainerMixin(FairSteps):
         super().__init__(*args, **kwargs)
         self.watch_fairness(fairness, fairness_window)
 
+    @property
+    def fairness(self) -> GroupFairness:
+        """The fairness of the model in training over its last steps."""
+        return cast(RunningFairness, self._running).whole
+
+    def hold_fairness(self, whole: GroupFairness, weight: float) -> None:
+        """Trains towards the fairness of a whole that is measured elsewhere and stays as it is: of all clients of a
+        federation, not of the rows that this trainer sees.
+
+        Args:
+            whole ([`GroupFairness`]): Its sums.
+            weight (`float`): λ; replaces `fairness_weight`.
+
+        Raises:
+            ValueError: when `whole` differs from `fairness` in metric, groups or classes, or `weight` is out of range.
+        """
+        check_trainable(whole, weight)
+        if whole.settings() != self.fairness.settings():
+            raise ValueError(
+                f"`whole` is of {whole.settings()}, but the `fairness` of this trainer of {self.fairness.settings()}; "
+                "measure both alike."
+            )
+        self.fairness_weight = weight
+        self.watch_fairness(None)
+        self.add_callback(HeldFairness(whole))
+
+    def measure_fairness(self) -> GroupFairness:
+        """The fairness of the model as it is over all rows of the training data, in one pass over them."""
+        measured = self.fairness.scaled(0.0)
+        # Trainer's own loader of other data: in order, each row once, and with the group.
+        loader = self.get_eval_dataloader(self.train_dataset)
+        model: Any = self.model
+        model.eval()
+        with torch.no_grad():
+            for batch in loader:
+                inputs = self._prepare_inputs(batch)
+                outputs = self.compute_loss(model, inputs, return_outputs=True)[1]
+                rows = self.fairness_scores(outputs), inputs["labels"], inputs[self.group_column]
+                measured.update(*self.accelerator.gather_for_metrics(rows))
+        return measured
+
     def get_train_dataloader(self) -> Any:
-        if self.fairness is not None and isinstance(self.train_dataset, datasets.Dataset):
+        if isinstance(self.train_dataset, datasets.Dataset):
             check_groups(self.train_dataset, self.group_column, self.fairness.groups)
         return super().get_train_dataloader()
 
