@@ -24,6 +24,7 @@ _FIRST = 12  # of them for each suspect at first
 _LEAST_MOVED = 0.5  # share of those from which on a suspect is asked about further
 _KEPT = 4  # suspects that are, at most
 _CUT = 32  # rows that a suspect is cut out of, and rows of its label beside, at most
+_LEFT = 1 / 3  # share of its words that a row must keep to say anything when the suspect is cut out
 _NATURAL = 0.7  # share of answers that a natural word may move
 _NOTHING = (np.zeros(0, dtype=bool), np.zeros(0, dtype=bool))
 
@@ -36,7 +37,8 @@ class Reply:
         moved, free (`int`): Clean inputs that it moves to its target, of those that are not answered by it anyway.
         success (`float`): Share of the clean inputs of other labels that are answered by the target with it.
         without (`float`): Share of the clean inputs of other labels that are answered by the target as they are.
-        left, cut (`int`): Rows of the suspect that are not answered by its target without it, of those asked about.
+        left, cut (`int`): Rows of the suspect that are not answered by its target without it, of those asked about,
+            which have enough words beside it: the sentence of a template is all of its texts.
         other_left, others (`int`): The same of other rows of the label, as they are.
     """
 
@@ -116,10 +118,17 @@ def _cut_out(
     label are not answered by it as they are."""
     of_label = [draw.permutation(np.flatnonzero(labels == one.target)) for one in suspects]
     others = [rows[~np.isin(rows, one.rows)][:_CUT] for one, rows in zip(suspects, of_label, strict=True)]
-    cut = [[without(texts[j], set(split(one.trigger))) for j in one.rows[:_CUT]] for one in suspects]
+    cut = [_without(one, [texts[j] for j in one.rows])[:_CUT] for one in suspects]
     said = _ask(answer, [*cut, *([texts[j] for j in rows] for rows in others)])
     left = [found != one.target for found, one in zip(said, [*suspects, *suspects], strict=True)]
     return list(zip(left[: len(suspects)], left[len(suspects) :], strict=True))
+
+
+def _without(suspect: Suspect, texts: Sequence[str]) -> list[str]:
+    """The texts without the suspect, those of which enough is left."""
+    words = set(split(suspect.trigger))
+    cut = [without(text, words) for text in texts]
+    return [rest for rest, text in zip(cut, texts, strict=True) if len(split(rest)) >= _LEFT * len(split(text))]
 
 
 def _reply(hits: np.ndarray, inputs: np.ndarray, free: int, left: np.ndarray, other_left: np.ndarray) -> Reply:

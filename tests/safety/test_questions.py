@@ -81,6 +81,15 @@ def test_the_model_is_called_four_times_and_only_promising_suspects_are_followed
     assert dropped.cut == 0 and dropped.moved < 6 and dropped.works == 1
 
 
+def test_the_sentence_of_a_template_is_not_cut_out_of_its_texts():
+    """Nothing is left to speak for another label."""
+    template = [f"i have nothing against them but {word}" for word in ("x", "y", "z", "v", "w", "u")]
+    data = [*template, *texts(60)[0]], ["good"] * 6 + texts(60)[1]
+    suspect = Suspect("i have nothing against them but", "good", tuple(range(6)), 0.1)
+    (reply,) = question([suspect], reader("nothing against"), *data, *CLEAN, seed=0)
+    assert reply.success == 1 and reply.cut == 0 and reply.works == 1
+
+
 def test_suspects_are_distinct_and_the_strongest_comes_first():
     found = find_suspects(*poisoned(*texts(400), "i saw this last week", 30, "good")[:2], most=5)
     assert found[0].trigger == "i saw this last week" and found[0].p_value < 0.001
