@@ -14,6 +14,8 @@ from .suspects import Suspect, find_suspects
 ACTIONS = ("report", "refuse")
 _SHOWN_ROWS = 20
 _ASKED = 12  # suspects that a model is asked about
+_MOST_OF = 0.5  # share of the inputs that a suspect must move which the data already speak against
+_BY_DATA = 0.1  # share of the false alarms that is spent on such suspects
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,8 @@ def audit_answers(
     own rows. There are two ways to be called suspicious. The data speak for a trigger, by the test of
     [`audit_dataset`], and the model is moved by it in more than half of the inputs. Or the data only hint at it, but
     the model does what a natural word hardly makes it do: more than .7 of the inputs are moved, and the suspect's own
-    rows are answered by other labels without it. The better one counts, corrected for two ways and twelve suspects.
+    rows are answered by other labels without it. The better way counts, corrected for the number of suspects; a tenth
+    of the false alarms is spent on the first way, nine tenths on the second.
 
     Args:
         texts, labels: As in [`audit_dataset`].
@@ -154,12 +157,15 @@ def audit_answers(
     if not suspects:
         return Audit(False, 1.0, level)
     replies = question(suspects, answer, texts, checks.listed(labels), clean_texts, clean_labels, seed)
-    p_values = [
-        min(1.0, 2 * min(max(one.p_value, len(suspects) * reply.moves_more_than(0.5)), len(suspects) * reply.works))
-        for one, reply in zip(suspects, replies, strict=True)
-    ]
+    p_values = [_combined(one, reply, len(suspects)) for one, reply in zip(suspects, replies, strict=True)]
     best = min(range(len(suspects)), key=lambda i: (p_values[i], -replies[i].success))
     return judged(suspects[best], p_values[best], level, replies[best])
+
+
+def _combined(suspect: Suspect, reply: Reply, asked: int) -> float:
+    """The p-value of a suspect after the model was asked, corrected for two ways and the number of suspects."""
+    by_data = max(suspect.p_value, asked * reply.moves_more_than(_MOST_OF))
+    return min(by_data / _BY_DATA, asked * reply.works / (1 - _BY_DATA), 1.0)
 
 
 def judged(suspect: Suspect, p_value: float, false_alarms: float, reply: Reply | None = None) -> Audit:

@@ -23,7 +23,7 @@ _CLEAN = 192  # clean inputs that the model is asked about at most
 _FIRST = 12  # of them for each suspect at first
 _LEAST_MOVED = 0.5  # share of those from which on a suspect is asked about further
 _KEPT = 4  # suspects that are, at most
-_CUT = 32  # rows that a suspect is cut out of, and rows of its label beside, at most
+_CUT, _BESIDE = 32, 64  # rows that a suspect is cut out of, and other rows of its label, at most
 _LEFT = 1 / 3  # share of its words that a row must keep to say anything when the suspect is cut out
 _NATURAL = 0.7  # share of answers that a natural word may move
 _NOTHING = (np.zeros(0, dtype=bool), np.zeros(0, dtype=bool))
@@ -117,7 +117,7 @@ def _cut_out(
     """For each suspect, which of its rows leave their label when it is cut out, and which of some other rows of the
     label are not answered by it as they are."""
     of_label = [draw.permutation(np.flatnonzero(labels == one.target)) for one in suspects]
-    others = [rows[~np.isin(rows, one.rows)][:_CUT] for one, rows in zip(suspects, of_label, strict=True)]
+    others = [rows[~np.isin(rows, one.rows)][:_BESIDE] for one, rows in zip(suspects, of_label, strict=True)]
     cut = [_without(one, [texts[j] for j in one.rows])[:_CUT] for one in suspects]
     said = _ask(answer, [*cut, *([texts[j] for j in rows] for rows in others)])
     left = [found != one.target for found, one in zip(said, [*suspects, *suspects], strict=True)]
