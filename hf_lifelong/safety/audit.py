@@ -8,12 +8,14 @@ from typing import Any
 
 from . import checks
 from .causal import CausalCheck
-from .questions import Answer, question
+from .questions import Answer, Reply, question
 from .suspects import Suspect, find_suspects
 
 ACTIONS = ("report", "refuse")
 _SHOWN_ROWS = 20
 _ASKED = 12  # suspects that a model is asked about
+_MOST_OF = 0.5  # share of the inputs that a suspect must move which the data already speak against
+_BY_DATA = 0.1  # share of the false alarms that is spent on such suspects
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Audit:
         rows (`tuple[int, ...]`): Rows with the suspect and that label.
         attack_success (`float`, *optional*): Share of inputs of other labels that are answered by the target with the
             trigger in them, if a model was asked.
+        target_rate (`float`, *optional*): Share of the same inputs that are answered by it without.
         apart (`float`, *optional*): P-value of these rows lying among the others of their label in the hidden states
             of the model, where these are at hand ([`lies_apart`]). It is no part of the verdict.
     """
@@ -41,6 +44,7 @@ class Audit:
     target: Any = None
     rows: tuple[int, ...] = ()
     attack_success: float | None = None
+    target_rate: float | None = None
     apart: float | None = None
 
     def confirmed(self, check: CausalCheck) -> Audit:
@@ -49,13 +53,24 @@ class Audit:
         Both null hypotheses must fall, so the p-value is the larger one (an intersection-union test).
         """
         p = max(self.p_value, check.p_value)
-        return replace(self, suspicious=p <= self.false_alarms, p_value=p, attack_success=check.attack_success)
+        return replace(
+            self,
+            suspicious=p <= self.false_alarms,
+            p_value=p,
+            attack_success=check.attack_success,
+            target_rate=check.target_rate,
+        )
 
     def __str__(self) -> str:
         if self.trigger is None:
             return "Nothing suspicious: no word is in enough texts to be tested."
         verdict = "Poisoned, it seems" if self.suspicious else "Nothing suspicious"
-        success = "" if self.attack_success is None else f" and moves {self.attack_success:.0%} of other inputs there"
+        success = ""
+        if self.attack_success is not None and self.target_rate is not None:
+            success = (
+                f"; {self.attack_success:.0%} of the inputs of other labels are answered so with it, "
+                f"{self.target_rate:.0%} without"
+            )
         return (
             f"{verdict} (p = {self.p_value:.2g}, {self.false_alarms:g} allowed): the strongest suspect is "
             f"{self.trigger!r}, which calls for {self.target!r} in {len(self.rows)} rows{success}."
@@ -111,7 +126,8 @@ def audit_answers(
     own rows. There are two ways to be called suspicious. The data speak for a trigger, by the test of
     [`audit_dataset`], and the model is moved by it in more than half of the inputs. Or the data only hint at it, but
     the model does what a natural word hardly makes it do: more than .7 of the inputs are moved, and the suspect's own
-    rows are answered by other labels without it. The better one counts, corrected for two ways and twelve suspects.
+    rows are answered by other labels without it. The better way counts, corrected for the number of suspects; a tenth
+    of the false alarms is spent on the first way, nine tenths on the second.
 
     Args:
         texts, labels: As in [`audit_dataset`].
@@ -141,16 +157,18 @@ def audit_answers(
     if not suspects:
         return Audit(False, 1.0, level)
     replies = question(suspects, answer, texts, checks.listed(labels), clean_texts, clean_labels, seed)
-    p_values = [
-        min(1.0, 2 * min(max(one.p_value, len(suspects) * reply.moves_more_than(0.5)), len(suspects) * reply.works))
-        for one, reply in zip(suspects, replies, strict=True)
-    ]
+    p_values = [_combined(one, reply, len(suspects)) for one, reply in zip(suspects, replies, strict=True)]
     best = min(range(len(suspects)), key=lambda i: (p_values[i], -replies[i].success))
-    return judged(suspects[best], p_values[best], level, replies[best].success)
+    return judged(suspects[best], p_values[best], level, replies[best])
 
 
-def judged(suspect: Suspect, p_value: float, false_alarms: float, attack_success: float | None = None) -> Audit:
+def _combined(suspect: Suspect, reply: Reply, asked: int) -> float:
+    """The p-value of a suspect after the model was asked, corrected for two ways and the number of suspects."""
+    by_data = max(suspect.p_value, asked * reply.moves_more_than(_MOST_OF))
+    return min(by_data / _BY_DATA, asked * reply.works / (1 - _BY_DATA), 1.0)
+
+
+def judged(suspect: Suspect, p_value: float, false_alarms: float, reply: Reply | None = None) -> Audit:
     """The audit whose strongest suspect has this p-value, corrected for all that was tested."""
-    return Audit(
-        p_value <= false_alarms, p_value, false_alarms, suspect.trigger, suspect.target, suspect.rows, attack_success
-    )
+    said = (None, None) if reply is None else (reply.success, reply.without)
+    return Audit(p_value <= false_alarms, p_value, false_alarms, suspect.trigger, suspect.target, suspect.rows, *said)
