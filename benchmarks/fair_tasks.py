@@ -78,7 +78,7 @@ def tasks(data_dir: str, seed: int) -> list[Task]:
     ]
 
 
-def over_tasks(metric: str, weight: float, seed: int, data_dir: str, model: str) -> dict[str, Any]:
+def over_tasks(weight: float, seed: int, data_dir: str, model: str) -> dict[str, Any]:
     """Learns the tasks, and compares what the stored sums say of all of them with the answers to all rows."""
     set_seed(seed)
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -86,7 +86,7 @@ def over_tasks(metric: str, weight: float, seed: int, data_dir: str, model: str)
     with tempfile.TemporaryDirectory() as folder:
         args = DriftTrainingArguments(
             folder,
-            fairness=metric,
+            fairness="sp",
             fairness_weight=weight,
             per_device_eval_batch_size=64,
             save_strategy="no",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .measures import METRICS
-from .named import NamedSums, group_names, in_order, positions, scored_names
+from .named import NamedSums, group_names, in_order, positions, scored_names, staleness
 from .state import GroupFairness
 from .statistic import GROUP, FairnessSums
 from .steps import FairSteps
@@ -29,6 +29,7 @@ __all__ = [
     "in_order",
     "positions",
     "scored_names",
+    "staleness",
 ]
 
 

@@ -293,3 +293,34 @@ def test_importing_loads_neither_matplotlib_nor_torch():
     code = "import sys, hf_lifelong.evaluation; print({'matplotlib', 'torch'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
+
+
+def test_numbers_about_all_tasks_are_kept_until_the_next_measurement():
+    matrix = AccuracyMatrix()
+    matrix.add("a", "accuracy", 0.5, {"a": 0.75})
+    before = matrix.to_dict()
+    matrix.note({"gap": -0.25})
+    assert matrix.to_dict() == {**before, "numbers": {"gap": -0.25}} and "gap" not in matrix.summary()
+    assert AccuracyMatrix.from_dict(matrix.to_dict()) == matrix
+    matrix.replace_last({"a": 0.75})
+    assert matrix.to_dict() == before
+    matrix.note({"gap": 1})
+    matrix.add("b", "accuracy", 0.5, {"a": 0.75, "b": 1.0})
+    assert not matrix.numbers
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"gap": float("nan")}, r"`numbers\['gap'\]` is nan; give a number"),
+        ({"gap": float("inf")}, r"`numbers\['gap'\]` is inf"),
+        ({"gap": "0.2"}, r"`numbers\['gap'\]` is '0\.2'"),
+        ({"gap": True}, r"`numbers\['gap'\]` is True"),
+        ({"a\nb": 1.0}, "a name of `numbers`"),
+        ({str(i): 1.0 for i in range(101)}, "`numbers` has 101 entries; give at most 100"),
+        ([1.0], "`numbers` is of type list; give a dict"),
+    ],
+)
+def test_numbers_that_cannot_be_kept_are_refused(numbers, message):
+    with pytest.raises(ValueError, match=message):
+        AccuracyMatrix.from_dict({**AccuracyMatrix().to_dict(), "numbers": numbers})

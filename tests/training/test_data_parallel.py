@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fair_tasks import FAIR, people, sums_of
 from peft import PeftModel
 from safetensors.torch import load_file
 from sharded import learn_by_hand
@@ -20,12 +21,13 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def launched(bert_folder, tiny_language_folder, tmp_path_factory):
-    """The folders that two processes of each script wrote to: of an encoder, of a language model."""
-    folders = [tmp_path_factory.mktemp(name) for name in ("ddp", "language")]
+    """The folders that two processes of each script wrote to: of an encoder, of a language model, of fair tasks."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("ddp", "language", "fair")]
     encoder = (HERE / "ddp_script.py", bert_folder, folders[0])
     language = (HERE / "ddp_language_script.py", tiny_language_folder("llama"), folders[1])
+    fair = (HERE / "fair_ddp_script.py", bert_folder, folders[2])
     done = subprocess.run(
-        [sys.executable, HERE.parent / "two_ranks.py", *encoder, "--", *language],
+        [sys.executable, HERE.parent / "two_ranks.py", *encoder, "--", *language, "--", *fair],
         capture_output=True,
         text=True,
         timeout=400,
@@ -130,3 +132,17 @@ def test_two_processes_score_each_row_once(ranks, bert_folder, tokenizer, tmp_pa
 def test_two_processes_teach_a_language_model(launched):
     first, second = notes(launched[1])
     assert first == second and first["wrapped"] == "DistributedDataParallel"
+
+
+@pytest.mark.slow
+def test_two_processes_learn_fair_with_the_sums_of_both(launched, bert_folder, tokenizer, tmp_path):
+    first, second = notes(launched[2])
+    assert first == second
+    tasks = [people(sentiment()), people(sentiment("more", 60, 120))]
+    settings = {**STILL, **FAIR, "per_device_train_batch_size": 8}
+    one = make_trainer(make_model(bert_folder), tmp_path, tasks, tokenizer, **settings)
+    one.train()
+    assert first["running"]["rows"] == one.fairness.rows
+    torch.testing.assert_close(torch.tensor(first["running"]["sums"]).double(), one.fairness.sums, rtol=0, atol=1e-3)
+    for task, sums in sums_of(one).items():
+        torch.testing.assert_close(torch.tensor(first["sums"][task]).double(), sums.sums, rtol=0, atol=1e-3)
