@@ -52,7 +52,8 @@ class CheckedAvg(FedAvg):
         result = super().start(grid, initial_arrays, num_rounds, **options)
         if num_rounds and self.fraction_train and not result.arrays:
             raise RuntimeError(
-                f"No client gave a usable reply in {num_rounds} rounds, so nothing was learned; of the last: {self._why}"
+                f"No client gave a usable reply in {num_rounds} rounds, so nothing was learned; of the last: "
+                f"{self._why}"
             )
         return result
 

@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from ..adapter import set_statistics
 from ..objectives import column_values
-from ..statistics import TaskRows, TaskStatistic
+from ..statistics import TaskRows, TaskStatistic, Values
 from .data import PreparedTask, Split
 from .evaluator import Evaluator
 from .parts import spread_over
@@ -45,6 +45,15 @@ def fit_statistics(trainer: TaskTrainer, prepared: PreparedTask, train_features:
     Args:
         train_features (`Tensor`): `[n, D]`, the features on which the signature was fitted.
     """
+    fitted = fitted_statistics(trainer, prepared, train_features)
+    if fitted:
+        set_statistics(trainer.model, prepared.name, fitted)
+
+
+def fitted_statistics(
+    trainer: TaskTrainer, prepared: PreparedTask, train_features: torch.Tensor
+) -> dict[TaskStatistic, Values]:
+    """The trainer's statistics, fitted on a task whose members the model holds; without those that lack something."""
     fitted, rows_of = {}, {}
     for statistic in trainer.statistics:
         missing = lacks(statistic, prepared)
@@ -57,8 +66,7 @@ def fit_statistics(trainer: TaskTrainer, prepared: PreparedTask, train_features:
         index, rows = rows_of[key]
         columns = _columns(statistic.columns, statistic.part, prepared, index)
         fitted[statistic] = statistic.fit(replace(rows, columns=columns))
-    if fitted:
-        set_statistics(trainer.model, prepared.name, fitted)
+    return fitted
 
 
 def _has_scores(prepared: PreparedTask) -> bool:
