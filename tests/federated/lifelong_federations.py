@@ -35,13 +35,13 @@ def texts(name, rows, seed, source=None):
     return data.cast_column("label", ClassLabel(names=[*words]))
 
 
-def task(name, train, source=None, **options):
+def task(name, train, source=None, of=(0, 1)):
     """Validation and test rows of a task are shared out as the training rows are: every second one to each client."""
-    client, clients = options.pop("of", (0, 1))
+    client, clients = of
     parts = {"train": train, "validation": 24, "test": 40}
     data = {part: texts(name, rows, seed, source) for seed, (part, rows) in enumerate(parts.items())}
     own = {part: rows.select(range(client, len(rows), clients)) for part, rows in data.items()}
-    return Task(name, "text-classification", **own, **options)
+    return Task(name, "text-classification", **own)
 
 
 def make_model(folder, **config):
@@ -56,18 +56,22 @@ def make_args(folder, **arguments):
 
 
 def learners(base, folder, tokenizer, tasks=WORDS, rows=72, clients=2, options=None, config=None, **arguments):
-    """A `make_trainer` of lifelong learners, each with its share of the rows."""
+    """A `make_trainer` of lifelong learners, each with its share of the rows.
+
+    `options` are `source`, the words that a task has; `lacks`, whether a client has no data of a task; and `trainer`.
+    """
+    options = options or {}
+    source, lacks = options.get("source", lambda name: name), options.get("lacks", lambda client, name: False)
 
     def make(context):
         client = context.node_config["partition-id"]
-        own = [task(name, rows, of=(client, clients), **(options or {}).get("task", {})) for name in tasks]
-        trainer = {key: value for key, value in (options or {}).items() if key != "task"}
+        own = [task(name, rows, source(name), of=(client, clients)) for name in tasks if not lacks(client, name)]
         return DriftTrainer(
             make_model(base, **(config or {})),
             make_args(folder / f"client {client}", **arguments),
             tasks=own,
             processing_class=tokenizer,
-            **trainer,
+            **options.get("trainer", {}),
         )
 
     return make
