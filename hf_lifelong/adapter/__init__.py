@@ -10,7 +10,9 @@ from .bank import (
     open_task,
     set_closed_form,
     set_knowledge,
+    set_tasks_after,
     take_snapshot,
+    tensors_after,
 )
 from .checks import check_tensors, check_usable, describe_base
 from .config import DriftAdapterConfig, LoadedFrom
@@ -68,11 +70,13 @@ __all__ = [
     "set_closed_form",
     "set_knowledge",
     "set_statistics",
+    "set_tasks_after",
     "settle_trunk",
     "signature_depths",
     "statistics_of",
     "take_snapshot",
     "target_names",
+    "tensors_after",
     "trunk_features",
     "union",
 ]

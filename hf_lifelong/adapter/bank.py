@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..knowledge import KnowledgeBase, LearnedTask, Signature
 from ..storage import TensorSpec, part_of_task, sizes_of
 from .checks import check_precision, check_unchecked, dtype_of
-from .heads import lifelong_of
+from .heads import active_adapter, lifelong_of
 from .layers import DriftLayer, DriftTunerLayer
 from .sharding import gathered, whole
 
@@ -155,6 +155,60 @@ def set_closed_form(model: nn.Module, task: str, weight: Tensor, bias: Tensor) -
     for spec in root.specs:
         if spec.name in values:
             put(root, spec, adapter, part_of_task(spec, knowledge, knowledge.index(task)), values[spec.name])
+
+
+def tensors_after(model: nn.Module, tasks: int) -> dict[str, Tensor]:
+    """Copies of everything that is stored for the tasks after the first `tasks`, on the CPU, by module and tensor."""
+    adapter = active_adapter(model)
+    knowledge = lifelong_of(model).knowledge[adapter]
+    begin = sizes_of(replace(knowledge, tasks=knowledge.tasks[:tasks]))
+    after = {}
+    for name, module in drift_modules(model):
+        for spec in module.specs:
+            stack = module.held(adapter).get(spec.name)
+            if spec.per is not None and stack is not None:
+                units = stack.detach()[begin[spec.per] :]
+                if len(units) or not spec.optional:
+                    after[f"{name}.{spec.name}"] = units.to("cpu", copy=True)
+    return after
+
+
+def set_tasks_after(model: nn.Module, tasks: int, knowledge: KnowledgeBase, tensors: Mapping[str, Tensor]) -> None:
+    """Replaces the tasks after the first `tasks` by those of another adapter on the same base.
+
+    Args:
+        knowledge ([`KnowledgeBase`]): The manifest afterwards; its first `tasks` tasks are those that stay.
+        tensors (`Mapping[str, Tensor]`): As [`tensors_after`] gives them for that adapter; none where no task follows.
+
+    Raises:
+        ValueError: when the tasks that stay differ, or a tensor has another name, dtype or shape than the manifest
+            states; then nothing is changed.
+    """
+    root = lifelong_of(model)
+    adapter = root.active_adapters[0]
+    held = root.knowledge[adapter]
+    if [task.name for task in held.tasks[:tasks]] != [task.name for task in knowledge.tasks[:tasks]]:
+        raise ValueError(f"`knowledge` begins with {knowledge.names[:tasks]}, the model with {held.names[:tasks]}.")
+    begin, end = sizes_of(replace(held, tasks=held.tasks[:tasks])), sizes_of(held)
+    sizes = {**root.settled(adapter), **sizes_of(replace(knowledge, tasks=knowledge.tasks[tasks:]))}
+    stacks = {
+        f"{name}.{spec.name}": (module, spec, slice(begin[spec.per], end[spec.per]))
+        for name, module in drift_modules(model)
+        for spec in module.specs
+        if spec.per is not None
+    }
+    expected = {
+        name: (spec.shape({**sizes, **module.sizes}), spec.torch_dtype)
+        for name, (module, spec, _) in stacks.items()
+        if knowledge.tasks[tasks:] and not spec.is_absent(sizes)
+    }
+    found = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if found.get(name) != expected.get(name):
+            raise ValueError(f"`tensors` has {found.get(name)} as `{name}`, but it must be {expected.get(name)}.")
+    for name, (module, spec, units) in stacks.items():
+        put(module, spec, adapter, units, tensors.get(name))
+    set_knowledge(model, knowledge)
 
 
 def forget(model: nn.Module, task: str) -> None:

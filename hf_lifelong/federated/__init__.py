@@ -10,13 +10,25 @@ from typing import TYPE_CHECKING
 
 from ..utils.lazy import lazily
 
-__all__ = ["CheckedAvg", "FairAvg", "InProcessGrid", "client_app", "load_trained", "trained_tensors"]
+__all__ = [
+    "CheckedAvg",
+    "FairAvg",
+    "InProcessGrid",
+    "SharedTask",
+    "client_app",
+    "learn_together",
+    "lifelong_client",
+    "load_trained",
+    "trained_tensors",
+]
 
 if TYPE_CHECKING:
     from .client import client_app
     from .grid import InProcessGrid
+    from .lifelong import lifelong_client
     from .strategy import CheckedAvg, FairAvg
     from .tensors import load_trained, trained_tensors
+    from .together import SharedTask, learn_together
 
 __getattr__ = lazily(
     __name__,
@@ -24,7 +36,10 @@ __getattr__ = lazily(
         "CheckedAvg": ".strategy",
         "FairAvg": ".strategy",
         "InProcessGrid": ".grid",
+        "SharedTask": ".together",
         "client_app": ".client",
+        "learn_together": ".together",
+        "lifelong_client": ".lifelong",
         "load_trained": ".tensors",
         "trained_tensors": ".tensors",
     },

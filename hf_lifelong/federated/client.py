@@ -12,6 +12,7 @@ from torch import nn
 from transformers import Trainer, set_seed
 
 from ..fairness import FairTrainerMixin
+from .errors import ClientError
 from .flower import ArrayRecord, ClientApp, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from .records import CLIENT, read_fairness, write_fairness
 from .tensors import load_trained, trained_tensors
@@ -22,10 +23,6 @@ Step = Callable[[Message, Context], Message]
 # What Trainer measures of time, which says nothing about the model.
 TIMES = ("_runtime", "_per_second", "_preparation_time")
 SEEDS = 2**31
-
-
-class ClientError(ValueError):
-    """An error whose text says nothing about a client's rows, so that the server may read it."""
 
 
 def client_app(make_trainer: Callable[[Context], Trainer]) -> ClientApp:

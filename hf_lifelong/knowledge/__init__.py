@@ -1,8 +1,9 @@
 """What an adapter has learned: tasks, members and groups (manifest), signatures and grouping. No model code."""
 
-from .closed_form import best_weight, fit_closed_form
+from .class_sums import ClassSums, class_sums, fourth_sums, merge_sums
+from .closed_form import WEIGHTS, LossSums, best_weight, closed_form_of_sums, fit_closed_form, loss_sums
 from .constants import Constants
-from .grouping import candidate_groups, joins, told_apart
+from .grouping import candidate_groups, joins, nearer_count, nearness, told_apart
 from .manifest import CHANCE, FORMAT, LONGEST_NOTE, UNKNOWN, KnowledgeBase, LearnedTask, TaskData
 from .projection import checksum, projection_matrix
 from .reading import ManifestError
@@ -19,6 +20,7 @@ from .signatures import (
     group_posterior,
     novelty,
     shared_router,
+    signature_of_sums,
 )
 from .union import joined, renamed
 
@@ -30,10 +32,13 @@ __all__ = [
     "ROWS_AT_ONCE",
     "ROWS_AT_ONCE_GPU",
     "UNKNOWN",
+    "WEIGHTS",
+    "ClassSums",
     "Constants",
     "Familiarity",
     "KnowledgeBase",
     "LearnedTask",
+    "LossSums",
     "ManifestError",
     "Router",
     "Signature",
@@ -43,16 +48,24 @@ __all__ = [
     "best_weight",
     "candidate_groups",
     "checksum",
+    "class_sums",
+    "closed_form_of_sums",
     "familiarity",
     "fit_closed_form",
     "fit_signature",
+    "fourth_sums",
     "group_posterior",
     "joined",
     "joins",
+    "loss_sums",
+    "merge_sums",
+    "nearer_count",
+    "nearness",
     "novelty",
     "projection_matrix",
     "read_statistics",
     "renamed",
     "shared_router",
+    "signature_of_sums",
     "told_apart",
 ]

@@ -169,6 +169,17 @@ def group_posterior(log_likelihood: Tensor, group_of_task: Tensor, groups: int) 
     return best_of(log_likelihood, group_of_task, groups).softmax(1)
 
 
+def check_features(features: Tensor) -> None:
+    """Refuses features that no statistics can be made of (`ValueError`)."""
+    if not torch.isfinite(features).all():
+        raise ValueError("`features` holds NaN or infinite values; the base model does not give finite hidden states.")
+    if features.abs().max() > LARGEST_FEATURE:
+        raise ValueError(
+            f"`features` holds values up to {float(features.abs().max()):.1e}, more than {LARGEST_FEATURE:.0e}; the "
+            "hidden states of the base model are too large to tell inputs apart by."
+        )
+
+
 def fit_signature(features: Tensor, rank: int, labels: Tensor | None = None, classes: int = 1) -> Signature:
     """Fits the signature of one task.
 
@@ -184,13 +195,7 @@ def fit_signature(features: Tensor, rank: int, labels: Tensor | None = None, cla
     """
     if len(features) < 2:
         raise ValueError(f"`features` must have at least 2 rows to fit a signature, not {len(features)}.")
-    if not torch.isfinite(features).all():
-        raise ValueError("`features` holds NaN or infinite values; the base model does not give finite hidden states.")
-    if features.abs().max() > LARGEST_FEATURE:
-        raise ValueError(
-            f"`features` holds values up to {float(features.abs().max()):.1e}, more than {LARGEST_FEATURE:.0e}; the "
-            "hidden states of the base model are too large to tell inputs apart by."
-        )
+    check_features(features)
     x = features.double()
     mean = x.mean(0)
     labels = torch.zeros(len(x), dtype=torch.long) if labels is None else labels
@@ -199,15 +204,42 @@ def fit_signature(features: Tensor, rank: int, labels: Tensor | None = None, cla
     places = torch.zeros(classes, x.shape[1], dtype=x.dtype, device=x.device).index_add_(0, labels, x)
     places = torch.where(count > 0, places / count.clamp_min(1), places[labels[0]] / count[labels[0]])
     x = (x - places[labels]) / (len(x) - 1) ** 0.5
-    if len(x) > x.shape[1]:
-        values, directions = _leading(x.T @ x, rank)
-        factor = directions * values.clamp_min(0).sqrt().unsqueeze(1)
-    else:
-        # Eigenvectors of the n × n Gram matrix give the leading directions of the D × D scatter, which is not formed.
-        factor = _leading(x @ x.T, rank)[1] @ x
+    # Eigenvectors of the n × n Gram matrix give the leading directions of the D × D scatter, which is not formed then.
+    factor = _factor(x.T @ x, rank) if len(x) > x.shape[1] else _leading(x @ x.T, rank)[1] @ x
+    return _signature(mean, places, factor, x.square().sum(0), rank)
+
+
+def signature_of_sums(counts: Tensor, means: Tensor, scatter: Tensor, rank: int) -> Signature:
+    """The signature of rows of which only sums are known. It is that of [`fit_signature`] up to rounding; where there
+    are fewer rows than features, that function takes a shorter way.
+
+    Args:
+        counts (`Tensor`): `[C]`, int64, rows of each class.
+        means (`Tensor`): `[C, D]`, float64. A class without rows gets the mean of the most frequent one.
+        scatter (`Tensor`): `[D, D]`, float64, scatter around the class means, summed over classes.
+        rank (`int`): Rows of the factor.
+
+    Raises:
+        ValueError: when there are fewer than 2 rows.
+    """
+    rows = int(counts.sum())
+    if rows < 2:
+        raise ValueError(f"`counts` are of {rows} rows; a signature needs at least 2.")
+    covariance = scatter / (rows - 1)
+    mean = (counts.unsqueeze(1) * means).sum(0) / rows
+    places = torch.where(counts.unsqueeze(1) > 0, means, means[counts.argmax()])
+    return _signature(mean, places, _factor(covariance, rank), covariance.diagonal(), rank)
+
+
+def _factor(scatter: Tensor, rank: int) -> Tensor:
+    values, directions = _leading(scatter, rank)
+    return directions * values.clamp_min(0).sqrt().unsqueeze(1)
+
+
+def _signature(mean: Tensor, places: Tensor, factor: Tensor, variance: Tensor, rank: int) -> Signature:
     if len(factor) < rank:
-        factor = torch.cat([factor, factor.new_zeros(rank - len(factor), x.shape[1])])
-    diagonal = (x.square().sum(0) - factor.square().sum(0)).clamp_min(0)
+        factor = torch.cat([factor, factor.new_zeros(rank - len(factor), factor.shape[1])])
+    diagonal = (variance - factor.square().sum(0)).clamp_min(0)
     return Signature(mean.float(), factor.float(), diagonal.float(), places.float())
 
 

@@ -2,7 +2,7 @@
 
 from .arguments import DriftTrainingArguments
 from .cards import adapter_record
-from .checkpoints import Checkpoint
+from .checkpoints import Checkpoint, newest_commit, task_folder, write_commit
 from .data import PreparedTask, Split
 from .drift import gradient_noise_hook
 from .evaluator import Evaluator, Scores
@@ -11,6 +11,8 @@ from .measuring import majority, measure
 from .progress import TaskBar, show_bars
 from .protocol import TaskTrainer, Trained
 from .sources import TaskSource, suggestion
+from .statistics import fitted_statistics
+from .stream import restore
 from .tasks import Task, check_samples
 from .trainer import DriftTrainer
 
@@ -31,9 +33,14 @@ __all__ = [
     "Visit",
     "adapter_record",
     "check_samples",
+    "fitted_statistics",
     "gradient_noise_hook",
     "majority",
     "measure",
+    "newest_commit",
+    "restore",
     "show_bars",
     "suggestion",
+    "task_folder",
+    "write_commit",
 ]

@@ -12,6 +12,7 @@ import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import torch
 from transformers import set_seed
@@ -39,6 +40,9 @@ from ..knowledge import (
     fit_closed_form,
     fit_signature,
     joins,
+    loss_sums,
+    nearer_count,
+    nearness,
     told_apart,
 )
 from .checkpoints import newest_checkpoint, task_folder, write_commit
@@ -264,8 +268,9 @@ class TaskLearner:
             return alike[-1]  # a sharded model can be asked only after training
         texts = min(COMPARED_TEXTS, args.signature_samples)
         features = self.trainer.evaluator.features(task, task.asked, texts)
-        router = lifelong_of(self.trainer.model).index.router
-        return newest[candidate_groups(knowledge, router, features, task.kind, task.labels)[0]]
+        router = cast(Router, lifelong_of(self.trainer.model).index.router)  # there are tasks
+        near = nearness(knowledge, router, features)
+        return newest[candidate_groups(knowledge, near, task.kind, task.labels)[0]]
 
     def _fit_closed_form(self, visit: Visit) -> None:
         """Adds the closed-form head of a new task, weighted on its validation data. There is none if the texts have no
@@ -279,7 +284,8 @@ class TaskLearner:
         members = evaluator.probabilities(task, split, task.name)
         closed = evaluator.features(task, split.features) @ head[0].T + head[1]
         tiny = torch.finfo(members.dtype).tiny
-        weight = best_weight(members.clamp_min(tiny).log(), closed, torch.tensor(split.features["labels"]))
+        labels = torch.tensor(split.features["labels"])
+        weight = best_weight(loss_sums(members.clamp_min(tiny).log(), closed, labels))
         set_closed_form(self.trainer.model, task.name, weight * head[0], weight * head[1])
         evaluator.forget(task.name)  # the stored answers were given without it
 
@@ -287,17 +293,17 @@ class TaskLearner:
         """The group whose data the task repeats and which answers the task as well as the new members, whose score is
         `new_score`; `None` if there is no such group."""
         task, before, args, evaluator = visit.task, visit.before, self.trainer.args, self.trainer.evaluator
-        if args.grouping != "performance":
+        if args.grouping != "performance" or visit.router is None:
             return None
         held_out = evaluator.features(task, task.validation.features, args.signature_samples)
-        near = candidate_groups(before, visit.router, held_out, task.kind, task.labels)
+        near = candidate_groups(before, nearness(before, visit.router, held_out), task.kind, task.labels)
         if not near:
             return None
         root = lifelong_of(self.trainer.model)
         likelihood = root.index.likelihood(held_out.to(root.where()))
         for group in near:
             tasks = [index for index, of_task in enumerate(before.group_of_task) if of_task == group]
-            if told_apart(likelihood, len(before.tasks), tasks):
+            if told_apart(nearer_count(likelihood, len(before.tasks), tasks), len(held_out)):
                 continue
             old = evaluator.oracle(task, task.validation, before.tasks[before.newest[group]].name)
             if joins(old[task.task_kind.likeness], new_score, args.grouping_tolerance):

@@ -50,6 +50,15 @@ def fit_statistics(trainer: TaskTrainer, prepared: PreparedTask, train_features:
     Args:
         train_features (`Tensor`): `[n, D]`, the features on which the signature was fitted.
     """
+    fitted = fitted_statistics(trainer, prepared, train_features)
+    if fitted:
+        set_statistics(trainer.model, prepared.name, fitted)
+
+
+def fitted_statistics(
+    trainer: TaskTrainer, prepared: PreparedTask, train_features: torch.Tensor
+) -> dict[TaskStatistic, Values]:
+    """The trainer's statistics, fitted on a task whose members the model holds; without those that lack something."""
     fitted: dict[TaskStatistic, Values] = {}
     found: dict[tuple[str, bool], tuple[list[int], TaskRows]] = {}
 
@@ -67,8 +76,7 @@ def fit_statistics(trainer: TaskTrainer, prepared: PreparedTask, train_features:
             continue
         rows, *validation = [rows_of(statistic, part) for part in _parts(statistic)]
         fitted[statistic] = statistic.fit(replace(rows, validation=validation[0]) if validation else rows)
-    if fitted:
-        set_statistics(trainer.model, prepared.name, fitted)
+    return fitted
 
 
 def measure_overall(trainer: TaskTrainer, at_hand: Sequence[PreparedTask]) -> dict[str, float]:

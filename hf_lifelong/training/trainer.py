@@ -194,7 +194,7 @@ class DriftTrainer(FairOverTasks, Trainer):
     def check_task(self, task: PreparedTask) -> None:
         """Refuses a task that this trainer could not train to the end, or whose evaluation does not give
         `metric_for_best_model` (`ValueError`)."""
-        check_steps(self, self.args, active_config(self.model).members, task)
+        check_steps(self, self.args, self.snapshots.members, task)
         check_best_metric(self.args, task, self.metrics_of(task))
         self.check_fairness(task)
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from hf_lifelong.knowledge import best_weight, fit_closed_form
+from hf_lifelong.knowledge import best_weight, fit_closed_form, loss_sums
 from hf_lifelong.knowledge.closed_form import USUAL, WEIGHTS
 
 
@@ -57,16 +57,16 @@ def test_few_texts_that_tell_little_leave_the_usual_weight():
     labels = torch.tensor([0, 1] * 10)
     right = torch.nn.functional.one_hot(labels, 2) * 4.0
     as_often_wrong = torch.tensor([[1.0], [-1.0], [-1.0], [1.0]] * 5) * right
-    assert best_weight(right.log_softmax(1), as_often_wrong, labels) == WEIGHTS[USUAL] == 0.1
+    assert best_weight(loss_sums(right.log_softmax(1), as_often_wrong, labels)) == WEIGHTS[USUAL] == 0.1
 
 
 def test_the_weight_is_the_one_that_makes_right_answers_likeliest():
     labels = torch.tensor([0, 1] * 10)
     right = torch.nn.functional.one_hot(labels, 2) * 4.0
     unsure = torch.full((20, 2), 0.5).log()
-    assert best_weight(unsure, right, labels) == 1.0
-    assert best_weight(unsure, -right, labels) == 0.0
+    assert best_weight(loss_sums(unsure, right, labels)) == 1.0
+    assert best_weight(loss_sums(unsure, -right, labels)) == 0.0
     # Members that are right already, and a head that is sure and wrong once: a little of it is best.
     mixed = right.clone()
     mixed[::4] = 2 * mixed[::4].flip(1)
-    assert 0 < best_weight(unsure, mixed, labels) < 1
+    assert 0 < best_weight(loss_sums(unsure, mixed, labels)) < 1

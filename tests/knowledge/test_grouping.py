@@ -10,6 +10,8 @@ from hf_lifelong.knowledge import (
     candidate_groups,
     group_posterior,
     joins,
+    nearer_count,
+    nearness,
     told_apart,
 )
 
@@ -31,10 +33,13 @@ def learned(name, group, labels=("a", "b"), kind="text-classification"):
 
 def test_data_that_came_back_lies_as_near_to_the_old_task_as_to_the_new():
     near, far = torch.tensor([[0.0, 1.0, 2.0], [0.0, 2.0, 1.0]] * 5), torch.tensor([[0.0, 1.0, 2.0]] * 10)
-    assert not told_apart(near, new=2, old=[1])
-    assert told_apart(far, new=2, old=[1]) and told_apart(far, new=2, old=[0, 1])
     mostly = torch.cat([far[:7], torch.tensor([[3.0, 1.0, 2.0]] * 3)])
-    assert not told_apart(mostly, new=2, old=[0]) and told_apart(mostly, new=2, old=[1])
+
+    def apart(likelihood, old):
+        return told_apart(nearer_count(likelihood, new=2, old=old), len(likelihood))
+
+    assert not apart(near, [1]) and apart(far, [1]) and apart(far, [0, 1])
+    assert not apart(mostly, [0]) and apart(mostly, [1])
 
 
 def test_candidate_groups_are_the_nearest_of_the_same_form():
@@ -52,11 +57,12 @@ def test_candidate_groups_are_the_nearest_of_the_same_form():
     router = Router(
         torch.zeros(7, 2), bias, torch.arange(7), torch.zeros(7, 2), torch.tensor(knowledge.group_of_task), 6
     )
-    ask = {"features": torch.zeros(4, 2), "kind": "text-classification", "labels": ("a", "b")}
-    found = candidate_groups(knowledge, router, **ask)
+    near = nearness(knowledge, router, torch.zeros(4, 2))
+    assert near.sum() == pytest.approx(4)
+    ask = {"near": near, "kind": "text-classification", "labels": ("a", "b")}
+    found = candidate_groups(knowledge, **ask)
     assert [knowledge.groups[g] for g in found] == ["near", "middle", "far"]
-    assert candidate_groups(knowledge, router, **ask, most=1) == [1]
-    assert candidate_groups(KnowledgeBase(), None, **ask) == []
+    assert candidate_groups(knowledge, **ask, most=1) == [1]
 
 
 def test_joining_needs_a_score_within_the_tolerance():

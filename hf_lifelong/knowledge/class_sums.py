@@ -1,0 +1,77 @@
+"""Sums of features by class, from which signature and closed-form head follow: those of a whole are merged from those
+of its parts, so that the parts' rows need not come together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .signatures import check_features
+
+
+class ClassSums(NamedTuple):
+    """Sums over the rows of C classes with D features.
+
+    Args:
+        counts (`Tensor`): `[C]`, int64, number of rows.
+        means (`Tensor`): `[C, D]`, float64; 0 for a class without rows.
+        scatter (`Tensor`): `[C, D, D]`, float64, sum over rows of `(x - mean) (x - mean)ᵀ`.
+    """
+
+    counts: Tensor
+    means: Tensor
+    scatter: Tensor
+
+    @property
+    def scales(self) -> Tensor:
+        """Standard deviation of each feature in each class, `[C, D]`; 1 where it does not vary."""
+        variance = self.scatter.diagonal(dim1=1, dim2=2) / self.counts.clamp_min(1).unsqueeze(1)
+        return torch.where(variance > 0, variance, 1.0).sqrt()
+
+
+def class_sums(features: Tensor, labels: Tensor, classes: int) -> ClassSums:
+    """The sums of rows.
+
+    Args:
+        features (`Tensor`): `[n, D]`, pooled hidden states.
+        labels (`Tensor`): `[n]`, int64, less than `classes`.
+
+    Raises:
+        ValueError: when values are not finite or beyond `LARGEST_FEATURE`.
+    """
+    check_features(features)
+    x = features.double()
+    counts = torch.bincount(labels, minlength=classes)
+    totals = x.new_zeros(classes, x.shape[1]).index_add_(0, labels, x)
+    means = totals / counts.clamp_min(1).unsqueeze(1)
+    order = labels.argsort(stable=True)
+    away = (x - means[labels])[order]
+    # Class by class, because one batched product would hold n · D² numbers.
+    scatter = torch.stack([rows.T @ rows for rows in away.split(counts.tolist())])
+    return ClassSums(counts, means, scatter)
+
+
+def merge_sums(parts: Sequence[ClassSums]) -> ClassSums:
+    """The sums of all rows of some parts, at least one (Chan, Golub, LeVeque, 1979)."""
+    counts = torch.stack([part.counts for part in parts])
+    means, scatter = torch.stack([part.means for part in parts]), torch.stack([part.scatter for part in parts])
+    total = counts.sum(0)
+    mean = (counts.unsqueeze(2) * means).sum(0) / total.clamp_min(1).unsqueeze(1)
+    away = counts.double().sqrt().unsqueeze(2) * (means - mean)
+    return ClassSums(total, mean, scatter.sum(0) + torch.einsum("kcd,kce->cde", away, away))
+
+
+def fourth_sums(features: Tensor, labels: Tensor, means: Tensor, scales: Tensor) -> Tensor:
+    """Sum over the rows of each class of `‖z‖⁴`, with `z = (x - mean) / scale`: `[C]`, float64. It says how much the
+    covariance of a class is shrunk.
+
+    Args:
+        features (`Tensor`): `[n, D]`.
+        labels (`Tensor`): `[n]`, int64.
+        means, scales (`Tensor`): `[C, D]`, of the whole, as [`ClassSums`] has them.
+    """
+    squares = ((features.double() - means[labels]) / scales[labels]).square().sum(1).square()
+    return squares.new_zeros(len(means)).index_add_(0, labels, squares)
