@@ -105,6 +105,7 @@ def test_sums_of_some_rows_stand_for_all():
         scores=torch.stack([1 - scores, scores], 1),
         columns={"group": rows["groups"].tolist()},
         ask=None,
+        row_numbers=range(80),
         part_rows=240,
     )
     values = FairnessSums().fit(given)
