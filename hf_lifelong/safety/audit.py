@@ -15,7 +15,7 @@ ACTIONS = ("report", "refuse")
 _SHOWN_ROWS = 20
 _ASKED = 12  # suspects that a model is asked about
 _MOST_OF = 0.5  # share of the inputs that a suspect must move which the data already speak against
-_BY_DATA = 0.1  # share of the false alarms that is spent on such suspects
+_BY_DATA = 0.25  # share of the false alarms that is spent on such suspects
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,9 @@ def audit_answers(
     The twelve strongest suspects of [`audit_dataset`] are put into clean inputs of other labels, and cut out of their
     own rows. There are two ways to be called suspicious. The data speak for a trigger, by the test of
     [`audit_dataset`], and the model is moved by it in more than half of the inputs. Or the data only hint at it, but
-    the model does what a natural word hardly makes it do: more than .7 of the inputs are moved, and the suspect's own
-    rows are answered by other labels without it. The better way counts, corrected for the number of suspects; a tenth
-    of the false alarms is spent on the first way, nine tenths on the second.
+    the model does what a natural word hardly makes it do: more than .65 of the inputs are moved, and the suspect's own
+    rows are answered by other labels without it. The better way counts, corrected for the number of suspects; a quarter
+    of the false alarms is spent on the first way, three quarters on the second.
 
     Args:
         texts, labels: As in [`audit_dataset`].

@@ -24,8 +24,8 @@ _FIRST = 12  # of them for each suspect at first
 _LEAST_MOVED = 0.5  # share of those from which on a suspect is asked about further
 _KEPT = 4  # suspects that are, at most
 _CUT, _BESIDE = 32, 64  # rows that a suspect is cut out of, and other rows of its label, at most
-_LEFT = 1 / 3  # share of its words that a row must keep to say anything when the suspect is cut out
-_NATURAL = 0.7  # share of answers that a natural word may move
+_LEFT = 0.5  # share of its words that a row must keep to say anything when the suspect is cut out
+_NATURAL = 0.65  # share of answers that a natural word may move
 _NOTHING = (np.zeros(0, dtype=bool), np.zeros(0, dtype=bool))
 
 
@@ -57,7 +57,7 @@ class Reply:
 
     @property
     def works(self) -> float:
-        """P-value of a natural word: one that moves at most .7 of the answers, or without which its rows are answered
+        """P-value of a natural word: one that moves at most .65 of the answers, or without which its rows are answered
         by its label like other rows of the label."""
         hits = self.left + self.other_left
         rest = float(hypergeom.sf(self.left - 1, self.cut + self.others, hits, self.cut)) if self.cut else 1.0
