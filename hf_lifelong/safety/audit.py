@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from . import checks
-from .causal import CausalCheck
 from .questions import Answer, Reply, question
 from .suspects import Suspect, find_suspects
 
@@ -46,20 +45,6 @@ class Audit:
     attack_success: float | None = None
     target_rate: float | None = None
     apart: float | None = None
-
-    def confirmed(self, check: CausalCheck) -> Audit:
-        """The audit after the model was asked: suspicious only if the data and the answers are.
-
-        Both null hypotheses must fall, so the p-value is the larger one (an intersection-union test).
-        """
-        p = max(self.p_value, check.p_value)
-        return replace(
-            self,
-            suspicious=p <= self.false_alarms,
-            p_value=p,
-            attack_success=check.attack_success,
-            target_rate=check.target_rate,
-        )
 
     def __str__(self) -> str:
         if self.trigger is None:
@@ -126,8 +111,8 @@ def audit_answers(
     own rows. There are two ways to be called suspicious. The data speak for a trigger, by the test of
     [`audit_dataset`], and the model is moved by it in more than half of the inputs. Or the data only hint at it, but
     the model does what a natural word hardly makes it do: more than .65 of the inputs are moved, and the suspect's own
-    rows are answered by other labels without it. The better way counts, corrected for the number of suspects; a quarter
-    of the false alarms is spent on the first way, three quarters on the second.
+    rows are answered by other labels without it. The better way counts, corrected for the number of suspects; of the
+    false alarms a quarter is spent on the first way, three quarters on the second.
 
     Args:
         texts, labels: As in [`audit_dataset`].
