@@ -119,7 +119,7 @@ def audit_answers(
         answer (`Callable`): Takes a list of texts and gives one label for each, as in `labels`. It is called at most
             four times, for some hundreds of texts together.
         clean_texts, clean_labels: Inputs that the model was not trained on, such as a validation part. A few poisoned
-            ones among them do no harm.
+            ones among them do no harm. Where there are fewer than 128, some of `texts` are taken too.
         false_alarms (`float`): Share of clean data sets that may be called suspicious, between 0 and 1.
         seed (`int`): Of the inputs that are asked about, and of the places where suspects are put.
 
