@@ -20,7 +20,7 @@ from .representation import lies_apart
 from .words import joined, parted
 
 _UNASKED = -1.0  # stands for a number that was not measured
-_SUSPECTED, _OTHERS, _TRUSTED = 48, 96, 128  # rows whose hidden states are compared, at most
+_SUSPECTED, _OTHERS, _TRUSTED = 32, 48, 48  # rows whose hidden states are compared, at most
 Ask = Callable[[Mapping[str, Sequence[Any]]], Answers]
 
 
@@ -77,6 +77,8 @@ class TaskAudit(TaskStatistic):
         if rows.ask is None or clean is None:
             raise ValueError("The rows have no validation part or no members to ask; `DriftTrainer` gives both.")
         ask = rows.ask
+        if min(len(set(_names(part))) for part in (rows, clean)) < 2:  # a sample may lack what all rows have
+            return Audit(False, 1.0, self.false_alarms)
 
         def answer(texts: list[str]) -> list[str]:
             return [rows.classes[i] for i in ask(_inputs(rows, texts)).scores.argmax(1).tolist()]
