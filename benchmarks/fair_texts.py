@@ -1,4 +1,4 @@
-"""Texts: HateCheck by the people that it is about. An encoder as it is, and a logistic head that any `Trainer` trains."""
+"""HateCheck by the people that its texts are about: an encoder as it is, and a logistic head that `Trainer` trains."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def features(data_dir: str, model: str) -> tuple[Dataset, list[str]]:
 
 
 def halves(rows: Dataset, seed: int) -> dict[str, Dataset]:
-    """Training and test rows. Tests of one functionality stay together: they repeat the same sentences for every group,
-    so that in both parts all groups have the same sentences."""
+    """Training and test rows. Those of one functionality stay together: they repeat the same sentences for every
+    group, so that in both parts all groups have the same sentences."""
     draw = np.random.default_rng(seed)
     kinds = np.array(rows["functionality"][:])
     trained: set[str] = set()
