@@ -17,7 +17,7 @@ from hf_lifelong.adapter import statistics_of
 from hf_lifelong.fairness import METRICS, FairnessSums, NamedSums
 from hf_lifelong.training import Split
 
-TRAIN, TEST = 1500, 500  # rows of a task, at most
+TRAIN, TEST = 300, 100  # rows of a task, at most
 BUDGET = {"num_train_epochs": 2, "per_device_train_batch_size": 16, "learning_rate": 2e-3, "warmup_steps": 0.1}
 WORDS = {
     "Private": "a private company",

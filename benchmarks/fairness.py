@@ -30,7 +30,7 @@ from hf_lifelong.utils.figures import drawn
 
 FAIR_ENOUGH = 0.02
 SEEDS = {"texts": (0, 1, 2), "tasks": (0,)}
-WEIGHTS = {"texts": (0.0, 20.0, 100.0), "tasks": (0.0, 20.0)}
+WEIGHTS = {"texts": (0.0, 2.0, 5.0), "tasks": (0.0, 20.0)}
 Row = dict[str, Any]
 
 
@@ -143,7 +143,7 @@ def draw(rows: list[Row], path: Path) -> None:
                     )
             axis.set_title(f"{panel[0]}, {panel[1].lower()}, {panel[2].upper()}")
             axis.axvline(FAIR_ENOUGH, color="lightgray", linewidth=1, zorder=0)
-            axis.set_xlabel("|F| on held-out rows ↓")
+            axis.set_xlabel("|F| of soft scores on held-out rows ↓")
             axis.set_ylabel("accuracy ↑")
         for axis in axes[len(panels) :]:
             axis.set_axis_off()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .measures import METRICS
-from .named import NamedSums, group_names, in_order, positions, scored_names, staleness
+from .named import NamedSums, group_names, in_order, positions, staleness
 from .state import GroupFairness
 from .statistic import GROUP, FairnessSums
 from .steps import FairSteps
@@ -28,7 +28,6 @@ __all__ = [
     "group_names",
     "in_order",
     "positions",
-    "scored_names",
     "staleness",
 ]
 

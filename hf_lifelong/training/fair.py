@@ -17,7 +17,6 @@ from ..fairness import (
     group_names,
     in_order,
     positions,
-    scored_names,
 )
 from .arguments import DriftTrainingArguments
 from .data import PreparedTask, Split
@@ -51,11 +50,13 @@ class FairOverTasks(FairSteps):
                 f"`fairness` is {self.args.fairness!r}, but the task names no column of groups; give "
                 f"`columns={{{GROUP!r}: ...}}`."
             )
-        learned = knowledge_of(self.model).names
-        before = itertools.takewhile(lambda other: other.name != task.name, self.tasks)
-        new = [prepared for other in before if self._is_fair(prepared := self.prepared(other))]
-        names = {name for sums in self._stored() for name in sums.groups}
-        names |= {name for one in [*new, task] if one.name not in learned for name in groups_of(one) if name}
+        names = {*groups_of(task)} - {None}
+        if len(names) < 2:
+            learned = knowledge_of(self.model).names
+            before = itertools.takewhile(lambda other: other.name != task.name, self.tasks)
+            new = (self.prepared(other) for other in before if other.name not in learned)
+            names |= {name for other in new if self._is_fair(other) for name in groups_of(other) if name}
+            names |= {name for sums in self._stored() for name in sums.groups}
         if len(names) < 2:
             raise ValueError(
                 f"columns[{GROUP!r}]: all rows are of the group {names.pop()!r}, and so are those of every task "
@@ -66,9 +67,9 @@ class FairOverTasks(FairSteps):
         """Turns fairness on for a task that is to be learned fair: its training rows get their groups."""
         if not self._is_fair(task):
             return
-        names, scored = groups_of(task), scored_names(task.labels)
-        earlier = [sums for sums in self._stored() if {*sums.classes} & {*scored}]
-        groups = in_order(name for name in (*names, *(g for sums in earlier for g in sums.groups)) if name is not None)
+        names, earlier = groups_of(task), self._stored()
+        known = {name for sums in earlier for name in sums.groups}
+        groups = in_order(known | {name for name in names if name is not None})
         fairness = GroupFairness(str(self.args.fairness), len(groups), classes=len(task.labels))
         self._earlier = sum((sums.fairness(fairness.metric, groups, task.labels) for sums in earlier), start=fairness)
         self.fairness_weight = self.args.fairness_weight

@@ -240,8 +240,12 @@ def test_groups_that_tell_no_fairness_are_refused_before_training(prepare, task,
 
 
 def test_a_task_of_one_group_is_learned_where_another_task_has_others(train):
-    trainer = train([people(sentiment()), changed_named("men", ["m"] * 60)], **FAIR)
-    assert sums_of(trainer)["men"].groups == ("m",)
+    alone = topics("alone")  # its classes are those of no other task, so nothing can be compared in it
+    alone.train = alone.train.add_column("who", ["f"] * 60)
+    alone.columns = {"group": "who"}
+    trainer = train([people(sentiment()), changed_named("men", ["m"] * 60), alone], **FAIR)
+    stored = sums_of(trainer)
+    assert stored["men"].groups == ("m",) and stored["alone"].groups == ("f",)
     assert trainer.fairness.groups == 2 and trainer.matrix.numbers["fairness_sp"]
 
 
