@@ -29,7 +29,7 @@ from transformers import AutoModel, AutoTokenizer
 from hf_lifelong import DriftAdapterConfig, DriftTrainer, DriftTrainingArguments, Task, knowledge_of
 
 TASKS = ("sst2", "ag_news", "trec")
-TRAIN_SIZE, TEST_SIZE, ROUNDS, MEMBERS, CLIENTS = 1000, 500, 6, 3, 2
+TRAIN_SIZE, TEST_SIZE, ROUNDS, MEMBERS, CLIENTS = 500, 500, 5, 3, 2
 SETTINGS = {"per_device_train_batch_size": 16, "learning_rate": 2e-3, "report_to": "none", "save_strategy": "no"}
 METHODS = ("pooled", "federated", "federated_skewed")
 
@@ -152,15 +152,17 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
         **SETTINGS,
     }
     note = "`seconds` are CPU seconds of one process on a machine with other work"
-    return {**found, "versions": versions, "settings": settings, "note": note, "summary": summary, "rows": rows}
+    command = "python benchmarks/federated.py --data_dir DATA --model paraphrase-minilm-l3"
+    told = {"command": command, "versions": versions, "settings": settings, "note": note}
+    return {**found, **told, "summary": summary, "rows": rows}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", help="folder with one data set a folder; without it they come from the Hub")
-    parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2")
+    parser.add_argument("--model", default="sentence-transformers/paraphrase-MiniLM-L3-v2")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--out", default=str(RESULTS / "federated.json"))
     args = parser.parse_args()
     fill(Path(args.out), args.methods, args.seeds, lambda method, seed: run_cell(method, seed, args), summarise)

@@ -162,7 +162,9 @@ def tensors_after(model: nn.Module, tasks: int) -> dict[str, Tensor]:
     adapter = active_adapter(model)
     knowledge = lifelong_of(model).knowledge[adapter]
     begin = sizes_of(replace(knowledge, tasks=knowledge.tasks[:tasks]))
-    after = {}
+    after: dict[str, Tensor] = {}
+    if not knowledge.tasks[tasks:]:
+        return after
     for name, module in drift_modules(model):
         for spec in module.specs:
             stack = module.held(adapter).get(spec.name)

@@ -242,3 +242,36 @@ def test_two_processes_train_as_one(tmp_path):
     torch.testing.assert_close(
         GroupFairness.from_dict(first["fairness"]).rates(), alone.fairness.rates(), rtol=0, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("metric", ["sp", "eop", "cal"])
+def test_the_fairness_of_the_model_as_it_is_over_all_training_rows(tmp_path, metric):
+    data = people(100)
+    trainer = make_trainer(tmp_path, metric=metric, data=data)
+    found, known = trainer.measure_fairness(), measured(trainer, metric, data)
+    assert found.rows == known.rows == 100 and torch.allclose(found.sums, known.sums, rtol=1e-6)
+    assert not trainer.fairness.is_known  # what it sums in passing is another matter
+
+
+def test_a_whole_that_is_held_is_followed_and_stays_as_it_is(tmp_path):
+    data, other = people(), people(seed=1)
+    whole = measured(make_trainer(tmp_path, data=other), "sp", other)
+    free, held, ignored = (make_trainer(tmp_path, data=data, weight=20.0) for _ in range(3))
+    held.hold_fairness(whole, 20.0)
+    ignored.hold_fairness(whole, 0.0)
+    plain = make_trainer(tmp_path, data=data, weight=0.0)
+    for trainer in (free, held, ignored, plain):
+        trainer.train()
+    assert torch.equal(held.fairness.sums, whole.sums) and held.fairness.rows == whole.rows
+    assert torch.equal(weights(ignored), weights(plain))
+    assert not torch.equal(weights(held), weights(plain)) and not torch.equal(weights(held), weights(free))
+
+
+def test_a_whole_of_another_metric_or_with_a_threshold_cannot_be_held(tmp_path):
+    trainer = make_trainer(tmp_path)
+    with pytest.raises(ValueError, match=r"`whole` is of .*'eop'"):
+        trainer.hold_fairness(GroupFairness("eop"), 20.0)
+    with pytest.raises(ValueError, match=r"`threshold` is 0\.5"):
+        trainer.hold_fairness(GroupFairness("sp", threshold=0.5), 20.0)
+    with pytest.raises(ValueError, match="The weight of fairness is -1"):
+        trainer.hold_fairness(GroupFairness("sp"), -1)

@@ -222,6 +222,29 @@ def test_clients_of_one_group_only_are_said_and_change_nothing(tmp_path, caplog)
     assert "holds only the groups [0]" in caplog.text and not strategy.fairness.is_known
 
 
+def without_column(client):
+    return people(client).remove_columns("group")
+
+
+def of_unseen_groups(client):
+    rows = people(client)
+    return rows.remove_columns("group").add_column("group", [row % 3 for row in range(len(rows))])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (without_column, "`group_column` is 'group', but the training data have"),
+        (of_unseen_groups, "holds 0, 1, 2, but"),
+    ],
+    ids=["column", "groups"],
+)
+def test_data_without_groups_or_of_unknown_ones_is_said_in_the_log_of_the_client(tmp_path, caplog, data, message):
+    with pytest.raises(RuntimeError, match="of the last: it failed"):
+        start(FairAvg("sp"), InProcessGrid(client_app(trainers(tmp_path, data=data)), 2), num_rounds=1)
+    assert message in caplog.text
+
+
 def test_a_model_without_anything_to_train_is_refused():
     with pytest.raises(ValueError, match="no trainable parameter"):
         trained_tensors(frozen())
