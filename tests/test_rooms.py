@@ -23,7 +23,7 @@ BELOW = {
     "pruning": set(),
     "fairness": set(),
     "safety": set(),
-    "selection": set(),
+    "selection": {"knowledge", "statistics", "storage"},
     "hub": {"evaluation", "knowledge", "objectives", "retrieval", "statistics", "storage"},
     "adapter": {"evaluation", "knowledge", "objectives", "retrieval", "statistics", "storage"},
     "memory": {"adapter", "knowledge", "objectives", "retrieval", "storage"},

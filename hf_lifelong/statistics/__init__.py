@@ -11,7 +11,9 @@ from importlib import import_module
 from .base import TaskRefused, TaskRows, TaskStatistic, Values, checked
 
 # Name → module and class of each statistic in this package. A module is imported when its name is first requested.
-REGISTER: dict[str, tuple[str, str]] = {}
+REGISTER: dict[str, tuple[str, str]] = {
+    "input_importance": ("hf_lifelong.selection", "InputImportance"),
+}
 
 __all__ = [
     "REGISTER",
