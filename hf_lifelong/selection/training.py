@@ -20,7 +20,7 @@ _FULL, _BATCH = 1024, 512  # rows up to which every step sees all of them, and h
 # Smallest penalty of a path as a share of the largest useful one; with more inputs than rows nothing can be told from
 # chance below the second one (as in glmnet, Friedman, Hastie and Tibshirani, 2010).
 _LARGEST, _SMALLEST, _SMALLEST_WIDE, _POINTS = 0.3, 0.01, 0.05, 6
-_REWEIGHTED = 3  # times that the adaptive penalty is set
+_ADAPTIVE = 0.5  # the adaptive penalty, as a share of the one before
 _TRAINED = 0.8  # of the rows train a network, the others measure it
 
 
@@ -159,11 +159,12 @@ def refine(
     generator: torch.Generator,
     adapt: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Trains the networks at one penalty of the path further: first each repeat for itself, then, if asked, under the
-    adaptive penalty, which is set several times (Zou, 2006; Candès, Wakin and Boyd, 2008).
+    """Trains the networks at one penalty of the path further: first each repeat for itself, then, if asked, under an
+    adaptive penalty (Zou, 2006).
 
-    In that the penalty of each input is divided by its median importance before, in units of their mean, so that
-    inputs that matter are hardly shrunk and the others get to zero. What half of the repeats do not see is left out.
+    In that the penalty of each input is divided by its median importance, in units of their mean, so that inputs that
+    matter are hardly shrunk and the others get to zero. What half of the repeats do not see is left out. Half of the
+    penalty is enough for that; the whole one takes weak inputs too.
 
     Args:
         trained (`Trained`): The path.
@@ -181,16 +182,16 @@ def refine(
     networks = descend(problem, seen, networks, penalties, penalties, penalty, steps, generator, settle=True)
     networks = networks.among(seen, inputs + 1)
     alone = networks.importances[:, 0]
-    for _ in range(_REWEIGHTED if adapt else 0):
-        # The middle value, and of an even number the lower one: 0 if half of them are.
-        sizes = networks.importances[:, 0].median(0).values
-        kept = sizes.nonzero().flatten()
-        seen = torch.cat([kept, kept.new_tensor([inputs])]).expand(len(alone), -1)
-        weights = (sizes[kept].mean() / sizes[kept])[:, None, None]
-        networks = networks.on_inputs(seen)
-        networks = descend(problem, seen, networks, penalties, penalties, penalty, steps, generator, True, weights)
-        networks = networks.among(seen, inputs + 1)
-    return alone, networks.importances[:, 0]
+    if not adapt:
+        return alone, alone
+    # The middle value, and of an even number the lower one: 0 if half of them are.
+    sizes = alone.median(0).values
+    kept = sizes.nonzero().flatten()
+    seen = torch.cat([kept, kept.new_tensor([inputs])]).expand(len(alone), -1)
+    networks = networks.on_inputs(seen)
+    weights = _ADAPTIVE * (sizes[kept].mean() / sizes[kept])[:, None, None]
+    networks = descend(problem, seen, networks, penalties, penalties, penalty, steps, generator, True, weights)
+    return alone, networks.among(seen, inputs + 1).importances[:, 0]
 
 
 def most(alive: Tensor) -> Tensor:
@@ -252,15 +253,11 @@ def descend(
     # The first steps of all inputs add up in a row's hidden values; with many inputs they would end far off.
     slower = min(1.0, _NARROW / inputs.shape[1]) ** 0.5
     few = len(problem.x) <= _FULL
-    x, target, shares = problem.seen(inputs) if few else None, problem.target, problem.shares
+    everything = (problem.seen(inputs), problem.target, problem.shares) if few else None
     for step in range(1, steps + 1):
         rate = _RATE * (0.5 + 0.5 * math.cos(math.pi * (step - 1) / steps) if settle else 1.0)
         penalties = torch.lerp(start, goal, step / steps)
-        if not few:
-            rows = torch.randint(len(problem.x), (_BATCH,), generator=generator)
-            x, target, shares = problem.seen(inputs, rows), problem.target[rows], problem.shares[:, rows]
-            shares = shares / shares.sum(1, keepdim=True)
-        gradients = networks.gradients(x, target, shares, problem.classes)
+        gradients = networks.gradients(*(everything or _batch(problem, inputs, generator)), problem.classes)
         for i, gradient in enumerate(gradients):
             square = gradient.square().mean(-1, keepdim=True) if i == 0 else gradient.square()
             first[i].lerp_(gradient, 1 - _MOMENTUM)
@@ -271,6 +268,14 @@ def descend(
                 values[i][:, :-1] = shrunk(values[i][:, :-1], reach[:, :-1] * penalties[:, None] * weights, penalty)
         values[1].copy_(normalize(values[1], dim=-1))
     return networks
+
+
+def _batch(problem: Problem, inputs: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs, targets and shares of rows drawn for one step."""
+    rows = torch.randint(len(problem.x), (_BATCH,), generator=generator)
+    trained = problem.trained[rows]
+    shares = (trained / trained.sum(0).clamp_min(1)).T.contiguous()
+    return problem.seen(inputs, rows), problem.target[rows], shares
 
 
 def _constant_losses(problem: Problem) -> Tensor:
