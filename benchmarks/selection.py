@@ -9,13 +9,14 @@ Every (command, data, noise, method, seed) is a row of `benchmarks/results/selec
 run again, so that the tables can be filled in pieces. `planted` has the settings of Li, Wang and Ding, 2023: networks
 (p = 100, 10 relevant, 500 rows), linear (p = 8, 3 relevant, 60 rows, neighbours correlated by a half) and Friedman's
 function (p = 50, 5 relevant, 500 rows); the error is against the target without noise. `tables` keeps 50 inputs and
-puts extra trees on top. Seconds are the process's own on one thread, of methods in turn; those of `wide` are on the
-clock with all threads. Rivals are run from their own packages: `pip install "hf_lifelong[benchmarks]"`.
+puts extra trees on top. Seconds are the process's own, of methods in turn; run it on one thread (`OMP_NUM_THREADS=1`).
+`wide` has those on the clock as well. Rivals are run from their own packages: `pip install "hf_lifelong[benchmarks]"`.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import time
@@ -44,8 +45,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import SplineTransformer, StandardScaler
 
 from hf_lifelong.selection import InputSelector, Networks, Problem, descend, mixture_cut, penalty_shares
+from hf_lifelong.utils.figures import drawn
 
 KEPT = 50
+COLOURS = ["black", "#31688e", "#35b779", "#90d743", "#440154", "#e16462", "#f0a030", "#888888"]
 Rows = list[dict[str, Any]]
 
 
@@ -246,10 +249,12 @@ def wide(inputs: int, penalty: str, seed: int) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     x, clean, relevant = networks_data(rng, 500, inputs)
     y = clean + 0.5 * rng.normal(size=500)
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     selector = InputSelector(penalty=penalty, repeats=10, random_state=seed).fit(x, y)
     return {
         "select_seconds": time.perf_counter() - start,
+        "processor_seconds": time.process_time() - used,
+        "threads": torch.get_num_threads(),
         "peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "true_positives": int(selector.support_[relevant].sum()),
         "false_positives": int(selector.support_[~relevant].sum()),
@@ -302,6 +307,33 @@ def summarise(rows: Rows) -> dict[str, Any]:
     return summary
 
 
+def draw(rows: Rows, path: Path) -> None:
+    """Relevant inputs found and others kept, by noise, for all methods."""
+    rows = [row for row in rows if row["kind"] == "planted"]
+    sets = [data for data in PLANTED if any(row["data"] == data for row in rows)]
+    methods = [method for method in METHODS if any(row["method"] == method for row in rows)]
+    counts = {"true_positives": "relevant inputs found", "false_positives": "others kept"}
+    if not sets:
+        return
+    with drawn(path, (4.0 * len(sets) + 2.0, 6.0)) as figure:
+        panels = figure.subplots(2, len(sets), sharex=True, squeeze=False)
+        for (line, (key, label)), (column, data) in itertools.product(enumerate(counts.items()), enumerate(sets)):
+            panel = panels[line][column]
+            for method, colour in zip(methods, COLOURS, strict=False):
+                own = [row for row in rows if (row["data"], row["method"]) == (data, method)]
+                sigmas = sorted({row["sigma"] for row in own})
+                means = [np.mean([row[key] for row in own if row["sigma"] == sigma]) for sigma in sigmas]
+                panel.plot(sigmas, means, marker="o", color=colour, lw=2.5 if "ours" in method else 1.2, label=method)
+            panel.set_title(data if line == 0 else "")
+            panel.set_xlabel("noise σ" if line else "")
+            panel.set_ylabel(label if column == 0 else "")
+            panel.grid(alpha=0.3)
+            if key == "false_positives":
+                panel.set_yscale("symlog", linthresh=1.0)
+                panel.set_ylim(bottom=0)
+        panels[0][-1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     kinds = parser.add_subparsers(dest="kind", required=True)
@@ -340,6 +372,7 @@ def main() -> None:
         record = {**header("selection"), **command, "summary": summarise(rows), "rows": rows}
         out.write_text(json.dumps(record, indent=1) + "\n")
         print(key, {k: v for k, v in rows[-1].items() if k not in (*key, "kept")}, flush=True)
+    draw(rows, out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

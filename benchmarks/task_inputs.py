@@ -6,7 +6,8 @@ On the thirty tasks of the stream `long`, on the frozen trunk, before any of the
 a fifth of the signature's features against one on all, and on as many drawn at random. (b) Whether tasks that use the
 same features are those whose inputs went astray: the rank correlation, over all pairs of tasks, of their overlap with
 the confusion that `lifelong.py` measured (`results/full/lifelong/long/ours-order0-seed0.json`); beside it that of what
-is simpler, the distance of the tasks' means. (c) What the statistic takes, in seconds of the process on one thread.
+is simpler, the distance of the tasks' means. (c) What the statistic takes, in seconds of the process on one
+thread, and as a share of the training of a task in that run.
 """
 
 from __future__ import annotations
@@ -48,6 +49,12 @@ def measured_confusion(tasks: list[str]) -> np.ndarray:
     """Share of a task's test inputs `[T, T]` that was answered by another task at the end of the stream."""
     confusion = json.loads(MEASURED.read_text())["matrix"]["confusion"]
     return np.array([[confusion[own].get(other, 0.0) for other in tasks] for own in tasks])
+
+
+def training_seconds() -> float:
+    """Of one task of that run, without its scoring (on its machine's clock, with 1,500 texts a task)."""
+    measured = json.loads(MEASURED.read_text())
+    return measured["summary"]["seconds"] / len(measured["matrix"]["tasks"])
 
 
 def accuracy(head: tuple[torch.Tensor, torch.Tensor] | None, features: torch.Tensor, labels: torch.Tensor) -> float:
@@ -108,6 +115,7 @@ def summarise(rows: list[dict[str, Any]], importances: dict[str, torch.Tensor], 
         # Of a new task, the old one from which it takes most, and whether the forecast names it.
         "old_task_named": {name: named(values, both) for name, values in forecasts.items()},
         "statistic_seconds": mean("statistic_seconds"),
+        "share_of_training": round(mean("statistic_seconds") / training_seconds(), 4),
     }
 
 

@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-_ROWS = 1024  # that are answered at once, so that memory does not grow with the data
-
 
 @dataclass(frozen=True)
 class Networks:
@@ -84,8 +82,7 @@ class Networks:
 
     def row_losses(self, x: Tensor, target: Tensor, classes: bool) -> Tensor:
         """Loss `[R, n, L]` of every network on every row, of inputs `[R, p, n]` and targets `[n, K]`."""
-        parts = zip(x.split(_ROWS, dim=2), target.split(_ROWS), strict=True)
-        return torch.cat([row_losses(self.scores(self.hidden(a)), b[:, None], classes) for a, b in parts], dim=1)
+        return row_losses(self.scores(self.hidden(x)), target[:, None], classes)
 
     def slopes(self, hidden: Tensor, target: Tensor, shares: Tensor, classes: bool) -> tuple[Tensor, Tensor]:
         """Gradients of the weighted mean losses by the outputs `[R, n, L, K]` and by the hidden values before the ReLU

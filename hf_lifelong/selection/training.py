@@ -16,7 +16,7 @@ from .proximal import shrunk
 _MOMENTUM, _DECAY, _TINY = 0.9, 0.999, 1e-8  # the usual ones of Adam
 _RATE, _NARROW = 0.02, 100  # learning rate, and inputs up to which the weights have it
 _START = 1 / 3  # of the steps of the path are taken before it
-_FULL, _BATCH = 1024, 512  # rows up to which every step sees all of them, and how many it sees of more
+_FULL, _BATCH = 1024, 512  # rows up to which all are taken at once, and how many a step sees of more
 # Smallest penalty of a path as a share of the largest useful one; with more inputs than rows nothing can be told from
 # chance below the second one (as in glmnet, Friedman, Hastie and Tibshirani, 2010).
 _LARGEST, _SMALLEST, _SMALLEST_WIDE, _POINTS = 0.3, 0.01, 0.05, 6
@@ -135,7 +135,13 @@ def train_path(
     networks = networks.on_inputs(seen)
     networks = descend(problem, seen, networks, penalties, penalties, penalty, steps - walk, generator, settle=True)
 
-    losses = networks.row_losses(problem.seen(seen), problem.target, problem.classes)
+    losses = torch.cat(
+        [
+            networks.row_losses(problem.seen(seen, rows), problem.target[rows], problem.classes)
+            for rows in torch.arange(len(problem.x)).split(_FULL)
+        ],
+        dim=1,
+    )
     importances = networks.among(seen, inputs + 1).importances
     measured = ~problem.trained.all(1)
     left_out = ~problem.trained[measured]

@@ -35,8 +35,10 @@ def test_planted_inputs_are_found(fitted):
     assert fitted.stability_[:3].min() == 1 and fitted.stability_score_ > 0.8
     walk = fitted.path_
     assert walk.importances.shape == (len(walk.lam), 5, 20) and (np.diff(walk.lam) < 0).all()
-    assert (fitted.importances_[3:] == 0).all()  # under the adaptive penalty, zeros are exact
-    assert (walk.importances[:, :, 3:] > 0).any()
+    # Under the adaptive penalty nearly all others are exactly zero, and those that matter are hardly shrunk.
+    best = np.median(walk.importances[walk.loss.argmin()], axis=0)
+    assert (fitted.importances_[3:] > 0).sum() <= 1 < (best[3:] > 0).sum()
+    assert (fitted.importances_[:3] > best[:3]).all()
     assert fitted.lam_ == walk.lam[walk.loss.argmin()] and walk.gain.max() > 10 * walk.gain_error.min()
 
 
