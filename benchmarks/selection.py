@@ -9,18 +9,20 @@ Every (command, data, noise, method, seed) is a row of `benchmarks/results/selec
 run again, so that the tables can be filled in pieces. `planted` has the settings of Li, Wang and Ding, 2023: networks
 (p = 100, 10 relevant, 500 rows), linear (p = 8, 3 relevant, 60 rows, neighbours correlated by a half) and Friedman's
 function (p = 50, 5 relevant, 500 rows); the error is against the target without noise. `tables` keeps 50 inputs and
-puts extra trees on top. Seconds are wall-clock, of methods in turn; run them with nothing else on the machine.
-`lassonet` is run where that package is installed.
+puts extra trees on top. Seconds are the process's own, of methods in turn; run it on one thread (`OMP_NUM_THREADS=1`).
+`wide` has those on the clock as well. Rivals are run from their own packages: `pip install "hf_lifelong[benchmarks]"`.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import resource
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +41,14 @@ from sklearn.feature_selection import f_classif
 from sklearn.linear_model import LassoCV, OrthogonalMatchingPursuitCV
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import SplineTransformer, StandardScaler
 
 from hf_lifelong.selection import InputSelector, Networks, Problem, descend, mixture_cut, penalty_shares
+from hf_lifelong.utils.figures import drawn
 
 KEPT = 50
+COLOURS = ["black", "#31688e", "#35b779", "#90d743", "#440154", "#e16462", "#f0a030", "#888888"]
 Rows = list[dict[str, Any]]
 
 
@@ -78,17 +83,18 @@ def refitted(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> np.nd
     generator = torch.Generator().manual_seed(seed)
     tensors = [torch.from_numpy(v.astype(np.float32)) for v in (scaler.transform(x), ((y - centre) / spread)[:, None])]
     problem = Problem(*tensors, False, torch.ones(len(x), 10, dtype=torch.bool))
-    penalties = (penalty_shares(*x.shape).min() * problem.largest_penalty).repeat(10)
+    penalty = penalty_shares(*x.shape).min().view(1) * problem.largest_penalty
+    everything = torch.arange(x.shape[1] + 1).expand(10, -1)
     networks = Networks.random(x.shape[1], 10, 50, 1, generator)
     with torch.no_grad():
-        networks = descend(problem, networks, penalties, penalties, "l1", 400, generator, settle=True)
-        hidden = networks.hidden(torch.from_numpy(scaler.transform(test).astype(np.float32))).relu_()
-        return networks.scores(hidden)[:, :, 0].mean(1).numpy() * spread + centre
+        networks = descend(problem, everything, networks, penalty, penalty, "l1", 400, generator, settle=True)
+        columns = replace(problem, x=torch.from_numpy(scaler.transform(test).astype(np.float32))).seen(everything)
+        return networks.scores(networks.hidden(columns))[..., 0, 0].mean(0).numpy() * spread + centre
 
 
 def ours(penalty: str) -> Callable[..., dict[str, Any]]:
     def run(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> dict[str, Any]:
-        selector = InputSelector(penalty=penalty, random_state=seed).fit(x, y)
+        selector = InputSelector(penalty=penalty, repeats=10, random_state=seed).fit(x, y)
         # What the mixture keeps is scored as the published sets are, whether the selector trusts it or not.
         kept = mixture_cut(selector.importances_)[0]
         answers = refitted(x[:, kept], y, test[:, kept], seed)
@@ -112,20 +118,49 @@ def rival(make: Callable[[int], Any], importances: Callable[[Any], np.ndarray], 
 
 
 def lassonet(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> dict[str, Any]:
-    from lassonet import LassoNetRegressorCV
+    """The point of its path that predicts a fifth of the rows best."""
+    from lassonet import LassoNetRegressor
 
     scaler, centre, spread = StandardScaler().fit(x), y.mean(), y.std()
-    model = LassoNetRegressorCV(hidden_dims=(50,), random_state=seed, torch_seed=seed, verbose=0)
-    model.fit(scaler.transform(x), (y - centre) / spread)
-    kept = model.best_selected_.numpy().astype(bool)
+    model = LassoNetRegressor(hidden_dims=(50,), random_state=seed, torch_seed=seed, verbose=0)
+    rows = train_test_split(scaler.transform(x), (y - centre) / spread, test_size=0.2, random_state=seed)
+    path = model.path(rows[0], rows[2], X_val=rows[1], y_val=rows[3], return_state_dicts=True)
+    best = min(path, key=lambda point: point.val_loss)
+    model.load(best.state_dict)
     answers = model.predict(scaler.transform(test)).ravel() * spread + centre
-    return {"importances": model.feature_importances_.numpy(), "kept": kept, "answers": answers}
+    return {
+        "importances": model.feature_importances_.numpy(),
+        "kept": best.selected.numpy().astype(bool),
+        "answers": answers,
+    }
+
+
+def group_lasso(x: np.ndarray, y: np.ndarray, test: np.ndarray, seed: int) -> dict[str, Any]:
+    """A sparse additive model: six splines an input, taken or left together; the penalty that predicts a fifth of the
+    rows best."""
+    from skglm import GroupLasso
+
+    splines = make_pipeline(StandardScaler(), SplineTransformer(include_bias=False), StandardScaler()).fit(x)
+    wide, centre = splines.transform(x), y.mean()
+    size = wide.shape[1] // x.shape[1]
+    fitted, held, known, wanted = train_test_split(wide, y - centre, test_size=0.2, random_state=seed)
+    pulls = fitted.T @ known / len(fitted)
+    largest = np.linalg.norm(pulls.reshape(-1, size), axis=1).max()
+    losses = []
+    penalties = largest * np.logspace(-0.1, -2.5, 20)
+    for penalty in penalties:
+        model = GroupLasso(size, penalty).fit(fitted, known)
+        losses.append(((model.predict(held) - wanted) ** 2).mean())
+    model = GroupLasso(size, penalties[int(np.argmin(losses))]).fit(wide, y - centre)
+    sizes = np.linalg.norm(model.coef_.reshape(-1, size), axis=1)
+    return {"importances": sizes, "kept": sizes > 0, "answers": model.predict(splines.transform(test)) + centre}
 
 
 METHODS = {
     "ours": ours("l1"),
     "ours group": ours("group"),
     "lasso": rival(lambda seed: LassoCV(cv=5), lambda m: m.coef_, False),
+    "group lasso": group_lasso,
     "omp": rival(lambda seed: OrthogonalMatchingPursuitCV(cv=5), lambda m: m.coef_, False),
     "random forest": rival(lambda s: RandomForestRegressor(random_state=s), lambda m: m.feature_importances_, True),
     "boosting": rival(lambda s: GradientBoostingRegressor(random_state=s), lambda m: m.feature_importances_, True),
@@ -202,9 +237,9 @@ TOPS: dict[str, Callable[..., np.ndarray]] = {
 def tables(data: str, method: str, seed: int, data_dir: str) -> dict[str, Any]:
     x, test_x, y, test_y = load_table(data, data_dir, seed)
     scaler = StandardScaler().fit(x)
-    start = time.perf_counter()
+    start = time.process_time()
     kept = TOPS[method](scaler.transform(x), y, seed)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     trees = ExtraTreesClassifier(random_state=seed).fit(x[:, kept], y)
     return {"accuracy": trees.score(test_x[:, kept], test_y), "kept": kept.tolist(), "select_seconds": seconds}
 
@@ -214,10 +249,12 @@ def wide(inputs: int, penalty: str, seed: int) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     x, clean, relevant = networks_data(rng, 500, inputs)
     y = clean + 0.5 * rng.normal(size=500)
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     selector = InputSelector(penalty=penalty, repeats=10, random_state=seed).fit(x, y)
     return {
         "select_seconds": time.perf_counter() - start,
+        "processor_seconds": time.process_time() - used,
+        "threads": torch.get_num_threads(),
         "peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "true_positives": int(selector.support_[relevant].sum()),
         "false_positives": int(selector.support_[~relevant].sum()),
@@ -270,6 +307,33 @@ def summarise(rows: Rows) -> dict[str, Any]:
     return summary
 
 
+def draw(rows: Rows, path: Path) -> None:
+    """Relevant inputs found and others kept, by noise, for all methods."""
+    rows = [row for row in rows if row["kind"] == "planted"]
+    sets = [data for data in PLANTED if any(row["data"] == data for row in rows)]
+    methods = [method for method in METHODS if any(row["method"] == method for row in rows)]
+    counts = {"true_positives": "relevant inputs found", "false_positives": "others kept"}
+    if not sets:
+        return
+    with drawn(path, (4.0 * len(sets) + 2.0, 6.0)) as figure:
+        panels = figure.subplots(2, len(sets), sharex=True, squeeze=False)
+        for (line, (key, label)), (column, data) in itertools.product(enumerate(counts.items()), enumerate(sets)):
+            panel = panels[line][column]
+            for method, colour in zip(methods, COLOURS, strict=False):
+                own = [row for row in rows if (row["data"], row["method"]) == (data, method)]
+                sigmas = sorted({row["sigma"] for row in own})
+                means = [np.mean([row[key] for row in own if row["sigma"] == sigma]) for sigma in sigmas]
+                panel.plot(sigmas, means, marker="o", color=colour, lw=2.5 if "ours" in method else 1.2, label=method)
+            panel.set_title(data if line == 0 else "")
+            panel.set_xlabel("noise σ" if line else "")
+            panel.set_ylabel(label if column == 0 else "")
+            panel.grid(alpha=0.3)
+            if key == "false_positives":
+                panel.set_yscale("symlog", linthresh=1.0)
+                panel.set_ylim(bottom=0)
+        panels[0][-1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     kinds = parser.add_subparsers(dest="kind", required=True)
@@ -301,13 +365,14 @@ def main() -> None:
         key = {"kind": args.kind, **part}
         if any(all(row.get(k) == v for k, v in key.items()) for row in rows):
             continue
-        start = time.perf_counter()
+        start = time.process_time()
         result = run()
-        rows.append({**key, **result, "seconds": round(time.perf_counter() - start, 2)})
+        rows.append({**key, **result, "seconds": round(time.process_time() - start, 2)})
         command = {"command": "python benchmarks/selection.py {planted,tables --data_dir DATA,wide,random}"}
         record = {**header("selection"), **command, "summary": summarise(rows), "rows": rows}
         out.write_text(json.dumps(record, indent=1) + "\n")
         print(key, {k: v for k, v in rows[-1].items() if k not in (*key, "kept")}, flush=True)
+    draw(rows, out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ BELOW = {
     "pruning": set(),
     "fairness": {"statistics", "storage"},
     "safety": {"statistics", "storage"},
-    "selection": set(),
+    "selection": {"knowledge", "statistics", "storage"},
     "hub": {"evaluation", "knowledge", "objectives", "retrieval", "statistics", "storage"},
     "adapter": {"evaluation", "knowledge", "objectives", "retrieval", "statistics", "storage"},
     "memory": {"adapter", "knowledge", "objectives", "retrieval", "storage"},

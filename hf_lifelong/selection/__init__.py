@@ -7,25 +7,31 @@ from .plots import plot_importances, plot_overlap, plot_path
 from .proximal import group_soft_threshold, soft_threshold
 from .selector import InputSelector, SelectionPath
 from .stability import Overlap, stability_of, support_overlap
+from .task_importance import InputImportance, depth_shares, kept_features, small_head, task_overlap
 from .training import Problem, descend, penalty_shares
 
 __all__ = [
     "FirstLayerPenalty",
+    "InputImportance",
     "InputSelector",
     "Mixture",
     "Networks",
     "Overlap",
     "Problem",
     "SelectionPath",
+    "depth_shares",
     "descend",
     "fit_mixture",
     "group_soft_threshold",
+    "kept_features",
     "mixture_cut",
     "penalty_shares",
     "plot_importances",
     "plot_overlap",
     "plot_path",
+    "small_head",
     "soft_threshold",
     "stability_of",
     "support_overlap",
+    "task_overlap",
 ]

@@ -70,8 +70,8 @@ def mixture_cut(importances: Floats) -> tuple[Bools, Bools]:
     """Inputs of the high component of a mixture over the square roots of importances (they spread both components
     evenly; as lengths of weights, importances are skewed).
 
-    Exact zeros are out beforehand: many equal values would draw the low component to a point. Where the others are of
-    one kind and far from zero, they are all kept.
+    Exact zeros are of the low component. Where no two kinds are apart because many of them draw it to a point, the
+    mixture is fitted to the other values.
 
     Args:
         importances: `[..., p]`, at least 0.
@@ -81,14 +81,17 @@ def mixture_cut(importances: Floats) -> tuple[Bools, Bools]:
     """
     values = np.sqrt(importances)
     seen = values > 0
-    mixture = fit_mixture(values, seen)
+    kept, apart = _high(values, np.ones_like(seen))
+    kept_of_seen, apart_of_seen = _high(values, seen)
+    return np.where(apart[..., None], kept, kept_of_seen) & seen, apart | apart_of_seen
+
+
+def _high(values: Floats, counted: Bools) -> tuple[Bools, Bools]:
+    """Values `[..., p]` of the high component, none where the two are not apart; and where they are `[...]`."""
+    mixture = fit_mixture(values, counted)
     with np.errstate(divide="ignore", invalid="ignore"):
-        apart = (seen.sum(-1) > 3) & mixture.likelier & (mixture.distance > _APART)
-        high = seen & mixture.high(values)
-        _, mean, variance = _moments(values, seen.astype(float))
-        far = seen.any(-1) & ~seen.all(-1) & (_distance(mean, variance / 2) > _APART)
-    kept = np.where(apart[..., None], high, seen & far[..., None])
-    return kept, apart | far
+        apart = (counted.sum(-1) > 3) & mixture.likelier & (mixture.distance > _APART)
+        return mixture.high(values) & apart[..., None], apart
 
 
 def top_cut(importances: Floats, count: int) -> Bools:

@@ -1,4 +1,4 @@
-"""Many two-layer ReLU networks on the same inputs, all in one tensor: f(x) = Σⱼ aⱼ ReLU(wⱼ·x + bⱼ) + c.
+"""Many two-layer ReLU networks, all in one tensor: f(x) = Σⱼ aⱼ ReLU(wⱼ·x + bⱼ) + c.
 
 The output weights aⱼ have length 1, ±1 for one output, as in Li, Wang and Ding, 2023: a ReLU passes a positive factor
 through, so that nothing is lost by it, and without it a network would escape a penalty on w by growing a.
@@ -6,93 +6,118 @@ through, so that nothing is lost by it, and without it a network would escape a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-_ROWS = 1024  # that are answered at once, so that memory does not grow with the data
-
 
 @dataclass(frozen=True)
 class Networks:
-    """M networks of p inputs, r hidden neurons and K outputs, float32.
+    """R × L networks of r hidden neurons and K outputs, float32. The L networks of a repeat see the same inputs.
 
     Args:
-        weight (`Tensor`): `[p, M, r]`: with the inputs in front, one matrix product serves all networks.
-        bias (`Tensor`): `[M, r]`.
-        out (`Tensor`): `[M, r, K]`, of length 1 along K.
-        offset (`Tensor`): `[M, K]`.
+        weight (`Tensor`): `[R, p, L, r]`, of the inputs that a repeat sees. The last one is 1 in all rows, so that its
+            weights are the biases.
+        out (`Tensor`): `[R, L, r, K]`, of length 1 along K.
+        offset (`Tensor`): `[R, L, K]`.
     """
 
     weight: Tensor
-    bias: Tensor
     out: Tensor
     offset: Tensor
 
     @classmethod
-    def random(cls, inputs: int, count: int, hidden: int, outputs: int, generator: torch.Generator) -> Networks:
-        """Networks whose hidden values are of the order of `1 / √hidden` on standardised inputs."""
+    def random(cls, inputs: int, repeats: int, hidden: int, outputs: int, generator: torch.Generator) -> Networks:
+        """One network a repeat, whose hidden values are of the order of `1 / √hidden` on standardised inputs.
+
+        Args:
+            inputs (`int`): Without the constant one.
+        """
 
         def normal(*shape: int) -> Tensor:
             return torch.randn(*shape, generator=generator)
 
-        return cls(
-            normal(inputs, count, hidden) / (inputs * hidden) ** 0.5,
-            normal(count, hidden) / hidden**0.5,
-            normalize(normal(count, hidden, outputs), dim=-1),
-            torch.zeros(count, outputs),
-        )
+        weight = normal(repeats, inputs + 1, 1, hidden) / hidden**0.5
+        weight[:, :-1] /= inputs**0.5
+        return cls(weight, normalize(normal(repeats, 1, hidden, outputs), dim=-1), torch.zeros(repeats, 1, outputs))
 
     @property
     def importances(self) -> Tensor:
-        """`[M, p]`: length of each input's weights over the neurons; 0 where the network does not see the input."""
-        return torch.linalg.vector_norm(self.weight, dim=2).T
+        """`[R, L, p - 1]`: length of each input's weights over the neurons; 0 where the network does not see it."""
+        return torch.linalg.vector_norm(self.weight[:, :-1], dim=3).mT
 
-    def tensors(self) -> list[Tensor]:
-        """Weight, bias, out and offset."""
-        return [getattr(self, field.name) for field in fields(self)]
+    def fanned(self, times: int) -> Networks:
+        """Each network `times` times, within its repeat."""
+        return Networks(
+            self.weight.repeat_interleave(times, 2),
+            self.out.repeat_interleave(times, 1),
+            self.offset.repeat_interleave(times, 1),
+        )
 
-    def repeated(self, times: int) -> Networks:
-        """Each network `times` times, the copies behind one another."""
-        axes = (1, 0, 0, 0)
-        return Networks(*(t.repeat_interleave(times, a) for t, a in zip(self.tensors(), axes, strict=True)))
+    def at(self, place: int) -> Networks:
+        """One network of each repeat."""
+        one = slice(place, place + 1)
+        return Networks(self.weight[:, :, one], self.out[:, one], self.offset[:, one])
 
     def on_inputs(self, kept: Tensor) -> Networks:
-        """The networks on a part of their inputs (int64 positions)."""
-        return Networks(self.weight[kept], self.bias, self.out, self.offset)
+        """The networks on a part of their inputs, of each repeat its own (int64 positions `[R, a]`)."""
+        return Networks(self.weight.take_along_dim(kept[:, :, None, None], 1), self.out, self.offset)
+
+    def among(self, inputs: Tensor, count: int) -> Networks:
+        """The networks on `count` inputs, of which they have seen those at `inputs` (int64 positions `[R, a]`)."""
+        weight = self.weight.new_zeros(len(inputs), count, *self.weight.shape[2:])
+        return Networks(
+            weight.scatter_(1, inputs[:, :, None, None].expand_as(self.weight), self.weight), self.out, self.offset
+        )
 
     def hidden(self, x: Tensor) -> Tensor:
-        """Hidden values `[n, M, r]` before the ReLU, of inputs `[n, p]`."""
-        flat = x @ self.weight.flatten(1)
-        return flat.view(len(x), *self.bias.shape).add_(self.bias)
+        """Hidden values `[R, n, L · r]` after the ReLU, of inputs `[R, p, n]`."""
+        return torch.bmm(x.mT, self.weight.flatten(2)).relu_()
 
     def scores(self, hidden: Tensor) -> Tensor:
-        """Outputs `[n, M, K]`, of hidden values after the ReLU."""
-        return torch.einsum("nmr,mrk->nmk", hidden, self.out) + self.offset
+        """Outputs `[R, n, L, K]`."""
+        return torch.bmm(hidden, self._blocks()).unflatten(2, self.offset.shape[1:]) + self.offset[:, None]
 
     def row_losses(self, x: Tensor, target: Tensor, classes: bool) -> Tensor:
-        """Loss `[n, M]` of every network on every row."""
-        parts = zip(x.split(_ROWS), target.split(_ROWS), strict=True)
-        return torch.cat([row_losses(self.scores(self.hidden(a).relu_()), b[:, None], classes) for a, b in parts])
+        """Loss `[R, n, L]` of every network on every row, of inputs `[R, p, n]` and targets `[n, K]`."""
+        return row_losses(self.scores(self.hidden(x)), target[:, None], classes)
 
-    def gradients(self, x: Tensor, target: Tensor, shares: Tensor, classes: bool) -> list[Tensor]:
-        """Gradients of the weighted mean loss, one for each of `tensors()`.
+    def slopes(self, hidden: Tensor, target: Tensor, shares: Tensor, classes: bool) -> tuple[Tensor, Tensor]:
+        """Gradients of the weighted mean losses by the outputs `[R, n, L, K]` and by the hidden values before the ReLU
+        `[R, n, L · r]`.
 
         Args:
-            x (`Tensor`): `[n, p]`.
+            hidden (`Tensor`): `[R, n, L · r]`.
             target (`Tensor`): `[n, K]`.
-            shares (`Tensor`): `[n, M]`, the weight of each row in each network's mean.
+            shares (`Tensor`): `[R, n]`, the weight of each row in a repeat's mean.
             classes (`bool`): Whether the outputs are logits.
         """
+        slope = (expected(self.scores(hidden), classes) - target[:, None]) * shares[:, :, None, None]
+        # One pass over the hidden values, which are what costs time; a product with `hidden > 0` makes three.
+        back = torch.ops.aten.threshold_backward(torch.bmm(slope.flatten(2), self._blocks().mT), hidden, 0)
+        return slope, back
+
+    def gradients(self, x: Tensor, target: Tensor, shares: Tensor, classes: bool) -> list[Tensor]:
+        """Gradients of the weighted mean losses by weight, out and offset; arguments as in `slopes`.
+
+        Args:
+            x (`Tensor`): `[R, p, n]`.
+        """
         hidden = self.hidden(x)
-        live = hidden > 0
-        hidden.relu_()
-        slope = (expected(self.scores(hidden), classes) - target[:, None]) * shares[:, :, None]
-        back = torch.einsum("nmk,mrk->nmr", slope, self.out) * live
-        weight = (x.T @ back.reshape(len(x), -1)).view_as(self.weight)
-        return [weight, back.sum(0), torch.einsum("nmr,nmk->mrk", hidden, slope), slope.sum(0)]
+        slope, back = self.slopes(hidden, target, shares, classes)
+        _, points, neurons, outputs = self.out.shape
+        across = torch.bmm(hidden.mT, slope.flatten(2)).view(-1, points, neurons, points, outputs)
+        out = across.diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)
+        return [torch.bmm(x, back).view_as(self.weight), out, slope.sum(1)]
+
+    def _blocks(self) -> Tensor:
+        """Output weights `[R, L · r, L · K]`, zero between networks: one product then serves all of a repeat."""
+        repeats, points, neurons, outputs = self.out.shape
+        blocks = self.out.new_zeros(repeats, points, neurons, points, outputs)
+        blocks.diagonal(dim1=1, dim2=3).copy_(self.out.permute(0, 2, 3, 1))
+        return blocks.view(repeats, points * neurons, points * outputs)
 
 
 def expected(scores: Tensor, classes: bool) -> Tensor:

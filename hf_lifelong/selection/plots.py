@@ -75,19 +75,24 @@ def plot_overlap(overlap: Overlap, path: str | os.PathLike[str]) -> None:
     """Draws the Jaccard index and the correlation between tasks as two matrices.
 
     Args:
-        overlap (`Overlap`): Of any number of tasks; up to 12, the values are written into the cells.
+        overlap (`Overlap`): Of any number of tasks; up to 12, the values are written into the cells. Colours span what
+            there is between different tasks.
         path: PNG file to write.
     """
     count = len(overlap.tasks)
-    with drawn(path, (2.4 + 0.7 * count, 1.4 + 0.4 * count)) as figure:
-        for panel, title, values, low in zip(
+    between = ~np.eye(count, dtype=bool)
+    with drawn(path, (3.4 + 0.7 * count, 1.4 + 0.4 * count)) as figure:
+        for panel, title, values, lowest, colours in zip(
             figure.subplots(1, 2),
             ("same inputs (Jaccard)", "correlation of importances"),
             (overlap.jaccard, overlap.correlation),
-            (0.0, -1.0),
+            (0, -1),
+            ("viridis", "coolwarm"),
             strict=True,
         ):
-            panel.imshow(values, vmin=low, vmax=1.0, cmap="viridis" if low == 0 else "coolwarm")
+            most = float(np.abs(values[between & np.isfinite(values)]).max(initial=0)) or 1.0
+            image = panel.imshow(values, vmin=lowest * most, vmax=most, cmap=colours)
+            figure.colorbar(image, ax=panel, shrink=0.6)
             panel.set_title(title)
             panel.set_xticks(range(count), overlap.tasks, rotation=90)
             panel.set_yticks(range(count), overlap.tasks)

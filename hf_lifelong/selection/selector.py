@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from .cuts import Bools, Floats, cut, mixture_cut, top_cut
 from .proximal import check_penalty
 from .stability import stability_of
-from .training import Problem, Trained, draw_rows, penalty_shares, train_path
+from .training import Problem, Trained, draw_rows, penalty_shares, refine, train_path
 
 _FEWEST = 10  # rows
 _SURE = 2.0  # standard errors by which networks must be better than a constant
@@ -52,9 +52,11 @@ class InputSelector(SelectorMixin, BaseEstimator):
     Regularization", IEEE Transactions on Information Theory, 2023).
 
     Every repeat is a network with first weights of its own, trained on four fifths of the rows and measured on the
-    others; all repeats at all penalties are trained as one tensor. Inputs are put on one scale first. The importance
-    of an input is the length of its weights over the neurons, median over the repeats, at the penalty that predicts
-    best: 0 where half of the networks do not see it.
+    others; all repeats at all penalties are trained as one tensor. Inputs are put on one scale first. At the penalty
+    that predicts best, training goes on under an adaptive penalty (Zou, 2006), which all repeats share: it is the
+    lower, the more important an input was, so that those that matter are hardly shrunk and the others get to zero. The
+    importance of an input is the length of its weights over the neurons, median over the repeats: 0 where half of the
+    networks do not see it.
 
     ```python
     selector = InputSelector(random_state=0).fit(X, y)
@@ -72,10 +74,10 @@ class InputSelector(SelectorMixin, BaseEstimator):
             takes the one of a path that predicts left-out rows best.
         cut (`str`, `int` or `float`): Which inputs are kept. `"mixture"`: those of the high component of a mixture of
             two normal distributions over the importances; none where `found_` is false. An `int`: so many, the most
-            important ones (fewer where fewer have any importance). A `float` below 1: those with at least this share
-            of the greatest importance.
+            important ones (fewer where fewer have any importance), without the adaptive penalty, which may leave
+            fewer. A `float` below 1: those with at least this share of the greatest importance.
         repeats (`int`): Networks at each penalty, at least 2.
-        max_iter (`int`): Training steps along the path.
+        max_iter (`int`): Training steps along the path, and each time at its best penalty.
         min_stability (`float`): Least `stability_score_` of a set that counts as found.
         target (`str`): `"regression"`, `"classification"`, or `"auto"`, which goes by `y` as scikit-learn's
             `type_of_target` does.
@@ -85,7 +87,7 @@ class InputSelector(SelectorMixin, BaseEstimator):
         importances_: `[p]`, float64.
         support_: `[p]`, bool.
         stability_: `[p]`, the share of the repeats in which an input is among the most important ones, as many as the
-            cut keeps.
+            cut keeps, before they share a penalty. Repeats differ in first weights and in the rows drawn.
         stability_score_ (`float`): Agreement of the repeats' sets beyond chance, 1 at most (`stability_of`).
         path_ (`SelectionPath`): Losses and importances along the path.
         lam_ (`float`): The penalty that was taken.
@@ -148,17 +150,24 @@ class InputSelector(SelectorMixin, BaseEstimator):
         shares = penalty_shares(*problem.x.shape) if self.lam == "validate" else torch.tensor([float(self.lam)])
         with torch.no_grad():
             trained = train_path(problem, shares, self.penalty, self.hidden, self.max_iter, generator)
+            self.path_ = _path_of(trained, shares, varies)
+            best = int(self.path_.loss.argmin())
+            self.lam_ = float(self.path_.lam[best])
+            # The adaptive penalty leaves few inputs, which may be fewer than are asked for.
+            adapt = not _is_count(self.cut)
+            at = (best, self.lam_, self.penalty, self.max_iter)
+            refined = refine(problem, trained, *at, generator, adapt)
         self.n_iter_ = self.max_iter
-        self._select(_path_of(trained, shares, varies))
+        self._select(best, *(_among(value, varies) for value in refined))
         return self
 
-    def _select(self, path: SelectionPath) -> None:
-        """Sets what is known after training."""
-        best = int(path.loss.argmin())
-        self.path_, self.lam_ = path, float(path.lam[best])
-        self.importances_ = np.median(path.importances[best], axis=0)
+    def _select(self, best: int, alone: Floats, together: Floats) -> None:
+        """Sets what is known after training, of importances `[R, p]` of each repeat for itself, and under the penalty
+        that all of them shape."""
+        path = self.path_
+        self.importances_ = np.median(together, axis=0)
         self.support_ = cut(self.importances_, self.cut)
-        sets = top_cut(path.importances[best], int(self.support_.sum()))
+        sets = top_cut(alone, int(self.support_.sum()))
         self.stability_, self.stability_score_ = sets.mean(0), stability_of(sets)
         mixed, separate = mixture_cut(self.importances_)
         self.reason_ = self._doubt(path.gain[best], path.gain_error[best], bool(separate))
@@ -260,8 +269,13 @@ def _standardised(X: Floats) -> tuple[Floats, Bools]:
 
 def _path_of(trained: Trained, shares: torch.Tensor, varies: Bools) -> SelectionPath:
     gains = (trained.constant - trained.losses).double().numpy()
-    importances = np.zeros((*trained.importances.shape[:2], len(varies)))
-    importances[:, :, varies] = trained.importances.numpy()
     error = gains.std(1) / math.sqrt(gains.shape[1])
     loss = trained.losses.double().mean(1).numpy()
-    return SelectionPath(shares.double().numpy(), loss, gains.mean(1), error, importances)
+    return SelectionPath(shares.double().numpy(), loss, gains.mean(1), error, _among(trained.importances, varies))
+
+
+def _among(importances: torch.Tensor, varies: Bools) -> Floats:
+    """Importances `[..., p]` of all inputs: 0 of those that do not vary."""
+    everything = np.zeros((*importances.shape[:-1], len(varies)))
+    everything[..., varies] = importances.numpy()
+    return everything

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -15,10 +16,11 @@ from .proximal import shrunk
 _MOMENTUM, _DECAY, _TINY = 0.9, 0.999, 1e-8  # the usual ones of Adam
 _RATE, _NARROW = 0.02, 100  # learning rate, and inputs up to which the weights have it
 _START = 1 / 3  # of the steps of the path are taken before it
-_FULL, _BATCH = 1024, 512  # rows up to which every step sees all of them, and how many it sees of more
+_FULL, _BATCH = 1024, 512  # rows up to which all are taken at once, and how many a step sees of more
 # Smallest penalty of a path as a share of the largest useful one; with more inputs than rows nothing can be told from
 # chance below the second one (as in glmnet, Friedman, Hastie and Tibshirani, 2010).
-_LARGEST, _SMALLEST, _SMALLEST_WIDE, _POINTS = 0.5, 0.015, 0.05, 6
+_LARGEST, _SMALLEST, _SMALLEST_WIDE, _POINTS = 0.3, 0.01, 0.05, 6
+_ADAPTIVE = 0.5  # the adaptive penalty, as a share of the one before
 _TRAINED = 0.8  # of the rows train a network, the others measure it
 
 
@@ -38,11 +40,28 @@ class Problem:
     classes: bool
     trained: Tensor
 
+    @cached_property
+    def columns(self) -> Tensor:
+        """Inputs and the constant one `[p + 1, n]`, each in one piece of memory."""
+        return torch.cat([self.x, self.x.new_ones(len(self.x), 1)], dim=1).T.contiguous()
+
     @property
     def largest_penalty(self) -> float:
         """Length of the greatest covariance of an input with the target: a penalty above it leaves no input."""
         covariances = self.x.T @ (self.target - self.target.mean(0)) / len(self.x)
         return float(torch.linalg.vector_norm(covariances, dim=1).max())
+
+    @property
+    def shares(self) -> Tensor:
+        """Weight `[R, n]` of each row in the mean of a repeat."""
+        return (self.trained / self.trained.sum(0)).T.contiguous()
+
+    def seen(self, inputs: Tensor, rows: Tensor | None = None) -> Tensor:
+        """What each repeat sees `[R, a, n]` of all or some rows, at positions `inputs` `[R, a]`."""
+        columns = self.columns if rows is None else self.columns[:, rows]
+        if inputs.shape[1] == len(columns):
+            return columns.expand(len(inputs), -1, -1)
+        return columns[inputs]
 
 
 @dataclass(frozen=True)
@@ -54,11 +73,15 @@ class Trained:
         losses (`Tensor`): `[L, m]`, of each row, mean over the repeats that were not trained on it; the m rows that
             trained all repeats are no part of it.
         constant (`Tensor`): `[m]`, the same of answering without looking at the inputs.
+        networks (`Networks`): R × L.
+        seen (`Tensor`): `[R, a]`, int64, the inputs that they see.
     """
 
     importances: Tensor
     losses: Tensor
     constant: Tensor
+    networks: Networks
+    seen: Tensor
 
 
 def penalty_shares(rows: int, inputs: int) -> Tensor:
@@ -78,8 +101,11 @@ def train_path(
 ) -> Trained:
     """Trains a network for every penalty and repeat, all in one tensor.
 
-    The repeats start dense and walk to the smallest penalty; inputs that none of them sees there are left out. From
-    each, one network goes on to every penalty of the path and settles there.
+    The repeats start dense and walk to the smallest penalty. From each, one network walks on to every penalty of the
+    path and settles there. Inputs are screened twice: a repeat walks on with those that it sees at the smallest
+    penalty, and settles with those that one of its networks sees, or would: of which the gradient exceeds the penalty,
+    so that the network is not at rest without them. As in the strong rules of Tibshirani et al., 2012, this proves
+    nothing about where the networks end, only about where they are when they are asked.
 
     Args:
         problem (`Problem`): Inputs, targets and the rows of the R repeats.
@@ -89,36 +115,123 @@ def train_path(
         steps (`int`): Steps along the path; a third as many come before.
         generator (`torch.Generator`): For first weights and batches.
     """
-    repeats, points = problem.trained.shape[1], len(shares)
-    networks = Networks.random(problem.x.shape[1], repeats, hidden, problem.target.shape[1], generator)
+    repeats, inputs = problem.trained.shape[1], problem.x.shape[1]
     penalties = shares * problem.largest_penalty
-    smallest = penalties.min().repeat(repeats)
+    smallest = penalties.min().view(1)
+    everything = torch.arange(inputs + 1).expand(repeats, -1)
+    networks = Networks.random(inputs, repeats, hidden, problem.target.shape[1], generator)
     rise = math.ceil(steps * _START)
-    networks = descend(problem, networks, torch.zeros(repeats), smallest, penalty, rise, generator, settle=False)
+    networks = descend(problem, everything, networks, smallest * 0, smallest, penalty, rise, generator, settle=False)
 
-    seen = networks.importances.any(0).nonzero().flatten()
-    part = replace(
-        problem, x=problem.x[:, seen].contiguous(), trained=problem.trained.repeat_interleave(points, dim=1)
+    seen = most(networks.importances[:, 0] > 0)
+    networks = networks.on_inputs(seen).fanned(len(shares))
+    start = smallest.expand(len(shares))
+    walk = steps // 2
+    networks = descend(problem, seen, networks, start, penalties, penalty, walk, generator, settle=False)
+
+    wanted = pull(problem, seen, networks, penalty) > penalties[:, None]
+    networks = networks.among(seen, inputs + 1)
+    seen = most((wanted | (networks.importances > 0)).any(1))
+    networks = networks.on_inputs(seen)
+    networks = descend(problem, seen, networks, penalties, penalties, penalty, steps - walk, generator, settle=True)
+
+    losses = torch.cat(
+        [
+            networks.row_losses(problem.seen(seen, rows), problem.target[rows], problem.classes)
+            for rows in torch.arange(len(problem.x)).split(_FULL)
+        ],
+        dim=1,
     )
-    networks = networks.on_inputs(seen).repeated(points)
-    start, goal = smallest.repeat_interleave(points), penalties.repeat(repeats)
-    networks = descend(part, networks, start, goal, penalty, steps, generator, settle=True)
-
-    importances = torch.zeros(points, repeats, problem.x.shape[1])
-    importances[:, :, seen] = networks.importances.view(repeats, points, -1).transpose(0, 1)
-    losses = networks.row_losses(part.x, part.target, part.classes).view(-1, repeats, points)
+    importances = networks.among(seen, inputs + 1).importances
     measured = ~problem.trained.all(1)
     left_out = ~problem.trained[measured]
     times = left_out.sum(1)
     return Trained(
-        importances,
-        ((losses[measured] * left_out[:, :, None]).sum(1) / times[:, None]).T.contiguous(),
+        importances.transpose(0, 1),
+        (losses[:, measured] * left_out.T[:, :, None]).sum(0).div(times[:, None]).T.contiguous(),
         (_constant_losses(problem)[measured] * left_out).sum(1) / times,
+        networks,
+        seen,
     )
+
+
+def refine(
+    problem: Problem,
+    trained: Trained,
+    place: int,
+    share: float,
+    penalty: str,
+    steps: int,
+    generator: torch.Generator,
+    adapt: bool,
+) -> tuple[Tensor, Tensor]:
+    """Trains the networks at one penalty of the path further: first each repeat for itself, then, if asked, under an
+    adaptive penalty (Zou, 2006).
+
+    In that the penalty of each input is divided by its median importance, in units of their mean, so that inputs that
+    matter are hardly shrunk and the others get to zero. What half of the repeats do not see is left out. Half of the
+    penalty is enough for that; the whole one takes weak inputs too.
+
+    Args:
+        trained (`Trained`): The path.
+        place (`int`): Of the penalty in it.
+        share (`float`): The penalty as a share of the largest one.
+        steps (`int`): Each time.
+        adapt (`bool`): Whether the adaptive penalty follows.
+
+    Returns:
+        Importances `[R, p]` of the first time, and of the last.
+    """
+    inputs = problem.x.shape[1]
+    penalties = torch.tensor([share * problem.largest_penalty])
+    networks, seen = trained.networks.at(place), trained.seen
+    networks = descend(problem, seen, networks, penalties, penalties, penalty, steps, generator, settle=True)
+    networks = networks.among(seen, inputs + 1)
+    alone = networks.importances[:, 0]
+    if not adapt:
+        return alone, alone
+    # The middle value, and of an even number the lower one: 0 if half of them are.
+    sizes = alone.median(0).values
+    kept = sizes.nonzero().flatten()
+    seen = torch.cat([kept, kept.new_tensor([inputs])]).expand(len(alone), -1)
+    networks = networks.on_inputs(seen)
+    weights = _ADAPTIVE * (sizes[kept].mean() / sizes[kept])[:, None, None]
+    networks = descend(problem, seen, networks, penalties, penalties, penalty, steps, generator, True, weights)
+    return alone, networks.among(seen, inputs + 1).importances[:, 0]
+
+
+def most(alive: Tensor) -> Tensor:
+    """Positions `[R, a]`, rising, of the inputs that each repeat goes on with and of the constant one behind them; `a`
+    suits the repeat with most, the others take more.
+
+    Args:
+        alive (`Tensor`): `[R, p]`, bool.
+    """
+    count = int(alive.sum(1).max())
+    kept = alive.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :count].sort(1).values
+    return torch.cat([kept, kept.new_full((len(kept), 1), alive.shape[1])], dim=1)
+
+
+def pull(problem: Problem, inputs: Tensor, networks: Networks, penalty: str) -> Tensor:
+    """How strongly the loss asks each network for each input, seen or not `[R, L, p]`: the norm of the gradient that
+    is dual to the penalty. An input that a network at rest does not see pulls by less than the penalty.
+
+    Args:
+        inputs (`Tensor`): `[R, a]`, those that the networks see.
+    """
+    gradient = torch.zeros(())
+    for rows in torch.arange(len(problem.x)).split(_FULL):
+        hidden = networks.hidden(problem.seen(inputs, rows))
+        _, back = networks.slopes(hidden, problem.target[rows], problem.shares[:, rows], problem.classes)
+        gradient = gradient + problem.x[rows].T @ back
+    gradient = gradient.unflatten(2, networks.weight.shape[2:])
+    norm = gradient.abs().amax(3) if penalty == "l1" else torch.linalg.vector_norm(gradient, dim=3)
+    return norm.mT
 
 
 def descend(
     problem: Problem,
+    inputs: Tensor,
     networks: Networks,
     start: Tensor,
     goal: Tensor,
@@ -126,6 +239,7 @@ def descend(
     steps: int,
     generator: torch.Generator,
     settle: bool,
+    weights: Tensor | float = 1.0,
 ) -> Networks:
     """Proximal Adam (Kingma and Ba, 2015) on all networks while the penalty of each goes from `start` to `goal`.
 
@@ -133,19 +247,23 @@ def descend(
     metric for both penalties.
 
     Args:
-        start, goal (`Tensor`): `[M]`, penalties; the way takes the first half of the steps.
+        inputs (`Tensor`): `[R, a]`, int64, the inputs that each repeat sees, the constant one last.
+        start, goal (`Tensor`): `[L]`, penalties.
         settle (`bool`): Whether the steps get shorter, to zero, so that the networks come to rest.
+        weights (`Tensor`): `[a - 1, 1, 1]`, by which the penalty of each input is multiplied.
     """
-    values = [value.clone() for value in networks.tensors()]
+    values = [value.clone() for value in (networks.weight, networks.out, networks.offset)]
     first = [torch.zeros_like(value) for value in values]
     second = [torch.zeros_like(value[..., :1] if i == 0 else value) for i, value in enumerate(values)]
     networks = Networks(*values)
     # The first steps of all inputs add up in a row's hidden values; with many inputs they would end far off.
-    slower = min(1.0, _NARROW / len(values[0])) ** 0.5
+    slower = min(1.0, _NARROW / inputs.shape[1]) ** 0.5
+    few = len(problem.x) <= _FULL
+    everything = (problem.seen(inputs), problem.target, problem.shares) if few else None
     for step in range(1, steps + 1):
         rate = _RATE * (0.5 + 0.5 * math.cos(math.pi * (step - 1) / steps) if settle else 1.0)
-        penalties = torch.lerp(start, goal, min(1.0, 2 * step / steps))
-        gradients = networks.gradients(*_batch(problem, generator), problem.classes)
+        penalties = torch.lerp(start, goal, step / steps)
+        gradients = networks.gradients(*(everything or _batch(problem, inputs, generator)), problem.classes)
         for i, gradient in enumerate(gradients):
             square = gradient.square().mean(-1, keepdim=True) if i == 0 else gradient.square()
             first[i].lerp_(gradient, 1 - _MOMENTUM)
@@ -153,18 +271,17 @@ def descend(
             reach = rate * (slower if i == 0 else 1.0) / ((second[i] / (1 - _DECAY**step)).sqrt_() + _TINY)
             values[i].sub_(first[i] * (reach / (1 - _MOMENTUM**step)))
             if i == 0:
-                values[i].copy_(shrunk(values[i], reach * penalties[:, None], penalty))
-        values[2].copy_(normalize(values[2], dim=-1))
+                values[i][:, :-1] = shrunk(values[i][:, :-1], reach[:, :-1] * penalties[:, None] * weights, penalty)
+        values[1].copy_(normalize(values[1], dim=-1))
     return networks
 
 
-def _batch(problem: Problem, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows, targets and shares of the rows for one step."""
-    x, target, trained = problem.x, problem.target, problem.trained
-    if len(x) > _FULL:
-        rows = torch.randint(len(x), (_BATCH,), generator=generator)
-        x, target, trained = x[rows], target[rows], trained[rows]
-    return x, target, trained / trained.sum(0).clamp_min(1)
+def _batch(problem: Problem, inputs: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs, targets and shares of rows drawn for one step."""
+    rows = torch.randint(len(problem.x), (_BATCH,), generator=generator)
+    trained = problem.trained[rows]
+    shares = (trained / trained.sum(0).clamp_min(1)).T.contiguous()
+    return problem.seen(inputs, rows), problem.target[rows], shares
 
 
 def _constant_losses(problem: Problem) -> Tensor:

@@ -15,6 +15,7 @@ REGISTER: dict[str, tuple[str, str]] = {
     "audit": ("hf_lifelong.safety", "TaskAudit"),
     "weak-directions": ("hf_lifelong.safety", "TaskWeakDirections"),
     "fairness": ("hf_lifelong.fairness", "FairnessSums"),
+    "input_importance": ("hf_lifelong.selection", "InputImportance"),
 }
 
 __all__ = [

@@ -6,7 +6,7 @@ from torch.nn.functional import cross_entropy, mse_loss, one_hot
 
 from hf_lifelong.selection import group_soft_threshold, soft_threshold
 from hf_lifelong.selection.networks import Networks
-from hf_lifelong.selection.training import Problem, descend, draw_rows, penalty_shares, train_path
+from hf_lifelong.selection.training import Problem, descend, draw_rows, most, penalty_shares, pull, refine, train_path
 
 
 def test_soft_threshold_moves_every_weight_towards_zero_and_stops_there():
@@ -49,36 +49,72 @@ def make_problem(classes, rows=40, inputs=6, repeats=3):
     return Problem(x, target, classes, draw_rows(rows, repeats, generator)), generator
 
 
+def everything(problem):
+    return torch.arange(problem.x.shape[1] + 1).expand(problem.trained.shape[1], -1)
+
+
 @pytest.mark.parametrize("classes", [False, True])
 def test_gradients_are_those_of_the_loss(classes):
     problem, generator = make_problem(classes)
-    networks = Networks.random(6, 3, 5, problem.target.shape[1], generator)
-    shares = problem.trained / problem.trained.sum(0)
-    found = networks.gradients(problem.x, problem.target, shares, classes)
+    networks = Networks.random(6, 3, 5, problem.target.shape[1], generator).fanned(2)
+    networks.weight.add_(0.1 * torch.randn(networks.weight.shape, generator=generator))
+    x = problem.seen(everything(problem))
+    found = networks.gradients(x, problem.target, problem.shares, classes)
 
-    values = [value.clone().requires_grad_() for value in networks.tensors()]
-    weight, bias, out, offset = values
+    values = [value.clone().requires_grad_() for value in (networks.weight, networks.out, networks.offset)]
+    weight, out, offset = values
     loss = 0
-    for m in range(3):
-        rows = problem.trained[:, m]
-        scores = (problem.x[rows] @ weight[:, m] + bias[m]).relu() @ out[m] + offset[m]
-        wanted = problem.target[rows]
-        loss = loss + (cross_entropy(scores, wanted.argmax(1)) if classes else mse_loss(scores, wanted) / 2)
+    for r in range(3):
+        rows = problem.trained[:, r]
+        for m in range(2):
+            scores = (problem.x[rows] @ weight[r, :-1, m] + weight[r, -1, m]).relu() @ out[r, m] + offset[r, m]
+            wanted = problem.target[rows]
+            loss = loss + (cross_entropy(scores, wanted.argmax(1)) if classes else mse_loss(scores, wanted) / 2)
     for gradient, value in zip(found, torch.autograd.grad(loss, values), strict=True):
         torch.testing.assert_close(gradient, value)
 
 
 def test_networks_trained_together_are_those_trained_alone():
     problem, generator = make_problem(classes=False)
-    networks = Networks.random(6, 3, 5, 1, generator)
-    penalties = torch.tensor([0.01, 0.1, 0.3])
-    together = descend(problem, networks, penalties / 10, penalties, "l1", 60, generator, settle=True)
-    for m in range(3):
-        own = Networks(networks.weight[:, m : m + 1], *(value[m : m + 1] for value in networks.tensors()[1:]))
-        part = Problem(problem.x, problem.target, False, problem.trained[:, m : m + 1])
-        one = penalties[m : m + 1]
-        alone = descend(part, own, one / 10, one, "l1", 60, generator, settle=True)
-        torch.testing.assert_close(alone.importances[0], together.importances[m], rtol=1e-3, atol=1e-4)
+    networks = Networks.random(6, 3, 5, 1, generator).fanned(2)
+    penalties = torch.tensor([0.01, 0.1])
+    args = (problem, everything(problem), networks, penalties / 10, penalties, "l1", 60, generator)
+    together = descend(*args, settle=True).importances
+    for r in range(3):
+        part = Problem(problem.x, problem.target, False, problem.trained[:, r : r + 1])
+        for m in range(2):
+            own = Networks(*(value[r : r + 1] for value in (networks.weight, networks.out, networks.offset))).at(m)
+            one = penalties[m : m + 1]
+            alone = descend(part, everything(part), own, one / 10, one, "l1", 60, generator, settle=True)
+            torch.testing.assert_close(alone.importances[0, 0], together[r, m], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("penalty", ["l1", "group"])
+def test_inputs_that_were_screened_out_are_not_wanted(penalty):
+    """At the end, no input that a network does not see pulls by more than the penalty."""
+    problem, generator = make_problem(classes=False, rows=120, inputs=40)
+    shares = torch.tensor([0.4, 0.2])
+    trained = train_path(problem, shares, penalty, 10, 200, generator)
+    assert trained.seen.shape[1] < 41
+    force = pull(problem, trained.seen, trained.networks, penalty)
+    unseen = trained.importances.transpose(0, 1) == 0
+    penalties = (shares * problem.largest_penalty)[:, None].expand_as(force)
+    assert float((force > 1.02 * penalties)[unseen].float().mean()) < 0.01
+
+
+def test_the_adaptive_penalty_leaves_what_matters():
+    problem, generator = make_problem(classes=False, rows=150, inputs=20)
+    shares = torch.tensor([0.1, 0.05])
+    trained = train_path(problem, shares, "l1", 10, 120, generator)
+    alone, together = refine(problem, trained, 1, 0.05, "l1", 120, generator, adapt=True)
+    assert bool((together[:, 0] > 0).all()) and int((together.median(0).values > 0).sum()) <= 2
+    assert (together > 0).sum() < (alone > 0).sum()
+    assert together[:, 0].median() > alone[:, 0].median()  # shrunk less
+
+
+def test_each_repeat_goes_on_with_as_many_inputs():
+    alive = torch.tensor([[True, False, True, False], [False, False, False, True]])
+    assert most(alive).tolist() == [[0, 2, 4], [0, 3, 4]]
 
 
 @pytest.mark.parametrize("penalty", ["l1", "group"])
@@ -95,9 +131,9 @@ def test_a_higher_penalty_leaves_fewer_inputs_and_zeros_are_exact(penalty):
 def test_output_weights_keep_length_one():
     problem, generator = make_problem(classes=True)
     networks = Networks.random(6, 3, 5, 3, generator)
-    zero = torch.zeros(3)
-    trained = descend(problem, networks, zero, zero, "l1", 5, generator, settle=False)
-    torch.testing.assert_close(trained.out.norm(dim=-1), torch.ones(3, 5))
+    zero = torch.zeros(1)
+    trained = descend(problem, everything(problem), networks, zero, zero, "l1", 5, generator, settle=False)
+    torch.testing.assert_close(trained.out.norm(dim=-1), torch.ones(3, 1, 5))
 
 
 def test_rows_of_a_repeat_are_drawn_once_each():

@@ -26,7 +26,7 @@ def fitted():
 def test_scikit_learn_checks():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # most of their data says nothing
-        check_estimator(InputSelector(hidden=4, repeats=2, max_iter=20), on_skip=None)
+        check_estimator(InputSelector(hidden=4, repeats=2, max_iter=10), on_skip=None)
 
 
 def test_planted_inputs_are_found(fitted):
@@ -35,7 +35,10 @@ def test_planted_inputs_are_found(fitted):
     assert fitted.stability_[:3].min() == 1 and fitted.stability_score_ > 0.8
     walk = fitted.path_
     assert walk.importances.shape == (len(walk.lam), 5, 20) and (np.diff(walk.lam) < 0).all()
-    assert fitted.importances_.tolist() == np.median(walk.importances[walk.loss.argmin()], axis=0).tolist()
+    # Under the adaptive penalty nearly all others are exactly zero, and those that matter are hardly shrunk.
+    best = np.median(walk.importances[walk.loss.argmin()], axis=0)
+    assert (fitted.importances_[3:] > 0).sum() <= 1 < (best[3:] > 0).sum()
+    assert (fitted.importances_[:3] > best[:3]).all()
     assert fitted.lam_ == walk.lam[walk.loss.argmin()] and walk.gain.max() > 10 * walk.gain_error.min()
 
 
@@ -73,7 +76,7 @@ def test_random_labels_are_not_explained(classes):
     for seed in range(20):
         rng = np.random.default_rng(seed)
         x, y = rng.normal(size=(100, 15)), rng.normal(size=100) if classes is None else rng.integers(classes, size=100)
-        selector = InputSelector(hidden=10, repeats=4, max_iter=60, random_state=seed).fit(x, y)
+        selector = InputSelector(hidden=8, repeats=4, max_iter=40, random_state=seed).fit(x, y)
         found += selector.found_
         assert selector.found_ or (selector.reason_ and not selector.support_.any())
     assert found <= 1
@@ -96,7 +99,7 @@ def test_cuts(fitted):
     share = InputSelector(**QUICK, cut=0.3).fit(x, y)
     assert share.support_.tolist() == (share.importances_ >= 0.3 * share.importances_.max()).tolist()
     with pytest.warns(UserWarning, match="asks for 1 inputs, but 3 stand out"):
-        InputSelector(**QUICK, cut=1).fit(x, y)
+        InputSelector(**QUICK, cut=1, min_stability=0.0).fit(x, y)
 
 
 def test_the_same_seed_gives_the_same_bytes(fitted):
