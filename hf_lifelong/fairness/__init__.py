@@ -23,7 +23,6 @@ __all__ = [
     "GroupFairness",
     "NamedSums",
     "check_trainable",
-    "check_trainable",
     "fairness_metric",
     "fairness_term",
     "group_names",

@@ -66,6 +66,11 @@ class FairTrainerMixin(FairSteps):
         super().__init__(*args, **kwargs)
         self.watch_fairness(fairness, fairness_window)
 
+    @property
+    def fairness(self) -> GroupFairness:
+        """The fairness of the model in training over its last steps."""
+        return cast(RunningFairness, self._running).whole
+
     def hold_fairness(self, whole: GroupFairness, weight: float) -> None:
         """Trains towards the fairness of a whole that is measured elsewhere and stays as it is: of all clients of a
         federation, not of the rows that this trainer sees.
@@ -78,19 +83,18 @@ class FairTrainerMixin(FairSteps):
             ValueError: when `whole` differs from `fairness` in metric, groups or classes, or `weight` is out of range.
         """
         check_trainable(whole, weight)
-        running = cast(GroupFairness, self.fairness)
-        if whole.settings() != running.settings():
+        if whole.settings() != self.fairness.settings():
             raise ValueError(
-                f"`whole` is of {whole.settings()}, but the `fairness` of this trainer of {running.settings()}; "
+                f"`whole` is of {whole.settings()}, but the `fairness` of this trainer of {self.fairness.settings()}; "
                 "measure both alike."
             )
         self.fairness_weight = weight
-        self.remove_callback(RunningFairness)
+        self.watch_fairness(None)
         self.add_callback(HeldFairness(whole))
 
     def measure_fairness(self) -> GroupFairness:
         """The fairness of the model as it is over all rows of the training data, in one pass over them."""
-        measured = cast(GroupFairness, self.fairness).scaled(0.0)
+        measured = self.fairness.scaled(0.0)
         # Trainer's own loader of other data: in order, each row once, and with the group.
         loader = self.get_eval_dataloader(self.train_dataset)
         model: Any = self.model
@@ -104,7 +108,7 @@ class FairTrainerMixin(FairSteps):
         return measured
 
     def get_train_dataloader(self) -> Any:
-        if self.fairness is not None and isinstance(self.train_dataset, datasets.Dataset):
+        if isinstance(self.train_dataset, datasets.Dataset):
             check_groups(self.train_dataset, self.group_column, self.fairness.groups)
         return super().get_train_dataloader()
 
