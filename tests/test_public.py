@@ -1,5 +1,6 @@
 """What `import hf_lifelong` gives and what it costs, in fresh interpreters."""
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -66,4 +67,5 @@ def test_what_the_documentation_calls_by_its_full_name_needs_no_other_import(mon
     names = re.findall(r"(?<!from )\bhf_lifelong\.(\w+(?:\.\w+)*)", text)
     assert "loading.load" in names and "hub.pull" in names
     for name in names:
-        assert attrgetter(name)(hf_lifelong) is not None
+        if not name.startswith("federated.") or importlib.util.find_spec("flwr"):
+            assert attrgetter(name)(hf_lifelong) is not None

@@ -49,7 +49,7 @@ class FairnessSums(TaskStatistic):
         assert rows.scores is not None and rows.labels is not None  # it asks for them
         groups = group_names(rows.columns[GROUP])
         sums = NamedSums.of_rows(rows.scores, rows.labels, groups, rows.classes)
-        return sums.scaled(rows.part_rows / len(groups)).to_values()
+        return sums.scaled(_represented(rows)).to_values()
 
     def read(self, values: Values) -> NamedSums:
         """The sums of stored values.
@@ -93,4 +93,9 @@ def _moved(rows: TaskRows) -> NamedSums:
     which = rows.moved.nonzero().flatten().tolist()
     nothing = torch.zeros(len(which), len(rows.classes))
     counts = NamedSums.of_rows(nothing, rows.labels[which], [groups[row] for row in which], rows.classes)
-    return counts.scaled(rows.part_rows / len(groups))
+    return counts.scaled(_represented(rows))
+
+
+def _represented(rows: TaskRows) -> float:
+    """How many rows of the part each row stands for."""
+    return 1.0 if rows.part_rows is None else rows.part_rows / len(rows.features)

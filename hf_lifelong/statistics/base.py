@@ -50,7 +50,7 @@ class TaskRows:
             in a row of the task, to [`Answers`]. `None` if members of this kind give no scores of classes, or if the
             data was already tokenised.
         row_numbers (`Sequence[int]`): n positions of the rows in the data that the user gave.
-        part_rows (`int`): How many rows the part has, of which these are spread evenly.
+        part_rows (`int`, *optional*): How many rows the part has, of which these are spread evenly; by default n.
         validation (`TaskRows`, *optional*): The validation rows, for statistics whose `part` is `"both"`.
         moved (`Tensor`, *optional*): `[n]`, bool: whether the members of another task answer the row when the model is
             not told the task. Only for `overall`.
@@ -64,8 +64,8 @@ class TaskRows:
     scores: Tensor | None
     columns: Mapping[str, Sequence[Any]]
     ask: Callable[[Mapping[str, Sequence[Any]]], Answers] | None
-    row_numbers: Sequence[int]
-    part_rows: int
+    row_numbers: Sequence[int] = ()
+    part_rows: int | None = None
     validation: TaskRows | None = None
     moved: Tensor | None = None
 

@@ -41,6 +41,8 @@ def restored():
 
 @pytest.mark.parametrize("page", [page for page in PAGES if BLOCK.search(page.read_text("utf-8"))], ids=named)
 def test_the_python_of_a_page_runs_as_it_stands(page, models, restored, tmp_path, monkeypatch):
+    if "hf_lifelong.federated" in page.read_text("utf-8"):
+        pytest.importorskip("flwr", reason="the extra `federated` is not installed")
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "page"}
     for number, code in enumerate(BLOCK.findall(page.read_text("utf-8")), 1):
