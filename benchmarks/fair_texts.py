@@ -57,21 +57,19 @@ def features(data_dir: str, model: str) -> tuple[Dataset, list[str]]:
 
 
 def halves(rows: Dataset, seed: int) -> dict[str, Dataset]:
-    """Training and test rows. Those of one functionality stay together: they repeat the same sentences for every
-    group, so that in both parts all groups have the same sentences."""
-    draw = np.random.default_rng(seed)
-    kinds = np.array(rows["functionality"][:])
-    trained: set[str] = set()
-    for ending in ("_h", "_nh"):
-        names = sorted({kind for kind in kinds if kind.endswith(ending)})
-        trained |= {names[i] for i in draw.permutation(len(names))[: -(-len(names) // 2)]}
-    is_train = np.isin(kinds, sorted(trained))
-    parts = {"train": is_train, "test": ~is_train}
-    return {part: rows.select(np.flatnonzero(which)).remove_columns("functionality") for part, which in parts.items()}
+    """Training and test rows, about half each. A sentence that is repeated for every group is in one of them, so that
+    in both parts all groups have the same sentences."""
+    frame = rows.select_columns(["functionality", "group"]).to_pandas()
+    # Within a functionality each group has the sentences in the same order.
+    sentence = frame["functionality"] + frame.groupby(["functionality", "group"]).cumcount().astype(str)
+    names = sorted(set(sentence))
+    which = sentence.isin([names[i] for i in np.random.default_rng(seed).permutation(len(names))[::2]]).to_numpy()
+    parts = {"train": which, "test": ~which}
+    return {part: rows.select(np.flatnonzero(of)).remove_columns("functionality") for part, of in parts.items()}
 
 
 def hate_speech(weight: float, seed: int, data_dir: str, model: str) -> dict[str, Any]:
-    """Trains on half of the functionalities with a weight of fairness, and measures both halves."""
+    """Trains on half of the sentences with a weight of fairness, and measures both halves."""
     rows, names = features(data_dir, model)
     parts = {part: of_part.with_format("torch") for part, of_part in halves(rows, seed).items()}
     set_seed(seed)
