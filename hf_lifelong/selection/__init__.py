@@ -8,7 +8,7 @@ from .proximal import group_soft_threshold, soft_threshold
 from .selector import InputSelector, SelectionPath
 from .stability import Overlap, stability_of, support_overlap
 from .task_importance import InputImportance, depth_shares, kept_features, small_head, task_overlap
-from .training import Problem, descend, penalty_shares
+from .training import Problem, draw_rows, train_path
 
 __all__ = [
     "FirstLayerPenalty",
@@ -20,12 +20,11 @@ __all__ = [
     "Problem",
     "SelectionPath",
     "depth_shares",
-    "descend",
+    "draw_rows",
     "fit_mixture",
     "group_soft_threshold",
     "kept_features",
     "mixture_cut",
-    "penalty_shares",
     "plot_importances",
     "plot_overlap",
     "plot_path",
@@ -34,4 +33,5 @@ __all__ = [
     "stability_of",
     "support_overlap",
     "task_overlap",
+    "train_path",
 ]
