@@ -156,7 +156,7 @@ def draw(path: Path, runs: dict[str, dict[str, Any]]) -> None:
             axes.set_xlabel("round")
             axes.set_ylim(*((0, 0.5) if key != "accuracy" else (0.5, 1)))
             axes.grid(alpha=0.3)
-        figure.axes[0].legend(loc="center right")
+        figure.axes[0].legend(loc="upper left")
 
 
 def main(argv: list[str] | None = None) -> None:
