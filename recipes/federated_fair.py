@@ -26,11 +26,12 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from flwr.app import ArrayRecord, Context, MetricRecord
+from flwr.serverapp import Grid, ServerApp
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from hf_lifelong.fairness import FairTrainerMixin, GroupFairness
 from hf_lifelong.federated import FairAvg, InProcessGrid, client_app, load_trained, trained_tensors
-from hf_lifelong.federated.flower import ArrayRecord, Context, Grid, MetricRecord, ServerApp
 
 BANKS, ROWS, INPUTS, ROUNDS, WEIGHT = 10, 6000, 6, 20, 20.0
 
@@ -156,7 +157,7 @@ def draw(path: Path, runs: dict[str, dict[str, Any]]) -> None:
             axes.set_xlabel("round")
             axes.set_ylim(*((0, 0.5) if key != "accuracy" else (0.5, 1)))
             axes.grid(alpha=0.3)
-        figure.axes[0].legend(loc="center right")
+        figure.axes[0].legend(loc="upper left")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -11,7 +11,7 @@ from typing import Any, cast
 from torch import nn
 from transformers import Trainer, set_seed
 
-from ..fairness import FairTrainerMixin
+from ..fairness import FairTrainerMixin, GroupFairness
 from .errors import ClientError
 from .flower import ArrayRecord, ClientApp, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from .records import CLIENT, read_fairness, write_fairness
@@ -147,19 +147,21 @@ def fair_trainer(trainer: Trainer, metric: str) -> FairTrainerMixin:
             f"`FairAvg` needs trainers with `FairTrainerMixin`, but `make_trainer` returned a "
             f"`{type(trainer).__name__}`."
         )
-    if trainer.fairness.metric != metric:
+    own = cast(GroupFairness, trainer.fairness).metric
+    if own != metric:
         raise ClientError(
-            f"`FairAvg` has the metric {metric!r}, but the trainer's `fairness` {trainer.fairness.metric!r}; give "
-            "both the same."
+            f"`FairAvg` has the metric {metric!r}, but the trainer's `fairness` {own!r}; give both the same."
         )
     return trainer
 
 
 def hold_fairness(trainer: Trainer, config: ConfigRecord) -> None:
     """Has a trainer follow the fairness of all clients, as the server sent it: none in the first round."""
-    fair = fair_trainer(trainer, str(config["fairness-metric"]))
+    metric = str(config["fairness-metric"])
+    fair = fair_trainer(trainer, metric)
+    nothing_yet = cast(GroupFairness, fair.fairness).scaled(0.0)
     try:
-        sums = read_fairness(config, fair.fairness.metric) if "fairness-sums" in config else fair.fairness.scaled(0.0)
+        sums = read_fairness(config, metric) if "fairness-sums" in config else nothing_yet
         fair.hold_fairness(sums, float(config["fairness-weight"]))
     except ValueError as error:
         raise ClientError(str(error)) from None

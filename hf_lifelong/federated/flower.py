@@ -31,7 +31,7 @@ try:
         RecordDict,
     )
     from flwr.clientapp import ClientApp
-    from flwr.serverapp import Grid, ServerApp
+    from flwr.serverapp import Grid
     from flwr.serverapp.strategy import FedAvg, Result
     from flwr.supercore import telemetry
     from flwr.supercore.run import Run
@@ -60,6 +60,5 @@ __all__ = [
     "RecordDict",
     "Result",
     "Run",
-    "ServerApp",
     "TaskIdentity",
 ]

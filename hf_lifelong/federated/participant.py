@@ -109,7 +109,16 @@ class Participant:
         return {"digest": torch.tensor(state_digest(self.model)), "tasks": torch.tensor(len(self.knowledge.tasks))}
 
     def commit(self, start: int, manifest: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Takes over what the server learned, and writes it, whole or not at all."""
+        """Takes over what the server learned, and writes it, whole or not at all.
+
+        Raises:
+            ClientError: when the client has learned tasks that the server has not, which would be lost.
+        """
+        own, server = self.knowledge.names, KnowledgeBase.from_dict(json.loads(manifest)).names
+        if server[: len(own)] != own:
+            raise ClientError(
+                "It has learned other tasks than the server, which would be lost; give it an empty folder."
+            )
         self.take_over(start, manifest, tensors)
         write_commit(self.trainer.output_dir, self.trainer.save_adapter)
         return {"digest": torch.tensor(state_digest(self.model))}

@@ -216,6 +216,18 @@ def test_a_server_that_knows_less_than_its_clients_leaves_them_as_they_are(feder
     assert knowledge_of(model).names == []
 
 
+def test_a_client_that_learned_something_else_keeps_it_and_is_left_out(federation, tmp_path, caplog):
+    federation(TASKS[1:2])[2]()
+    kept = (tmp_path / "client 1" / FILES[0]).read_bytes()
+    for folder in ("server", "client 0"):
+        (tmp_path / folder).rename(tmp_path / f"old {folder}")
+    _, model, learn = federation(TASKS[:1], learn={"strategy": CheckedAvg(fraction_evaluate=0.0, min_train_nodes=1)})
+    learn()
+    assert "Node 3 knows 1 tasks and the server 0" in caplog.text and knowledge_of(model).names == ["films"]
+    assert (tmp_path / "client 1" / FILES[0]).read_bytes() == kept
+    assert knowledge_of(model).tasks[0].data.rows == 12
+
+
 def test_a_task_that_no_client_can_learn_is_rolled_back(federation, tmp_path):
     wrong = SharedTask("films", ("bad", "good"))  # not in the order of the data
     _, model, learn = federation([TASKS[1], wrong])
