@@ -27,7 +27,7 @@ BELOW = {
     "hub": {"evaluation", "knowledge", "objectives", "retrieval", "statistics", "storage"},
     "adapter": {"evaluation", "knowledge", "objectives", "retrieval", "statistics", "storage"},
     "memory": {"adapter", "knowledge", "objectives", "retrieval", "storage"},
-    "loading": {"adapter", "hub", "knowledge"},
+    "loading": {"adapter", "hub", "knowledge", "objectives"},
     "pipeline": {"adapter", "knowledge", "objectives"},
 }
 
