@@ -94,6 +94,7 @@ __all__ = [
     "render_jinja_template",
     "should_convert_module",
     "string_to_bool",
+    "with_columns",
 ]
 
 
@@ -174,3 +175,26 @@ def peft_type(name: str) -> Any:
         PeftType._value2member_map_[name] = member
         type.__setattr__(PeftType, name, member)
     return PeftType.__members__[name]
+
+
+def with_columns(dataset: Any, columns: Mapping[str, list[Any]]) -> Any:
+    """A data set with further columns. `Dataset.add_column` would copy all others, images for example, where the rows
+    are a selection; here the new values are put where the selection finds them.
+
+    Args:
+        dataset (`datasets.Dataset`): n rows.
+        columns (`dict[str, list]`): n values each.
+    """
+    from datasets import Dataset, concatenate_datasets
+
+    chosen = dataset._indices
+    if chosen is None:
+        return concatenate_datasets([dataset, Dataset.from_dict(dict(columns))], axis=1)
+    places = chosen.column(0).to_pylist()
+    if len(set(places)) < len(places):  # one row several times, with a value of its own each time
+        dataset = dataset.flatten_indices()
+        return concatenate_datasets([dataset, Dataset.from_dict(dict(columns))], axis=1)
+    row_at = dict(zip(places, range(len(places)), strict=True))
+    whole = [row_at.get(place, 0) for place in range(len(dataset.data))]
+    beside = Dataset.from_dict({name: [values[row] for row in whole] for name, values in columns.items()})
+    return concatenate_datasets([Dataset(dataset.data, info=dataset.info), beside], axis=1).select(places)

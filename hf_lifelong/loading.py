@@ -1,4 +1,4 @@
-"""Loads a lifelong adapter with its base and tokenizer, from a folder or from the Hub, in one call."""
+"""Loads a lifelong adapter with its base and processor, from a folder or from the Hub, in one call."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub.errors import HTTPError as TransportError
 from peft import PeftModel, prepare_model_for_kbit_training
 from safetensors import SafetensorError
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers import AutoModel, AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from .adapter import DriftAdapterConfig, LoadedFrom
 from .compat import find_adapter_config_file
 from .hub import CONFIG, PullError, SavedAdapter, pull, quoting, reason_of
 from .knowledge import ManifestError
+from .objectives import Modality, modality_named
 from .utils.files import DamagedFileError
 from .utils.texts import without_panics
 
@@ -30,8 +32,8 @@ def load(
     device_map: Any = None,
     load_in_4bit: bool = False,
     trainable: bool = False,
-) -> tuple[PeftModel, PreTrainedTokenizerBase]:
-    """Loads a lifelong adapter, the base that it names, and its tokenizer.
+) -> tuple[PeftModel, Any]:
+    """Loads a lifelong adapter, the base that it names, and its tokenizer or image processor.
 
     Adapter and tokenizer are checked before a base is fetched (see `hf_lifelong.hub.pull`). The base is read only as
     safetensors, and no code that comes with a base or a tokenizer is run.
@@ -49,7 +51,7 @@ def load(
         trainable (`bool`): Whether the model can learn more tasks.
 
     Returns:
-        The model and its tokenizer: the one saved with the adapter, or else the base's.
+        The model, and its tokenizer or image processor: the one saved with the adapter, or else the base's.
 
     Raises:
         ValueError: as `hf_lifelong.hub.pull`; when `revision` is given for an adapter that is already pulled; or when
@@ -61,7 +63,7 @@ def load(
     saved = adapter if isinstance(adapter, SavedAdapter) else pull(adapter, revision=revision, token=token)
     config = _config(saved)
     options: dict[str, Any] = {"revision": config.revision, "token": token}
-    tokenizer = _tokenizer(saved, options)
+    processor = _processor(saved, options)
     on_gpu = _on_gpu(device_map)
     if dtype is None:
         dtype = saved.knowledge.base.get("dtype", "float32") if on_gpu else "float32"
@@ -73,7 +75,7 @@ def load(
     stays_on_disk = config.resident_groups is not None
     placement: dict[str, Any] = {"torch_device": "cpu", "low_cpu_mem_usage": True} if stays_on_disk else {}
     model = PeftModel.from_pretrained(base, str(saved.folder), config=config, is_trainable=trainable, **placement)
-    return model, tokenizer
+    return model, processor
 
 
 def load_base(
@@ -106,20 +108,34 @@ def load_base(
     return base
 
 
-def read_tokenizer(folder: Path, file: str) -> PreTrainedTokenizerBase:
-    """Reads a tokenizer from a folder; no code that comes with it is run.
-
-    Args:
-        file (`str`): The file that an error names.
+def read_processor(folder: Path, modality: Modality) -> Any:
+    """Reads the tokenizer or image processor in a folder; no code that comes with it is run.
 
     Raises:
-        DamagedFileError: when the files do not make a tokenizer.
+        DamagedFileError: when the files do not make one.
     """
     try:
         with without_panics():
-            return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+            return getattr(transformers, modality.auto_class).from_pretrained(str(folder), trust_remote_code=False)
     except Exception as error:  # `tokenizers` raises no narrower type for a file that it cannot read
-        raise DamagedFileError(folder / file, f"no tokenizer can be made of it ({reason_of(error)[1]})") from error
+        file = next((name for name in modality.files if (folder / name).is_file()), modality.files[0])
+        reason = f"no {modality.processor_noun} can be made of it ({reason_of(error)[1]})"
+        raise DamagedFileError(folder / file, reason) from error
+
+
+def load_processor(base: str, modality: Modality, **options: Any) -> Any:
+    """The tokenizer or image processor of a base; `options` are those of `from_pretrained`.
+
+    Raises:
+        PullError: when it cannot be fetched or read.
+    """
+    auto = getattr(transformers, modality.auto_class)
+    try:
+        with without_panics():
+            return auto.from_pretrained(base, trust_remote_code=False, **options)
+    except Exception as error:  # as in `read_processor`
+        noun = modality.processor_noun
+        raise PullError(f"The {noun} of the base `{base}` was not loaded ({reason_of(error)[1]}).") from error
 
 
 def _on_gpu(device_map: Any) -> bool:
@@ -138,15 +154,11 @@ def _config(saved: SavedAdapter) -> DriftAdapterConfig:
     return config
 
 
-def _tokenizer(saved: SavedAdapter, options: dict[str, Any]) -> PreTrainedTokenizerBase:
-    tokenizer_files = saved.sizes.keys() & {"tokenizer.json", "tokenizer_config.json"}
-    if tokenizer_files:
-        return read_tokenizer(saved.folder, min(tokenizer_files))
-    try:
-        with without_panics():
-            return AutoTokenizer.from_pretrained(saved.base, trust_remote_code=False, **options)
-    except Exception as error:  # `tokenizers` raises no narrower type for a file that it cannot read
-        raise PullError(f"The tokenizer of the base `{saved.base}` was not loaded ({reason_of(error)[1]}).") from error
+def _processor(saved: SavedAdapter, options: dict[str, Any]) -> Any:
+    modality = modality_named(saved.knowledge.modality)
+    if saved.sizes.keys() & set(modality.files):
+        return read_processor(saved.folder, modality)
+    return load_processor(saved.base, modality, **options)
 
 
 def _base(saved: SavedAdapter, options: dict[str, Any], **settings: Any) -> Any:

@@ -1,10 +1,10 @@
-"""`pipeline("lifelong")`: answers texts without being told their tasks."""
+"""`pipeline("lifelong")`: answers texts or images without being told their tasks."""
 
 from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,10 +13,10 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .adapter import active_config, knowledge_of, predict
+from .adapter import active_config, knowledge_of, lifelong_of, predict
 from .adapter.forward import NOWHERE, answer_prompts, decode_answers, shared_lock
 from .knowledge import UNKNOWN, KnowledgeBase
-from .objectives import MODEL_INPUTS, encode_inputs, encode_prompts, ensure_padding, prompt_of
+from .objectives import DataError, Modality, encode_inputs, encode_prompts, ensure_padding, prompt_of
 
 OPTIONS = ("policy", "group", "answer", "uncertainty", "per_batch", "abstain")
 """Options of a pipeline. With a language model, the options of its `generate` are accepted too."""
@@ -32,7 +32,7 @@ TOKENISING = shared_lock()
 
 
 class LifelongPipeline(Pipeline):
-    """Answers texts of any learned task without being told which task it is.
+    """Answers inputs of any learned task without being told which task it is.
 
     ```python
     >>> import hf_lifelong
@@ -45,6 +45,9 @@ class LifelongPipeline(Pipeline):
     or the form of your own kind. With a language model inputs are prompts: a string, which goes through the
     tokenizer's chat template if it has one, or the fields of a learned task's template or of a default template
     (`objectives.prompts.TEMPLATES`).
+
+    A base that takes images gets `image_processor` instead of `tokenizer`. Its inputs are PIL images, arrays, paths,
+    the bytes of files, or rows of `datasets.Image`.
 
     An answer is a dict:
 
@@ -96,13 +99,13 @@ class LifelongPipeline(Pipeline):
         batch_size = 32 if batch_size is None else batch_size
         if not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"`batch_size` is {batch_size!r:.60}; give an integer of at least 1.")
-        if self.tokenizer is None:
-            raise ValueError("`tokenizer` is missing; give that of the base to `pipeline`.")
+        if self.of_base is None:
+            raise ValueError(f"`{self.modality.processor}` is missing; give that of the base to `pipeline`.")
         answer = partial(self._answer_all, batch_size=batch_size, abstain=abstain, options=settings)
         if isinstance(inputs, list | tuple):
             return answer(inputs)
         many = hasattr(inputs, "__iter__") or hasattr(inputs, "__getitem__")
-        if isinstance(inputs, str | Mapping) or not many:
+        if not many or self.modality.is_one(inputs):
             return answer([inputs])[0]
         items = iter(inputs) if hasattr(inputs, "__iter__") else (inputs[i] for i in range(len(inputs)))
         return _lazily(items, batch_size, answer)
@@ -115,13 +118,25 @@ class LifelongPipeline(Pipeline):
             return []
         features, sources = self._encoded(items, start)
         rows_of = self._rows_by_kinds(features, start, abstain)
-        outputs = self._forward(features, rows_of=rows_of, batch_size=batch_size, novelty=abstain, **options)
+        outputs = self._forward(
+            features, rows_of=rows_of, start=start, batch_size=batch_size, novelty=abstain, **options
+        )
         return self.postprocess(outputs, sources=sources, features=features, abstain=abstain)
 
     @property
     def generates(self) -> bool:
         """Whether the model is a language model and answers with texts."""
         return bool(active_config(self.model).task_type == "CAUSAL_LM")
+
+    @property
+    def modality(self) -> Modality:
+        """What the base takes."""
+        return lifelong_of(self.model).conductor.modality
+
+    @property
+    def of_base(self) -> Any:
+        """The tokenizer or image processor, as the base needs."""
+        return getattr(self, self.modality.processor)
 
     def preprocess(self, items: Any, start: int = 0) -> dict[str, Any]:  # type: ignore[override]
         return self._encoded(items, start)[0]
@@ -139,18 +154,19 @@ class LifelongPipeline(Pipeline):
             prompts = [prompt_of(item, i, templates) for i, item in enumerate(items, start)]
             ids = encode_prompts(self.tokenizer, prompts, config.max_length)
             return {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}, []
-        return encode_inputs(items, self.tokenizer, config.max_length, config.stride, start)
+        return encode_inputs(items, self.of_base, config.max_length, config.stride, start, self.modality)
 
     def _forward(  # type: ignore[override]
         self,
         features: dict[str, Any],
         rows_of: dict[tuple[str, ...] | None, list[int]],
+        start: int,
         batch_size: int,
         **options: Any,
     ) -> list[dict[str, Any]]:
         """The model's output for each row; `{}` for rows that are in no list of `rows_of`."""
-        columns = [name for name in MODEL_INPUTS if name in features]
-        outputs: list[dict[str, Any]] = [{} for _ in features["input_ids"]]
+        columns = [name for name in self.modality.inputs if name in features]
+        outputs: list[dict[str, Any]] = [{} for _ in features[columns[0]]]
         batches = [
             (kinds, rows[i : i + batch_size])
             for kinds, rows in rows_of.items()
@@ -159,7 +175,13 @@ class LifelongPipeline(Pipeline):
         for kinds, rows in tqdm(batches, desc="Answering", disable=len(batches) < 4, leave=False):
             batch = {name: [features[name][row] for row in rows] for name in columns}
             settings = options if kinds is None else {**options, "kinds": kinds}
-            for row, output in zip(rows, self._answer_batch(batch, settings), strict=True):
+            try:
+                answers = self._answer_batch(batch, settings)
+            except DataError as error:
+                raise ValueError(
+                    f"inputs[{start + features['example'][rows[error.row or 0]]}]: {error.problem}"
+                ) from error
+            for row, output in zip(rows, answers, strict=True):
                 outputs[row] = output
         return outputs
 
@@ -171,7 +193,7 @@ class LifelongPipeline(Pipeline):
         Raises:
             ValueError: for an input that no learned task answers, unless the pipeline may abstain.
         """
-        order = np.argsort([-len(ids) for ids in features["input_ids"]], kind="stable").tolist()
+        order = self.modality.order(features, len(features[self.modality.inputs[0]]))
         learned_kinds = {task.kind for task in knowledge_of(self.model).tasks}
         if self.generates or not learned_kinds:
             return {None: order}
@@ -193,12 +215,10 @@ class LifelongPipeline(Pipeline):
         if self.generates:
             padded = self.tokenizer.pad(batch, return_tensors="pt", padding_side="left")
             return answer_prompts(self.model, padded, self.tokenizer, **options)
-        out = predict(
-            self.model, dict(self.tokenizer.pad(batch, return_tensors="pt", padding_side="right")), **options
-        )
+        out = predict(self.model, self.modality.batch(batch, self.of_base, "right"), **options)
         # Hidden states are left out: they stay on their device, and may have a dtype that NumPy lacks.
         values = {key: tensor.cpu().numpy() for key in OUTPUT_FIELDS if (tensor := getattr(out, key)) is not None}
-        return [{key: value[i] for key, value in values.items()} for i in range(len(batch["input_ids"]))]
+        return [{key: value[i] for key, value in values.items()} for i in range(len(next(iter(values.values()))))]
 
     def postprocess(  # type: ignore[override]
         self, found: list[dict[str, Any]], sources: Sequence[Any], features: dict[str, Any], abstain: bool

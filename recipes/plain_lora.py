@@ -100,7 +100,7 @@ def score_texts(model: Any, index: int, task: PreparedTask, args: TrainingArgume
     ends = {"eos_token_id": task.tokenizer.eos_token_id, "pad_token_id": task.tokenizer.pad_token_id}
     for start in range(0, len(features), args.eval_batch_size):
         rows = features.select_columns(["input_ids", "attention_mask"])[start : start + args.eval_batch_size]
-        batch = {name: tensor.to(args.device) for name, tensor in task.pad(rows).items()}
+        batch = {name: tensor.to(args.device) for name, tensor in task.batch(rows).items()}
         out = model.generate(**batch, **ends, do_sample=False, max_new_tokens=task.config.max_new_tokens)
         texts += task.tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
     references = task.task_kind.references(task.test.examples, task.columns, task.labels)
@@ -118,7 +118,7 @@ def score(model: OneLora, index: int, task: PreparedTask, args: TrainingArgument
     factor, summand = kind.scaling(task.constants)
     for start in range(0, len(features), args.eval_batch_size):
         rows = {name: values[start : start + args.eval_batch_size] for name, values in inputs.items()}
-        batch = {name: tensor.to(args.device) for name, tensor in task.pad(rows).items()}
+        batch = {name: tensor.to(args.device) for name, tensor in task.batch(rows).items()}
         logits = factor * model(**batch)["logits"] + summand
         found = kind.distributions(logits, batch["attention_mask"])[0]
         scores.extend(found.cpu().numpy())

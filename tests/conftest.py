@@ -28,6 +28,7 @@ from transformers import (
     AutoTokenizer,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
+    ViTImageProcessor,
 )
 
 from hf_lifelong.hub import transfer
@@ -122,6 +123,29 @@ def tiny_folder(tmp_path_factory, tokenizer) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def bert_folder(tiny_folder) -> Path:
     return tiny_folder("bert")
+
+
+IMAGE_SIZES = {"image_size": 16, "patch_size": 4}
+
+
+@pytest.fixture(scope="session")
+def tiny_image_folder(tmp_path_factory) -> Callable[..., Path]:
+    """`tiny_image_folder(model_type, **config)`: folder of a tiny random model for images of 16 pixels, with its image
+    processor."""
+    made: dict[tuple, Path] = {}
+
+    def make(model_type: str, **config) -> Path:
+        key = (model_type, *sorted(config.items()))
+        if key not in made:
+            sizes = {name: SIZES[name] for name in SIZES if name.startswith(("hidden", "num", "inter"))}
+            torch.manual_seed(0)
+            settings = AutoConfig.for_model(model_type, **{**sizes, **IMAGE_SIZES, **config})
+            made[key] = tmp_path_factory.mktemp(model_type)
+            AutoModel.from_config(settings, dtype=torch.float32).save_pretrained(made[key])
+            ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(made[key])
+        return made[key]
+
+    return make
 
 
 LANGUAGE_SIZES = {

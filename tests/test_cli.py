@@ -271,7 +271,7 @@ def test_predict_says_what_is_wrong(learned, tmp_path, bert_folder):
     assert "adapter_config.json" in fails("predict", bert_folder, "fine")
     assert "no folder here, and no name on the Hub" in fails("predict", tmp_path / "nowhere", "fine")
     for argv in ((), ("fine", "--input", "-")):
-        assert "give either texts or `--input`" in fails("predict", learned, *argv, code=2)
+        assert "give either inputs or `--input`" in fails("predict", learned, *argv, code=2)
     assert "Invalid value for '--retrieval'" in fails("predict", learned, "fine", "--retrieval", "best", code=2)
 
 

@@ -28,7 +28,7 @@ BELOW = {
     "adapter": {"evaluation", "knowledge", "objectives", "retrieval", "statistics", "storage"},
     "memory": {"adapter", "knowledge", "objectives", "retrieval", "storage"},
     "federated": {"adapter", "evaluation", "fairness", "knowledge", "statistics", "training"},
-    "loading": {"adapter", "hub", "knowledge"},
+    "loading": {"adapter", "hub", "knowledge", "objectives"},
     "pipeline": {"adapter", "knowledge", "objectives"},
 }
 

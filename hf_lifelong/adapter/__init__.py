@@ -1,6 +1,6 @@
 """The PEFT method: configuration, injected layers, heads, hooks on the base model, and answers."""
 
-from .architectures import InputLimits, input_limits, settle_trunk, signature_depths, target_names
+from .architectures import InputLimits, depths_of, input_limits, modality_of, settle_trunk, target_names
 from .bank import (
     Snapshot,
     add_task,
@@ -52,6 +52,7 @@ __all__ = [
     "check_usable",
     "close_task",
     "decode_answers",
+    "depths_of",
     "describe_base",
     "drift_modules",
     "export",
@@ -63,6 +64,7 @@ __all__ = [
     "likeliest_labels",
     "local",
     "make_whole",
+    "modality_of",
     "open_task",
     "predict",
     "register",
@@ -72,7 +74,6 @@ __all__ = [
     "set_statistics",
     "set_tasks_after",
     "settle_trunk",
-    "signature_depths",
     "statistics_of",
     "take_snapshot",
     "target_names",

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import MODEL_MAPPING, PreTrainedModel
 
 from ..compat import Conv1D, check_target_module_exists
+from ..objectives import TEXT, Modality, modality_named
 from .config import DriftAdapterConfig
 
 
@@ -22,15 +23,24 @@ class Architecture:
         targets (`tuple[str, ...]`): Suffixes of the linear layers that carry adapters by default.
         rowless (`tuple[str, ...]`): Suffixes of the linear layers that cannot carry an adapter. They also read tensors
             that all rows of a batch share (relative positions), to which no row's own member can be applied.
+        specials (`int`): Of an image base: tokens in front of the patches, the class token first; registers come on
+            top.
+        class_share (`float`): Of an image base: share of the class token in what heads read; the mean of the patches
+            has the rest.
     """
 
     layers: str
     targets: tuple[str, ...]
     rowless: tuple[str, ...] = ()
+    specials: int = 0
+    class_share: float = 0.0
 
 
 _BERT = Architecture("encoder.layer", ("query", "key", "value", "dense"))
 _LLAMA = Architecture("layers", ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"))
+_VIT = ("q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2")
+# The largest DINOv2 (`use_swiglu_ffn`) has other layers behind its attention.
+_DINO = (*_VIT, "gate_proj", "up_proj", "down_proj")
 ARCHITECTURES: dict[str, Architecture] = {
     "bert": _BERT,
     "roberta": _BERT,
@@ -48,11 +58,18 @@ ARCHITECTURES: dict[str, Architecture] = {
     "mistral": _LLAMA,
     "qwen2": _LLAMA,
     "qwen3": _LLAMA,
+    # What a head reads is what the stock head of the architecture reads, as far as that is linear.
+    "vit": Architecture("layers", _VIT, specials=1, class_share=1.0),
+    "deit": Architecture("layers", _VIT, specials=2, class_share=1.0),
+    "dinov2": Architecture("encoder.layer", _DINO, specials=1, class_share=0.5),
+    "dinov2_with_registers": Architecture("encoder.layer", _DINO, specials=1, class_share=0.5),
+    "beit": Architecture("layers", _VIT, specials=1),
+    "siglip_vision_model": Architecture("encoder.layers", ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")),
 }
 
 # Default share of the layers in the trunk. A quarter of a language model's depth is enough to tell tasks apart; an
-# encoder has fewer layers and needs half.
-TRUNK_DEPTH, TRUNK_DEPTH_CAUSAL = 0.5, 0.25
+# encoder has fewer layers and needs half. What tells images apart comes later (DINOv2-small on validation images).
+TRUNK_DEPTH, TRUNK_DEPTH_CAUSAL, TRUNK_DEPTH_IMAGES = 0.5, 0.25, 2 / 3
 
 # Names in transformers of the embedding tables for learned positions and for token types.
 POSITIONS, TOKEN_TYPES = ("position_embeddings", "wpe", "embed_positions"), ("token_type_embeddings",)
@@ -76,6 +93,18 @@ ROW_ARGUMENTS = frozenset(
 )
 
 
+def modality_of(model: Any) -> Modality:
+    """What a base takes: text or images.
+
+    Raises:
+        ValueError: when no kind of task has such inputs.
+    """
+    try:
+        return modality_named(getattr(model, "main_input_name", "input_ids"))
+    except ValueError as error:
+        raise ValueError(f"`{type(model).__name__}` cannot be the base of a lifelong adapter: {error}") from error
+
+
 def is_causal(model: Any) -> bool:
     """Whether a base is a causal language model with its head (`AutoModelForCausalLM`)."""
     if not isinstance(model, PreTrainedModel) or not model.can_generate():
@@ -91,7 +120,7 @@ def layers_of(model: Any) -> tuple[str, nn.ModuleList]:
             layers that run once each.
     """
     prefix = f"{model.base_model_prefix}." if is_causal(model) else ""
-    if not prefix and getattr(model, "base_model", model) is not model:
+    if not prefix and getattr(model, "base_model", model) is not model and not _is_whole(model):
         raise ValueError(
             f"`{type(model).__name__}` has a head of its own, but heads belong to the adapter; load the base with "
             "`AutoModel.from_pretrained`, or a language model with `AutoModelForCausalLM.from_pretrained`."
@@ -100,6 +129,7 @@ def layers_of(model: Any) -> tuple[str, nn.ModuleList]:
     architecture = ARCHITECTURES.get(getattr(getattr(model, "config", None), "model_type", ""))
     if architecture is not None:
         return prefix + architecture.layers, inner.get_submodule(architecture.layers)
+    _check_uniform(model)
     lists = [
         (name, module)
         for name, module in inner.named_modules()
@@ -113,6 +143,61 @@ def layers_of(model: Any) -> tuple[str, nn.ModuleList]:
             f"base whose layers follow one another, such as {sorted(ARCHITECTURES)}."
         )
     return prefix + path, layers
+
+
+def _is_whole(model: Any) -> bool:
+    """Whether `AutoModel` gives this class for its configuration: some keep a base inside, but have no head."""
+    made = MODEL_MAPPING.get(type(model.config), ())
+    return type(model) in (made if isinstance(made, tuple) else (made,))
+
+
+def _check_uniform(model: Any) -> None:
+    """Refuses an image base whose layers differ in what they hand on (`ValueError`)."""
+    config = getattr(model, "config", None)
+    staged = [key for key in ("depths", "hidden_sizes") if isinstance(getattr(config, key, None), list | tuple)]
+    if modality_of(model) is not TEXT and staged:
+        raise ValueError(
+            f"`{type(model).__name__}` runs in stages of different widths (`{staged[0]}`), and its convolutions, "
+            "windows or unfolding regroup the rows of a batch, so there is no trunk of one width with rows above it "
+            "that can have members of their own. Give a base whose layers are alike, such as `vit`, `dinov2` or "
+            "`siglip_vision_model`."
+        )
+
+
+@dataclass(frozen=True)
+class Positions:
+    """What the positions of an image base's hidden states are.
+
+    Args:
+        specials (`int`): Tokens in front of the patches; with `class_share`, the first is the class token.
+        class_share (`float`): Its share in what heads read.
+        patch (`int`): Pixels along the side of a patch.
+    """
+
+    specials: int
+    class_share: float
+    patch: int
+
+    def count(self, height: int, width: int) -> int:
+        """Number of positions of an image."""
+        return self.specials + (height // self.patch) * (width // self.patch)
+
+
+def positions_of(model: Any) -> Positions | None:
+    """The positions of an image base; without an entry in `ARCHITECTURES` all count as patches. `None` for texts."""
+    if modality_of(model) is TEXT:
+        return None
+    config, one = model.config, ARCHITECTURES.get(model.config.model_type)
+    side = getattr(config, "patch_size", 16)
+    patch = side if isinstance(side, int) else min(side)
+    if one is None:
+        return Positions(0, 0.0, patch)
+    return Positions(one.specials + getattr(config, "num_register_tokens", 0), one.class_share, patch)
+
+
+def input_embeddings(model: Any) -> nn.Parameter:
+    """The weight that embeds a base's inputs: the token embeddings, or the projection of patches."""
+    return next(model.get_input_embeddings().parameters())
 
 
 @dataclass(frozen=True)
@@ -131,8 +216,10 @@ class InputLimits:
     positions: int | None
 
 
-def input_limits(model: Any) -> InputLimits:
-    """The limits of a base's inputs."""
+def input_limits(model: Any) -> InputLimits | None:
+    """The limits of a base's inputs; `None` for a base that takes images, which embeds no ids."""
+    if modality_of(model) is not TEXT:
+        return None
     types, positions = _table(model, TOKEN_TYPES), _table(model, POSITIONS)
     longest = None
     if positions is not None:
@@ -151,14 +238,19 @@ def settle_trunk(config: DriftAdapterConfig, model: Any) -> int:
     """Number of trunk layers: the share `trunk_depth` of the layers, rounded, with at least one layer above the trunk.
     If `trunk_depth` is `None`, it is set to the default for the base."""
     if config.trunk_depth is None:
-        config.trunk_depth = TRUNK_DEPTH_CAUSAL if is_causal(model) else TRUNK_DEPTH
+        of_heads = TRUNK_DEPTH if modality_of(model) is TEXT else TRUNK_DEPTH_IMAGES
+        config.trunk_depth = TRUNK_DEPTH_CAUSAL if is_causal(model) else of_heads
     layers = len(layers_of(model)[1])
     return min(round(config.trunk_depth * layers), layers - 1)
 
 
+def depths_of(model: Any, trunk: int) -> list[int]:
+    """Hidden states (0 = embeddings) that make up a signature. Of images, the end of the trunk tells as much alone."""
+    return signature_depths(trunk, most=4 if modality_of(model) is TEXT else 1)
+
+
 def signature_depths(trunk: int, most: int = 4) -> list[int]:
-    """Hidden states (0 = embeddings) that make up a signature: up to `most`, evenly spread over the trunk including
-    its end."""
+    """Up to `most` hidden states, evenly spread over the trunk including its end."""
     count = min(most, trunk + 1)
     return [round(i * trunk / max(count - 1, 1)) for i in range(count)] if count > 1 else [trunk]
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..compat import keeps_cache
 from ..knowledge import KnowledgeBase, checksum
+from ..objectives import TEXT
 from ..storage import (
     PREFIX,
     ROOT,
@@ -26,7 +27,7 @@ from ..storage import (
     spec_of,
 )
 from ..utils.digests import TensorDigest
-from .architectures import is_causal, layers_of
+from .architectures import input_embeddings, is_causal, layers_of, modality_of
 from .heads import lifelong_of
 from .layers import Bank, DriftLayer, DriftTunerLayer
 from .sharding import gathered, is_whole
@@ -34,19 +35,21 @@ from .sharding import gathered, is_whole
 
 def describe_base(model: Any) -> dict[str, Any]:
     """The manifest's record of the base model, which reveals a different base at load."""
-    config = model.config
+    config, layers = model.config, layers_of(model)[1]
     return {
         "model_type": config.model_type,
         "hidden_size": int(config.hidden_size),
-        "layers": len(layers_of(model)[1]),
+        "layers": len(layers),
         "fingerprint": fingerprint(model),
         "dtype": dtype_of(model),
+        # Of a text base left out: every manifest of earlier versions is of one.
+        **({} if modality_of(model) is TEXT else {"modality": modality_of(model).name}),
     }
 
 
 def dtype_of(model: Any) -> str:
     """Name of a base model's dtype in a manifest."""
-    dtype = model.get_input_embeddings().weight.dtype
+    dtype = input_embeddings(model).dtype
     if getattr(model, "is_quantized", False) and model.config.dtype is not None:
         # Preparation for training casts weights that are not quantised to float32. The next load is in this dtype.
         dtype = model.config.dtype
@@ -60,7 +63,7 @@ def fingerprint(model: Any) -> str | None:
     rounds small values differently). `None` on the meta device.
     """
     digest = hashlib.sha256()
-    embedding = model.get_input_embeddings().weight
+    embedding = input_embeddings(model)
     for name, parameter in model.named_parameters():
         shape = getattr(parameter, "ds_shape", parameter.shape)  # ZeRO-3 leaves empty tensors for sharded parameters
         if (len(shape) != 1 and parameter is not embedding) or "drift_" in name:
@@ -123,11 +126,11 @@ def check_base(knowledge: KnowledgeBase, base: dict[str, Any], trunk: int) -> No
     Raises:
         ValueError: when architecture, width, depth or trunk differ.
     """
-    for key in ("model_type", "hidden_size", "layers"):
-        if knowledge.base.get(key) != base[key]:
+    for key in ("model_type", "hidden_size", "layers", "modality"):
+        if knowledge.base.get(key) != base.get(key):
             raise ValueError(
                 f"This adapter was trained on a base with `{key}` {knowledge.base.get(key)!r}, but the model given "
-                f"has {base[key]!r}. Load the base that `base_model_name_or_path` names."
+                f"has {base.get(key)!r}. Load the base that `base_model_name_or_path` names."
             )
     if knowledge.trunk != trunk:
         raise ValueError(

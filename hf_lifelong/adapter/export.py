@@ -21,7 +21,7 @@ from ..knowledge import LearnedTask
 from ..objectives import get_kind
 from ..utils.files import write_tensors
 from ..utils.folders import atomic_folder
-from .architectures import layers_of
+from .architectures import Positions, layers_of, positions_of
 from .checks import check_held
 from .export_readme import HEAD_FILE, reading_note, write_readme
 from .export_report import ExportReport, StockForm
@@ -55,7 +55,8 @@ def export(
     - text classification and regression: a **token** classification model. The mean of its logits over the attention
       mask gives the logits of the text, or its number in the units of the targets. This package's head is linear on
       the mean of all tokens. No stock sequence classification head is, but mean and linear layer commute.
-    - encoders whose stock head is more than a linear layer (ModernBERT): `AutoModel`, with the head in a separate file
+    - image classification: the stock class, the mean of the members' heads as its head (ViT, DeiT, DINOv2).
+    - encoders whose stock head is more than a linear layer (ModernBERT, BEiT): `AutoModel`, with the head in the file
       `head.safetensors` (`weight [W, H]`, `bias [W]`).
 
     Args:
@@ -96,14 +97,14 @@ def export(
     full_rank = len(members) * drift.r
     _check_rank(rank, full_rank, len(members))
 
-    form = stock_form(base.config, task)
+    form = stock_form(base.config, task, positions_of(base))
     first = knowledge.member_offsets[position]
     banked = slice(first + members.start, first + members.stop)
     layers = {form.prefix + n: m for n, m in base.named_modules() if isinstance(m, DriftLayer) and m.holds(name)}
     tensors, layer_errors, error = _updates(layers, name, banked, rank)
     head = _mean_head(root, name, banked, get_kind(task.kind).scaling(task.constants)) if task.width else {}
     if form.head is not None:
-        tensors |= {f"{form.head}.{parameter}": value for parameter, value in head.items()}
+        tensors |= {f"{form.head}.{parameter}": value for parameter, value in _in_stock(head, form).items()}
     config = _lora_config(drift, layers, rank or full_rank, form)
     report = ExportReport(
         folder=target,
@@ -152,17 +153,20 @@ def _check_rank(rank: int | None, full_rank: int, members: int) -> None:
     )
 
 
-def stock_form(config: Any, task: LearnedTask) -> StockForm:
+def stock_form(config: Any, task: LearnedTask, positions: Positions | None = None) -> StockForm:
     """The stock model for an exported task: one whose head is a single linear layer, like the adapter's heads.
 
     Args:
         config (`PreTrainedConfig`): The configuration of the base model.
         task (`LearnedTask`): The task to export. A task without a head (`width` 0) is a language model's.
+        positions ([`Positions`], *optional*): Of an image base.
     """
     stock_use = get_kind(task.kind).stock
     if not task.width:
         return StockForm(stock_use.auto_class, stock_use.task_type)
-    if type(config) in getattr(transformers, stock_use.mapping):
+    # Of images, stock heads read the class token, or beside it the mean of the patches.
+    share = 1.0 if positions is None else positions.class_share
+    if share and type(config) in getattr(transformers, stock_use.mapping):
         auto = getattr(transformers, stock_use.auto_class)
         config = copy.deepcopy(config)
         config.num_labels = task.width
@@ -172,10 +176,16 @@ def stock_form(config: Any, task: LearnedTask) -> StockForm:
         on_top = {n: m for n, m in stock.named_children() if n != inner and not isinstance(m, nn.Dropout)}
         head, layer = next(iter(on_top.items()))
         shapes = {parameter: tuple(tensor.shape) for parameter, tensor in layer.named_parameters()}
-        ours = {"weight": (task.width, config.hidden_size), "bias": (task.width,)}
+        ours = {"weight": (task.width, config.hidden_size * (2 if share == 0.5 else 1)), "bias": (task.width,)}
         if len(on_top) == 1 and isinstance(layer, nn.Linear) and shapes == ours:
-            return StockForm(stock_use.auto_class, stock_use.task_type, f"{inner}.", head)
-    return StockForm("AutoModel", "FEATURE_EXTRACTION")
+            return StockForm(stock_use.auto_class, stock_use.task_type, f"{inner}.", head, share == 0.5)
+    # PEFT's wrapper for feature extraction passes the arguments of texts, which not every image base takes.
+    return StockForm("AutoModel", "FEATURE_EXTRACTION" if positions is None else None, positions=positions)
+
+
+def _in_stock(head: dict[str, Tensor], form: StockForm) -> dict[str, Tensor]:
+    """A head as the stock head reads it: the mean of two inputs is half of each, side by side."""
+    return {**head, "weight": torch.cat([head["weight"] / 2] * 2, dim=1)} if form.halves else head
 
 
 def _updates(

@@ -11,27 +11,39 @@ _CODE = """\
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import {auto_class}, AutoTokenizer
+from transformers import {auto_class}, {auto}
 
 torch.set_grad_enabled(False)
 base, folder = {base!r}, "."  # this folder
-tokenizer = AutoTokenizer.from_pretrained(base)
+{processor} = {auto}.from_pretrained(base)
 model = {auto_class}.from_pretrained(base{options})
 model = PeftModel.from_pretrained(model, folder).eval()
 """
 _UNWRAP = "model = model.get_base_model()  # with the LoRA, without PEFT's wrapper\n"
 _HEAD_LOGITS = f"""\
 head = load_file(f"{{folder}}/{HEAD_FILE}")
-logits = torch.nn.functional.linear(model(**batch).last_hidden_state, head["weight"], head["bias"])
+logits = torch.nn.functional.linear(%s, head["weight"], head["bias"])
 """
+_TOKENS = "model(**batch).last_hidden_state"
+
+
+def _head_logits(form: StockForm) -> str:
+    if form.positions is None:
+        return _HEAD_LOGITS % _TOKENS
+    patches, share = f"hidden[:, {form.positions.specials}:].mean(1)", form.positions.class_share
+    read = f"{1 - share} * {patches} + {share} * hidden[:, 0]" if share else patches
+    return f"hidden = {_TOKENS}\n" + _HEAD_LOGITS % read
 
 
 def reading_note(form: StockForm, kind: str) -> str:
     """How to read the logits of the stock model."""
     use = get_kind(kind).stock
     note = use.note
-    if form.task_type == "FEATURE_EXTRACTION":
-        note = f"The linear layer in `{HEAD_FILE}` turns its last hidden states into one row of logits per token."
+    if form.is_bare:
+        read = "its last hidden states into one row of logits per token"
+        if form.positions is not None:
+            read = "the mean of its last hidden states, as the code below takes it, into logits"
+        note = f"The linear layer in `{HEAD_FILE}` turns {read}."
     return " ".join(filter(None, [note, use.reading]))
 
 
@@ -40,8 +52,11 @@ def _code(report: ExportReport, base: str, dtype: str | None) -> str:
     form, use = report.form, get_kind(report.kind).stock
     options = f', dtype="{dtype}"' if dtype else ""
     options += f", num_labels={len(report.labels)}" if form.head else ""
-    code, logits = _CODE.format(auto_class=form.auto_class, base=base, options=options), _HEAD_LOGITS
-    if form.task_type != "FEATURE_EXTRACTION":
+    modality = get_kind(report.kind).modality
+    made_by = {"auto": modality.auto_class, "processor": modality.processor}
+    code = use.imports + _CODE.format(auto_class=form.auto_class, base=base, options=options, **made_by)
+    logits = _head_logits(form)
+    if not form.is_bare:
         code, logits = code.replace("from safetensors.torch import load_file\n", ""), use.logits
         code += _UNWRAP if use.unwrapped else ""
     if "id2label" in use.answers:

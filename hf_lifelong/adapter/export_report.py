@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from .architectures import Positions
+
 
 @dataclass(frozen=True)
 class StockForm:
@@ -12,15 +14,24 @@ class StockForm:
 
     Args:
         auto_class (`str`): Its `transformers` class.
-        task_type (`str`): Its task type in PEFT.
+        task_type (`str`, *optional*): Its task type in PEFT.
         prefix (`str`): Prefix of the base model's module names in it.
         head (`str`, *optional*): Name of its head that the exported head replaces; `None` if it has none.
+        halves (`bool`): Whether that head reads the class token and the mean of the patches side by side.
+        positions ([`Positions`], *optional*): What the positions of an image base's hidden states are.
     """
 
     auto_class: str
-    task_type: str
+    task_type: str | None
     prefix: str = ""
     head: str | None = None
+    halves: bool = False
+    positions: Positions | None = None
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether it has no head, so that the exported one stands in a file of its own."""
+        return self.auto_class == "AutoModel"
 
 
 @dataclass(frozen=True)

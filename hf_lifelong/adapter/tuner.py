@@ -15,7 +15,7 @@ from ..compat import Conv1D
 from ..knowledge import KnowledgeBase
 from ..storage import PREFIX, check_tasks, sizes_of, spec_of
 from ..utils.digests import digest_of
-from .architectures import is_causal, settle_trunk, signature_depths, target_names
+from .architectures import depths_of, is_causal, settle_trunk, target_names
 from .bank import forget
 from .checks import (
     check_base,
@@ -88,7 +88,7 @@ class DriftModel(BaseTuner):
         base = describe_base(model)
         trunk = settle_trunk(config, model)
         if config.knowledge is None:
-            self._new_knowledge = KnowledgeBase(base, trunk, signature_depths(trunk))
+            self._new_knowledge = KnowledgeBase(base, trunk, depths_of(model, trunk))
         else:
             self._new_knowledge = KnowledgeBase.from_dict(config.knowledge)
             check_tasks(self._new_knowledge, config.task_type)

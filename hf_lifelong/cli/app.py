@@ -101,11 +101,15 @@ def predict(
     model: Model,
     texts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="TEXT", help='What to answer: texts, or JSON: {"question": …, "context": …}.'),
+        typer.Argument(
+            metavar="INPUT", help='What to answer: texts, JSON: {"question": …, "context": …}, or image files.'
+        ),
     ] = None,
     input: Annotated[
         str | None,
-        typer.Option(help="File with one input a line: text, or JSON where it begins with `{`; `-` reads stdin."),
+        typer.Option(
+            help="File with one input a line: text, path, or JSON where it begins with `{`; `-` reads stdin."
+        ),
     ] = None,
     as_json: Json = False,
     abstain: Annotated[
@@ -125,7 +129,8 @@ def predict(
     --json an object.
     """
     if bool(texts) == (input is not None):
-        raise typer.BadParameter("give either texts or `--input`", param_hint="TEXT")
+        raise typer.BadParameter("give either inputs or `--input`", param_hint="INPUT")
+    from ..adapter import modality_of
     from ..loading import load
     from ..pipeline import LifelongPipeline
 
@@ -134,8 +139,8 @@ def predict(
     first = next(inputs, None)
     if first is None:
         raise ValueError(f"`--input` {input} holds nothing to answer; give one input per line.")
-    loaded, tokenizer = load(model, revision=revision, load_in_4bit=load_in_4bit)
-    answer: Any = LifelongPipeline(model=loaded, tokenizer=tokenizer)  # type: ignore[arg-type]
+    loaded, processor = load(model, revision=revision, load_in_4bit=load_in_4bit)
+    answer: Any = LifelongPipeline(model=loaded, **{modality_of(loaded).processor: processor})  # type: ignore[arg-type]
     if labels and not answer.generates:
         raise ValueError("`--labels` is for language models; this adapter answers with labels in any case.")
     options: dict[str, Any] = {"labels": True} if labels else {}
@@ -378,7 +383,7 @@ def estimate_memory(
     trunk_depth: Annotated[float | None, typer.Option(help="Share of the layers that all share.")] = None,
     tasks: Annotated[int, typer.Option(help="Tasks that the adapter knows.")] = 1,
     batch_size: Annotated[int, typer.Option(help="Rows of a training step.")] = 8,
-    length: Annotated[int | None, typer.Option(help="Tokens of a row.")] = None,
+    length: Annotated[int | None, typer.Option(help="Tokens of a row; of images, pixels along a side.")] = None,
     new_tokens: Annotated[int | None, typer.Option(help="Tokens that a language model answers with.")] = None,
     optimizer: Annotated[str, typer.Option(help="As `optim` of the training arguments.")] = "adamw_torch_fused",
     gradient_checkpointing: Annotated[bool, typer.Option("--gradient-checkpointing", help="Keep less, run twice.")] = (

@@ -23,8 +23,8 @@ TRAINING_FILES = (STREAM, "checkpoint-*", ".*.unfinished", f".{STREAM}.lock")
 def forget_saved(
     saved: SavedAdapter, task: str, target: str | os.PathLike[str], *, load_in_4bit: bool = False
 ) -> KnowledgeBase:
-    """Writes a saved adapter without one of its tasks, whole or not at all: adapter, tokenizer and a new card. Scores
-    are dropped, because they were measured with the task present.
+    """Writes a saved adapter without one of its tasks, whole or not at all: adapter, tokenizer or image processor, and
+    a new card. Scores are dropped, because they were measured with the task present.
 
     If `target` is the adapter's own folder, its other files and folders stay, except for the checkpoints and commits
     of training, which hold the task.
@@ -52,9 +52,9 @@ def forget_saved(
             _copy_others(source, fresh)
         else:
             check_new(folder)
-        model, tokenizer = load(saved, load_in_4bit=load_in_4bit)
+        model, processor = load(saved, load_in_4bit=load_in_4bit)
         forget(model, task)
-        write_adapter(model, tokenizer, fresh)
+        write_adapter(model, processor, fresh)
     return knowledge_of(model)
 
 

@@ -12,11 +12,11 @@ from typing import Any, ClassVar, get_type_hints
 import torch
 import yaml
 from peft import get_peft_model
-from transformers import AutoTokenizer, HfArgumentParser, set_seed
+from transformers import HfArgumentParser, set_seed
 
-from ..adapter import DriftAdapterConfig
+from ..adapter import DriftAdapterConfig, modality_of
 from ..compat import string_to_bool
-from ..loading import load, load_base
+from ..loading import load, load_base, load_processor
 from ..storage import TASK_TYPES
 from ..training import DriftTrainer, DriftTrainingArguments, TaskSource, check_samples, show_bars, suggestion
 
@@ -200,12 +200,13 @@ def learn(
     options: dict[str, Any] = {"dtype": base_dtype(training), "load_in_4bit": learning.load_in_4bit}
     set_seed(training.seed)
     if learning.adapter is not None:
-        model, tokenizer = load(learning.adapter, revision=learning.revision, trainable=True, **options)
+        model, processor = load(learning.adapter, revision=learning.revision, trainable=True, **options)
     else:
-        tokenizer = AutoTokenizer.from_pretrained(learning.model_name_or_path, trust_remote_code=False)
-        base = load_base(str(learning.model_name_or_path), config.task_type, trainable=True, **options)
+        name = str(learning.model_name_or_path)
+        base = load_base(name, config.task_type, trainable=True, **options)
+        processor = load_processor(name, modality_of(base))
         model = get_peft_model(base, config)
-    trainer = DriftTrainer(model, training, tasks=tasks, processing_class=tokenizer)
+    trainer = DriftTrainer(model, training, tasks=tasks, processing_class=processor)
     if not training.disable_tqdm:
         show_bars(trainer)
     resume: Any = training.resume_from_checkpoint

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel
-from transformers import PreTrainedTokenizerBase
 
 from ..adapter import active_config, knowledge_of
 from ..hub import CARD, TENSORS, CardFacts, model_card, public_base, task_sizes
@@ -17,10 +17,10 @@ def check_new(folder: Path) -> None:
         raise ValueError(f"`target` is {str(folder)!r}, which exists and is not an empty folder; give a new one.")
 
 
-def write_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Writes adapter, tokenizer and a new card."""
+def write_adapter(model: PeftModel, processor: Any, folder: Path) -> None:
+    """Writes adapter, tokenizer or image processor, and a new card."""
     model.save_pretrained(str(folder))
-    tokenizer.save_pretrained(str(folder))
+    processor.save_pretrained(str(folder))
     config, knowledge, tensors = active_config(model), knowledge_of(model), folder / TENSORS
     facts = CardFacts(
         base_model=public_base(config.base_model_name_or_path),

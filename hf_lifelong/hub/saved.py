@@ -20,6 +20,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from ..evaluation import AccuracyMatrix
 from ..knowledge import KnowledgeBase, ManifestError
+from ..objectives import TEXT, modality_named
 from ..statistics import Values
 from ..storage import (
     PREFIX,
@@ -45,7 +46,8 @@ PICTURE = "accuracy_matrix.png"
 CONFUSION = "confusion.png"
 MATRIX = ("accuracy_matrix.json", PICTURE, CONFUSION)
 # A list of what belongs to an adapter, because a training folder also holds `training_args.bin`, checkpoints and logs.
-TOKENIZER = (
+PROCESSOR = (
+    "preprocessor_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -59,9 +61,12 @@ TOKENIZER = (
     "sentencepiece.*.model",
 )
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
-TOKENIZER_CONFIG = "tokenizer_config.json"
+# What turns inputs into tensors: the configuration of a tokenizer, and of an image processor.
+PROCESSOR_CONFIGS = ("tokenizer_config.json", "preprocessor_config.json")
+# Most pixels along a side of the images that a processor makes.
+LARGEST_SIDE, SIZES = 4096, ("size", "crop_size", "pad_size")
 # In bytes; a vocabulary of 260,000 tokens takes 34 MB.
-LARGEST_TOKENIZER = 100_000_000
+LARGEST_PROCESSOR = 100_000_000
 LARGEST_CARD = 10_000_000
 # Largest width of a layer, in hidden sizes. No known base has a layer wider than 9 times its hidden size.
 WIDEST = 64
@@ -108,7 +113,7 @@ def manifest_of(config: Any) -> KnowledgeBase | None:
 
 def is_ours(name: str) -> bool:
     """Whether a file in a repository or folder belongs to an adapter."""
-    return "/" not in name and any(fnmatch(name, ours) for ours in (CONFIG, TENSORS, CARD, *MATRIX, *TOKENIZER))
+    return "/" not in name and any(fnmatch(name, ours) for ours in (CONFIG, TENSORS, CARD, *MATRIX, *PROCESSOR))
 
 
 def _most(name: str) -> float:
@@ -117,7 +122,7 @@ def _most(name: str) -> float:
         return math.inf  # `check_header` compares the size with the tensors in the header
     if name in (CONFIG, MATRIX[0]):
         return LARGEST_JSON
-    return LARGEST_CARD if name in (CARD, PICTURE, CONFUSION) else LARGEST_TOKENIZER
+    return LARGEST_CARD if name in (CARD, PICTURE, CONFUSION) else LARGEST_PROCESSOR
 
 
 def check_files(where: str | Path, sizes: Mapping[str, int], all_files: Collection[str]) -> None:
@@ -165,7 +170,7 @@ def read_saved(folder: Path, repo_id: str | None = None, revision: str | None = 
     check_files(folder, sizes, files)
     config, knowledge = read_config(folder / CONFIG, from_hub=repo_id is not None)
     check_header(folder / TENSORS, read_header(folder / TENSORS), knowledge, config, sizes[TENSORS])
-    check_tokenizer(folder / TOKENIZER_CONFIG)
+    check_processor(folder)
     commit = folder.name if repo_id is not None else None
     return SavedAdapter(folder, config, knowledge, sizes, repo_id, revision, commit)
 
@@ -266,6 +271,10 @@ def _check_base(base: Mapping[str, Any]) -> None:
         if not is_name and (key, value) != ("fingerprint", None):
             what = f"a string of at most {LONGEST_NAME} printable characters"
             raise ManifestError(f"`knowledge.base.{key}` must be {what}, not {value!r}")
+    try:
+        modality_named(base.get("modality", TEXT.name))
+    except ValueError as error:
+        raise ManifestError(f"`knowledge.base.modality`: {error}") from error
     if base.get("dtype") not in DTYPES:
         raise ManifestError(f"`knowledge.base.dtype` must be one of {list(DTYPES)}, not {base.get('dtype')!r}")
 
@@ -334,10 +343,15 @@ def saved_statistics(saved: SavedAdapter, name: str) -> dict[str, Values]:
     return {task: values[name] for task, values in by_task.items() if name in values}
 
 
-def check_tokenizer(path: Path) -> None:
-    """Refuses a tokenizer configuration that asks for code or names files (`ManifestError`)."""
-    if not path.is_file():
-        return
+def check_processor(folder: Path) -> None:
+    """Refuses the configuration of a tokenizer or image processor in a folder if it asks for code, names files, or
+    makes images that no memory holds (`ManifestError`)."""
+    for path in (folder / name for name in PROCESSOR_CONFIGS):
+        if path.is_file():
+            _check_processor(path)
+
+
+def _check_processor(path: Path) -> None:
     config = read_json(path, LARGEST_JSON)
     if not isinstance(config, dict):
         raise ManifestError(f"`{path}` must hold an object, not {type(config).__name__}")
@@ -347,3 +361,6 @@ def check_tokenizer(path: Path) -> None:
         # Tokenizers open these as paths of their files.
         if key.endswith(("_file", "_files")) and key != "special_tokens_map_file" and value:
             raise ManifestError(f"`{path}`: `{key}` names a file ({value!r:.60}), and no file is opened that way")
+        sides = value.values() if isinstance(value, dict) else [value]
+        if key in SIZES and any(isinstance(side, int | float) and side > LARGEST_SIDE for side in sides):
+            raise ManifestError(f"`{path}`: `{key}` is {value!r:.60}; no image is made that large")

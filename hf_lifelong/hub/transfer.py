@@ -28,7 +28,7 @@ from ..knowledge import KnowledgeBase
 from ..utils.files import read_json, write_json
 from .continuing import check_continues, head_of, loaded_commit
 from .errors import PushConflictError, PushError, reason_of
-from .saved import CARD, CONFIG, CONFUSION, MATRIX, PICTURE, TENSORS, TOKENIZER, check_digest, hub_id, manifest_of
+from .saved import CARD, CONFIG, CONFUSION, MATRIX, PICTURE, PROCESSOR, TENSORS, check_digest, hub_id, manifest_of
 from .sections import MOST
 
 logger = logging.getLogger(__name__)
@@ -69,8 +69,8 @@ def push_to_hub(
             used.
         card (`str`, *optional*):
             Text of the model card. Without it, the card on the Hub stays as it is.
-        tokenizer (`PreTrainedTokenizerBase`, *optional*):
-            Its files are pushed too. Without it, the tokenizer files in the folder are pushed, if there are any.
+        tokenizer (`PreTrainedTokenizerBase` or `ImageProcessingMixin`, *optional*):
+            Its files are pushed too. Without it, those in the folder are pushed, if there are any.
         base_model (`str`, *optional*):
             Name of the base model on the Hub, for a base that was loaded from a local path. Only the pushed files get
             this name, not the model in memory.
@@ -174,7 +174,7 @@ def _check_repo_id(argument: str, name: Any) -> None:
 def _write(model: Any, folder: Path, card: str | None, tokenizer: Any, base_model: str | None) -> KnowledgeBase:
     """Writes exactly the files that are pushed into an empty folder, and returns the manifest."""
     if isinstance(model, str | os.PathLike):
-        _copy_saved(Path(model), folder, (CONFIG, TENSORS, *(() if tokenizer is not None else TOKENIZER)))
+        _copy_saved(Path(model), folder, (CONFIG, TENSORS, *(() if tokenizer is not None else PROCESSOR)))
         check_digest(Path(model, TENSORS), folder / TENSORS, read_json(folder / CONFIG))
     else:
         with tempfile.TemporaryDirectory() as saved:

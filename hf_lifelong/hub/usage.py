@@ -8,7 +8,7 @@ from typing import Any
 
 from ..evaluation import AccuracyMatrix
 from ..knowledge import KnowledgeBase
-from ..objectives import find_kind
+from ..objectives import find_kind, modality_named
 from .facts import CardFacts
 from .markdown import fence
 
@@ -19,7 +19,7 @@ from peft import {loader}
 from transformers import {names}
 
 folder = {folder}
-tokenizer = AutoTokenizer.from_pretrained(folder)
+{processor} = {auto}.from_pretrained(folder)
 {load}
 """
 OWN_FOLDER = '"."  # the folder of this card'
@@ -44,22 +44,24 @@ before commercial use.
 
 def quickstart(knowledge: KnowledgeBase, config: Mapping[str, Any], facts: CardFacts) -> str:
     """Code that loads the adapter and asks it about one input of every kind that it has learned."""
-    names = ["AutoTokenizer", *(["pipeline"] if knowledge.tasks else [])]
+    modality = modality_named(knowledge.modality)
+    names = [modality.auto_class, *(["pipeline"] if knowledge.tasks else [])]
     dtype = knowledge.base.get("dtype")
     options = f', dtype="{dtype}"' if dtype in ("float32", "bfloat16", "float16") else ""
     is_language_model = config.get("task_type") == "CAUSAL_LM"
     # In a local folder the adapter's configuration names the base; on the Hub, the base must have an id.
     base_unknown = facts.repo_id is not None and facts.base_model is None
     if base_unknown:
-        auto, loader = "AutoModelForCausalLM" if is_language_model else "AutoModel", "PeftModel"
-        names.insert(0, auto)
-        load = f'base = {auto}.from_pretrained("path/to/the/base"{options})\n'
+        model, loader = "AutoModelForCausalLM" if is_language_model else "AutoModel", "PeftModel"
+        names.insert(0, model)
+        load = f'base = {model}.from_pretrained("path/to/the/base"{options})\n'
         load += "model = PeftModel.from_pretrained(base, folder)"
     else:
         loader = f"AutoPeftModelFor{'CausalLM' if is_language_model else 'FeatureExtraction'}"
         load = f"model = {loader}.from_pretrained(folder{options})"
     folder = json.dumps(facts.repo_id) if facts.repo_id else OWN_FOLDER
-    text = LOAD.format(loader=loader, names=", ".join(names), folder=folder, load=load)
+    made_by = {"processor": modality.processor, "auto": modality.auto_class}
+    text = LOAD.format(loader=loader, names=", ".join(names), folder=folder, load=load, **made_by)
     return (LOCAL_BASE if base_unknown else "") + fence(text + _questions(knowledge), "python")
 
 
@@ -69,12 +71,14 @@ def _questions(knowledge: KnowledgeBase) -> str:
     # A manifest from elsewhere may have kinds that are not registered here.
     kinds = [find_kind(name) for name in dict.fromkeys(task.kind for task in knowledge.tasks)]
     examples = dict.fromkeys(kind.example for kind in kinds if kind is not None)
-    lines = ['answer = pipeline("lifelong", model=model, tokenizer=tokenizer)']
+    processor = modality_named(knowledge.modality).processor
+    shown = TEXT if processor == "tokenizer" else next(iter(examples), TEXT)
+    lines = [f'answer = pipeline("lifelong", model=model, {processor}={processor})']
     lines += [f"print(answer({example}))" for example in examples or [TEXT]]
     if any(task.labels and not task.width for task in knowledge.tasks):
         lines.append(f"print(answer({TEXT}, labels=True))  # the likeliest label, not a text")
     if len(knowledge.groups) > 1:
-        lines.append(f"print(answer({TEXT}, abstain=True))  # `unknown` for inputs of no task it knows")
+        lines.append(f"print(answer({shown}, abstain=True))  # `unknown` for inputs of no task it knows")
     return "\n".join(lines)
 
 

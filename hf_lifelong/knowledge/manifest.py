@@ -104,7 +104,8 @@ class KnowledgeBase:
     """Everything that an adapter knows, except its tensors.
 
     Args:
-        base (`dict`): The base model of training: `model_type`, `hidden_size`, `layers`, `fingerprint`, `dtype`.
+        base (`dict`): The base model of training: `model_type`, `hidden_size`, `layers`, `fingerprint`, `dtype`, and
+            `modality` unless it takes text.
         trunk (`int`): Number of trunk layers.
         depths (`list[int]`): Hidden states (0 = embeddings) that make up the signature, all inside the trunk.
         tasks (`list[LearnedTask]`): The learned tasks, oldest first.
@@ -120,8 +121,14 @@ class KnowledgeBase:
     constants: Constants = field(default_factory=Constants)
 
     def pooled_width(self, hidden_size: int) -> int:
-        """Number of features of one input before projection: the mean at each depth and the maximum at the first."""
-        return (len(self.depths) + 1) * hidden_size
+        """Number of features of one input before projection: the mean at each depth and, of a text, the maximum at the
+        first."""
+        return (len(self.depths) + (self.modality == "text")) * hidden_size
+
+    @property
+    def modality(self) -> str:
+        """What the base takes."""
+        return self.base.get("modality", "text")
 
     @property
     def names(self) -> list[str]:

@@ -45,6 +45,14 @@ class BaseSource:
             return str(self.dtype).removeprefix("torch.")
         return "4 bits" if self.quantisation.load_in_4bit else "8 bits"
 
+    @property
+    def image(self) -> tuple[int, int]:
+        """Channels of the images that the base takes, and pixels along their side; 0 and 0 if it takes no images."""
+        side = getattr(self.config, "image_size", None)
+        if side is None or not hasattr(self.config, "num_channels"):
+            return 0, 0
+        return self.config.num_channels, side if isinstance(side, int) else max(side)
+
     def check_length(self, tokens: int) -> None:
         """Refuses more tokens than the base reads (`ValueError`)."""
         most = getattr(self.config, "max_position_embeddings", None)

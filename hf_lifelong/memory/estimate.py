@@ -14,12 +14,13 @@ from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 
 from ..adapter import (
     DriftAdapterConfig,
+    depths_of,
     describe_base,
     knowledge_of,
     lifelong_of,
+    modality_of,
     open_task,
     settle_trunk,
-    signature_depths,
 )
 from ..knowledge import KnowledgeBase, LearnedTask
 from ..objectives import kinds_on
@@ -144,11 +145,12 @@ def estimate_memory(
         tasks (`int`, *optional*, defaults to `1`):
             Number of tasks that the adapter knows while it answers and while it learns one more.
         labels (`int`, *optional*, defaults to `2`):
-            Labels of each task (text classification); the tasks of a language model have no heads.
+            Labels of each task (classification); the tasks of a language model have no heads.
         batch_size (`int`, *optional*, defaults to `8`):
             Rows of a batch, in training and in answering.
         length (`int`, *optional*):
-            Tokens of a row, and of a language model's prompt in answering. `None` uses `max_length` of `config`.
+            Tokens of a row, and of a language model's prompt in answering; of a base that takes images, pixels along
+            a side. `None` uses `max_length` of `config`, or the base's `image_size`.
         new_tokens (`int`, *optional*):
             Tokens that a language model answers with. `None` uses `max_new_tokens` of `config`.
         optimizer (`str`, *optional*, defaults to `"adamw_torch_fused"`):
@@ -172,7 +174,9 @@ def estimate_memory(
     adapter = _copied_config(config)
     resident, adapter.resident_groups = adapter.resident_groups, None
     causal = adapter.task_type == "CAUSAL_LM"
-    length = adapter.max_length if length is None else length
+    source = read_base(model, bits)
+    channels, side = source.image
+    length = (side or adapter.max_length) if length is None else length
     new_tokens = adapter.max_new_tokens if new_tokens is None else new_tokens
     settings = {
         "r": adapter.r,
@@ -190,9 +194,8 @@ def estimate_memory(
         "device": device,
     }
     _check(settings)
-    source = read_base(model, bits)
     source.check_length(length + new_tokens if causal else length)
-    steps = Steps(batch_size, length, new_tokens, autocast, device == "cuda")
+    steps = Steps(batch_size, length, new_tokens, autocast, device == "cuda", channels)
     resting = 1 - min(resident or tasks, tasks) / tasks
     answering = _answering(source.on_meta(causal, attention), adapter, tasks, labels, steps, resting)
     base = source.on_meta(causal, attention)
@@ -293,7 +296,7 @@ def _check(settings: dict[str, Any]) -> None:
 def _with_tasks(base: Any, config: DriftAdapterConfig, tasks: int, labels: int) -> Any:
     """The base with an adapter that knows some tasks. Like a loaded adapter, it gets its sizes from the manifest."""
     causal = config.task_type == "CAUSAL_LM"
-    kind = kinds_on(config.task_type)[0]
+    kind = kinds_on(config.task_type, modality_of(base).name)[0]
     names = () if causal else tuple(f"label-{i}" for i in range(labels))
     config = copy.deepcopy(config)
     trunk = settle_trunk(config, base)
@@ -310,7 +313,7 @@ def _with_tasks(base: Any, config: DriftAdapterConfig, tasks: int, labels: int) 
         )
         for i in range(tasks)
     ]
-    knowledge = KnowledgeBase(describe_base(base), trunk, signature_depths(trunk), learned)
+    knowledge = KnowledgeBase(describe_base(base), trunk, depths_of(base, trunk), learned)
     config.knowledge = knowledge.to_dict()
     model = get_peft_model(base, config)
     lifelong_of(model).unchecked.clear()  # nothing here has values that could be wrong

@@ -119,10 +119,11 @@ class Steps:
 
     Args:
         batch_size (`int`): Rows.
-        length (`int`): Tokens of a row; in answering, of its prompt.
+        length (`int`): Tokens of a row; in answering, of its prompt. Of images, pixels along a side.
         new_tokens (`int`): Tokens that a language model answers with.
         autocast (`bool`): Whether training runs under autocast to bfloat16.
         cuda (`bool`): Whether CUDA's kernels are assumed.
+        channels (`int`): Of images; 0 for texts.
     """
 
     batch_size: int
@@ -130,12 +131,21 @@ class Steps:
     new_tokens: int
     autocast: bool
     cuda: bool
+    channels: int = 0
 
     def rows(self, tokens: int, past: int = 0) -> dict[str, Tensor]:
-        """Padded rows of `tokens` tokens after `past` earlier ones."""
+        """Images, or padded rows of `tokens` tokens after `past` earlier ones."""
+        if self.channels:
+            return {"pixel_values": torch.ones(self.batch_size, self.channels, tokens, tokens)}
         ids = torch.ones(self.batch_size, tokens, dtype=torch.long)
         mask = torch.ones(self.batch_size, past + tokens, dtype=torch.long)
         return {"input_ids": ids, "attention_mask": mask}
+
+    def labels(self, batch: dict[str, Tensor], of_tokens: bool) -> Tensor:
+        """A label for each row, or for each of its tokens."""
+        if self.channels:
+            return torch.ones(self.batch_size, dtype=torch.long)
+        return batch["input_ids"] if of_tokens else batch["input_ids"][:, 0]
 
 
 @contextmanager
@@ -159,7 +169,7 @@ def without_memory(model: Any, cuda: bool) -> Iterator[None]:
 
 
 def training_pass(model: Any, steps: Steps) -> tuple[int, int]:
-    """Runs one training step of the open task (text classification or generation), without the optimiser.
+    """Runs one training step of the open task (classification or generation), without the optimiser.
 
     Args:
         model (`PeftModel`): The model on the meta device.
@@ -175,10 +185,10 @@ def training_pass(model: Any, steps: Steps) -> tuple[int, int]:
         if steps.cuda:
             stack.enter_context(LikeCuda(steps.autocast))
         batch = steps.rows(steps.length)
-        labels = batch["input_ids"] if generates(model) else batch["input_ids"][:, 0]
+        labels = steps.labels(batch, generates(model))
         with torch.autocast("cpu", torch.bfloat16, enabled=steps.autocast):
             loss = model(**batch, labels=labels, **lifelong_of(model).conductor.without_cache).loss
-        activations = live.now - size_of([*batch.values(), loss])
+        activations = live.now - size_of([*batch.values(), labels, loss])
         loss.backward()
     return activations, live.peak
 

@@ -10,10 +10,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..utils.lazy import lazily
-from .base import MODEL_INPUTS, TaskKind
+from .base import TaskKind
 from .head import HeadKind
 from .labels import named_values
-from .register import find_kind, get_kind, head_kind, kind_names, kinds_alike, kinds_on, register_kind
+from .modality import MODEL_INPUTS, TEXT, Modality
+from .register import (
+    find_kind,
+    get_kind,
+    head_kind,
+    kind_names,
+    kinds_alike,
+    kinds_on,
+    modality_named,
+    register_kind,
+)
 from .rows import DataError, MissingColumnError, as_seen, column_values
 
 if TYPE_CHECKING:
@@ -26,11 +36,13 @@ if TYPE_CHECKING:
 __all__ = [
     "LOG_2",
     "MODEL_INPUTS",
+    "TEXT",
     "DataError",
     "HeadKind",
     "InputForm",
     "MemberAnswers",
     "MissingColumnError",
+    "Modality",
     "TaskKind",
     "as_seen",
     "column_values",
@@ -47,6 +59,7 @@ __all__ = [
     "kinds_alike",
     "kinds_on",
     "mean_by_pair",
+    "modality_named",
     "named_values",
     "prompt_of",
     "register_kind",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..utils.texts import without_panics
 from .encoding import BatchEncoder
 from .labels import bare_integers, declared_names, is_decimal, name_of, shown
+from .modality import MODEL_INPUTS, TEXT, Modality
 from .rows import DataError, MissingColumnError, check_dataset, check_not_empty, column_values
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from .stock import StockUse
 
-MODEL_INPUTS: tuple[str, ...] = ("input_ids", "token_type_ids", "attention_mask")
 NO_CONSTANTS: Mapping[str, float] = MappingProxyType({})
 
 
@@ -35,6 +35,7 @@ class TaskKind(ABC):
         kind (`str`): Name of the kind.
         task_type (`str`): The base that answers it, as PEFT calls it: `"FEATURE_EXTRACTION"` (`AutoModel`) or
             `"CAUSAL_LM"` (`AutoModelForCausalLM`).
+        modality ([`~objectives.modality.Modality`]): What its inputs consist of, which must be what the base takes.
         hub_task (`str`, *optional*): The task that the Hub lists models of this kind under.
         example (`str`): An input as Python source, for the code that a card shows.
         stock ([`~objectives.stock.StockUse`]): How an exported task is run without this package.
@@ -56,6 +57,7 @@ class TaskKind(ABC):
 
     kind: ClassVar[str]
     task_type: ClassVar[str]
+    modality: ClassVar[Modality] = TEXT
     hub_task: ClassVar[str | None] = None
     example: ClassVar[str]
     stock: ClassVar[StockUse]
@@ -329,7 +331,6 @@ class TaskKind(ABC):
             `tuple[list, list]`: `predictions` and `references`.
         """
 
-    @abstractmethod
     def encode_batch(
         self,
         batch: Mapping[str, list[Any]],
@@ -341,12 +342,13 @@ class TaskKind(ABC):
         stride: int,
         constants: Mapping[str, float],
     ) -> dict[str, list[Any]]:
-        """Encodes some rows: model inputs, `targets` and `extras`; arguments as in `encode`.
+        """Encodes some rows: model inputs, `targets` and `extras`; arguments as in `encode`, which calls it.
 
         Args:
             batch (`dict[str, list]`): Column → values; labels are given by name.
             rows (`list[int]`): Positions of these rows in the data set, for `example` and for errors.
         """
+        raise NotImplementedError(f"`{type(self).__name__}` must define `encode_batch`, or its own `encode`.")
 
     @abstractmethod
     def expected_type(self, role: str, feature: Any) -> str | None:

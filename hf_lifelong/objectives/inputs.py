@@ -7,7 +7,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ..utils.texts import is_unicode
-from .base import MODEL_INPUTS
+from .modality import MODEL_INPUTS
 from .rows import DataError
 
 if TYPE_CHECKING:

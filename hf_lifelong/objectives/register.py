@@ -6,6 +6,7 @@ from importlib import import_module
 
 from .base import TaskKind
 from .head import HeadKind
+from .modality import Modality
 
 KINDS: dict[str, TaskKind | None] = {
     "text-classification": None,
@@ -13,6 +14,7 @@ KINDS: dict[str, TaskKind | None] = {
     "token-classification": None,
     "text-regression": None,
     "text-generation": None,
+    "image-classification": None,
 }
 """Name → kind. `None` stands for the `KIND` of the module of that name, which is imported at its first use: a kind
 imports torch, and its name alone should not."""
@@ -75,14 +77,30 @@ def head_kind(name: str) -> HeadKind:
     """The kind of that name, which a head must answer; raises as `get_kind` does."""
     kind = get_kind(name)
     if not isinstance(kind, HeadKind):
-        choices = ", ".join(kinds_on("FEATURE_EXTRACTION"))
+        choices = ", ".join(kinds_on("FEATURE_EXTRACTION", kind.modality.name))
         raise ValueError(f"`kind` is {name!r}, which no head answers; choose one of {choices}.")
     return kind
 
 
-def kinds_on(task_type: str | None) -> list[str]:
-    """The kinds that a base answers; `task_type` is that of the adapter's configuration."""
-    return [name for name in KINDS if (get_kind(name).task_type == "CAUSAL_LM") == (task_type == "CAUSAL_LM")]
+def kinds_on(task_type: str | None, modality: str = "text") -> list[str]:
+    """The kinds that a base answers; `task_type` is that of the adapter's configuration, and `modality` the name of
+    what the base takes."""
+    causal = task_type == "CAUSAL_LM"
+    kinds = {name: get_kind(name) for name in KINDS}
+    return [n for n, k in kinds.items() if (k.task_type == "CAUSAL_LM") == causal and k.modality.name == modality]
+
+
+def modality_named(name: str) -> Modality:
+    """The modality of that name, or the one whose main model input is called so.
+
+    Raises:
+        ValueError: If no kind of task has such inputs.
+    """
+    known = dict.fromkeys(get_kind(kind).modality for kind in KINDS)
+    for modality in known:
+        if name in (modality.name, modality.inputs[0]):
+            return modality
+    raise ValueError(f"no kind of task takes `{name}`; known are {[m.inputs[0] for m in known]}.")
 
 
 def kinds_alike(name: str) -> tuple[str, ...]:

@@ -46,7 +46,8 @@ def as_seen(dataset: Dataset) -> Dataset:
     if form["type"] == "custom":
         raise ValueError(
             "has a transform (`set_transform`), which would give its rows anew at every access; apply it once with "
-            "`dataset.with_format(None).map(function, batched=True)`."
+            "`dataset.with_format(None).map(function, batched=True)`, or give what changes training images as "
+            "`transform` of the `Task`."
         )
     if "dtype" in form["format_kwargs"]:
         raise ValueError(

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..utils.texts import without_panics
-from .base import MODEL_INPUTS
 from .forms import InputForm
 from .head import HeadKind
 from .inputs import check_unicode
+from .modality import TEXT, Modality
 from .register import head_kind, kinds_on
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
-
-def kinds_by_form() -> dict[InputForm, tuple[str, ...]]:
-    """The forms of input that heads answer, each with the kinds of task that do."""
+def kinds_by_form(modality: Modality = TEXT) -> dict[InputForm, tuple[str, ...]]:
+    """The forms of input that heads answer on bases of a modality, each with the kinds of task that do."""
     kinds: dict[InputForm, tuple[str, ...]] = {}
-    for name in kinds_on(HeadKind.task_type):
+    for name in kinds_on(HeadKind.task_type, modality.name):
         for form in head_kind(name).forms:
             kinds[form] = (*kinds.get(form, ()), name)
     return kinds
@@ -27,9 +24,14 @@ def kinds_by_form() -> dict[InputForm, tuple[str, ...]]:
 
 @without_panics()
 def encode_inputs(
-    inputs: Sequence[Any], tokenizer: PreTrainedTokenizerBase, max_length: int, stride: int, start: int = 0
+    inputs: Sequence[Any],
+    tokenizer: Any,
+    max_length: int,
+    stride: int,
+    start: int = 0,
+    modality: Modality = TEXT,
 ) -> tuple[dict[str, list[Any]], list[Any]]:
-    """Tokenises inputs that arrive without a task, whatever their forms.
+    """Tokenises inputs that arrive without a task, whatever their forms. Images stay as they are.
 
     An input gets the same `input_ids` as it would as a row of a task's data set.
 
@@ -37,10 +39,11 @@ def encode_inputs(
         inputs (`list` of length E): Strings, `{"text": ..., "text_pair": ...}` (`text_pair` may be left out),
             `{"question": ..., "context": ...}`, `{"tokens": [...]}`, or any form that a registered kind answers, in
             any mixture.
-        tokenizer (`PreTrainedTokenizerBase`): The backbone's tokenizer.
+        tokenizer: The backbone's tokenizer, or its image processor.
         max_length (`int`): Longest feature, in tokens, special tokens included.
         stride (`int`): Tokens of context that neighbouring windows share.
         start (`int`): Position of the first input, for the error message.
+        modality ([`~objectives.modality.Modality`]): What the base takes.
 
     Returns:
         `tuple[dict[str, list], list]`: The columns of F features in the order of their inputs, and what each of the E
@@ -50,19 +53,19 @@ def encode_inputs(
     Raises:
         ValueError: If an input has none of the forms; the message names its index.
     """
-    kinds = kinds_by_form()
+    kinds = kinds_by_form(modality)
     forms = [_form_of(entry, start + i, kinds) for i, entry in enumerate(inputs)]
     extras = dict.fromkeys(extra for names in kinds.values() for n in names for extra in head_kind(n).extras)
     features: list[dict[str, Any]] = []
     for form in dict.fromkeys(forms):
         rows = [i for i, other in enumerate(forms) if other is form]
         encoded = form.encode([inputs[i] for i in rows], tokenizer, max_length, stride)
-        positions = encoded.pop("example", range(len(encoded["input_ids"])))
+        positions = encoded.pop("example", range(len(encoded[modality.inputs[0]])))
         for position, *values in zip(positions, *encoded.values(), strict=True):
             feature = dict(zip(encoded, values, strict=True))
             features.append({**feature, "example": rows[position], "kinds": kinds[form]})
     features.sort(key=lambda feature: feature["example"])
-    model_inputs = [name for name in MODEL_INPUTS if name in tokenizer.model_input_names]
+    model_inputs = [name for name in modality.inputs if name in tokenizer.model_input_names]
     names = dict.fromkeys([*model_inputs, "example", "kinds", *extras])
     table = {name: [feature.get(name, []) for feature in features] for name in names}
     return table, [form.source(entry) for form, entry in zip(forms, inputs, strict=True)]
@@ -74,7 +77,5 @@ def _form_of(entry: Any, index: int, forms: Mapping[InputForm, Any]) -> InputFor
         if form.fits(entry):
             return form
     *words, last = [form.words for form in forms]
-    raise ValueError(
-        f"inputs[{index}] is {entry!r:.200}, which is no known form of input; give {', '.join(words)} or {last}, with "
-        "strings as values."
-    )
+    given = f"{', '.join(words)} or {last}" if words else last
+    raise ValueError(f"inputs[{index}] is {entry!r:.200}, which is no known form of input; give {given}.")

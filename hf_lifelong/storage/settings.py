@@ -121,21 +121,21 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 
 
 def check_tasks(knowledge: KnowledgeBase, task_type: str) -> None:
-    """Refuses a manifest with a task that an adapter of this `task_type` cannot answer.
+    """Refuses a manifest with a task that an adapter of this `task_type` cannot answer on the manifest's base.
 
     Raises:
         ValueError: names the task.
     """
     for task in knowledge.tasks:
         try:
-            check_task(task, task_type)
+            check_task(task, task_type, knowledge.modality)
         except ValueError as error:
             raise ValueError(f"`knowledge`, task `{task.name}`: {error}") from error
 
 
-def check_task(task: LearnedTask, task_type: str) -> None:
-    """Refuses a task that an adapter of this `task_type` cannot answer (`ValueError`)."""
-    check_kind(task.kind, task_type)
+def check_task(task: LearnedTask, task_type: str, modality: str = "text") -> None:
+    """Refuses a task that an adapter of this `task_type` cannot answer on a base of this modality (`ValueError`)."""
+    check_kind(task.kind, task_type, modality)
     kind = get_kind(task.kind)
     if task.width != kind.head_width(task.labels):
         raise ValueError(f"a head of {task.width} rows does not fit its kind, {task.kind}.")
@@ -152,8 +152,8 @@ def check_task(task: LearnedTask, task_type: str) -> None:
         fields_of(task.template)
 
 
-def check_kind(kind: str, task_type: str) -> None:
-    """Refuses a kind of task that a base cannot answer.
+def check_kind(kind: str, task_type: str, modality: str = "text") -> None:
+    """Refuses a kind of task that a base cannot answer; `modality` is the name of what it takes.
 
     Raises:
         ValueError: names the kinds that the base can answer; for an unknown kind, says what to do.
@@ -161,7 +161,13 @@ def check_kind(kind: str, task_type: str) -> None:
     of_language_models = task_type == "CAUSAL_LM"
     if (get_kind(kind).task_type == "CAUSAL_LM") != of_language_models:
         base = "a causal language model" if of_language_models else "a base without a head (`AutoModel`)"
-        raise ValueError(f"`kind` is {kind!r}, but on {base} a task is one of {kinds_on(task_type)}.")
+        raise ValueError(f"`kind` is {kind!r}, but on {base} a task is one of {kinds_on(task_type, modality)}.")
+    wanted = get_kind(kind).modality.name
+    if wanted != modality:
+        raise ValueError(
+            f"`kind` is {kind!r}, whose inputs are {wanted}, but the base takes {modality}, so a task on it is one of "
+            f"{kinds_on(task_type, modality)}. One base has one sort of input: learn it on a base for {wanted}."
+        )
 
 
 def are_names(value: Any) -> bool:

@@ -1,5 +1,5 @@
-"""The callback that turns one Trainer run into members: it sets the drift of each step, takes snapshots, and completes
-checkpoints."""
+"""The callbacks of training. The first turns a Trainer run into members: it sets the drift of each step, takes
+snapshots, and completes checkpoints."""
 
 from __future__ import annotations
 
@@ -107,3 +107,12 @@ class SnapshotCallback(TrainerCallback):
             )
         self.snapshots.append(snapshot)
         self.steps.append(step)
+
+
+class EpochCallback(TrainerCallback):
+    """Tells training rows that change from epoch to epoch which one begins."""
+
+    def on_epoch_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        begin = getattr(getattr(kwargs.get("train_dataloader"), "dataset", None), "set_epoch", None)
+        if begin is not None:
+            begin(int(state.epoch or 0))

@@ -20,8 +20,9 @@ from transformers.trainer_utils import IntervalStrategy
 
 from ..adapter import InputLimits, active_adapter, active_config, check_usable, input_limits, knowledge_of
 from ..evaluation import AccuracyMatrix
-from ..hub import CONFIG, TOKENIZER_CONFIG, check_config, check_sizes, check_tokenizer
-from ..loading import read_tokenizer
+from ..hub import CONFIG, check_config, check_processor, check_sizes
+from ..loading import read_processor
+from ..objectives import TEXT, Modality
 from ..storage import spec_of
 from ..utils.files import read_json
 from .arguments import DriftTrainingArguments
@@ -67,13 +68,18 @@ def check_stream(trainer: TaskTrainer, tasks: Sequence[PreparedTask]) -> None:
     """
     limits = input_limits(trainer.model)
     check_base_kept(trainer.model)
-    if isinstance(trainer.processing_class, PreTrainedTokenizerBase):
+    if isinstance(trainer.processing_class, PreTrainedTokenizerBase) and limits is not None:
         check_tokenizer_kept(trainer.processing_class, limits)
+    elif trainer.processing_class is not None:
+        check_processor_kept(trainer.processing_class, trainer.modality)
     for task in tasks:
         try:
             check_statistics(trainer.statistics, task)
             trainer.check_task(task)
-            check_inputs(task, limits)
+            if limits is not None:
+                check_inputs(task, limits)
+            elif not trainer.is_sharded:
+                check_first(trainer, task)
             read_again(trainer.model, [task])
         except ValueError as error:
             raise ValueError(f"Task `{task.name}`: {error}") from error
@@ -124,6 +130,39 @@ def check_inputs(task: PreparedTask, limits: InputLimits) -> None:
                 )
 
 
+def check_first(trainer: TaskTrainer, task: PreparedTask) -> None:
+    """Refuses images that the base cannot read as the image processor makes them, and a transform that does not give
+    images, by the first row."""
+    row = task.train.select(range(1))
+    try:
+        trainer.evaluator.features(task, row)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"the base cannot read what `processing_class` makes of the first image ({error}); give the image "
+            "processor of the base, and set its `size` and `crop_size` to what the base was made for."
+        ) from error
+    if task.seen is not task.train:
+        try:
+            task.collator()([task.seen[0]])
+        except (ValueError, TypeError, RuntimeError, AttributeError) as error:
+            raise ValueError(
+                f"`transform` fails on the first image of `train` ({error!r}); it gets a PIL image in RGB, and must "
+                "return a PIL image, an array or a tensor."
+            ) from error
+
+
+def check_processor_kept(processor: Any, modality: Modality) -> None:
+    """Refuses a tokenizer or image processor that could not be read again after saving it."""
+    with tempfile.TemporaryDirectory() as folder:
+        processor.save_pretrained(folder)
+        try:
+            check_sizes(folder, {file.name: file.stat().st_size for file in Path(folder).iterdir() if file.is_file()})
+            check_processor(Path(folder))
+            read_processor(Path(folder), modality)
+        except ValueError as error:
+            raise ValueError(f"`processing_class` could not be read again after saving it: {error}") from error
+
+
 def _batches(features: Dataset, column: str) -> Iterator[Any]:
     """A column of lists as Arrow arrays of up to `ROWS_AT_ONCE` rows; nothing if there is no such column."""
     if column in features.column_names:
@@ -158,14 +197,7 @@ def check_tokenizer_kept(tokenizer: PreTrainedTokenizerBase, limits: InputLimits
             "Use the tokenizer of the base; or enlarge the base (`resize_token_embeddings`), save it in a folder and "
             "load it from there."
         )
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer.save_pretrained(folder)
-        try:
-            check_sizes(folder, {file.name: file.stat().st_size for file in Path(folder).iterdir() if file.is_file()})
-            check_tokenizer(Path(folder, TOKENIZER_CONFIG))
-            read_tokenizer(Path(folder), TOKENIZER_CONFIG)
-        except ValueError as error:
-            raise ValueError(f"`processing_class` could not be read again after saving it: {error}") from error
+    check_processor_kept(tokenizer, TEXT)
 
 
 def check_base_kept(model: torch.nn.Module) -> None:

@@ -44,10 +44,11 @@ class PreparedTask:
 
     Args:
         task (`Task`): What the user handed in.
-        tokenizer: The base model's tokenizer.
+        tokenizer: The base model's tokenizer, or its image processor.
         config (`DriftAdapterConfig`): Gives the maximum lengths.
         validation_share (`float`): Share of the training data that is split off if there is no validation data.
         roles (`Collection[str]`): Roles of columns that statistics read.
+        modality (`str`): Name of what the base takes.
 
     Attributes:
         row_numbers (`dict[str, Sequence[int]]`): For the rows of `"train"` and of `"validation"`, the position of each
@@ -66,6 +67,7 @@ class PreparedTask:
         config: DriftAdapterConfig,
         validation_share: float,
         roles: Collection[str] = (),
+        modality: str = "text",
     ) -> None:
         self.task_kind: TaskKind = get_kind(task.kind)
         others = {
@@ -83,7 +85,7 @@ class PreparedTask:
         self.tokenizer, self.config = tokenizer, config
         self.generates = self.task_kind.task_type == "CAUSAL_LM"
         try:
-            check_kind(task.kind, str(config.task_type))
+            check_kind(task.kind, str(config.task_type), modality)
             if tokenizer is not None:
                 self.task_kind.prepare_tokenizer(tokenizer)
             whole = Part.whole("train", task.train)
@@ -106,6 +108,14 @@ class PreparedTask:
             raise ValueError(f"Task `{task.name}`: {error}") from error
         if isinstance(task.compute_metrics, MODULES):
             self.scores_of_references()  # refuses an unusable module before training
+
+    @functools.cached_property
+    def seen(self) -> Any:
+        """The training rows as training sees them: after the task's transform, if it has one."""
+        transform, augmented = self.task.transform, self.task_kind.modality.augmented
+        if transform is None or augmented is None:
+            return self.train
+        return augmented(self.train, transform, self.seed)
 
     @functools.cached_property
     def asked(self) -> Dataset:
@@ -183,8 +193,9 @@ class PreparedTask:
 
     def _features(self, data: Dataset, training: bool) -> Dataset:
         if self.tokenizer is None and not self.task_kind.is_tokenised(data):
+            noun = self.task_kind.modality.processor_noun
             raise ValueError(
-                "the data is not tokenised and `processing_class` is missing; give the tokenizer to `DriftTrainer`."
+                f"`processing_class` is missing, and the data is not tokenised; give the {noun} to `DriftTrainer`."
             )
         lengths = self.config.max_length, self.config.stride
         return self.task_kind.encode(
@@ -201,15 +212,15 @@ class PreparedTask:
         whatever the tokenizer's default."""
         if self.tokenizer is None:
             return None
-        if self.generates:
+        if self.generates or not self.task_kind.modality.padded:
             return self.task_kind.collator(self.tokenizer)
         tokenizer = copy.copy(self.tokenizer)  # the user's tokenizer must not change
         tokenizer.padding_side = self.task_kind.padding_side
         return self.task_kind.collator(tokenizer)
 
-    def pad(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """Some rows as padded tensors, on the side that the kind asks for."""
-        return dict(self.tokenizer.pad(batch, return_tensors="pt", padding_side=self.task_kind.padding_side))
+    def batch(self, rows: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """Some rows as tensors, padded on the side that the kind asks for."""
+        return self.task_kind.modality.batch(rows, self.tokenizer, self.task_kind.padding_side)
 
     def scores_of_references(self) -> dict[str, float]:
         """Metrics of the kind, and of the task's module, for the right answers to the test data."""

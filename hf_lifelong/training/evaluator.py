@@ -30,7 +30,7 @@ from ..adapter import (
     trunk_features,
 )
 from ..knowledge import KnowledgeBase
-from ..objectives import MODEL_INPUTS, head_kind, kinds_alike
+from ..objectives import head_kind, kinds_alike
 from ..retrieval import NearestSignature, policy_of
 from .data import PreparedTask, Split
 from .modules import with_module
@@ -224,16 +224,17 @@ class Evaluator:
         title: str,
         function: Callable[[Batch, list[int]], Iterable[Any]],
     ) -> dict[int, Any]:
-        """Runs `function(batch, row numbers)` over batches of rows in order of length, split between processes, and
+        """Runs `function(batch, row numbers)` over batches of rows in their best order, split between processes, and
         returns the result of each row. The function returns one result per row, on the CPU."""
-        columns = [name for name in MODEL_INPUTS if name in features.column_names]
-        inputs = features.select_columns(columns).with_format(None).select(rows)[:]
-        order = np.argsort([-len(ids) for ids in inputs["input_ids"]], kind="stable").tolist()
+        modality = task.task_kind.modality
+        columns = [name for name in modality.inputs if name in features.column_names]
+        inputs = features.select_columns(columns).with_format(None).select(rows)
+        order = modality.order(inputs, len(rows))
         batches = [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
         results: list[tuple[int, Any]] = []
         with self.accelerator.split_between_processes(batches) as share:
             for places in tqdm(share, desc=title, disable=self.quiet or len(share) < 2, leave=False):
-                batch = task.pad({name: [values[place] for place in places] for name, values in inputs.items()})
+                batch = task.batch(inputs[places])
                 of_batch = [rows[place] for place in places]
                 results.extend(zip(of_batch, function(batch, of_batch), strict=True))
         if self.accelerator.num_processes > 1:
@@ -264,7 +265,7 @@ class Evaluator:
         """The answer to each example, decoded from the heads' scores."""
         kind, knowledge = head_kind(task.kind), knowledge_of(self.model)
         position = {name: i for i, name in enumerate(knowledge.names)}
-        rows = split.features.with_format(None)[:]
+        rows = split.features.select_columns(list(kind.extras)).with_format(None)[:]
         decoded = decode_answers(
             knowledge,
             [position[name] for name in names],

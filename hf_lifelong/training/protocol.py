@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from transformers.trainer_utils import TrainOutput
 
 from ..adapter import Snapshot
+from ..objectives import Modality
 from ..statistics import TaskStatistic
 from .arguments import DriftTrainingArguments
 from .checkpoints import Checkpoint
@@ -38,7 +39,8 @@ class TaskTrainer(Protocol):
         args ([`DriftTrainingArguments`]): Seed, starting point of a task, grouping, and the folder of commits.
         accelerator (`accelerate.Accelerator`): The processes that learn together.
         evaluator ([`Evaluator`]): Answers data sets with the model.
-        processing_class: The base's tokenizer; `None` if all data is tokenised.
+        processing_class: The base's tokenizer or image processor; `None` if all data is tokenised.
+        modality ([`~objectives.Modality`]): What the base takes.
         statistics (`tuple[TaskStatistic, ...]`): Statistics that are fitted on each task and stored with it.
         is_sharded (`bool`): Whether the model's parameters are sharded among processes (FSDP, DeepSpeed). A sharded
             model can be asked only after it is trained, and cannot grow after that.
@@ -49,6 +51,9 @@ class TaskTrainer(Protocol):
 
     @property
     def processing_class(self) -> object: ...
+
+    @property
+    def modality(self) -> Modality: ...
 
     @property
     def model(self) -> torch.nn.Module: ...

@@ -29,15 +29,17 @@ class Task:
     Args:
         name (`str`): Unique name of the task.
         kind (`str`): `"text-classification"`, `"text-regression"`, `"question-answering"` or `"token-classification"`;
-            on a causal language model `"text-generation"`; or the name of a kind of your own ([`register_kind`]).
+            on a base that takes images `"image-classification"`; on a causal language model `"text-generation"`; or
+            the name of a kind of your own ([`register_kind`]).
         train (`datasets.Dataset`): Training data; the model learns only from these rows.
         validation (`datasets.Dataset`, *optional*): Data for grouping and early stopping; by default split off the
             training data.
         test (`datasets.Dataset`, *optional*): Data for scores only; nothing is chosen by it. Without it the task is
             scored on its validation data.
         columns (`dict[str, str]`, *optional*): Role → column, for columns whose name is not the one that the kind
-            expects (`text`, `text_pair`, `label`; `question`, `context`, `answers`; `tokens`, `tags`; `prompt`,
-            `answer`), and for columns that a statistic of the trainer reads, such as `{"group": "sex"}`.
+            expects (`text`, `text_pair`, `label`; `question`, `context`, `answers`; `tokens`, `tags`; `image`,
+            `label`; `prompt`, `answer`), and for columns that a statistic of the trainer reads, such as
+            `{"group": "sex"}`.
         compute_metrics (`Callable` or `evaluate.EvaluationModule`, *optional*): Either a function as in `Trainer`, for
             evaluations while this task is trained. Or a module of the `evaluate` library (`evaluate.load` or
             `evaluate.combine`), whose numbers are added to the kind's own whenever the stream is scored, and while the
@@ -48,6 +50,9 @@ class Task:
             one, so the template must not contain it.
         max_train_samples, max_test_samples (`int`, *optional*): Maximum number of rows of `train` and `test`. Rows are
             drawn at random, in proportion to their classes; label names are those of all rows.
+        transform (`Callable`, *optional*): For images: changes a training image (PIL, RGB) anew in every epoch, such
+            as a transform of `torchvision.transforms.v2`, and returns a PIL image, an array or a tensor. The image
+            processor of the base comes after it. Signatures, validation and answers see images as they are.
     """
 
     name: str
@@ -60,6 +65,7 @@ class Task:
     template: str | None = None
     max_train_samples: int | None = None
     max_test_samples: int | None = None
+    transform: Callable[[Any], Any] | None = None
 
     def __post_init__(self) -> None:
         if not is_name(self.name):
@@ -85,6 +91,12 @@ class Task:
             raise ValueError(
                 f"`template` of task `{self.name}`: only tasks of language models have prompts, and this is a "
                 f"{self.kind} task. Leave it out."
+            )
+        augmented = get_kind(self.kind).modality.augmented
+        if self.transform is not None and (augmented is None or not callable(self.transform)):
+            raise ValueError(
+                f"`transform` of task `{self.name}` is {self.transform!r:.60}; give a function from image to image, "
+                f"for a task of images only (this is a {self.kind} task)."
             )
         for key in ("max_train_samples", "max_test_samples"):
             check_samples(getattr(self, key), f"`{key}` of task `{self.name}`")
@@ -132,7 +144,9 @@ def check_samples(value: Any, what: str) -> None:
         raise ValueError(f"{what} is {value!r}; give an integer of at least 1.")
 
 
-def tasks_of(tasks: Any, train: Any, validation: Any, learned: list[str], task_type: str | None) -> list[Task]:
+def tasks_of(
+    tasks: Any, train: Any, validation: Any, learned: list[str], task_type: str | None, modality: str = "text"
+) -> list[Task]:
     """The tasks of a trainer: its `tasks`, or the single task that `train_dataset` and `eval_dataset` make up.
 
     Args:
@@ -140,6 +154,7 @@ def tasks_of(tasks: Any, train: Any, validation: Any, learned: list[str], task_t
         train, validation (`datasets.Dataset`, *optional*): The user's `train_dataset` and `eval_dataset`.
         learned (`list[str]`): Names of the tasks that the adapter has learned.
         task_type (`str`): The `task_type` of the adapter's configuration.
+        modality (`str`): Name of what the base takes.
 
     Raises:
         ValueError: when both or neither of `tasks` and `train_dataset` are given, or `tasks` is not a list of tasks.
@@ -149,7 +164,7 @@ def tasks_of(tasks: Any, train: Any, validation: Any, learned: list[str], task_t
     if tasks is not None and validation is not None:
         raise ValueError("`eval_dataset` goes with `train_dataset`; with `tasks`, give each `Task` a `validation`.")
     if tasks is None:
-        return [single_task(train, validation, learned, task_type)]
+        return [single_task(train, validation, learned, task_type, modality)]
     listed = list(tasks) if isinstance(tasks, Iterable) else None
     if listed is None or not all(isinstance(task, Task) for task in listed):
         raise ValueError(f"`tasks` is {tasks!r:.60}; give a list of `Task`.")
@@ -158,11 +173,14 @@ def tasks_of(tasks: Any, train: Any, validation: Any, learned: list[str], task_t
     return listed
 
 
-def single_task(train: Any, validation: Any, learned: list[str], task_type: str | None) -> Task:
+def single_task(
+    train: Any, validation: Any, learned: list[str], task_type: str | None, modality: str = "text"
+) -> Task:
     """The task of a `train_dataset`. Its kind follows from the columns.
 
     Args:
         task_type (`str`): The `task_type` of the adapter's configuration.
+        modality (`str`): Name of what the base takes.
         learned (`list[str]`): Names of the tasks that the adapter has learned; the new task gets another name.
 
     Raises:
@@ -172,7 +190,7 @@ def single_task(train: Any, validation: Any, learned: list[str], task_type: str 
         what = "is empty" if isinstance(train, Dataset) else f"is a `{type(train).__name__}`"
         raise ValueError(f'`train_dataset` {what}; give a `datasets.Dataset` with rows, such as `data["train"]`.')
     data = Part.whole("train_dataset", train).data
-    every = kinds_on(task_type)
+    every = kinds_on(task_type, modality)
     kinds = every if len(every) == 1 else kinds_of(data, every)
     if len(kinds) != 1:
         fits = f"fit several kinds of task ({', '.join(kinds)})" if kinds else "fit no kind of task"

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from huggingface_hub import HfApi
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import EvalPrediction, PreTrainedTokenizerBase, Trainer, TrainingArguments
+from transformers import EvalPrediction, Trainer, TrainingArguments
 from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from ..adapter import active_config, knowledge_of, lifelong_of, make_whole
@@ -21,11 +21,12 @@ from ..compat import LengthGroupedSampler, note_scheduler
 from ..evaluation import AccuracyMatrix
 from ..hub import base_name, keep_active, loaded_commit, write_matrix
 from ..knowledge import KnowledgeBase
+from ..objectives import Modality
 from ..statistics import TaskStatistic, get_statistics
 from ..utils.folders import sole_writer
 from ..utils.renewal import Renewal, load_states
 from .arguments import DriftTrainingArguments
-from .callbacks import SnapshotCallback
+from .callbacks import EpochCallback, SnapshotCallback
 from .cards import write_card
 from .checkpoints import Checkpoint, stream_folder, task_folder
 from .checks import check_best_metric, check_setup, check_steps
@@ -85,10 +86,14 @@ class DriftTrainer(FairOverTasks, Trainer):
         args = args if args is not None else DriftTrainingArguments("trainer_output")
         check_setup(model, args, options)
         args = cast(DriftTrainingArguments, args)
-        base = active_config(model).task_type
-        self.tasks = tasks_of(tasks, train_dataset, eval_dataset, knowledge_of(model).names, base)
-        if not isinstance(processing_class, PreTrainedTokenizerBase | None):
-            raise ValueError(f"`processing_class` is {processing_class!r:.60}; give the tokenizer of the base.")
+        base, learned = active_config(model).task_type, knowledge_of(model).names
+        modality = lifelong_of(model).conductor.modality
+        self.tasks = tasks_of(tasks, train_dataset, eval_dataset, learned, base, modality.name)
+        if processing_class is not None and not modality.fits(processing_class):
+            raise ValueError(
+                f"`processing_class` is {processing_class!r:.60}; give the {modality.processor_noun} of the base "
+                f"(`{modality.auto_class}`)."
+            )
         check_names(self.tasks, [])
         self.statistics = get_statistics([*args.task_statistics(), *statistics])
         if args.push_to_hub:
@@ -116,6 +121,7 @@ class DriftTrainer(FairOverTasks, Trainer):
             self.model_accepts_loss_kwargs = False
         self.snapshots = SnapshotCallback(active_config(model).members)
         self.add_callback(self.snapshots)
+        self.add_callback(EpochCallback())
         self._renewal = Renewal(self)
 
     @property
@@ -127,6 +133,11 @@ class DriftTrainer(FairOverTasks, Trainer):
     def knowledge(self) -> KnowledgeBase:
         """What the model has learned."""
         return knowledge_of(self.model)
+
+    @property
+    def modality(self) -> Modality:
+        """What the base takes."""
+        return lifelong_of(self.model).conductor.modality
 
     @property
     def matrix(self) -> AccuracyMatrix | None:
@@ -148,7 +159,12 @@ class DriftTrainer(FairOverTasks, Trainer):
         if task.name not in self._prepared:
             roles = {role for one in self.statistics for role in (*one.columns, *one.optional_columns)}
             self._prepared[task.name] = PreparedTask(
-                task, self.processing_class, active_config(self.model), self.args.validation_share, roles
+                task,
+                self.processing_class,
+                active_config(self.model),
+                self.args.validation_share,
+                roles,
+                self.modality.name,
             )
         return self._prepared[task.name]
 
@@ -216,7 +232,7 @@ class DriftTrainer(FairOverTasks, Trainer):
         self.watch_fairness(None)
         lifelong_of(self.model).still = not self.args.drift_dropout
         self.task_dir = str(task_folder(self.output_dir, task.name))
-        self.train_dataset, self.eval_dataset = task.train, task.held_out
+        self.train_dataset, self.eval_dataset = task.seen, task.held_out
         collator = self._user_collator or task.collator()
         self.data_collator = collator if collator is not None else self.data_collator
         self.label_names = list(task.task_kind.targets)
@@ -225,7 +241,8 @@ class DriftTrainer(FairOverTasks, Trainer):
         self.start_fairness(task)
 
     def save_adapter(self, folder: Path) -> None:
-        """Writes the adapter folder: adapter, tokenizer, accuracy matrix (JSON and picture) and model card."""
+        """Writes the adapter folder: adapter, tokenizer or image processor, accuracy matrix (JSON and picture) and
+        card."""
         self.model.save_pretrained(str(folder))
         keep_active(self.model, folder)
         if self.processing_class is not None:

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
+from PIL import Image
 
 from hf_lifelong import Task
 
@@ -25,6 +27,7 @@ class Row:
     tasks (`Callable`): Makes the two tasks that are learned.
     ask (`Callable`): What the pipeline is given for a row of their data.
     causal (`bool`): Whether the base is a language model.
+    images (`bool`): Whether the base takes images.
     config (`dict`): Of the adapter.
     arguments (`dict`): Of the training.
     dtype (`str`): Of the base.
@@ -35,6 +38,7 @@ class Row:
     tasks: Callable[[], list[Task]]
     ask: Callable[[dict[str, Any]], Any]
     causal: bool = False
+    images: bool = False
     config: dict[str, Any] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
     dtype: str = "float32"
@@ -79,6 +83,24 @@ def written(texts: list[str], seed: int) -> dict[str, list]:
     return {"prompt": texts, "completion": [text.split()[-1] for text in texts]}
 
 
+def pictures() -> list[Task]:
+    """Two tasks of noise in which one colour is brighter: the label."""
+    made, rng = [], np.random.default_rng(0)
+    for name, labels, base in (("lights", ("red", "green"), 0), ("flags", ("blue", "white", "red"), 90)):
+        noise = rng.integers(base, base + 60, (24, 20, 16, 3), dtype=np.uint8)
+        for i, pixels in enumerate(noise):
+            pixels[..., i % len(labels)] += 100
+        rows = {
+            "image": [Image.fromarray(pixels) for pixels in noise],
+            "label": [labels[i % len(labels)] for i in range(24)],
+        }
+        data = Dataset.from_dict(rows)
+        made.append(
+            Task(name, "image-classification", data, validation=data.select(range(8)), test=data.select(range(4)))
+        )
+    return made
+
+
 ROWS = [
     Row("text-classification", "bert", two("text-classification", classes), lambda row: row["text"]),
     Row(
@@ -111,5 +133,14 @@ ROWS = [
         lambda row: row["prompt"],
         causal=True,
         config={"max_new_tokens": 8},
+    ),
+    Row("image-classification", "dinov2", pictures, lambda row: row["image"], images=True),
+    Row(
+        "image-classification by ensemble and cascade",
+        "vit",
+        pictures,
+        lambda row: row["image"],
+        images=True,
+        config={"answer": "ensemble", "retrieval": "cascade"},
     ),
 ]

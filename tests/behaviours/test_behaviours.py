@@ -13,7 +13,14 @@ from hub_server import hub  # noqa: F401
 from peft import PeftModel, get_peft_model
 from rows import ROWS, Row
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, TrainerCallback, pipeline
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    TrainerCallback,
+    pipeline,
+)
 
 from hf_lifelong import DriftAdapterConfig, DriftTrainer, DriftTrainingArguments, export, forget, knowledge_of
 from hf_lifelong.hub import push_to_hub
@@ -34,8 +41,8 @@ class Case:
         return auto.from_pretrained(name or self.base_folder, dtype=getattr(torch, dtype or self.row.dtype))
 
     @property
-    def tokenizer(self) -> Any:
-        return AutoTokenizer.from_pretrained(self.base_folder)
+    def processor(self) -> Any:
+        return (AutoImageProcessor if self.row.images else AutoTokenizer).from_pretrained(self.base_folder)
 
     def trainer(self, folder: str, tasks: Any = None, callbacks: Any = None, **arguments: Any) -> DriftTrainer:
         torch.manual_seed(0)
@@ -54,7 +61,7 @@ class Case:
         }
         args = DriftTrainingArguments(str(self.place / folder), **{**settings, **self.row.arguments, **arguments})
         tasks = self.row.tasks() if tasks is None else tasks
-        return DriftTrainer(model, args, tasks=tasks, processing_class=self.tokenizer, callbacks=callbacks)
+        return DriftTrainer(model, args, tasks=tasks, processing_class=self.processor, callbacks=callbacks)
 
     def load(self, folder: Path | str | None = None, base: Any = None, **options: Any) -> Any:
         return PeftModel.from_pretrained(base or self.base(), folder or self.place / "out", **options).eval()
@@ -64,15 +71,16 @@ class Case:
         return [self.row.ask(row) for task in self.row.tasks() for row in task.test]
 
     def answers(self, model: Any, questions: list[Any] | None = None, **options: Any) -> list[dict[str, Any]]:
-        answer = pipeline("lifelong", model=model, tokenizer=self.tokenizer)
+        processor = {"image_processor" if self.row.images else "tokenizer": self.processor}
+        answer = pipeline("lifelong", model=model, **processor)
         return answer(self.questions if questions is None else questions, **options)
 
 
 @pytest.fixture(scope="session", params=ROWS, ids=lambda row: row.name)
-def case(request, tmp_path_factory, tiny_folder, tiny_language_folder) -> Case:
+def case(request, tmp_path_factory, tiny_folder, tiny_language_folder, tiny_image_folder) -> Case:
     """A row that has learned its two tasks, in `place / "out"`."""
     row = request.param
-    made = tiny_language_folder(row.base) if row.causal else tiny_folder(row.base)
+    made = (tiny_language_folder if row.causal else tiny_image_folder if row.images else tiny_folder)(row.base)
     case = Case(row, made, tmp_path_factory.mktemp("case"))
     case.trainer("out").train()
     return case
@@ -143,7 +151,10 @@ def test_a_deleted_adapter_leaves_the_other(case, expected, one):
 
 def test_a_disabled_adapter_gives_the_base(case):
     model, base = case.load(), case.base().eval()
-    batch = case.tokenizer("a fine film", return_tensors="pt", return_token_type_ids=False)
+    if case.row.images:
+        batch = case.processor(case.questions, return_tensors="pt")
+    else:
+        batch = case.processor("a fine film", return_tensors="pt", return_token_type_ids=False)
     with torch.no_grad(), model.disable_adapter():
         assert torch.equal(model(**batch)[0], base(**batch)[0])
 
@@ -204,6 +215,8 @@ def test_a_forgotten_task_leaves_what_would_be_there_without_it(case, tmp_path):
 def test_a_group_becomes_an_ordinary_lora(case, tmp_path, monkeypatch):
     report = export(case.load(), case.row.tasks()[0].name, tmp_path / "lora")
     code = (report.folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    if case.row.images:
+        case.questions[0].save(report.folder / "photo.jpg")
     monkeypatch.chdir(report.folder)
     names: dict[str, Any] = {}
     with torch.no_grad():  # also puts gradients back, which the code of the card switches off

@@ -11,12 +11,13 @@ from hf_lifelong.objectives import HeadKind, TaskKind, get_kind, kind_names, kin
 from hf_lifelong.objectives.encoding import BatchEncoder
 
 KINDS, HEAD_KINDS = kind_names(), kinds_on("FEATURE_EXTRACTION")
+IMAGE_KINDS = kinds_on("FEATURE_EXTRACTION", "image")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_has_one_stateless_instance(kind):
     task_kind = get_kind(kind)
-    assert isinstance(task_kind, TaskKind) and isinstance(task_kind, HeadKind) == (kind in HEAD_KINDS)
+    assert isinstance(task_kind, TaskKind) and isinstance(task_kind, HeadKind) == (kind in HEAD_KINDS + IMAGE_KINDS)
     assert task_kind.kind == kind
     assert task_kind is get_kind(kind)
     assert not vars(task_kind)
@@ -32,14 +33,17 @@ def test_naming_the_kinds_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_package_imports_of_hf_lifelong_only_what_handles_texts():
+def test_package_imports_of_hf_lifelong_only_what_handles_data():
     code = (
         "import sys; from hf_lifelong.objectives import kind_names, get_kind;"
         "[get_kind(kind) for kind in kind_names()];"
         "print(*sorted(m for m in sys.modules if m.startswith('hf_lifelong.') and 'objectives' not in m))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.split() == [f"hf_lifelong.utils{part}" for part in ("", ".lazy", ".rendering", ".texts")]
+    assert done.stdout.split() == [
+        "hf_lifelong.compat",
+        *(f"hf_lifelong.utils{part}" for part in ("", ".lazy", ".rendering", ".texts")),
+    ]
 
 
 ROWS = {
@@ -51,6 +55,7 @@ ROWS = {
     },
     "token-classification": {"tokens": [["Jim", "did"]], "tags": [["B-PER", "O"]]},
     "text-regression": {"text": ["a", "b"], "label": [0.5, 2.0]},
+    "image-classification": {"image": [[[0, 1]], [[2, 3]]], "label": [0, 1]},
     "text-generation": {"prompt": ["a", "b"], "answer": ["0", "1"]},
 }
 

@@ -210,7 +210,7 @@ def test_a_closed_form_head_is_fitted_once_and_is_part_of_every_answer_but_least
     with torch.no_grad():  # heads that count for sure
         weight[:2], bias[:2] = fitted
     rows = prepared.test.features.select(range(6))
-    batch = prepared.pad({key: rows[key] for key in ("input_ids", "attention_mask")})
+    batch = prepared.batch({key: rows[key] for key in ("input_ids", "attention_mask")})
     ask = {"policy": "oracle", "group": "sentiment"}
     both = predict(trainer.model, batch, **ask).scores.squeeze(1)[:, :2].log()
     lone = predict(trainer.model, batch, policy="uncertainty").scores

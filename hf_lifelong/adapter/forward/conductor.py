@@ -21,13 +21,13 @@ from transformers.utils import ModelOutput
 
 from ...knowledge import projection_matrix
 from ...retrieval import Routing
-from ..architectures import ROW_ARGUMENTS, layers_of
+from ..architectures import ROW_ARGUMENTS, layers_of, modality_of, positions_of
 from ..heads import Lifelong
 from ..index import Tables
 from .context import Pass, asked_elsewhere
 from .decisions import Decisions
 from .plan import Plan, all_members, each_member, merged
-from .pooling import mask_for, masked_max, shared_mean, signature_features, token_shares
+from .pooling import mask_for, masked_max, patch_mask, shared_mean, signature_features, token_shares
 from .query import Query, query_of
 from .values import Fork, Pooled
 
@@ -51,6 +51,8 @@ class Conductor(ABC):
         targets (`tuple[str, ...]`): Arguments that the adapter's loss needs and the base must not get.
         without_cache (`dict`): Arguments that tell the base that no pass follows.
         decisions ([`Decisions`]): Makes the decisions that depend on the numbers of a pass.
+        modality ([`~objectives.Modality`]), positions ([`Positions`], *optional*): What the base takes; of an image
+            base, what the positions of its hidden states are.
     """
 
     targets: ClassVar[tuple[str, ...]] = ()
@@ -59,6 +61,7 @@ class Conductor(ABC):
     def __init__(self, base: nn.Module, root: Lifelong, trunk: int, depths: list[int]) -> None:
         self.root, self.context = root, root.context
         self.trunk, self.depths = trunk, depths
+        self.modality, self.positions = modality_of(base), positions_of(base)
         self.decisions = Decisions()
         self.projections: dict[str, Tensor] = {}  # by rule: the adapters of a model may have different rules
         _, layers = layers_of(base)
@@ -94,6 +97,8 @@ class Conductor(ABC):
                 "with `DriftTrainer`; only to ask the model, call `model.eval()` first or use `torch.no_grad()`."
             )
         kwargs = _by_name(self.base_names, args) | kwargs
+        if self.positions is not None:  # PEFT's wrapper passes the arguments of text bases too, as `None`
+            kwargs = {k: v for k, v in kwargs.items() if v is not None or k in self.base_names}
         targets = {k: v for k in self.targets if (v := kwargs.pop(k, None)) is not None}
         mask, call = _attention_mask(kwargs), self.context.call
         if call is not None or (root.task is None and root.knowledge[name].tasks):
@@ -173,8 +178,9 @@ class Conductor(ABC):
     def _pool(self, current: Pass, hidden: Tensor) -> Pooled:
         pooled = current.pooled
         if pooled is None:
-            mask = mask_for(current.mask, hidden)
-            shares, peak = self.weigh_tokens(mask), masked_max(hidden, mask)
+            mask = self.mask_of(current, hidden)
+            shares = self.weigh_tokens(mask)
+            peak = masked_max(hidden, mask) if self.positions is None else None
             return Pooled((shared_mean(hidden, shares),), shares, peak)
         return replace(pooled, means=(*pooled.means, shared_mean(hidden, pooled.shares)))
 
@@ -229,6 +235,12 @@ class Conductor(ABC):
     def leave(self, base: nn.Module, args: tuple, output: Any) -> None:
         """Ends a pass, even after an error."""
         self.context.leave()
+
+    def mask_of(self, current: Pass, hidden: Tensor, row: Tensor | None = None) -> Tensor:
+        """Which positions of `hidden [N, T, H]` are pooled, `[N, T]`; `row [N]` as in `mask_for`."""
+        if self.positions is not None:
+            return patch_mask(hidden, self.positions.specials)
+        return mask_for(current.mask, hidden, row)
 
     def weigh_tokens(self, mask: Tensor) -> Tensor:
         """Weight of each token in the signature's features: `[B, T]` → `[B, T, 1]`, float32."""

@@ -15,7 +15,7 @@ from .answer import LifelongOutput, row_distributions, settle, without_padding
 from .conductor import Conductor
 from .context import Pass
 from .plan import Plan, merged_of_one
-from .pooling import mask_for, masked_mean
+from .pooling import masked_mean
 from .query import TARGETS, Query
 from .values import Answer, Fork
 
@@ -62,16 +62,16 @@ class HeadConductor(Conductor):
 
     def _working(self, hidden: Tensor, current: Pass, extras: dict[str, Any]) -> LifelongOutput:
         kind = head_kind(current.kind)
-        mask = mask_for(current.mask, hidden)
-        logits = self.root.working_logits(hidden if kind.per_token else masked_mean(hidden, mask))
+        mask = self.mask_of(current, hidden)
+        logits = self.root.working_logits(hidden if kind.per_token else self._whole(hidden, mask))
         if not set(kind.targets) <= set(current.targets):
             return LifelongOutput(logits=logits, **extras)
         return LifelongOutput(loss=kind.loss(logits, current.targets, mask), logits=logits, **extras)
 
     def _answer(self, hidden: Tensor, current: Pass, query: Query, fork: Fork) -> Answer:
         tables, plan = fork.tables, fork.plan
-        mask = mask_for(current.mask, hidden, plan.row)
-        states = None if tables.per_token and not query.states else masked_mean(hidden, mask)
+        mask = self.mask_of(current, hidden, plan.row)
+        states = None if tables.per_token and not query.states else self._whole(hidden, mask)
         head_input = hidden if tables.per_token or states is None else states.unsqueeze(1)
         logits = self.root.plan_logits(head_input, plan)
         # DriftNet compares the uncertainty of the members alone.
@@ -84,3 +84,10 @@ class HeadConductor(Conductor):
         if query.novelty and fork.features is not None:
             answer = replace(answer, novelty=self.root.index.novelty(fork.features, answer.group))
         return answer
+
+    def _whole(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """What a head for whole inputs reads, float32: `[N, T, H]` → `[N, H]`."""
+        mean = masked_mean(hidden, mask)
+        if self.positions is None or not self.positions.class_share:
+            return mean
+        return torch.lerp(mean, hidden[:, 0].float(), self.positions.class_share)

@@ -38,12 +38,20 @@ def masked_max(hidden: Tensor, mask: Tensor) -> Tensor:
     return peak.masked_fill(peak.isneginf(), 0.0)
 
 
-def signature_features(means: Sequence[Tensor], peak: Tensor) -> Tensor:
-    """The features of signatures, `[B, (depths + 1) · H]`, from the means of the hidden states at each depth and the
-    largest values at the first depth, `[B, H]` each.
+def patch_mask(hidden: Tensor, specials: int) -> Tensor:
+    """The mask of an image base's `hidden [N, T, H]`: 0 for the tokens in front of the patches, 1 for patches."""
+    mask = torch.ones(hidden.shape[:2], dtype=torch.long, device=hidden.device)
+    mask[:, :specials] = 0
+    return mask
+
+
+def signature_features(means: Sequence[Tensor], peak: Tensor | None) -> Tensor:
+    """The features of signatures, `[B, (depths + 1) · H]`, from the means of the hidden states at each depth and, of
+    texts, the largest values at the first depth, `[B, H]` each.
 
     They are the first mean and, for each further depth, what the layers up to it add. These differences are nearly
     uncorrelated, so a few directions and a diagonal describe their scatter. The largest values show which words a text
-    has.
+    has; of an image they would tell its brightest patch, which misleads more than it helps.
     """
-    return torch.cat([means[0], *(after - before for before, after in pairwise(means)), peak - means[0]], dim=1)
+    added = [after - before for before, after in pairwise(means)]
+    return torch.cat([means[0], *added, *([] if peak is None else [peak - means[0]])], dim=1)

@@ -42,11 +42,12 @@ def predict(
     kinds: Sequence[str] | None = None,
     states: bool = False,
 ) -> LifelongOutput:
-    """Answers a batch of tokenised inputs without being told their tasks.
+    """Answers a batch of tokenised texts, or of processed images, without being told their tasks.
 
     Args:
         model (`nn.Module`): A model with a lifelong adapter, however it was loaded.
-        batch (`dict[str, Tensor]`): The padded output of the tokenizer, `[B, T]`. Targets in it are ignored.
+        batch (`dict[str, Tensor]`): The padded output of the tokenizer, `[B, T]`, or that of the image processor.
+            Targets in it are ignored.
         policy (`str`, `type` or [`RetrievalPolicy`], *optional*): `"signature"`, `"uncertainty"`, `"cascade"`, or your
             own policy; by default the configuration's. `"oracle"` answers with the given `group`.
         group (`int`, `str` or `Tensor`, *optional*): For `"oracle"`: one group for all rows (index, or the name of one
@@ -95,7 +96,9 @@ def rows_at_once(root: Lifelong, query: Query, inputs: Mapping[str, Tensor]) -> 
         return max(1, len(first))
     members = root.knowledge[root.active_adapters[0]].member_offsets[-1]
     most = MOST_TOKENS if first.device.type == "cpu" else MOST_TOKENS_GPU
-    return max(1, most // (members * first.shape[1]))
+    positions = root.conductor.positions
+    tokens = first.shape[1] if positions is None else positions.count(*first.shape[-2:])
+    return max(1, most // (members * tokens))
 
 
 def joined(outputs: Sequence[LifelongOutput]) -> LifelongOutput:

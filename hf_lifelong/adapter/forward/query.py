@@ -13,12 +13,12 @@ from ...knowledge import KnowledgeBase
 from ...objectives import MODEL_INPUTS
 from ...retrieval import Oracle, PolicyLike, RetrievalPolicy, policy_of
 from ...storage import ANSWERS, UNCERTAINTIES
+from ..heads import lifelong_of
 
 if TYPE_CHECKING:
     from ..config import DriftAdapterConfig
 
 TARGETS = ("labels", "start_positions", "end_positions")
-HOW_TO_TOKENISE = 'give what `tokenizer(texts, padding=True, return_tensors="pt")` gives'
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,27 +140,31 @@ def model_inputs(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Tensor
     Raises:
         ValueError: when inputs are not tensors, or their shapes differ.
     """
+    modality = lifelong_of(model).conductor.modality
+    main, how = modality.inputs[0], modality.how
     if not isinstance(batch, Mapping):
-        raise ValueError(f"`batch` is {batch!r:.60}; {HOW_TO_TOKENISE}.")
-    lists = [name for name in MODEL_INPUTS if name in batch and not isinstance(batch[name], Tensor)]
+        raise ValueError(f"`batch` is {batch!r:.60}; {how}.")
+    lists = [name for name in modality.inputs if name in batch and not isinstance(batch[name], Tensor)]
     if lists:
         kind = type(batch[lists[0]]).__name__
-        raise ValueError(f"`{lists[0]}` of `batch` is a {kind}, no tensor; {HOW_TO_TOKENISE}.")
+        raise ValueError(f"`{lists[0]}` of `batch` is a {kind}, no tensor; {how}.")
     device = next(model.parameters()).device
     inputs = {k: v.to(device) for k, v in batch.items() if isinstance(v, Tensor) and k not in TARGETS}
-    ids = inputs.get("input_ids")
-    if ids is None and "inputs_embeds" not in inputs:
-        raise ValueError(f"`batch` has no `input_ids`, only {sorted(map(str, batch))}; {HOW_TO_TOKENISE}.")
-    if ids is not None:
-        if ids.dim() != 2 or ids.is_floating_point() or not len(ids):
+    values = inputs.get(main)
+    if values is None and not (main in MODEL_INPUTS and "inputs_embeds" in inputs):
+        raise ValueError(f"`batch` has no `{main}`, only {sorted(map(str, batch))}; {how}.")
+    if values is not None:
+        floats, dims = modality.tensor
+        if values.dim() != dims or values.is_floating_point() != floats or not len(values):
             raise ValueError(
-                f"`input_ids` of `batch` are {ids.dtype} of shape {tuple(ids.shape)}; give integers, a row for each "
-                f"input: {HOW_TO_TOKENISE}."
+                f"`{main}` of `batch` are {values.dtype} of shape {tuple(values.shape)}; give "
+                f"{'floats' if floats else 'integers'}, a row for each input: {how}."
             )
-        other = [k for k in MODEL_INPUTS if k in inputs and inputs[k].dim() == 2 and inputs[k].shape != ids.shape]
+        shape = values.shape
+        other = [k for k in modality.inputs if k in inputs and inputs[k].dim() == dims and inputs[k].shape != shape]
         if other:
             raise ValueError(
-                f"`{other[0]}` of `batch` has shape {tuple(inputs[other[0]].shape)}, but `input_ids` have "
-                f"{tuple(ids.shape)}; give both as one call of the tokenizer gives them."
+                f"`{other[0]}` of `batch` has shape {tuple(inputs[other[0]].shape)}, but `{main}` have "
+                f"{tuple(shape)}; give both as one call of the {modality.processor_noun} gives them."
             )
     return inputs

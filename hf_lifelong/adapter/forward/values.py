@@ -21,12 +21,12 @@ class Pooled:
     Args:
         means (`tuple[Tensor, ...]`): `[B, H]` each, the means at the depths that the pass has reached.
         shares (`Tensor`): `[B, T, 1]`, weight of each token in the means.
-        peak (`Tensor`): `[B, H]`, largest values over tokens at the first depth.
+        peak (`Tensor`, *optional*): `[B, H]`, largest values over a text's tokens at the first depth.
     """
 
     means: tuple[Tensor, ...]
     shares: Tensor
-    peak: Tensor
+    peak: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
