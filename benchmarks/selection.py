@@ -299,8 +299,14 @@ def summarise(rows: Rows) -> dict[str, Any]:
         groups.setdefault(" | ".join(map(str, parts)), []).append(row)
     summary: dict[str, Any] = {}
     for name, own in groups.items():
-        numbers = {k for k, v in own[0].items() if isinstance(v, int | float) and k not in ("seed", "sigma", "inputs")}
-        summary[name] = {key: round(float(np.mean([row[key] for row in own])), 4) for key in sorted(numbers)}
+        numbers = {
+            k
+            for row in own
+            for k, v in row.items()
+            if isinstance(v, int | float) and k not in ("seed", "sigma", "inputs")
+        }
+        means = {key: np.mean([row[key] for row in own if key in row]) for key in sorted(numbers)}
+        summary[name] = {key: round(float(mean), 4) for key, mean in means.items()}
         summary[name]["seeds"] = len(own)
         if "kept" in own[0] and len(own) > 1:
             sets = [set(row["kept"]) for row in own]
