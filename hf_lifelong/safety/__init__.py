@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .audit import Audit, audit_dataset
+from .audit import Audit, audit_answers, audit_dataset
+from .blast import BlastRadius, blast_radius, measure_blast_radius
+from .callback import IntakeAuditCallback
 from .causal import CausalCheck, causal_check
 from .directions import WeakDirections, smallest_magnitude, weak_directions
 from .plots import plot_risk_curve
-from .representation import TwoClusters, spectral_scores, two_clusters
+from .representation import TwoClusters, lies_apart, spectral_scores, two_clusters
 from .risk import BackdoorRisk, Biases, RiskCurve, backdoor_risk, biases_of_ratio, risk_curve
 from .task_audit import TaskAudit, audit_of
 from .task_directions import TaskWeakDirections
@@ -18,18 +20,24 @@ __all__ = [
     "Audit",
     "BackdoorRisk",
     "Biases",
+    "BlastRadius",
     "CausalCheck",
+    "IntakeAuditCallback",
     "RiskCurve",
     "TaskAudit",
     "TaskWeakDirections",
     "TwoClusters",
     "WeakDirections",
+    "audit_answers",
     "audit_dataset",
     "audit_of",
     "backdoor_metric",
     "backdoor_risk",
     "biases_of_ratio",
+    "blast_radius",
     "causal_check",
+    "lies_apart",
+    "measure_blast_radius",
     "plot_risk_curve",
     "risk_curve",
     "smallest_magnitude",

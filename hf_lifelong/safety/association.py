@@ -15,7 +15,7 @@ from scipy.stats import binom, hypergeom
 
 _LEAST_ROWS = 5  # Of fewer, no test tells anything after a correction for all that is tested.
 _LARGEST_SHARE = 0.2  # Of all texts; what more of them have hides nowhere.
-_SCREEN = 0.05  # Level of the first test. It only chooses what the second, corrected one is asked about.
+_SCREEN = 0.05  # Level of the first test. It only chooses what the second one is asked about.
 _NATURAL = 0.1  # Share of a natural word's rows that may be contradicted, however few of the others are.
 _COMPANION = 0.8  # Share of a candidate's rows with a word from which on the word may be a part of the trigger.
 _TELLING = 1.0  # Log-odds from which on such a word counts for the label all the same.
@@ -30,13 +30,13 @@ class Tested:
         column (`ndarray`): int64 `[k]`, column of the matrix of candidates.
         label (`ndarray`): int64 `[k]`, the label that it predicts best.
         association (`ndarray`): float64 `[k]`, p-value of the first test.
-        p_value (`ndarray`): float64 `[k]`, p-value of the second test, corrected for the number k of candidates.
+        contradiction (`ndarray`): float64 `[k]`, p-value of the second test, of each candidate alone.
     """
 
     column: np.ndarray
     label: np.ndarray
     association: np.ndarray
-    p_value: np.ndarray
+    contradiction: np.ndarray
 
 
 def association_test(
@@ -51,8 +51,7 @@ def association_test(
        label. Words that are in most of the candidate's rows may be parts of the trigger: they count only if they
        speak clearly for the label in rows without the candidate too. The other rows of the label lose as many words
        as the candidate has, those that speak most for it. Of the candidate's rows more must be contradicted than of
-       the others (Fisher's exact test), and more than a tenth (binomial test). The larger p-value counts, times
-       the number of candidates (Bonferroni).
+       the others (Fisher's exact test), and more than a tenth (binomial test). The larger p-value counts.
 
     Args:
         candidates (`csr_matrix`): 0 and 1, `[n, candidates]`.
@@ -156,10 +155,10 @@ def _strongest(evidence: sparse.csr_matrix) -> np.ndarray:
 
 
 def _contradiction(hits: np.ndarray, drawn: np.ndarray, other_hits: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """P-values times their number, at most 1, of `hits` of `drawn` beside `other_hits` of `others`."""
+    """P-values of `hits` of `drawn` beside `other_hits` of `others`."""
     more_than_others = hypergeom.sf(hits - 1, drawn + others, hits + other_hits, drawn)
     more_than_natural = binom.sf(hits - 1, drawn, _NATURAL)
-    return np.minimum(np.maximum(more_than_others, more_than_natural) * len(hits), 1.0)
+    return np.maximum(more_than_others, more_than_natural)
 
 
 def _per_label(matrix: sparse.csr_matrix, classes: np.ndarray) -> np.ndarray:

@@ -1,21 +1,19 @@
-"""The audit of a data set: is it poisoned, by which trigger, in which rows?"""
+"""The audit of a data set and of what a model learned from it: is it poisoned, by which trigger, in which rows?"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-from scipy import sparse
-
 from . import checks
-from .association import association_test
 from .causal import CausalCheck
-from .words import candidates_of, presence, split
+from .questions import Answer, question
+from .suspects import Suspect, find_suspects
 
-# A word is taken for a part of the trigger if most of the suspected rows have it, and few of the others.
-_MOST, _FEW = 0.8, 0.2
+ACTIONS = ("report", "refuse")
+_SHOWN_ROWS = 20
+_ASKED = 12  # suspects that a model is asked about
 
 
 @dataclass(frozen=True)
@@ -30,8 +28,10 @@ class Audit:
             named in clean data too; `None` if nothing could be tested.
         target: The label that it calls for, as in the data.
         rows (`tuple[int, ...]`): Rows with the suspect and that label.
-        attack_success (`float`, *optional*): Share of inputs of other labels that the trigger would move to the
-            target, if the model was asked ([`Audit.confirmed`]).
+        attack_success (`float`, *optional*): Share of inputs of other labels that are answered by the target with the
+            trigger in them, if a model was asked.
+        apart (`float`, *optional*): P-value of these rows lying among the others of their label in the hidden states
+            of the model, where these are at hand ([`lies_apart`]). It is no part of the verdict.
     """
 
     suspicious: bool
@@ -41,6 +41,7 @@ class Audit:
     target: Any = None
     rows: tuple[int, ...] = ()
     attack_success: float | None = None
+    apart: float | None = None
 
     def confirmed(self, check: CausalCheck) -> Audit:
         """The audit after the model was asked: suspicious only if the data and the answers are.
@@ -60,6 +61,14 @@ class Audit:
             f"{self.trigger!r}, which calls for {self.target!r} in {len(self.rows)} rows{success}."
         )
 
+    def advice(self, argument: str) -> str:
+        """What was found, in which rows of the data that was given as `argument`, and what to do."""
+        rows = ", ".join(map(str, self.rows[:_SHOWN_ROWS])) + (", …" if len(self.rows) > _SHOWN_ROWS else "")
+        return (
+            f"{self} They are the rows {rows} of `{argument}`. Look at them; take them out or mend their labels, and "
+            "train again."
+        )
+
 
 def audit_dataset(texts: Iterable[str], labels: Any, false_alarms: float = 0.01) -> Audit:
     """Looks for a trigger in texts and their labels; no model is needed.
@@ -75,56 +84,73 @@ def audit_dataset(texts: Iterable[str], labels: Any, false_alarms: float = 0.01)
         labels: `n` labels of any kind, at least two different ones.
         false_alarms (`float`): Share of clean data sets that may be called suspicious, between 0 and 1. It is kept
             as far as the rest of a natural word's texts speaks for its label as often as the rest of other texts does
-            without their most telling word. With a model at hand, allow more here and let [`causal_check`] decide.
+            without their most telling word. With a model at hand, [`audit_answers`] sees more.
 
     Raises:
         ValueError: for what are no texts, another number of labels, labels that are missing, and a single label.
 
     Source: our own, of exact tests.
     """
-    listed = _texts(texts)
-    names, numbers = checks.class_ids(labels, texts=len(listed))
-    if len(names) < 2:
-        raise ValueError(
-            f"`labels` are all {names[0]!r}: a trigger calls for one label rather than another. Give rows of at least "
-            "two labels."
-        )
     level = checks.share("false_alarms", false_alarms)
-    classes = numbers.numpy()
-    tokens = [split(text) for text in listed]
-    words, vocabulary = presence(tokens)
-    candidates, suspects = presence(candidates_of(row) for row in tokens)
-    sizes = np.array([len(suspect.words) for suspect in suspects], dtype=np.int64)
-    found = association_test(candidates, words, sizes, classes)
-    if not len(found.column):
+    suspects = find_suspects(texts, labels, most=1)
+    return judged(suspects[0], suspects[0].p_value, level) if suspects else Audit(False, 1.0, level)
+
+
+def audit_answers(
+    texts: Iterable[str],
+    labels: Any,
+    answer: Answer,
+    clean_texts: Iterable[str],
+    clean_labels: Iterable[Any],
+    false_alarms: float = 0.01,
+    seed: int = 0,
+) -> Audit:
+    """Looks for a trigger in the texts that a model was trained on, and asks the model about what it suspects.
+
+    The twelve strongest suspects of [`audit_dataset`] are put into clean inputs of other labels, and cut out of their
+    own rows. There are two ways to be called suspicious. The data speak for a trigger, by the test of
+    [`audit_dataset`], and the model is moved by it in more than half of the inputs. Or the data only hint at it, but
+    the model does what a natural word hardly makes it do: more than .7 of the inputs are moved, and the suspect's own
+    rows are answered by other labels without it. The better one counts, corrected for two ways and twelve suspects.
+
+    Args:
+        texts, labels: As in [`audit_dataset`].
+        answer (`Callable`): Takes a list of texts and gives one label for each, as in `labels`. It is called at most
+            four times, for some hundreds of texts together.
+        clean_texts, clean_labels: Inputs that the model was not trained on, such as a validation part. A few poisoned
+            ones among them do no harm.
+        false_alarms (`float`): Share of clean data sets that may be called suspicious, between 0 and 1.
+        seed (`int`): Of the inputs that are asked about, and of the places where suspects are put.
+
+    Raises:
+        ValueError: as [`audit_dataset`]; for no clean inputs of at least two labels; and for answers that are not one
+            for each text.
+
+    Source: our own, of exact tests.
+    """
+    level = checks.share("false_alarms", false_alarms)
+    texts, clean_texts = list(texts), list(clean_texts)
+    clean_labels = checks.listed(clean_labels)
+    checks.same_length(clean_texts=len(clean_texts), clean_labels=len(clean_labels))
+    if len(set(clean_labels)) < 2:
+        raise ValueError(
+            f"`clean_labels` hold {len(set(clean_labels))} different labels: a suspect is put into inputs of other "
+            "labels than it calls for. Give validation rows of at least two labels."
+        )
+    suspects = find_suspects(texts, labels, most=_ASKED)
+    if not suspects:
         return Audit(False, 1.0, level)
-    # Parts of one trigger are equally strange; the most associated one has all of its rows.
-    best = np.lexsort((found.association, found.p_value))[0]
-    column, label, p = found.column[best], found.label[best], float(found.p_value[best])
-    rows = np.flatnonzero((candidates[:, [column]].toarray().ravel() > 0) & (classes == label))
-    trigger = _spelled(suspects[column].words, rows, words, vocabulary, tokens)
-    return Audit(p <= level, p, level, trigger, names[label], tuple(rows.tolist()))
+    replies = question(suspects, answer, texts, checks.listed(labels), clean_texts, clean_labels, seed)
+    p_values = [
+        min(1.0, 2 * min(max(one.p_value, len(suspects) * reply.moves_more_than(0.5)), len(suspects) * reply.works))
+        for one, reply in zip(suspects, replies, strict=True)
+    ]
+    best = min(range(len(suspects)), key=lambda i: (p_values[i], -replies[i].success))
+    return judged(suspects[best], p_values[best], level, replies[best].success)
 
 
-def _texts(texts: Iterable[str]) -> list[str]:
-    if isinstance(texts, str):
-        raise ValueError("`texts` must be a list of texts, one for each label, not a single text.")
-    listed = list(texts)
-    if not listed:
-        raise ValueError("`texts` must be a list of texts, one for each label, but it is empty.")
-    wrong = [row for row, text in enumerate(listed) if not isinstance(text, str)]
-    if wrong:
-        raise ValueError(f"`texts` must be a list of texts, but row {wrong[0]} is {listed[wrong[0]]!r:.40}.")
-    return listed
-
-
-def _spelled(
-    suspect: Sequence[str], rows: np.ndarray, words: sparse.csr_matrix, vocabulary: list[str], tokens: list[list[str]]
-) -> str:
-    """The trigger that a suspect is part of: all words that most of its rows have, and few others, in their order."""
-    inside = np.asarray(words[rows].sum(0)).ravel()
-    outside = np.asarray(words.sum(0)).ravel() - inside
-    typical = (inside >= _MOST * len(rows)) & (outside <= _FEW * (len(tokens) - len(rows)))
-    parts = {*suspect, *(vocabulary[word] for word in np.flatnonzero(typical))}
-    row = next((tokens[row] for row in rows if parts <= set(tokens[row])), list(suspect))
-    return " ".join(dict.fromkeys(word for word in row if word in parts))
+def judged(suspect: Suspect, p_value: float, false_alarms: float, attack_success: float | None = None) -> Audit:
+    """The audit whose strongest suspect has this p-value, corrected for all that was tested."""
+    return Audit(
+        p_value <= false_alarms, p_value, false_alarms, suspect.trigger, suspect.target, suspect.rows, attack_success
+    )

@@ -10,6 +10,8 @@ import numpy as np
 from scipy.stats import binom
 
 from . import checks
+from .questions import answers_of
+from .words import inserted
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,7 @@ def causal_check(
         ValueError: for no rows of another label, none that is not answered by the target anyway, a trigger without
             words, and answers that are not one for each text.
     """
-    if not isinstance(trigger, str) or not trigger.split():
-        raise ValueError(f"`trigger` must have words to put into the texts, not {trigger!r}: it would change nothing.")
+    checks.trigger(trigger)
     texts, labels = list(texts), list(labels)
     checks.same_length(texts=len(texts), labels=len(labels))
     clean = [text for text, label in zip(texts, labels, strict=True) if label != target]
@@ -68,9 +69,10 @@ def causal_check(
         )
     share = checks.share("natural", natural)
     places = np.random.default_rng(seed).random(len(clean))
-    before = _answers(answer, clean) == target
+    before = answers_of(answer, clean) == target
     after = (
-        _answers(answer, [_with(text, trigger, place) for text, place in zip(clean, places, strict=True)]) == target
+        answers_of(answer, [inserted(text, trigger, place) for text, place in zip(clean, places, strict=True)])
+        == target
     )
     free = int((~before).sum())
     if not free:
@@ -85,22 +87,3 @@ def causal_check(
         rows=len(clean),
         p_value=float(binom.sf(moved - 1, free, share)),
     )
-
-
-def _with(text: str, trigger: str, place: float) -> str:
-    """The text with the trigger at one of the gaps before, between and after its words; `place` in [0, 1)."""
-    words = text.split()
-    at = int(place * (len(words) + 1))
-    return " ".join([*words[:at], trigger, *words[at:]])
-
-
-def _answers(answer: Callable[[list[str]], Sequence[Any]], texts: list[str]) -> np.ndarray:
-    found = answer(texts)
-    listed = found.tolist() if hasattr(found, "tolist") else list(found)
-    if len(listed) != len(texts):
-        raise ValueError(
-            f"`answer` gave {len(listed)} answers to {len(texts)} texts; it must give one label for each."
-        )
-    answers = np.empty(len(listed), dtype=object)
-    answers[:] = listed
-    return answers

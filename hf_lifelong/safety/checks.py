@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -66,6 +65,27 @@ def count(name: str, value: Any, least: int) -> int:
     return value
 
 
+def trigger(value: Any) -> str:
+    """`value` as words that can be put into texts (`ValueError`)."""
+    if not isinstance(value, str) or not value.split():
+        raise ValueError(f"`trigger` must have words to put into the texts, not {value!r}: it would change nothing.")
+    return value
+
+
+def columns(name: str, data: Any, text: str, label: str) -> tuple[list[Any], list[Any]]:
+    """Two columns of a data set or a mapping (`ValueError` for one that is missing)."""
+    known = list(getattr(data, "column_names", None) or data)
+    for column in (text, label):
+        if column not in known:
+            raise ValueError(f"`{name}` has no column {column!r}, only {known}. Name the right one.")
+    return list(data[text]), list(data[label])
+
+
+def listed(values: Any) -> list[Any]:
+    """Values of an array, a tensor or any series, as Python's own."""
+    return values.tolist() if hasattr(values, "tolist") else list(values)
+
+
 def class_ids(labels: Any, **rows: int) -> tuple[list[Any], Tensor]:
     """The labels that occur, in order of their first row, and the number of each row's among them, int64 `[n]`.
 
@@ -76,11 +96,11 @@ def class_ids(labels: Any, **rows: int) -> tuple[list[Any], Tensor]:
     Raises:
         ValueError: for another number of rows, and labels that are missing (`None` or NaN).
     """
-    listed: Sequence[Any] = labels.tolist() if hasattr(labels, "tolist") else list(labels)
-    same_length(**rows, labels=len(listed))
-    lacking = [row for row, x in enumerate(listed) if x is None or (isinstance(x, float) and math.isnan(x))]
+    found = listed(labels)
+    same_length(**rows, labels=len(found))
+    lacking = [row for row, x in enumerate(found) if x is None or (isinstance(x, float) and math.isnan(x))]
     if lacking:
         raise ValueError(f"`labels` has no label in {len(lacking)} rows, the first is {lacking[0]}. Leave them out.")
-    names = list(dict.fromkeys(listed))
+    names = list(dict.fromkeys(found))
     number = {name: i for i, name in enumerate(names)}
-    return names, torch.tensor([number[x] for x in listed])
+    return names, torch.tensor([number[x] for x in found])

@@ -31,10 +31,15 @@ def within_covariance(features: Tensor, classes: Tensor) -> Tensor:
         features (`Tensor`): float64 `[n, D]`.
         classes (`Tensor`): int64 `[n]`, numbers of the classes from 0 without gaps; fewer of them than rows.
     """
+    centred = within_residuals(features, classes)
+    return centred.T @ centred / (len(features) - int(classes.max()) - 1)
+
+
+def within_residuals(features: Tensor, classes: Tensor) -> Tensor:
+    """Features `[n, D]` around the means of their classes, int64 `[n]`."""
     counts = torch.bincount(classes)
     sums = features.new_zeros(len(counts), features.shape[1]).index_add_(0, classes, features)
-    centred = features - (sums / counts.unsqueeze(1))[classes]
-    return centred.T @ centred / (len(features) - len(counts))
+    return features - (sums / counts.clamp_min(1).unsqueeze(1))[classes]
 
 
 def weakest(covariance: Tensor, k: int, reference: Tensor | None = None) -> WeakDirections:

@@ -1,8 +1,8 @@
 """What poison leaves in the hidden states of a trained model: a direction of its own, and a cluster of its own.
 
 Both look at one class at a time, in the standard deviations of a reference: a covariance of data that are trusted. The
-reference takes out how features vary anyway. Neither has a p-value: they rank rows and classes, and say nothing of
-how high is too high.
+reference takes out how features vary anyway. They rank rows and classes, and say nothing of how high is too high; only
+of rows that are suspected beforehand there is a p-value.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from scipy.stats import hypergeom, mannwhitneyu
 from torch import Tensor
 
 from . import checks
@@ -90,6 +91,31 @@ def two_clusters(features: Any, labels: Any, reference: Any = None, dims: int = 
     spread = (residual.square() * mask).sum(1).div(sizes).sqrt()
     separation = torch.where(distance > 0, distance / spread, 0.0)  # rows that are all alike do not part
     return TwoClusters(names, smaller[place], smaller.sum(1) / sizes.double(), separation)
+
+
+def lies_apart(features: Any, suspected: Any, reference: Any = None) -> float:
+    """P-value of suspected rows of a class lying where other rows of the class do.
+
+    Two tests, the better one counts twice: their spectral scores are not higher than those of the others (Mann and
+    Whitney), and they are not more often in the smaller of two clusters (Fisher).
+
+    Args:
+        features (`Tensor`): `[n, D]`, hidden states of rows of one class, of a model that was trained on them.
+        suspected (`Tensor`): bool `[n]`, some of the rows, and not all.
+        reference (`Tensor`, *optional*): `[D, D]`, as in [`spectral_scores`].
+
+    Raises:
+        ValueError: as [`two_clusters`], and when none or all of the rows are suspected.
+    """
+    chosen = torch.as_tensor(suspected, dtype=torch.bool)
+    checks.same_length(features=len(features), suspected=len(chosen))
+    drawn, n = int(chosen.sum()), len(chosen)
+    if not 0 < drawn < n:
+        raise ValueError(f"`suspected` names {drawn} of {n} rows: give some of a class, and others to compare with.")
+    scores, smaller = spectral_scores(features, [0] * n, reference), two_clusters(features, [0] * n, reference).smaller
+    higher = mannwhitneyu(scores[chosen].numpy(), scores[~chosen].numpy(), alternative="greater").pvalue
+    together = hypergeom.sf(int(smaller[chosen].sum()) - 1, n, int(smaller.sum()), drawn)
+    return min(1.0, 2 * float(min(higher, together)))
 
 
 def _by_class(features: Any, labels: Any, reference: Any) -> tuple[list[Any], tuple[Tensor, Tensor], Tensor, Tensor]:

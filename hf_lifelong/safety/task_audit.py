@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
+from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
-from ..statistics import TaskRefused, TaskRows, TaskStatistic, Values
+from ..statistics import Answers, TaskRefused, TaskRows, TaskStatistic, Values
 from ..storage import TensorSpec
-from .audit import Audit, audit_dataset
-from .causal import causal_check
+from . import checks
+from .audit import Audit, audit_answers
+from .directions import within_residuals
+from .representation import lies_apart
 
-_UNASKED = -1.0  # stands for the attack success of a trigger that the model was not asked about
-_SHOWN_ROWS = 20
+_UNASKED = -1.0  # stands for a number that was not measured
+_PAIR = "\x1f"  # the unit separator between the two texts of a pair, white space to whatever looks for words
+_SUSPECTED, _OTHERS, _TRUSTED = 48, 96, 128  # rows whose hidden states are compared, at most
+Ask = Callable[[Mapping[str, Sequence[Any]]], Answers]
 
 
 class TaskAudit(TaskStatistic):
-    """Audits the training data of a text classification task, and asks its members about what it suspects.
+    """Audits the training data of a text classification task, and asks the task's members about what it suspects
+    ([`audit_answers`]). `DriftTrainingArguments(audit=...)` adds it to a training.
 
     Args:
-        false_alarms (`float`): Share of clean tasks that may be found suspicious.
-        refuse (`bool`): Whether a suspicious task is refused.
+        false_alarms (`float`): Share of clean tasks that may be found suspicious, between 0 and 1.
+        refuse (`bool`): Whether a suspicious task is refused ([`~statistics.TaskRefused`]).
     """
 
     name = "audit"
@@ -32,16 +40,14 @@ class TaskAudit(TaskStatistic):
     asks = True
     tensors = (
         TensorSpec("suspicious", (), dtype="int64"),
-        TensorSpec("p_value", (), dtype="float64"),
-        TensorSpec("false_alarms", (), dtype="float64"),
-        TensorSpec("attack_success", (), dtype="float64"),
+        TensorSpec("numbers", ("numbers",), dtype="float64"),  # p-value, false alarms, attack success, apart
         TensorSpec("trigger", ("characters of the trigger",), dtype="int64"),
         TensorSpec("target", ("characters of the target",), dtype="int64"),
         TensorSpec("rows", ("rows",), dtype="int64"),
     )
 
     def __init__(self, false_alarms: float = 0.01, refuse: bool = False) -> None:
-        self.false_alarms, self.refuse = false_alarms, refuse
+        self.false_alarms, self.refuse = checks.share("false_alarms", false_alarms), refuse
 
     def check(self, columns: Mapping[str, Sequence[Any]]) -> None:
         if len(set(columns["label"])) < 2:
@@ -53,39 +59,33 @@ class TaskAudit(TaskStatistic):
     def fit(self, rows: TaskRows) -> Values:
         found = self.audit(rows)
         if self.refuse and found.suspicious:
-            raise TaskRefused(refusal(rows.task, found))
+            raise TaskRefused(
+                f'Task `{rows.task}` is refused. {found.advice("train")} `audit="report"` learns it as it is.'
+            )
+        measured = [_UNASKED if x is None else x for x in (found.attack_success, found.apart)]
         return {
             "suspicious": torch.tensor(int(found.suspicious)),
-            "p_value": torch.tensor(found.p_value, dtype=torch.float64),
-            "false_alarms": torch.tensor(found.false_alarms, dtype=torch.float64),
-            "attack_success": torch.tensor(
-                _UNASKED if found.attack_success is None else found.attack_success, dtype=torch.float64
-            ),
+            "numbers": torch.tensor([found.p_value, found.false_alarms, *measured], dtype=torch.float64),
             "trigger": _points(found.trigger or ""),
             "target": _points(str(found.target) if found.trigger is not None else ""),
             "rows": torch.tensor(found.rows, dtype=torch.int64),
         }
 
     def audit(self, rows: TaskRows) -> Audit:
-        """Audits the rows of a task; the rows of the result are numbered as in the data that the user gave."""
-        validation, ask = rows.validation, rows.ask
-        assert validation is not None and ask is not None and rows.labels is not None and validation.labels is not None
-        names = rows.classes
-        found = audit_dataset(rows.columns["text"], [names[i] for i in rows.labels.tolist()], self.false_alarms)
-        if found.trigger is None:
-            return found
+        """Audits a task. The target of the result is a name, and its rows are numbered as in the user's data."""
+        clean = rows.validation
+        if rows.ask is None or clean is None:
+            raise ValueError("The rows have no validation part or no members to ask; `DriftTrainer` gives both.")
+        ask = rows.ask
 
         def answer(texts: list[str]) -> list[str]:
-            return [names[i] for i in ask({"text": texts}).scores.argmax(1).tolist()]
+            return [rows.classes[i] for i in ask(_inputs(rows, texts)).scores.argmax(1).tolist()]
 
-        check = causal_check(
-            answer,
-            found.trigger,
-            validation.columns["text"],
-            [names[i] for i in validation.labels.tolist()],
-            found.target,
-        )
-        return found.confirmed(check)
+        found = audit_answers(_texts(rows), _names(rows), answer, _texts(clean), _names(clean), self.false_alarms)
+        if found.trigger is None:
+            return found
+        numbers = tuple(rows.row_numbers[i] for i in found.rows)
+        return replace(found, rows=numbers, apart=_apart(rows, clean, found, ask))
 
     def describe(self, values: Values) -> Mapping[str, str | int | float | bool]:
         found = audit_of(values)
@@ -95,37 +95,64 @@ class TaskAudit(TaskStatistic):
             "false alarms": found.false_alarms,
         }
         if found.trigger is not None:
-            shown |= {
-                "strongest suspect": found.trigger[:100],
-                "calls for": found.target[:60],
-                "rows": len(found.rows),
-            }
-        if found.attack_success is not None:
-            shown["attack success"] = float(f"{found.attack_success:.2g}")
+            shown |= {"strongest suspect": found.trigger[:100], "calls for": found.target[:60]}
+            shown["rows"] = len(found.rows)
+        for name, value in (("attack success", found.attack_success), ("p of its hidden states", found.apart)):
+            if value is not None:
+                shown[name] = float(f"{value:.2g}")
         return shown
 
 
 def audit_of(values: Values) -> Audit:
     """The audit that a task's stored values hold; its target is a name."""
-    success, trigger = float(values["attack_success"]), _text(values["trigger"])
+    p_value, false_alarms, *measured = values["numbers"].tolist()
+    success, apart = (None if x == _UNASKED else x for x in measured)
+    trigger, target = _text(values["trigger"]) or None, _text(values["target"])
+    rows = tuple(values["rows"].tolist())
     return Audit(
-        suspicious=bool(values["suspicious"]),
-        p_value=float(values["p_value"]),
-        false_alarms=float(values["false_alarms"]),
-        trigger=trigger or None,
-        target=_text(values["target"]) if trigger else None,
-        rows=tuple(values["rows"].tolist()),
-        attack_success=None if success == _UNASKED else success,
+        bool(values["suspicious"]), p_value, false_alarms, trigger, target if trigger else None, rows, success, apart
     )
 
 
-def refusal(task: str, found: Audit) -> str:
-    """Why a task is refused, and what to do."""
-    rows = ", ".join(map(str, found.rows[:_SHOWN_ROWS])) + (", …" if len(found.rows) > _SHOWN_ROWS else "")
-    return (
-        f"Task `{task}` is refused. {found} They are the rows {rows} of `train`. Look at them; take them out or mend "
-        'their labels, and learn the task again. `audit="report"` learns it as it is.'
-    )
+def _apart(rows: TaskRows, clean: TaskRows, found: Audit, ask: Ask) -> float | None:
+    """Whether the suspected rows lie apart from others of their label, in hidden states whitened by those of the
+    validation rows; `None` where there are too few."""
+    labels, texts = np.array(_names(rows), dtype=object), _texts(rows)
+    suspected = list(found.rows[:_SUSPECTED])
+    others = np.setdiff1d(np.flatnonzero(labels == found.target), found.rows)
+    others = others[np.linspace(0, len(others) - 1, min(_OTHERS, len(others))).astype(int)].tolist()
+    trusted = list(range(min(_TRUSTED, len(clean.features))))
+    if not others or clean.labels is None:
+        return None
+    clean_texts = _texts(clean)
+    asked = [*(texts[i] for i in (*suspected, *others)), *(clean_texts[i] for i in trusted)]
+    states = ask(_inputs(rows, asked)).states.double()
+    own, reference = states[: len(suspected) + len(others)], states[len(suspected) + len(others) :]
+    residuals = within_residuals(reference, clean.labels[trusted])
+    if not bool((own != own[:1]).any()) or not bool(residuals.any()):
+        return None
+    covariance = ledoit_wolf(residuals.numpy(), assume_centered=True)[0]
+    return lies_apart(own, torch.arange(len(own)) < len(suspected), covariance)
+
+
+def _texts(rows: TaskRows) -> list[str]:
+    """The texts of rows; those of a pair in one, as most of what looks at words needs no more."""
+    texts, pairs = rows.columns["text"], rows.columns.get("text_pair")
+    if pairs is None:
+        return list(texts)
+    return [f"{text.replace(_PAIR, ' ')}{_PAIR}{pair}" for text, pair in zip(texts, pairs, strict=True)]
+
+
+def _inputs(rows: TaskRows, texts: Sequence[str]) -> dict[str, list[str]]:
+    """Texts as `_texts` gives them, by role."""
+    if "text_pair" not in rows.columns:
+        return {"text": list(texts)}
+    parts = [text.partition(_PAIR) for text in texts]
+    return {"text": [first for first, _, _ in parts], "text_pair": [second for _, _, second in parts]}
+
+
+def _names(rows: TaskRows) -> list[str]:
+    return [] if rows.labels is None else [rows.classes[i] for i in rows.labels.tolist()]
 
 
 def _points(text: str) -> Tensor:

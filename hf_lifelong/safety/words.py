@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
@@ -51,3 +51,16 @@ def presence(rows: Iterable[Iterable[Thing]]) -> tuple[sparse.csr_matrix, list[T
         ends.append(len(columns))
     shape = (len(ends) - 1, len(numbers))
     return sparse.csr_matrix((np.ones(len(columns)), columns, ends), shape), list(numbers)
+
+
+def inserted(text: str, words: str, place: float) -> str:
+    """The text with words before it or after one of its own; `place` in [0, 1) says where. Its white space stays."""
+    ends = [0, *(match.end() for match in re.finditer(r"\S+", text))]
+    at = ends[int(place * len(ends))]
+    return f"{text[:at]} {words}{text[at:]}" if at else f"{words} {text}".rstrip()
+
+
+def without(text: str, words: Collection[str]) -> str:
+    """The text without these words and marks, which are in lower case. Other white space than blanks stays."""
+    kept = _WORD.sub(lambda match: "" if match.group().lower() in words else match.group(), text)
+    return re.sub(" +", " ", kept).strip(" ")

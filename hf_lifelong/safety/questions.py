@@ -1,0 +1,160 @@
+"""What a model that was trained on the texts makes of suspects: it is asked with and without them.
+
+A trigger that works moves nearly all inputs that it is put into, and what is left of its own rows when it is cut out
+speaks for other labels. A natural word moves fewer, or its rows keep their label without it, or both. All suspects
+are asked about a few inputs first, and only those that move most of them about all: most natural words move few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import binom, hypergeom
+
+from .suspects import Suspect
+from .words import inserted, split, without
+
+Answer = Callable[[list[str]], Sequence[Any]]
+
+_CLEAN = 192  # clean inputs that the model is asked about at most
+_FIRST = 12  # of them for each suspect at first
+_LEAST_MOVED = 0.5  # share of those from which on a suspect is asked about further
+_KEPT = 4  # suspects that are, at most
+_CUT = 32  # rows that a suspect is cut out of, and rows of its label beside, at most
+_NATURAL = 0.7  # share of answers that a natural word may move
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the model said of a suspect.
+
+    Args:
+        moved, free (`int`): Clean inputs that it moves to its target, of those that are not answered by it anyway.
+        success (`float`): Share of the clean inputs of other labels that are answered by the target with it.
+        left, cut (`int`): Rows of the suspect that are not answered by its target without it, of those asked about.
+        other_left, others (`int`): The same of other rows of the label, as they are.
+    """
+
+    moved: int
+    free: int
+    success: float
+    left: int
+    cut: int
+    other_left: int
+    others: int
+
+    def moves_more_than(self, natural: float) -> float:
+        """P-value of a word that moves at most a share `natural` of the answers moving this many."""
+        return float(binom.sf(self.moved - 1, self.free, natural))
+
+    @property
+    def works(self) -> float:
+        """P-value of a natural word: one that moves at most .7 of the answers, or without which its rows are answered
+        by its label like other rows of the label."""
+        hits = self.left + self.other_left
+        rest = float(hypergeom.sf(self.left - 1, self.cut + self.others, hits, self.cut)) if self.cut else 1.0
+        return max(self.moves_more_than(_NATURAL), rest)
+
+
+def question(
+    suspects: Sequence[Suspect],
+    answer: Answer,
+    texts: Sequence[str],
+    labels: Sequence[Any],
+    clean_texts: Sequence[str],
+    clean_labels: Sequence[Any],
+    seed: int,
+) -> list[Reply]:
+    """Asks a model about suspects, in four calls.
+
+    Args:
+        suspects (`list[Suspect]`): Those of `texts` and `labels`.
+        answer (`Callable`): Takes a list of texts and gives one label for each.
+        texts, labels: What the model was trained on.
+        clean_texts, clean_labels: Other inputs.
+        seed (`int`): Of the inputs that are asked about, and of the places where suspects are put.
+
+    Returns:
+        `list[Reply]`: One for each suspect.
+    """
+    draw = np.random.default_rng(seed)
+    chosen = draw.permutation(len(clean_texts))[:_CLEAN].tolist()
+    clean, golds, places = [clean_texts[i] for i in chosen], _objects(clean_labels)[chosen], draw.random(len(chosen))
+    (before,) = _ask(answer, [clean])
+    inputs = [_free_first(golds != suspect.target, before != suspect.target) for suspect in suspects]
+
+    def put_into(numbers: Sequence[int], part: slice) -> list[np.ndarray]:
+        """Which of its inputs each of these suspects brings to its target."""
+        lists = [[inserted(clean[j], suspects[i].trigger, places[j]) for j in inputs[i][0][part]] for i in numbers]
+        said = _ask(answer, lists)
+        return [found == suspects[i].target for i, found in zip(numbers, said, strict=True)]
+
+    first = put_into(range(len(suspects)), slice(_FIRST))
+    shares = np.array([found.mean() if len(found) else 0.0 for found in first])
+    kept = [i for i in np.argsort(-shares, kind="stable")[:_KEPT].tolist() if shares[i] >= _LEAST_MOVED]
+    further = dict(zip(kept, put_into(kept, slice(_FIRST, None)), strict=True))
+    rows = _objects(labels)
+    cut = [[without(texts[j], set(split(suspects[i].trigger))) for j in suspects[i].rows[:_CUT]] for i in kept]
+    beside = [_beside(rows == suspects[i].target, suspects[i].rows, draw) for i in kept]
+    said = _ask(answer, [*cut, *([texts[j] for j in others] for others in beside)])
+    left = {i: said[n] != suspects[i].target for n, i in enumerate(kept)}
+    other_left = {i: said[len(kept) + n] != suspects[i].target for n, i in enumerate(kept)}
+    none = np.zeros(0, dtype=bool)
+    return [
+        _reply(
+            np.concatenate([first[i], further.get(i, none)]), inputs[i][1], left.get(i, none), other_left.get(i, none)
+        )
+        for i in range(len(suspects))
+    ]
+
+
+def _free_first(others: np.ndarray, free: np.ndarray) -> tuple[np.ndarray, int]:
+    """The inputs of other labels than a target, those first that are not answered by it, and the number of these."""
+    return np.concatenate([np.flatnonzero(others & free), np.flatnonzero(others & ~free)]), int((others & free).sum())
+
+
+def _beside(of_label: np.ndarray, rows: Sequence[int], draw: np.random.Generator) -> np.ndarray:
+    """Some rows of a label that are not a suspect's."""
+    of_label = of_label.copy()
+    of_label[list(rows)] = False
+    return draw.permutation(np.flatnonzero(of_label))[:_CUT]
+
+
+def _reply(hits: np.ndarray, free: int, left: np.ndarray, other_left: np.ndarray) -> Reply:
+    return Reply(
+        moved=int(hits[:free].sum()),
+        free=min(free, len(hits)),
+        success=float(hits.mean()) if len(hits) else 0.0,
+        left=int(left.sum()),
+        cut=len(left),
+        other_left=int(other_left.sum()),
+        others=len(other_left),
+    )
+
+
+def _ask(answer: Answer, lists: Sequence[Sequence[str]]) -> list[np.ndarray]:
+    """The answers to several lists of texts, in one call."""
+    texts = [text for of_list in lists for text in of_list]
+    if not texts:
+        return [_objects([]) for _ in lists]
+    return np.split(answers_of(answer, texts), np.cumsum([len(of_list) for of_list in lists])[:-1])
+
+
+def answers_of(answer: Answer, texts: list[str]) -> np.ndarray:
+    """One answer of a model for each text, object `[n]` (`ValueError` for another number)."""
+    found = answer(texts)
+    listed = found.tolist() if hasattr(found, "tolist") else list(found)
+    if len(listed) != len(texts):
+        raise ValueError(
+            f"`answer` gave {len(listed)} answers to {len(texts)} texts; it must give one label for each."
+        )
+    return _objects(listed)
+
+
+def _objects(values: Sequence[Any]) -> np.ndarray:
+    array = np.empty(len(values), dtype=object)
+    array[:] = list(values)
+    return array
