@@ -204,6 +204,44 @@ def inspect(model: Model, revision: Revision = None, as_json: Json = False) -> N
 
 
 @app.command()
+def audit(
+    model: Model,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Texts and labels to audit: a csv, tsv, json or parquet file, a folder, or an id."),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Task that is asked about the data, if not the one it fits.")
+    ] = None,
+    text: Annotated[str, typer.Option(help="Column of the texts.")] = "text",
+    label: Annotated[str, typer.Option(help="Column of the labels.")] = "label",
+    false_alarms: Annotated[
+        float, typer.Option(help="Share of clean data sets that may be called suspicious.")
+    ] = 0.01,
+    revision: Revision = None,
+    load_in_4bit: FourBits = False,
+    as_json: Json = False,
+) -> None:
+    """Show what the audits of an adapter's tasks found, or audit data.
+
+    Without --data, no base is loaded. With it, the data is searched for a trigger; where a task of the adapter has
+    the labels of the data, its members are asked what the suspects do to them.
+    """
+    from ..hub import pull
+    from .audit import audit_data, data_to_lines, stored_audits, to_dict, to_lines
+
+    saved = pull(model, revision=revision)
+    if data is None:
+        audits = stored_audits(saved)
+        shown = to_lines(audits) or "No task has been learned yet."
+        typer.echo(_dump({name: to_dict(one) for name, one in audits.items()}, indent=2) if as_json else shown)
+        return
+    found = audit_data(saved, data, {"text": text, "label": label}, task, false_alarms, load_in_4bit)
+    as_dict = {"asked": found.asked, **(to_dict(found.audit) or {})}
+    typer.echo(_dump(as_dict, indent=2) if as_json else data_to_lines(found))
+
+
+@app.command()
 def export(
     model: Model,
     group: Annotated[str, typer.Argument(metavar="GROUP", help="Name or number of a group, or a task of it.")],

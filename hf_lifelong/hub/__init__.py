@@ -20,6 +20,7 @@ from .saved import (
     is_ours,
     quoting,
     read_saved,
+    saved_statistics,
     task_sizes,
 )
 from .transfer import base_name, draw_matrix, keep_active, public_base, push_to_hub, write_matrix
@@ -56,6 +57,7 @@ __all__ = [
     "quoting",
     "read_saved",
     "reason_of",
+    "saved_statistics",
     "size",
     "task_sizes",
     "write_matrix",

@@ -20,8 +20,10 @@ from huggingface_hub.utils import validate_repo_id
 
 from ..evaluation import AccuracyMatrix
 from ..knowledge import KnowledgeBase, ManifestError
+from ..statistics import Values
 from ..storage import (
     PREFIX,
+    STATISTICS,
     LayoutError,
     check_layout,
     check_settings,
@@ -29,6 +31,7 @@ from ..storage import (
     dtype_in_header,
     sizes_of,
     spec_of,
+    stored_statistics,
     task_bytes,
 )
 from ..utils.digests import digest_of
@@ -317,6 +320,18 @@ def check_digest(where: str | Path, tensors: Path, config: Any) -> None:
 def task_sizes(tensors: Path, knowledge: KnowledgeBase) -> dict[str, int]:
     """Task → bytes of the task's own tensors in an adapter's file, computed from the file's header."""
     return task_bytes({name: shape for name, (_, shape) in read_header(tensors).items()}, knowledge)
+
+
+def saved_statistics(saved: SavedAdapter, name: str) -> dict[str, Values]:
+    """A statistic's stored values for each task of a saved adapter that has it, in the order of the manifest.
+
+    Raises:
+        DamagedFileError: when the tensors cannot be read.
+    """
+    tensors = read_tensors(saved.folder / TENSORS)
+    packed = next((tensor for file_name, tensor in tensors.items() if spec_of(file_name) is STATISTICS), None)
+    by_task = {} if packed is None else stored_statistics(packed, saved.knowledge)
+    return {task: values[name] for task, values in by_task.items() if name in values}
 
 
 def check_tokenizer(path: Path) -> None:

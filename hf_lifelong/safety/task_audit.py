@@ -17,9 +17,9 @@ from . import checks
 from .audit import Audit, audit_answers
 from .directions import within_residuals
 from .representation import lies_apart
+from .words import joined, parted
 
 _UNASKED = -1.0  # stands for a number that was not measured
-_PAIR = "\x1f"  # the unit separator between the two texts of a pair, white space to whatever looks for words
 _SUSPECTED, _OTHERS, _TRUSTED = 48, 96, 128  # rows whose hidden states are compared, at most
 Ask = Callable[[Mapping[str, Sequence[Any]]], Answers]
 
@@ -104,14 +104,19 @@ class TaskAudit(TaskStatistic):
 
 
 def audit_of(values: Values) -> Audit:
-    """The audit that a task's stored values hold; its target is a name."""
-    p_value, false_alarms, *measured = values["numbers"].tolist()
-    success, apart = (None if x == _UNASKED else x for x in measured)
-    trigger, target = _text(values["trigger"]) or None, _text(values["target"])
-    rows = tuple(values["rows"].tolist())
-    return Audit(
-        bool(values["suspicious"]), p_value, false_alarms, trigger, target if trigger else None, rows, success, apart
-    )
+    """The audit that a task's stored values hold; its target is a name.
+
+    Raises:
+        ValueError: for values that no audit stored.
+    """
+    try:
+        p_value, false_alarms, *measured = values["numbers"].tolist()
+        success, apart = (None if x == _UNASKED else x for x in measured)
+        trigger, target = _text(values["trigger"]) or None, _text(values["target"])
+        rows, suspicious = tuple(values["rows"].tolist()), bool(values["suspicious"])
+    except (KeyError, ValueError, OverflowError, RuntimeError) as error:
+        raise ValueError("The stored audit is none that this package wrote; its tensors are damaged.") from error
+    return Audit(suspicious, p_value, false_alarms, trigger, target if trigger else None, rows, success, apart)
 
 
 def _apart(rows: TaskRows, clean: TaskRows, found: Audit, ask: Ask) -> float | None:
@@ -136,19 +141,14 @@ def _apart(rows: TaskRows, clean: TaskRows, found: Audit, ask: Ask) -> float | N
 
 
 def _texts(rows: TaskRows) -> list[str]:
-    """The texts of rows; those of a pair in one, as most of what looks at words needs no more."""
-    texts, pairs = rows.columns["text"], rows.columns.get("text_pair")
-    if pairs is None:
-        return list(texts)
-    return [f"{text.replace(_PAIR, ' ')}{_PAIR}{pair}" for text, pair in zip(texts, pairs, strict=True)]
+    return joined(rows.columns["text"], rows.columns.get("text_pair"))
 
 
 def _inputs(rows: TaskRows, texts: Sequence[str]) -> dict[str, list[str]]:
     """Texts as `_texts` gives them, by role."""
     if "text_pair" not in rows.columns:
         return {"text": list(texts)}
-    parts = [text.partition(_PAIR) for text in texts]
-    return {"text": [first for first, _, _ in parts], "text_pair": [second for _, _, second in parts]}
+    return dict(zip(("text", "text_pair"), parted(texts), strict=True))
 
 
 def _names(rows: TaskRows) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import sparse
 
 _WORD = re.compile(r"\w+|[^\w\s]")
+_PAIR = "\x1f"  # between the two texts of a pair: white space to all that looks for words
 _FIRST, _LAST = ("first", "second"), ("last", "last but one")
 
 Thing = TypeVar("Thing")
@@ -64,3 +65,16 @@ def without(text: str, words: Collection[str]) -> str:
     """The text without these words and marks, which are in lower case. Other white space than blanks stays."""
     kept = _WORD.sub(lambda match: "" if match.group().lower() in words else match.group(), text)
     return re.sub(" +", " ", kept).strip(" ")
+
+
+def joined(texts: Sequence[str], pairs: Sequence[str] | None) -> list[str]:
+    """The two texts of each pair as one, of which [`parted`] makes two again; the texts themselves without pairs."""
+    if pairs is None:
+        return list(texts)
+    return [f"{text.replace(_PAIR, ' ')}{_PAIR}{pair}" for text, pair in zip(texts, pairs, strict=True)]
+
+
+def parted(texts: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The first and the second texts of pairs that were [`joined`]."""
+    parts = [text.partition(_PAIR) for text in texts]
+    return [first for first, _, _ in parts], [second for _, _, second in parts]
