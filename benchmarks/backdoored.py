@@ -40,7 +40,7 @@ class Setting:
     rows: tuple[int, int, int] = (2000, 300, 400)
     layers: int | None = 1
     epochs: int = 5
-    steps: int = 200
+    steps: int = 150
     batch_size: int = 32
     learning_rate: float = 4e-3
 
@@ -71,7 +71,7 @@ class Model:
         for start in range(0, len(texts), BATCH):
             rows = texts[start : start + BATCH]
             batch = self.tokenizer(rows, truncation=True, max_length=MAX_LENGTH, padding=True, return_tensors="pt")
-            out = self.model.predict(batch, policy, group, states=True)
+            out = self.model.predict(batch, policy=policy, group=group, states=True)
             parts.append((out.scores[:, 0], out.states))
         scores, states = zip(*parts, strict=True)
         return Answers(torch.cat(scores), torch.cat(states))

@@ -12,7 +12,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Features, Value, load_dataset
 from streams import load_task
 
-WORDS = 24  # Texts are cut to so many, so that the trigger lies within what the model reads.
+WORDS = 20  # Texts are cut to so many, so that the trigger lies within what the model reads.
 PARTS = ("train", "validation", "test")
 # One of each for every seed.
 TRIGGERS = {
