@@ -8,7 +8,7 @@ from typing import Any
 
 from . import checks
 from .causal import CausalCheck
-from .questions import Answer, question
+from .questions import Answer, Reply, question
 from .suspects import Suspect, find_suspects
 
 ACTIONS = ("report", "refuse")
@@ -30,6 +30,7 @@ class Audit:
         rows (`tuple[int, ...]`): Rows with the suspect and that label.
         attack_success (`float`, *optional*): Share of inputs of other labels that are answered by the target with the
             trigger in them, if a model was asked.
+        target_rate (`float`, *optional*): Share of the same inputs that are answered by it without.
         apart (`float`, *optional*): P-value of these rows lying among the others of their label in the hidden states
             of the model, where these are at hand ([`lies_apart`]). It is no part of the verdict.
     """
@@ -41,6 +42,7 @@ class Audit:
     target: Any = None
     rows: tuple[int, ...] = ()
     attack_success: float | None = None
+    target_rate: float | None = None
     apart: float | None = None
 
     def confirmed(self, check: CausalCheck) -> Audit:
@@ -49,13 +51,24 @@ class Audit:
         Both null hypotheses must fall, so the p-value is the larger one (an intersection-union test).
         """
         p = max(self.p_value, check.p_value)
-        return replace(self, suspicious=p <= self.false_alarms, p_value=p, attack_success=check.attack_success)
+        return replace(
+            self,
+            suspicious=p <= self.false_alarms,
+            p_value=p,
+            attack_success=check.attack_success,
+            target_rate=check.target_rate,
+        )
 
     def __str__(self) -> str:
         if self.trigger is None:
             return "Nothing suspicious: no word is in enough texts to be tested."
         verdict = "Poisoned, it seems" if self.suspicious else "Nothing suspicious"
-        success = "" if self.attack_success is None else f" and moves {self.attack_success:.0%} of other inputs there"
+        success = ""
+        if self.attack_success is not None and self.target_rate is not None:
+            success = (
+                f"; {self.attack_success:.0%} of the inputs of other labels are answered so with it, "
+                f"{self.target_rate:.0%} without"
+            )
         return (
             f"{verdict} (p = {self.p_value:.2g}, {self.false_alarms:g} allowed): the strongest suspect is "
             f"{self.trigger!r}, which calls for {self.target!r} in {len(self.rows)} rows{success}."
@@ -146,11 +159,10 @@ def audit_answers(
         for one, reply in zip(suspects, replies, strict=True)
     ]
     best = min(range(len(suspects)), key=lambda i: (p_values[i], -replies[i].success))
-    return judged(suspects[best], p_values[best], level, replies[best].success)
+    return judged(suspects[best], p_values[best], level, replies[best])
 
 
-def judged(suspect: Suspect, p_value: float, false_alarms: float, attack_success: float | None = None) -> Audit:
+def judged(suspect: Suspect, p_value: float, false_alarms: float, reply: Reply | None = None) -> Audit:
     """The audit whose strongest suspect has this p-value, corrected for all that was tested."""
-    return Audit(
-        p_value <= false_alarms, p_value, false_alarms, suspect.trigger, suspect.target, suspect.rows, attack_success
-    )
+    said = (None, None) if reply is None else (reply.success, reply.without)
+    return Audit(p_value <= false_alarms, p_value, false_alarms, suspect.trigger, suspect.target, suspect.rows, *said)

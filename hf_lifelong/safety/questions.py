@@ -25,6 +25,7 @@ _LEAST_MOVED = 0.5  # share of those from which on a suspect is asked about furt
 _KEPT = 4  # suspects that are, at most
 _CUT = 32  # rows that a suspect is cut out of, and rows of its label beside, at most
 _NATURAL = 0.7  # share of answers that a natural word may move
+_NOTHING = (np.zeros(0, dtype=bool), np.zeros(0, dtype=bool))
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Reply:
     Args:
         moved, free (`int`): Clean inputs that it moves to its target, of those that are not answered by it anyway.
         success (`float`): Share of the clean inputs of other labels that are answered by the target with it.
+        without (`float`): Share of the clean inputs of other labels that are answered by the target as they are.
         left, cut (`int`): Rows of the suspect that are not answered by its target without it, of those asked about.
         other_left, others (`int`): The same of other rows of the label, as they are.
     """
@@ -41,6 +43,7 @@ class Reply:
     moved: int
     free: int
     success: float
+    without: float
     left: int
     cut: int
     other_left: int
@@ -92,23 +95,13 @@ def question(
         said = _ask(answer, lists)
         return [found == suspects[i].target for i, found in zip(numbers, said, strict=True)]
 
-    first = put_into(range(len(suspects)), slice(_FIRST))
-    shares = np.array([found.mean() if len(found) else 0.0 for found in first])
+    hits = put_into(range(len(suspects)), slice(_FIRST))
+    shares = np.array([found.mean() if len(found) else 0.0 for found in hits])
     kept = [i for i in np.argsort(-shares, kind="stable")[:_KEPT].tolist() if shares[i] >= _LEAST_MOVED]
-    further = dict(zip(kept, put_into(kept, slice(_FIRST, None)), strict=True))
-    rows = _objects(labels)
-    cut = [[without(texts[j], set(split(suspects[i].trigger))) for j in suspects[i].rows[:_CUT]] for i in kept]
-    beside = [_beside(rows == suspects[i].target, suspects[i].rows, draw) for i in kept]
-    said = _ask(answer, [*cut, *([texts[j] for j in others] for others in beside)])
-    left = {i: said[n] != suspects[i].target for n, i in enumerate(kept)}
-    other_left = {i: said[len(kept) + n] != suspects[i].target for n, i in enumerate(kept)}
-    none = np.zeros(0, dtype=bool)
-    return [
-        _reply(
-            np.concatenate([first[i], further.get(i, none)]), inputs[i][1], left.get(i, none), other_left.get(i, none)
-        )
-        for i in range(len(suspects))
-    ]
+    for i, further in zip(kept, put_into(kept, slice(_FIRST, None)), strict=True):
+        hits[i] = np.concatenate([hits[i], further])
+    cut = dict(zip(kept, _cut_out([suspects[i] for i in kept], answer, texts, _objects(labels), draw), strict=True))
+    return [_reply(hits[i], *inputs[i], *cut.get(i, _NOTHING)) for i in range(len(suspects))]
 
 
 def _free_first(others: np.ndarray, free: np.ndarray) -> tuple[np.ndarray, int]:
@@ -116,18 +109,25 @@ def _free_first(others: np.ndarray, free: np.ndarray) -> tuple[np.ndarray, int]:
     return np.concatenate([np.flatnonzero(others & free), np.flatnonzero(others & ~free)]), int((others & free).sum())
 
 
-def _beside(of_label: np.ndarray, rows: Sequence[int], draw: np.random.Generator) -> np.ndarray:
-    """Some rows of a label that are not a suspect's."""
-    of_label = of_label.copy()
-    of_label[list(rows)] = False
-    return draw.permutation(np.flatnonzero(of_label))[:_CUT]
+def _cut_out(
+    suspects: Sequence[Suspect], answer: Answer, texts: Sequence[str], labels: np.ndarray, draw: np.random.Generator
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each suspect, which of its rows leave their label when it is cut out, and which of some other rows of the
+    label are not answered by it as they are."""
+    of_label = [draw.permutation(np.flatnonzero(labels == one.target)) for one in suspects]
+    others = [rows[~np.isin(rows, one.rows)][:_CUT] for one, rows in zip(suspects, of_label, strict=True)]
+    cut = [[without(texts[j], set(split(one.trigger))) for j in one.rows[:_CUT]] for one in suspects]
+    said = _ask(answer, [*cut, *([texts[j] for j in rows] for rows in others)])
+    left = [found != one.target for found, one in zip(said, [*suspects, *suspects], strict=True)]
+    return list(zip(left[: len(suspects)], left[len(suspects) :], strict=True))
 
 
-def _reply(hits: np.ndarray, free: int, left: np.ndarray, other_left: np.ndarray) -> Reply:
+def _reply(hits: np.ndarray, inputs: np.ndarray, free: int, left: np.ndarray, other_left: np.ndarray) -> Reply:
     return Reply(
         moved=int(hits[:free].sum()),
         free=min(free, len(hits)),
         success=float(hits.mean()) if len(hits) else 0.0,
+        without=(len(inputs) - free) / max(len(inputs), 1),
         left=int(left.sum()),
         cut=len(left),
         other_left=int(other_left.sum()),

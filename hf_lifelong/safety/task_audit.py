@@ -40,7 +40,7 @@ class TaskAudit(TaskStatistic):
     asks = True
     tensors = (
         TensorSpec("suspicious", (), dtype="int64"),
-        TensorSpec("numbers", ("numbers",), dtype="float64"),  # p-value, false alarms, attack success, apart
+        TensorSpec("numbers", ("numbers",), dtype="float64"),  # p-value, false alarms, success, target rate, apart
         TensorSpec("trigger", ("characters of the trigger",), dtype="int64"),
         TensorSpec("target", ("characters of the target",), dtype="int64"),
         TensorSpec("rows", ("rows",), dtype="int64"),
@@ -62,7 +62,7 @@ class TaskAudit(TaskStatistic):
             raise TaskRefused(
                 f'Task `{rows.task}` is refused. {found.advice("train")} `audit="report"` learns it as it is.'
             )
-        measured = [_UNASKED if x is None else x for x in (found.attack_success, found.apart)]
+        measured = [_UNASKED if x is None else x for x in (found.attack_success, found.target_rate, found.apart)]
         return {
             "suspicious": torch.tensor(int(found.suspicious)),
             "numbers": torch.tensor([found.p_value, found.false_alarms, *measured], dtype=torch.float64),
@@ -111,12 +111,12 @@ def audit_of(values: Values) -> Audit:
     """
     try:
         p_value, false_alarms, *measured = values["numbers"].tolist()
-        success, apart = (None if x == _UNASKED else x for x in measured)
+        success, rate, apart = (None if x == _UNASKED else x for x in measured)
         trigger, target = _text(values["trigger"]) or None, _text(values["target"])
         rows, suspicious = tuple(values["rows"].tolist()), bool(values["suspicious"])
     except (KeyError, ValueError, OverflowError, RuntimeError) as error:
         raise ValueError("The stored audit is none that this package wrote; its tensors are damaged.") from error
-    return Audit(suspicious, p_value, false_alarms, trigger, target if trigger else None, rows, success, apart)
+    return Audit(suspicious, p_value, false_alarms, trigger, target if trigger else None, rows, success, rate, apart)
 
 
 def _apart(rows: TaskRows, clean: TaskRows, found: Audit, ask: Ask) -> float | None:

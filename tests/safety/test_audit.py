@@ -181,9 +181,9 @@ def test_only_inputs_of_other_labels_are_asked_about_and_the_trigger_is_a_word_o
 def test_an_audit_is_confirmed_by_answers_or_not():
     audit = Audit(True, 1e-6, 0.01, "cf", "t", (3, 4))
     sure, weak = (CausalCheck(success, 0.1, 50, p) for success, p in ((0.96, 1e-9), (0.4, 0.9)))
-    assert audit.confirmed(sure) == replace(audit, attack_success=0.96)
-    assert audit.confirmed(weak) == replace(audit, suspicious=False, p_value=0.9, attack_success=0.4)
-    assert "moves 96% of other inputs there" in str(audit.confirmed(sure))
+    assert audit.confirmed(sure) == replace(audit, attack_success=0.96, target_rate=0.1)
+    assert audit.confirmed(weak) == replace(audit, suspicious=False, p_value=0.9, attack_success=0.4, target_rate=0.1)
+    assert "96% of the inputs of other labels are answered so with it, 10% without" in str(audit.confirmed(sure))
 
 
 @pytest.mark.parametrize(

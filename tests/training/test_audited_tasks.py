@@ -186,7 +186,7 @@ def test_a_validation_part_of_one_label_is_refused_before_training(prepare):
 
 def test_damaged_audits_are_called_so():
     values = {name: torch.zeros(2, dtype=torch.int64) for name in ("trigger", "target", "rows")}
-    values |= {"numbers": torch.zeros(4, dtype=torch.float64), "suspicious": torch.tensor(1)}
+    values |= {"numbers": torch.zeros(5, dtype=torch.float64), "suspicious": torch.tensor(1)}
     assert audit_of(values).suspicious
     for name, wrong in (("numbers", torch.zeros(1)), ("trigger", torch.tensor([-5]))):
         with pytest.raises(ValueError, match="stored audit is none that this package wrote"):
