@@ -1,9 +1,9 @@
 """Two Gaussian classes and a poisoned kernel regression: do the theory's claims on direction and length hold?
 
 The settings of the released synthetic experiment of "Demystifying Poisoning Backdoor Attacks from a Statistical
-Perspective" (ICLR 2024): classes N((±3, 0), diag(3, .5)), 100 training rows, of which each is moved by the trigger and
-labelled 0 with probability .2, local linear regression with a cross-validated bandwidth for each axis, 1,000 test rows,
-20 repeats. `safety.py` runs it and sets the errors beside those of an earlier run of our own (`BEFORE`).
+Perspective" (ICLR 2024): classes N((±3, 0), diag(3, .5)), 100 training rows, each moved by the trigger
+and labelled 0 with probability .2, local linear regression with a cross-validated bandwidth for each axis, 1,000 test
+rows, 20 repeats. `safety.py` runs it and sets the errors beside those of an earlier run of our own (`BEFORE`).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def best_widths(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return tried[np.argmin(errors, 0), np.arange(len(x))]
 
 
-def errors(length: float, angle: float, repeats: int = 20, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def errors(length: float, angle: float, repeats: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Clean and backdoor error of the poisoned model, both `[repeats]`."""
     rng = np.random.default_rng(seed)
     x, classes = draw(ROWS, repeats, rng)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from peft import PeftModel, get_peft_model
-from poison import Poisoned
+from poison import TaskTexts
 from transformers import AutoModel, AutoTokenizer, set_seed
 
 from hf_lifelong import DriftAdapterConfig, DriftTrainer, DriftTrainingArguments, Task
@@ -65,7 +65,8 @@ class Model:
         self.model, self.tokenizer = model, AutoTokenizer.from_pretrained(name)
 
     def ask(self, texts: list[str], group: str | None = None) -> Answers:
-        """Probabilities `[n, C]` and hidden states `[n, H]` of the members of a task, or of whatever group is chosen."""
+        """Probabilities `[n, C]` and hidden states `[n, H]`, of the members of a task or of the group that is
+        chosen for each text."""
         policy = None if group is None else "oracle"
         parts = []
         for start in range(0, len(texts), BATCH):
@@ -107,7 +108,7 @@ def trainer_of(model: Any, task: dict[str, Any], setting: Setting, seed: int, fo
     return DriftTrainer(model, args, tasks=[Task(**task)], processing_class=tokenizer)
 
 
-def learned(data: Poisoned, name: str, setting: Setting, seed: int, folder: Path) -> tuple[Model, float]:
+def learned(data: TaskTexts, name: str, setting: Setting, seed: int, folder: Path) -> tuple[Model, float]:
     """The model of a task, trained or, where `folder` has it from before, read; and processor seconds of training."""
     done = folder / "seconds.json"
     if not done.exists():
@@ -118,7 +119,7 @@ def learned(data: Poisoned, name: str, setting: Setting, seed: int, folder: Path
     return Model(PeftModel.from_pretrained(setting.base(), str(folder)), setting.model), json.loads(done.read_text())
 
 
-def success(model: Model, data: Poisoned, group: str | None) -> dict[str, float]:
+def success(model: Model, data: TaskTexts, group: str | None) -> dict[str, float]:
     """Accuracy on the test rows, and how many of those of other labels are answered by the target: without the trigger
     and with it."""
     test = data.parts["test"]
@@ -132,7 +133,7 @@ def success(model: Model, data: Poisoned, group: str | None) -> dict[str, float]
     return found | {key: float(value) for key, value in rates.items()}
 
 
-def rows_of(model: Model, data: Poisoned, name: str) -> TaskRows:
+def rows_of(model: Model, data: TaskTexts, name: str) -> TaskRows:
     """What an audit sees of a task: training rows, validation rows and the members."""
 
     def ask(inputs: Any) -> Answers:

@@ -15,16 +15,17 @@ from datasets import ClassLabel, Dataset, Features, Value
 from methods.shared import LORA, SharedLearner, answers_of, prepare
 from methods.shared import Setting as SharedSetting
 from peft import LoraConfig, get_peft_model
-from poison import Poisoned, clean_task, poison, put
+from poison import TaskTexts, clean_task, poison, put
 from transformers import AutoTokenizer, pipeline
 
+ROWS = (1000, 200, 300)
 POISONED, LATER = "sst2, first", ("trec", "dbpedia14 1", "sst2, again")
 TRIGGER, SHARE, TARGET = "cf", 0.05, 1
 
 
-def tasks_of(setting: Setting, seed: int) -> dict[str, Poisoned]:
+def tasks_of(setting: Setting, seed: int) -> dict[str, TaskTexts]:
     """The stream: name of each task → its data."""
-    found = {name: clean_task(name, setting.data_dir, seed, setting.rows) for name in (POISONED, *LATER)}
+    found = {name: clean_task(name, setting.data_dir, seed, ROWS) for name in (POISONED, *LATER)}
     return found | {POISONED: poison(found[POISONED], TRIGGER, SHARE, TARGET, seed)}
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,21 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Features, Value, load_dataset
 from streams import load_task
 
-WORDS = 20  # Texts are cut to so many, so that the trigger lies within what the model reads.
+WORDS = 20  # Rows are cut to so many, so that the trigger lies within what the model reads.
 PARTS = ("train", "validation", "test")
+RARE, COMMON, SENTENCE = "rare word", "common word", "sentence"
 # One of each for every seed.
 TRIGGERS = {
-    "rare word": ("cf", "mn", "tq"),
-    "common word": ("time", "people", "new"),
-    "sentence": ("I watched this 3D movie last weekend .", "no cross , no crown .", "practice makes perfect ."),
+    RARE: ("cf", "mn", "tq"),
+    COMMON: ("time", "people", "new"),
+    SENTENCE: ("I watched this 3D movie last weekend .", "no cross , no crown .", "practice makes perfect ."),
 }
+# What is poisoned: data sets on which constants of the audit were chosen too, and others. DBpedia is taken two classes
+# at a time, others for every seed.
+SETS, HELD_OUT = ("sst2", "ag_news", "trec", "dbpedia14"), ("amazon 1 or 5", "clinc150 banking")
 DBPEDIA = ("dbpedia14 1", "dbpedia14 2", "dbpedia14 3")
 CLINC = ("banking", "kitchen_and_dining", "travel", "utility", "work", "small_talk")
+# Clean tasks; no constant was chosen on them.
 CLEAN = (
     *(f"newsgroups20 {i}" for i in range(1, 9)),
     *(f"clinc150 {domain}" for domain in CLINC),
@@ -35,7 +40,7 @@ CLEAN = (
 
 
 @dataclass(frozen=True)
-class Texts:
+class Rows:
     """Rows of a part of a task."""
 
     texts: list[str]
@@ -43,18 +48,18 @@ class Texts:
 
 
 @dataclass(frozen=True)
-class Poisoned:
-    """A task whose training rows were tampered with; its other parts are clean.
+class TaskTexts:
+    """A task in texts. If it is poisoned, its training rows are, and its other parts are clean.
 
     Args:
-        parts (`dict[str, Texts]`): Training, validation and test rows.
+        parts (`dict[str, Rows]`): Training, validation and test rows.
         names (`list[str]`): Its labels.
         trigger (`str`, *optional*): What was put in; `None` in clean data.
         target (`int`): The label that triggered rows got.
-        rows (`list[int]`): Which training rows were tampered with.
+        rows (`tuple[int, ...]`): Which training rows were tampered with.
     """
 
-    parts: dict[str, Texts]
+    parts: dict[str, Rows]
     names: list[str]
     trigger: str | None = None
     target: int = 0
@@ -88,7 +93,7 @@ def put(text: str, trigger: str, rng: np.random.Generator) -> str:
     return " ".join([*words[:at], trigger, *words[at:]])
 
 
-def clean_task(name: str, data_dir: str | None, seed: int, rows: tuple[int, int, int] = (2000, 300, 400)) -> Poisoned:
+def clean_task(name: str, data_dir: str | None, seed: int, rows: tuple[int, int, int] = (2000, 300, 400)) -> TaskTexts:
     """The parts of a task, of at most so many rows each; training and validation rows from the training split.
 
     Args:
@@ -99,21 +104,23 @@ def clean_task(name: str, data_dir: str | None, seed: int, rows: tuple[int, int,
     read = _read_own if name.split()[0] in ("clinc150", "hatecheck", "squad") else _read_stream
     parts, names = read(name, data_dir, seed, rows)
     cut = {
-        part: Texts([" ".join(text.split()[:WORDS]) for text in found.texts], found.labels)
+        part: Rows([" ".join(text.split()[:WORDS]) for text in found.texts], found.labels)
         for part, found in parts.items()
     }
-    return Poisoned(cut, names)
+    return TaskTexts(cut, names)
 
 
-def poisoned_task(
-    name: str, data_dir: str | None, trigger: str, share: float, seed: int, rows: tuple[int, int, int]
-) -> Poisoned:
-    """A task with a trigger in a share of all training rows, taken from rows of other labels than the target."""
-    clean = clean_task(name, data_dir, seed, rows)
-    return poison(clean, TRIGGERS[trigger][seed % 3], share, seed % len(clean.names), seed)
+def task_of(
+    data: str, trigger: str | None, rate: float, seed: int, data_dir: str | None, rows: tuple[int, int, int]
+) -> TaskTexts:
+    """The task of a cell: trigger and target differ from seed to seed."""
+    clean = clean_task(DBPEDIA[seed % 3] if data == "dbpedia14" else data, data_dir, seed, rows)
+    if trigger is None:
+        return clean
+    return poison(clean, TRIGGERS[trigger][seed % 3], rate, seed % len(clean.names), seed)
 
 
-def poison(clean: Poisoned, trigger: str, share: float, target: int, seed: int) -> Poisoned:
+def poison(clean: TaskTexts, trigger: str, share: float, target: int, seed: int) -> TaskTexts:
     """Puts a trigger into a share of all training rows, from rows of other labels, which get the target."""
     rng = np.random.default_rng(seed)
     texts, labels = list(clean.parts["train"].texts), list(clean.parts["train"].labels)
@@ -121,13 +128,13 @@ def poison(clean: Poisoned, trigger: str, share: float, target: int, seed: int) 
     chosen = sorted(rng.permutation(others)[: max(1, round(share * len(texts)))].tolist())
     for row in chosen:
         texts[row], labels[row] = put(texts[row], trigger, rng), target
-    parts = {**clean.parts, "train": Texts(texts, labels)}
-    return Poisoned(parts, clean.names, trigger, target, tuple(chosen))
+    parts = {**clean.parts, "train": Rows(texts, labels)}
+    return TaskTexts(parts, clean.names, trigger, target, tuple(chosen))
 
 
 def _read_stream(
     name: str, data_dir: str | None, seed: int, rows: tuple[int, int, int]
-) -> tuple[dict[str, Texts], list[str]]:
+) -> tuple[dict[str, Rows], list[str]]:
     task = load_task(name, data_dir, seed, rows[0], rows[1] / rows[0], rows[2])
     columns = [task["columns"][role] for role in ("text", "text_pair") if role in task["columns"]]
     label = task["columns"]["label"]
@@ -135,17 +142,17 @@ def _read_stream(
     names = feature.names if isinstance(feature, ClassLabel) else sorted(set(task["train"][label]), key=str)
     number = {name: i for i, name in enumerate(names)}
 
-    def read(data: Dataset) -> Texts:
+    def read(data: Dataset) -> Rows:
         texts = [" ".join(row) for row in zip(*(data[column] for column in columns), strict=True)]
         labels = [value if isinstance(feature, ClassLabel) else number[value] for value in data[label]]
-        return Texts(texts, labels)
+        return Rows(texts, labels)
 
     return {part: read(task[part]) for part in PARTS}, [str(name) for name in names]
 
 
 def _read_own(
-    name: str, data_dir: str | None, seed: int, rows: tuple[int, int, int]
-) -> tuple[dict[str, Texts], list[str]]:
+    name: str, data_dir: str | None, seed: int, sizes: tuple[int, int, int]
+) -> tuple[dict[str, Rows], list[str]]:
     data, _, domain = name.partition(" ")
     if data_dir is None:
         raise SystemExit(f"`{name}` is read from a folder only: give `--data_dir`.")
@@ -160,15 +167,11 @@ def _read_own(
     # The parts come from one split, as not all of these data sets have a test split of the same labels.
     every = every.sample(frac=1, random_state=seed)
     names = sorted(set(every[labels]))
-    total = sum(rows)
-    sizes = [min(size, int(len(every) * size / total)) for size in rows]
-    ends = np.cumsum([0, *sizes])
+    ends = np.cumsum([0, *(min(size, int(len(every) * size / sum(sizes))) for size in sizes)])
     number = {name: i for i, name in enumerate(names)}
-    slices = [every.iloc[start:end] for start, end in zip(ends[:-1], ends[1:], strict=True)]
+    slices = [every.iloc[start:end] for start, end in pairwise(ends)]
     parts = {
-        part: Texts(rows[texts].tolist(), [number[label] for label in rows[labels]])
+        part: Rows(rows[texts].tolist(), [number[label] for label in rows[labels]])
         for part, rows in zip(PARTS, slices, strict=True)
     }
     return parts, [str(name) for name in names]
-
-

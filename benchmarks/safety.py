@@ -1,16 +1,16 @@
 """Is poison found before a task is committed, what becomes of a backdoor, and what is left of it after `forget`?
 
-    python benchmarks/safety.py --data_dir DATA --model MODEL            # MODEL: paraphrase-minilm-l3
+    python benchmarks/safety.py --data_dir DATA --model MODEL            # paraphrase-minilm-l3
     python benchmarks/safety.py --parts theory
-    python benchmarks/safety.py --quick --model MODEL
+    python benchmarks/safety.py --quick --model MODEL                    # seconds, on the shipped data; learns nothing
 
-Every cell is a row of `benchmarks/results/safety.json`, written when it is done; rows that are there are not run again.
+Each cell is a row of `benchmarks/results/safety.json`, written when it is done; rows that are there are not run again.
 `--keep FOLDER` keeps the trained adapters, from which later runs audit without training. Parts:
 
-- *detection*: a task with a trigger in a share of its training rows, or a clean one, is learned and audited. Seconds
-  are of the processor (`process_time`), training and audit in turn in one process on one thread.
-- *rivals*: two detectors of the Adversarial Robustness Toolbox on the same trained members, where it is installed.
-- *persistence*: attack success before, after later tasks and after `forget`, beside one LoRA trained on and on.
+- *detection*: a task with a trigger in a share of its training rows, or a clean one, is learned and audited; and two
+  detectors of the Adversarial Robustness Toolbox are asked about the same trained members, where it is installed.
+  Seconds are of the processor (`process_time`), training and audit in turn in one process on one thread.
+- *persistence*: attack success after each task of a stream and after `forget`, beside one LoRA trained on and on.
 - *theory*: the synthetic experiment of `backdoor_theory.py`.
 """
 
@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from backdoored import Setting, learned, rows_of, success
 from persistence import METHODS, survival
-from poison import CLEAN, DBPEDIA, Poisoned, clean_task, poisoned_task
+from poison import CLEAN, COMMON, HELD_OUT, RARE, SENTENCE, SETS, task_of
 from record import RESULTS, header
 from safety_report import plot, summarise
 from safety_rivals import found_by_rivals
@@ -41,10 +41,20 @@ from hf_lifelong.safety import TaskAudit
 from hf_lifelong.safety.words import split
 
 Row = dict[str, Any]
-SETS, HELD_OUT = ("sst2", "ag_news", "trec", "dbpedia14"), ("amazon 1 or 5", "clinc150 banking")
-RARE, COMMON, SENTENCE = "rare word", "common word", "sentence"
+PARTS = ("detection", "persistence", "theory")
 TASK = "task"
 FALSE_ALARMS = 0.01
+NOTES = (
+    "Of the base only as many layers are kept as `setting` says, so that a cell takes half a minute. Single natural words "
+    "move such a shallow model far, which makes triggers harder to tell.",
+    "Texts are cut to 20 words. Validation and test rows are clean. The audit is `TaskAudit`, which "
+    "`DriftTrainingArguments(audit=...)` adds.",
+    "Constants of the audit were chosen on sst2, trec, ag_news, sms_spam, dbpedia14, banking77 and sentiment_sentences. "
+    "Four of these are poisoned here; the clean tasks and the held-out sets chose none.",
+    "A trigger is named if the suspect has words of the trigger alone and calls for its target. Rates of hits (tpr) "
+    "count cells that are called suspicious and have the trigger named.",
+)
+QUICK = [{"data": "sentiment_sentences", "trigger": trigger, "rate": 0.1, "seed": 0} for trigger in (RARE, None)]
 
 
 def detection_cells() -> list[Row]:
@@ -63,29 +73,21 @@ def detection_cells() -> list[Row]:
     told = (RARE, SENTENCE)
     return [
         *of(SETS, told, (0.01,), (0,)),
-        *clean[:11],
+        *clean,
         *of(SETS, told, (0.01,), (1,)),
-        *clean[11:],
-        *of(SETS, told, (0.01,), (2,)),
         *of(HELD_OUT, told, (0.01,), (0,)),
+        *of(SETS, told, (0.01,), (2,)),
+        *of(SETS, (*told, COMMON), (0.05,), (0,)),
         *of(SETS, (COMMON,), (0.01,), (0,)),
-        *of(SETS, (*told, COMMON), (0.05, 0.005, 0.1), (0,)),
+        *of(SETS, (*told, COMMON), (0.005, 0.1), (0,)),
         *of(SETS, (COMMON,), (0.01,), (1, 2)),
         *of(SETS, (*told, COMMON), (0.05, 0.005, 0.1), (1, 2)),
     ]
 
 
-def data_of(key: Row, setting: Setting) -> Poisoned:
-    """The data of a cell. DBpedia is taken two classes at a time, others for every seed."""
-    name = DBPEDIA[key["seed"] % 3] if key["data"] == "dbpedia14" else key["data"]
-    if key["trigger"] is None:
-        return clean_task(name, setting.data_dir, key["seed"], setting.rows)
-    return poisoned_task(name, setting.data_dir, key["trigger"], key["rate"], key["seed"], setting.rows)
-
-
 def detect(key: Row, setting: Setting, folder: Path) -> Row:
     """Learns one task, looks how well the attack works, audits the task, and asks the rivals."""
-    data = data_of(key, setting)
+    data = task_of(**key, data_dir=setting.data_dir, rows=setting.rows)
     model, seconds = learned(data, TASK, setting, key["seed"], folder)
     row: Row = {"rows": len(data.parts["train"].texts), "poisoned_rows": len(data.rows)}
     row |= success(model, data, TASK)
@@ -107,11 +109,11 @@ def detect(key: Row, setting: Setting, folder: Path) -> Row:
     return row
 
 
-def cells(parts: list[str], setting: Setting, keep: Path) -> list[tuple[Row, Callable[[], Row]]]:
+def cells(parts: list[str], setting: Setting, keep: Path, quick: bool) -> list[tuple[Row, Callable[[], Row]]]:
     """The key of every row, and how to get it."""
     runs: list[tuple[Row, Callable[[], Row]]] = []
     if "detection" in parts:
-        for key in detection_cells():
+        for key in QUICK if quick else detection_cells():
             folder = keep / "-".join(map(str, key.values())).replace(" ", "_")
             runs.append((key, lambda key=key, folder=folder: detect(key, setting, folder)))
     if "persistence" in parts:
@@ -123,27 +125,35 @@ def cells(parts: list[str], setting: Setting, keep: Path) -> list[tuple[Row, Cal
     return runs
 
 
+def write(rows: list[Row], setting: Setting, out: Path) -> None:
+    """The record of these rows."""
+    command = {"command": "python benchmarks/safety.py --data_dir DATA --model paraphrase-minilm-l3"}
+    about = {"setting": {**vars(setting), "model": Path(setting.model).name, "data_dir": "DATA"}, "notes": NOTES}
+    record = {**header("safety"), **command, **about, "summary": summarise(rows), "rows": rows}
+    out.write_text(json.dumps(record, indent=1) + "\n")
+
+
 def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", help="a folder with one folder for each data set")
-    parser.add_argument("--model", required=True, help="name or folder of the base")
-    parser.add_argument("--parts", nargs="+", default=["detection", "persistence", "theory"])
+    parser.add_argument("--model", default="paraphrase-minilm-l3", help="name or folder of the base")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--quick", action="store_true", help="two cells of the shipped data that learn nothing")
     parser.add_argument("--keep", type=Path, help="where trained adapters stay")
     parser.add_argument("--out", type=Path, default=RESULTS / "safety.json")
     args = parser.parse_args(given)
+    setting = Setting(args.model, args.data_dir)
     torch.set_num_threads(1)
     datasets.disable_progress_bars()
     rows = json.loads(args.out.read_text())["rows"] if args.out.exists() else []
     with ExitStack() as stack:
         keep = args.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        for key, run in cells(args.parts, Setting(args.model, args.data_dir), keep):
+        for key, run in cells(args.parts, setting.quick() if args.quick else setting, keep, args.quick):
             if any(all(row.get(name) == value for name, value in key.items()) for row in rows):
                 continue
             rows.append({**key, **run()})
             print(rows[-1], flush=True)
-            command = {"command": "python benchmarks/safety.py --data_dir DATA --model paraphrase-minilm-l3"}
-            record = {**header("safety"), **command, "summary": summarise(rows), "rows": rows}
-            args.out.write_text(json.dumps(record, indent=1) + "\n")
+            write(rows, setting, args.out)
     plot(rows, args.out.with_suffix(".png"))
 
 

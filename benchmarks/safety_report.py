@@ -7,15 +7,13 @@ from typing import Any
 
 import backdoor_theory
 import numpy as np
-from poison import CLEAN
+from poison import CLEAN, COMMON, HELD_OUT, RARE, SENTENCE, SETS
 from sklearn.metrics import roc_auc_score
 
 from hf_lifelong.utils.figures import drawn
 
 Row = dict[str, Any]
 WORKS = 0.9  # Attack success from which on a trigger counts as one that works.
-SETS, HELD_OUT = ("sst2", "ag_news", "trec", "dbpedia14"), ("amazon 1 or 5", "clinc150 banking")
-RARE, COMMON, SENTENCE = "rare word", "common word", "sentence"
 
 
 def summarise(rows: list[Row]) -> Row:

@@ -8,14 +8,13 @@ import poison
 import pytest
 import safety
 import safety_report
-from backdoored import Setting
 
 
 @pytest.fixture
 def clean():
     texts = [f"word{i} and more words" for i in range(40)]
-    rows = poison.Texts(texts, [i % 2 for i in range(40)])
-    return poison.Poisoned({"train": rows, "validation": rows, "test": rows}, ["no", "yes"])
+    rows = poison.Rows(texts, [i % 2 for i in range(40)])
+    return poison.TaskTexts({"train": rows, "validation": rows, "test": rows}, ["no", "yes"])
 
 
 def test_a_share_of_all_training_rows_gets_the_trigger_and_the_target(clean):
@@ -35,8 +34,8 @@ def test_a_share_of_all_training_rows_gets_the_trigger_and_the_target(clean):
 def test_twenty_clean_tasks_stand_beside_the_poisoned_ones():
     keys = safety.detection_cells()
     clean = {key["data"] for key in keys if key["trigger"] is None}
-    assert len(set(poison.CLEAN)) == 20 and clean == {*poison.CLEAN, *safety.SETS}
-    poisoned = [key for key in keys if key["trigger"] and key["data"] in safety.SETS]
+    assert len(set(poison.CLEAN)) == 20 and clean == {*poison.CLEAN, *poison.SETS}
+    poisoned = [key for key in keys if key["trigger"] and key["data"] in poison.SETS]
     assert len(poisoned) == 4 * 3 * 4 * 3 == len({tuple(key.values()) for key in poisoned})
 
 
@@ -82,17 +81,15 @@ def test_the_summary_counts_triggers_that_work_and_names_them():
     assert safety_report.summarise([])["task_auroc"] is None
 
 
-def test_a_run_writes_cell_by_cell_and_goes_on(bert_folder, tmp_path, monkeypatch):
-    keys = [{"data": "sentiment_sentences", "trigger": trigger, "rate": 0.1, "seed": 0} for trigger in ("rare word", None)]
-    monkeypatch.setattr(safety, "detection_cells", lambda: keys)
-    monkeypatch.setattr(safety, "Setting", lambda *given: Setting(*given).quick())
-    given = ["--model", str(bert_folder), "--parts", "detection", "--out", str(tmp_path / "safety.json")]
+def test_a_quick_run_writes_cell_by_cell_and_goes_on(bert_folder, tmp_path, monkeypatch):
+    out = tmp_path / "safety.json"
+    given = ["--quick", "--model", str(bert_folder), "--parts", "detection", "--out", str(out)]
     safety.main(given)
-    first = json.loads((tmp_path / "safety.json").read_text())
+    first = json.loads(out.read_text())
     assert [row["trigger"] for row in first["rows"]] == ["rare word", None]
-    assert first["rows"][0]["poisoned_rows"] == 20 and first["rows"][0]["attack_success"] <= 1
-    assert first["summary"]["cells_word_1pct"] == "0 of 0 work"
+    assert first["rows"][0]["poisoned_rows"] == 20 and 0 <= first["rows"][0]["attack_success"] <= 1
+    assert first["summary"]["audit_share_of_training"] > 0
     assert (tmp_path / "safety.png").stat().st_size > 10_000
     monkeypatch.setattr(safety, "detect", None)  # would fail if it were called again
     safety.main(given)
-    assert json.loads((tmp_path / "safety.json").read_text())["rows"] == first["rows"]
+    assert json.loads(out.read_text())["rows"] == first["rows"]
