@@ -45,12 +45,12 @@ PARTS = ("detection", "persistence", "theory")
 TASK = "task"
 FALSE_ALARMS = 0.01
 NOTES = (
-    "Of the base only as many layers are kept as `setting` says, so that a cell takes half a minute. Single natural words "
-    "move such a shallow model far, which makes triggers harder to tell.",
+    "Of the base only as many layers are kept as `setting` says, so that a cell takes half a minute. Single natural "
+    "words move such a shallow model far, which makes triggers harder to tell.",
     "Texts are cut to 20 words. Validation and test rows are clean. The audit is `TaskAudit`, which "
     "`DriftTrainingArguments(audit=...)` adds.",
-    "Constants of the audit were chosen on sst2, trec, ag_news, sms_spam, dbpedia14, banking77 and sentiment_sentences. "
-    "Four of these are poisoned here; the clean tasks and the held-out sets chose none.",
+    "Constants of the audit were chosen on sst2, trec, ag_news, sms_spam, dbpedia14, banking77 and "
+    "sentiment_sentences. Four of these are poisoned here; the clean tasks and the held-out sets chose none.",
     "A trigger is named if the suspect has words of the trigger alone and calls for its target. Rates of hits (tpr) "
     "count cells that are called suspicious and have the trigger named.",
 )
