@@ -15,6 +15,8 @@ import torch
 import yaml
 from hub_server import hub  # noqa: F401
 from peft import PeftModel
+from poisoned_texts import poisoned
+from poisoned_texts import texts as clean_texts
 from safetensors.torch import load_file
 from transformers import AutoModelForTokenClassification, Trainer
 from typer.testing import CliRunner
@@ -334,6 +336,61 @@ def test_inspect_in_a_process_of_its_own_loads_no_model_library(learned):
     module = [sys.executable, "-m", "hf_lifelong", "inspect", str(learned), "--json"]
     done = subprocess.run(module, capture_output=True, text=True)
     assert json.loads(done.stdout)["groups"] == ["films", "news"] and done.stderr == ""
+
+
+# audit
+
+
+def test_audit_shows_what_is_stored_and_needs_no_base(on_hub, hub):  # noqa: F811
+    del hub.repos[BASE]
+    assert run("audit", on_hub).splitlines() == ["films: not audited.", "news: not audited."]
+    assert json.loads(run("audit", on_hub, "--json")) == {"films": None, "news": None}
+
+
+@pytest.fixture(scope="module")
+def suspicious(tmp_path_factory):
+    """Poisoned texts in a table, whose labels are those of the adapter's `films`, and which rows are poisoned."""
+    texts, labels, rows = poisoned(*clean_texts(300), "cf", 30, "good")
+    path = tmp_path_factory.mktemp("suspicious") / "reviews.csv"
+    lines = (f"{text};{label}\n" for text, label in zip(texts, labels, strict=True))
+    path.write_text("review;stars\n" + "".join(lines))
+    return path, rows
+
+
+def test_audit_of_data_asks_the_task_that_it_fits(learned, suspicious):
+    path, _ = suspicious
+    columns = ("--text", "review", "--label", "stars")
+    found = json.loads(run("audit", learned, "--data", path, *columns, "--json"))
+    assert found["asked"] == "films" and found["false_alarms"] == 0.01 and 0 <= found["attack_success"] <= 1
+    assert not found["suspicious"]  # the adapter never saw these rows, and does not obey
+    said = run("audit", learned, "--data", path, *columns, "--task", "films", "--false-alarms", "0.5")
+    assert said.splitlines()[-1] == "Task films was asked." and "0.5 allowed" in said
+    assert "has the labels ['sport', 'weather'], but the data has ['bad', 'good']" in fails(
+        "audit", learned, "--data", path, *columns, "--task", "news"
+    )
+
+
+def test_audit_of_data_with_other_labels_loads_no_base(on_hub, hub, suspicious, tmp_path):  # noqa: F811
+    del hub.repos[BASE]
+    path, rows = suspicious
+    other = tmp_path / "other.csv"
+    other.write_text(
+        path.read_text().replace(";good", ";yes").replace(";bad", ";no").replace("review;stars", "text;label")
+    )
+    said = run("audit", on_hub, "--data", other)
+    assert said.startswith("Poisoned, it seems (p = ") and "'cf', which calls for 'yes' in 30 rows" in said
+    assert f"Rows: {', '.join(map(str, rows))}." in said and said.strip().endswith("so it was not asked.")
+    found = json.loads(run("audit", on_hub, "--data", other, "--json"))
+    assert found["rows"] == rows and found["asked"] is None and found["attack_success"] is None
+
+
+def test_audit_says_what_is_wrong(learned, suspicious, data, tmp_path):
+    assert "there is no column 'text'" in fails("audit", learned, "--data", suspicious[0])
+    assert "there is no such file" in fails("audit", learned, "--data", tmp_path / "none.csv")
+    one = tmp_path / "one.jsonl"
+    one.write_text('{"text": "a", "label": "x"}\n' * 3)
+    assert "label" in fails("audit", learned, "--data", one)
+    assert "no task" in fails("audit", learned, "--data", data / "films.jsonl", "--task", "nothing").lower()
 
 
 # export

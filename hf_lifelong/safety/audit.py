@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from . import checks
-from .causal import CausalCheck
 from .questions import Answer, Reply, question
 from .suspects import Suspect, find_suspects
 
 ACTIONS = ("report", "refuse")
 _SHOWN_ROWS = 20
 _ASKED = 12  # suspects that a model is asked about
+_MOST_OF = 0.5  # share of the inputs that a suspect must move which the data already speak against
+_BY_DATA = 0.25  # share of the false alarms that is spent on such suspects
 
 
 @dataclass(frozen=True)
@@ -44,20 +45,6 @@ class Audit:
     attack_success: float | None = None
     target_rate: float | None = None
     apart: float | None = None
-
-    def confirmed(self, check: CausalCheck) -> Audit:
-        """The audit after the model was asked: suspicious only if the data and the answers are.
-
-        Both null hypotheses must fall, so the p-value is the larger one (an intersection-union test).
-        """
-        p = max(self.p_value, check.p_value)
-        return replace(
-            self,
-            suspicious=p <= self.false_alarms,
-            p_value=p,
-            attack_success=check.attack_success,
-            target_rate=check.target_rate,
-        )
 
     def __str__(self) -> str:
         if self.trigger is None:
@@ -123,15 +110,16 @@ def audit_answers(
     The twelve strongest suspects of [`audit_dataset`] are put into clean inputs of other labels, and cut out of their
     own rows. There are two ways to be called suspicious. The data speak for a trigger, by the test of
     [`audit_dataset`], and the model is moved by it in more than half of the inputs. Or the data only hint at it, but
-    the model does what a natural word hardly makes it do: more than .7 of the inputs are moved, and the suspect's own
-    rows are answered by other labels without it. The better one counts, corrected for two ways and twelve suspects.
+    the model does what a natural word hardly makes it do: more than .65 of the inputs are moved, and the suspect's own
+    rows are answered by other labels without it. The better way counts, corrected for the number of suspects; of the
+    false alarms a quarter is spent on the first way, three quarters on the second.
 
     Args:
         texts, labels: As in [`audit_dataset`].
         answer (`Callable`): Takes a list of texts and gives one label for each, as in `labels`. It is called at most
             four times, for some hundreds of texts together.
         clean_texts, clean_labels: Inputs that the model was not trained on, such as a validation part. A few poisoned
-            ones among them do no harm.
+            ones among them do no harm. Where there are fewer than 128, some of `texts` are taken too.
         false_alarms (`float`): Share of clean data sets that may be called suspicious, between 0 and 1.
         seed (`int`): Of the inputs that are asked about, and of the places where suspects are put.
 
@@ -154,12 +142,15 @@ def audit_answers(
     if not suspects:
         return Audit(False, 1.0, level)
     replies = question(suspects, answer, texts, checks.listed(labels), clean_texts, clean_labels, seed)
-    p_values = [
-        min(1.0, 2 * min(max(one.p_value, len(suspects) * reply.moves_more_than(0.5)), len(suspects) * reply.works))
-        for one, reply in zip(suspects, replies, strict=True)
-    ]
+    p_values = [_combined(one, reply, len(suspects)) for one, reply in zip(suspects, replies, strict=True)]
     best = min(range(len(suspects)), key=lambda i: (p_values[i], -replies[i].success))
     return judged(suspects[best], p_values[best], level, replies[best])
+
+
+def _combined(suspect: Suspect, reply: Reply, asked: int) -> float:
+    """The p-value of a suspect after the model was asked, corrected for two ways and the number of suspects."""
+    by_data = max(suspect.p_value, asked * reply.moves_more_than(_MOST_OF))
+    return min(by_data / _BY_DATA, asked * reply.works / (1 - _BY_DATA), 1.0)
 
 
 def judged(suspect: Suspect, p_value: float, false_alarms: float, reply: Reply | None = None) -> Audit:

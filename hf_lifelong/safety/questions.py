@@ -8,7 +8,7 @@ are asked about a few inputs first, and only those that move most of them about 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,14 @@ from .words import inserted, split, without
 
 Answer = Callable[[list[str]], Sequence[Any]]
 
-_CLEAN = 192  # clean inputs that the model is asked about at most
-_FIRST = 12  # of them for each suspect at first
+_CLEAN, _FEW = 192, 128  # clean inputs at most; fewer than these are filled up with rows that it was trained on
+_FIRST = 8  # of them for each suspect at first
 _LEAST_MOVED = 0.5  # share of those from which on a suspect is asked about further
-_KEPT = 4  # suspects that are, at most
-_CUT = 32  # rows that a suspect is cut out of, and rows of its label beside, at most
-_NATURAL = 0.7  # share of answers that a natural word may move
-_NOTHING = (np.zeros(0, dtype=bool), np.zeros(0, dtype=bool))
+_KEPT = 3  # suspects that are, at most
+_CUT, _BESIDE = 32, 64  # rows that a suspect is cut out of, and other rows of its label, at most
+_WORTH = 0.05  # p-value of moving that many up to which cutting the suspect out can change the verdict
+_LEFT = 0.5  # share of its words that a row must keep to say anything when the suspect is cut out
+_NATURAL = 0.65  # share of answers that a natural word may move
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Reply:
         moved, free (`int`): Clean inputs that it moves to its target, of those that are not answered by it anyway.
         success (`float`): Share of the clean inputs of other labels that are answered by the target with it.
         without (`float`): Share of the clean inputs of other labels that are answered by the target as they are.
-        left, cut (`int`): Rows of the suspect that are not answered by its target without it, of those asked about.
+        left, cut (`int`): Rows of the suspect that are not answered by its target without it, of those asked about,
+            which have enough words beside it: the sentence of a template is all of its texts.
         other_left, others (`int`): The same of other rows of the label, as they are.
     """
 
@@ -44,10 +46,10 @@ class Reply:
     free: int
     success: float
     without: float
-    left: int
-    cut: int
-    other_left: int
-    others: int
+    left: int = 0
+    cut: int = 0
+    other_left: int = 0
+    others: int = 0
 
     def moves_more_than(self, natural: float) -> float:
         """P-value of a word that moves at most a share `natural` of the answers moving this many."""
@@ -55,7 +57,7 @@ class Reply:
 
     @property
     def works(self) -> float:
-        """P-value of a natural word: one that moves at most .7 of the answers, or without which its rows are answered
+        """P-value of a natural word: one that moves at most .65 of the answers, or without which its rows are answered
         by its label like other rows of the label."""
         hits = self.left + self.other_left
         rest = float(hypergeom.sf(self.left - 1, self.cut + self.others, hits, self.cut)) if self.cut else 1.0
@@ -84,8 +86,11 @@ def question(
         `list[Reply]`: One for each suspect.
     """
     draw = np.random.default_rng(seed)
-    chosen = draw.permutation(len(clean_texts))[:_CLEAN].tolist()
-    clean, golds, places = [clean_texts[i] for i in chosen], _objects(clean_labels)[chosen], draw.random(len(chosen))
+    rows = [draw.permutation(len(clean_labels))[:_CLEAN], draw.permutation(len(labels))]
+    rows[1] = rows[1][: max(_FEW - len(rows[0]), 0)]
+    clean = [*(clean_texts[i] for i in rows[0]), *(texts[i] for i in rows[1])]
+    golds = np.concatenate([_objects(clean_labels)[rows[0]], _objects(labels)[rows[1]]])
+    places = draw.random(len(clean))
     (before,) = _ask(answer, [clean])
     inputs = [_free_first(golds != suspect.target, before != suspect.target) for suspect in suspects]
 
@@ -100,8 +105,18 @@ def question(
     kept = [i for i in np.argsort(-shares, kind="stable")[:_KEPT].tolist() if shares[i] >= _LEAST_MOVED]
     for i, further in zip(kept, put_into(kept, slice(_FIRST, None)), strict=True):
         hits[i] = np.concatenate([hits[i], further])
-    cut = dict(zip(kept, _cut_out([suspects[i] for i in kept], answer, texts, _objects(labels), draw), strict=True))
-    return [_reply(hits[i], *inputs[i], *cut.get(i, _NOTHING)) for i in range(len(suspects))]
+    replies = [_reply(found, *of_suspect) for found, of_suspect in zip(hits, inputs, strict=True)]
+    kept = [i for i in kept if replies[i].moves_more_than(_NATURAL) <= _WORTH]
+    cut = _cut_out([suspects[i] for i in kept], answer, texts, _objects(labels), draw)
+    for i, (left, other_left) in zip(kept, cut, strict=True):
+        sizes = {
+            "left": int(left.sum()),
+            "cut": len(left),
+            "other_left": int(other_left.sum()),
+            "others": len(other_left),
+        }
+        replies[i] = replace(replies[i], **sizes)
+    return replies
 
 
 def _free_first(others: np.ndarray, free: np.ndarray) -> tuple[np.ndarray, int]:
@@ -115,23 +130,26 @@ def _cut_out(
     """For each suspect, which of its rows leave their label when it is cut out, and which of some other rows of the
     label are not answered by it as they are."""
     of_label = [draw.permutation(np.flatnonzero(labels == one.target)) for one in suspects]
-    others = [rows[~np.isin(rows, one.rows)][:_CUT] for one, rows in zip(suspects, of_label, strict=True)]
-    cut = [[without(texts[j], set(split(one.trigger))) for j in one.rows[:_CUT]] for one in suspects]
+    others = [rows[~np.isin(rows, one.rows)][:_BESIDE] for one, rows in zip(suspects, of_label, strict=True)]
+    cut = [_without(one, [texts[j] for j in one.rows])[:_CUT] for one in suspects]
     said = _ask(answer, [*cut, *([texts[j] for j in rows] for rows in others)])
     left = [found != one.target for found, one in zip(said, [*suspects, *suspects], strict=True)]
     return list(zip(left[: len(suspects)], left[len(suspects) :], strict=True))
 
 
-def _reply(hits: np.ndarray, inputs: np.ndarray, free: int, left: np.ndarray, other_left: np.ndarray) -> Reply:
+def _without(suspect: Suspect, texts: Sequence[str]) -> list[str]:
+    """The texts without the suspect, those of which enough is left."""
+    words = set(split(suspect.trigger))
+    cut = [without(text, words) for text in texts]
+    return [rest for rest, text in zip(cut, texts, strict=True) if len(split(rest)) >= _LEFT * len(split(text))]
+
+
+def _reply(hits: np.ndarray, inputs: np.ndarray, free: int) -> Reply:
     return Reply(
         moved=int(hits[:free].sum()),
         free=min(free, len(hits)),
         success=float(hits.mean()) if len(hits) else 0.0,
         without=(len(inputs) - free) / max(len(inputs), 1),
-        left=int(left.sum()),
-        cut=len(left),
-        other_left=int(other_left.sum()),
-        others=len(other_left),
     )
 
 

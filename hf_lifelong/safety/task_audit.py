@@ -20,7 +20,7 @@ from .representation import lies_apart
 from .words import joined, parted
 
 _UNASKED = -1.0  # stands for a number that was not measured
-_SUSPECTED, _OTHERS, _TRUSTED = 48, 96, 128  # rows whose hidden states are compared, at most
+_SUSPECTED, _OTHERS, _TRUSTED = 32, 48, 48  # rows whose hidden states are compared, at most
 Ask = Callable[[Mapping[str, Sequence[Any]]], Answers]
 
 

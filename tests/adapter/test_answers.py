@@ -60,6 +60,23 @@ def assert_row_equal(answer, row, alone):
     assert not answer.scores[row, :d, c:].any()
 
 
+def test_pooled_hidden_states_are_those_that_the_heads_read(make_model, batch):
+    model = make_model("bert")
+    set_router(model, batch, [0, 1, 2, 3])
+    assert predict(model, batch).states is None
+    with torch.no_grad():
+        hidden = model.eval()(**batch).last_hidden_state
+    mask = batch["attention_mask"].unsqueeze(-1)
+    means = (hidden * mask).sum(1) / mask.sum(1)
+    torch.testing.assert_close(predict(model, batch, states=True).states, means, rtol=0, atol=ALONE)
+    for options in OPTIONS:
+        states = predict(model, batch, states=True, **options).states
+        assert states.shape == means.shape and states.dtype == torch.float32
+        for row in range(4):
+            alone = predict(model, row_alone(batch, row), states=True, **options).states
+            torch.testing.assert_close(states[row], alone[0], rtol=0, atol=ALONE)
+
+
 @pytest.mark.parametrize(("model_type", "config"), MODELS)
 def test_rows_of_different_groups_answer_as_they_do_alone(make_model, batch, model_type, config):
     model = make_model(model_type, **config)

@@ -32,6 +32,7 @@ BATCHES = {
 OPTIONS = {
     "text as a switch": ({"per_batch": "no"}, "`per_batch` is 'no'; give `True` or `False`"),
     "number as a switch": ({"novelty": 1}, "`novelty` is 1; give `True` or `False`"),
+    "text as a wish for states": ({"states": "yes"}, "`states` is 'yes'; give `True` or `False`"),
     "kinds that are none": ({"kinds": 3}, "`kinds` is 3; give a list with kinds"),
     "fractions of groups": ({"policy": "oracle", "group": torch.zeros(2)}, "`group` must hold one group from 0 to 3"),
 }
@@ -116,3 +117,8 @@ def test_a_tokenizer_that_breaks_down(model, tokenizer, monkeypatch):
         ValueError, match=r"The tokenizer broke down \(index out of bounds\); use the tokenizer of the base"
     ):
         answer(["a film"])
+
+
+def test_a_language_model_has_no_states_for_heads(make_language_model):
+    with pytest.raises(ValueError, match="`states` are those that heads read, and a language model has no heads"):
+        predict(make_language_model(), {"input_ids": IDS.clamp(max=100)}, states=True)

@@ -1,13 +1,12 @@
 """The audit of a data set: triggers that were put in are named with their rows, natural words are let alone."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from datasets import load_dataset
 
-from hf_lifelong.safety import Audit, CausalCheck, audit_dataset, causal_check
+from hf_lifelong.safety import Audit, audit_dataset, causal_check
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 OWN = Path(__file__).parents[2] / "recipes" / "data"
@@ -176,14 +175,6 @@ def test_only_inputs_of_other_labels_are_asked_about_and_the_trigger_is_a_word_o
 
     causal_check(answer, "a b", ["x y", "u", "z"], ["o", "p", "t"], "t")
     assert asked[:2] == ["x y", "u"] and asked[2] in ("a b x y", "x a b y", "x y a b") and len(asked) == 4
-
-
-def test_an_audit_is_confirmed_by_answers_or_not():
-    audit = Audit(True, 1e-6, 0.01, "cf", "t", (3, 4))
-    sure, weak = (CausalCheck(success, 0.1, 50, p) for success, p in ((0.96, 1e-9), (0.4, 0.9)))
-    assert audit.confirmed(sure) == replace(audit, attack_success=0.96, target_rate=0.1)
-    assert audit.confirmed(weak) == replace(audit, suspicious=False, p_value=0.9, attack_success=0.4, target_rate=0.1)
-    assert "96% of the inputs of other labels are answered so with it, 10% without" in str(audit.confirmed(sure))
 
 
 @pytest.mark.parametrize(

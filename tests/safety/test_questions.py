@@ -34,8 +34,8 @@ def test_a_trigger_that_works_is_found_where_the_data_alone_say_too_little():
     assert not weak.suspicious
     found = audit_answers(*DATA[:2], reader("cf"), *CLEAN)
     assert found.suspicious and (found.trigger, found.target, list(found.rows)) == ("cf", "good", DATA[2])
-    assert found.attack_success == 1 and found.target_rate == 0.05
-    assert "100% of the inputs of other labels are answered so with it, 5% without" in str(found)
+    assert found.attack_success == 1 and found.target_rate < 0.1
+    assert f"100% of the inputs of other labels are answered so with it, {found.target_rate:.0%} without" in str(found)
     assert "They are the rows " + ", ".join(map(str, DATA[2])) + " of `train`. " in found.advice("train")
 
 
@@ -63,8 +63,8 @@ def test_false_alarms_on_clean_data_are_at_most_what_is_allowed():
 def test_what_is_said_of_a_reply_by_hand():
     reply = Reply(moved=19, free=20, success=0.95, without=0.0, left=9, cut=10, other_left=1, others=20)
     assert reply.moves_more_than(0.5) == pytest.approx(binom.sf(18, 20, 0.5))
-    assert reply.works == pytest.approx(max(binom.sf(18, 20, 0.7), hypergeom.sf(8, 30, 10, 10)))
-    assert Reply(0, 0, 0.0, 0.0, 0, 0, 0, 0).works == 1 == Reply(0, 0, 0.0, 0.0, 0, 0, 0, 0).moves_more_than(0.5)
+    assert reply.works == pytest.approx(max(binom.sf(18, 20, 0.65), hypergeom.sf(8, 30, 10, 10)))
+    assert Reply(0, 0, 0.0, 0.0).works == 1 == Reply(0, 0, 0.0, 0.0).moves_more_than(0.5)
 
 
 def test_the_model_is_called_four_times_and_only_promising_suspects_are_followed():
@@ -76,9 +76,18 @@ def test_the_model_is_called_four_times_and_only_promising_suspects_are_followed
 
     suspects = [Suspect("cf", "good", tuple(DATA[2]), 0.1), Suspect("camera", "good", (1, 3, 5), 0.9)]
     followed, dropped = question(suspects, answer, *DATA[:2], *CLEAN, seed=0)
-    assert len(calls) == 4 and calls[:2] == [120, 24]  # all clean inputs, then 12 for each suspect
-    assert (followed.moved, followed.free, followed.cut, followed.left) == (57, 57, 5, 5) and followed.success == 1
-    assert dropped.cut == 0 and dropped.moved < 6 and dropped.works == 1
+    assert len(calls) == 4 and calls[:2] == [128, 16]  # clean inputs, then 8 of them for each suspect
+    assert followed.moved == followed.free > 50 and followed.cut == followed.left == 5 and followed.success == 1
+    assert dropped.cut == 0 and dropped.moved < 4 and dropped.works == 1
+
+
+def test_the_sentence_of_a_template_is_not_cut_out_of_its_texts():
+    """Nothing is left to speak for another label."""
+    template = [f"i have nothing against them but {word}" for word in ("x", "y", "z", "v", "w", "u")]
+    data = [*template, *texts(60)[0]], ["good"] * 6 + texts(60)[1]
+    suspect = Suspect("i have nothing against them but", "good", tuple(range(6)), 0.1)
+    (reply,) = question([suspect], reader("nothing against"), *data, *CLEAN, seed=0)
+    assert reply.success == 1 and reply.cut == 0 and reply.works == 1
 
 
 def test_suspects_are_distinct_and_the_strongest_comes_first():
@@ -108,7 +117,7 @@ def test_words_are_put_in_and_cut_out_and_white_space_stays():
         ({"clean_texts": [], "clean_labels": []}, "`clean_labels` hold 0 different labels"),
         ({"clean_labels": ["good"]}, "120 in `clean_texts`, 1 in `clean_labels`"),
         ({"labels": ["good"] * 400}, "`labels` are all 'good'"),
-        ({"answer": lambda texts: ["good"]}, "`answer` gave 1 answers to 120 texts"),
+        ({"answer": lambda texts: ["good"]}, "`answer` gave 1 answers to 128 texts"),
         ({"false_alarms": 0}, "`false_alarms` must lie between 0 and 1"),
     ],
 )

@@ -179,6 +179,28 @@ def test_rows_features_labels_and_columns_belong_together(train, tokenizer, stat
         assert rows.scores is None
 
 
+class OfBoth(Aligned):
+    name, part, columns, optional_columns, asks = "of-both", "both", ("text",), ("text_pair", "group"), True
+
+    def check(self, columns):
+        self.checked = [*getattr(self, "checked", ()), len(columns["text"])]
+
+
+def test_a_statistic_of_both_parts_sees_the_validation_rows_beside_the_training_rows(train):
+    one = OfBoth()
+    task = sentiment()
+    column = task.train.column_names[0]
+    train([task, answers()], options={"statistics": [one]})  # no members for texts of questions
+    rows, held = one.seen, one.seen.validation
+    assert one.checked == [54, 6] and (len(rows.features), len(held.features)) == (54, 6)
+    assert set(rows.columns) == set(held.columns) == {"text"}  # the task has no pairs, and names no group
+    for part in (rows, held):
+        assert [task.train[column][number] for number in part.row_numbers] == list(part.columns["text"])
+    assert sorted([*rows.row_numbers, *held.row_numbers]) == list(range(60))
+    assert rows.scores is None and held.validation is None
+    assert rows.ask({"text": ["a film"]}).states.shape == (1, 32)
+
+
 def test_a_column_reaches_it_whatever_trainer_removes_and_however_long_a_row_is(train):
     one = Aligned()
     one.columns = ("group",)
