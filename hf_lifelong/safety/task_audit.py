@@ -77,6 +77,8 @@ class TaskAudit(TaskStatistic):
         if rows.ask is None or clean is None:
             raise ValueError("The rows have no validation part or no members to ask; `DriftTrainer` gives both.")
         ask = rows.ask
+        if min(len(set(_names(part))) for part in (rows, clean)) < 2:  # a sample may lack what all rows have
+            return Audit(False, 1.0, self.false_alarms)
 
         def answer(texts: list[str]) -> list[str]:
             return [rows.classes[i] for i in ask(_inputs(rows, texts)).scores.argmax(1).tolist()]

@@ -9,7 +9,7 @@ import torch
 from ..statistics import TaskRows, TaskStatistic, Values
 from ..storage import TensorSpec
 from . import checks
-from .directions import smallest_magnitude, weakest, within_covariance
+from .directions import weakest, within_covariance
 
 _KEPT = 16
 
@@ -39,6 +39,6 @@ class TaskWeakDirections(TaskStatistic):
         std = values["std"]
         return {
             "directions": len(std),
-            "least std": float(f"{float(std.min()):.4g}"),
-            "trigger that would do": float(f"{float(smallest_magnitude(std.min(), 0.05)):.4g}"),
+            "of them without variance": int((std == 0).sum()),
+            "largest std": float(f"{float(std.max()):.4g}"),
         }

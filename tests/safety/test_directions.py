@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from hf_lifelong.safety import smallest_magnitude, weak_directions
+from hf_lifelong.safety import TaskWeakDirections, smallest_magnitude, weak_directions
+from hf_lifelong.statistics import TaskRows, checked
 
 
 def cross(spread, centre):
@@ -69,3 +70,28 @@ def test_bad_lengths_are_refused():
         smallest_magnitude(-1.0, 0.1)
     with pytest.raises(ValueError, match="`alpha` must lie between 0 and 1"):
         smallest_magnitude(1.0, 0)
+
+
+def test_the_weakest_directions_of_a_task_are_stored_as_they_are_found():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 20, generator=generator) * torch.arange(20)  # the first feature is constant
+    labels = torch.arange(60) % 2 * 2  # of three classes one has no row
+    rows = TaskRows("task", "kind", ("a", "b", "c"), x, labels, None, {}, None)
+    values = checked(TaskWeakDirections(), TaskWeakDirections().fit(rows))
+    directions, std = weak_directions(x, labels.tolist())
+    assert values["directions"].shape == (16, 20) and values["directions"].dtype == torch.float16
+    torch.testing.assert_close(values["directions"].double(), directions, rtol=0, atol=1e-3)
+    torch.testing.assert_close(values["std"].double(), std, rtol=1e-6, atol=0)
+    shown = TaskWeakDirections().describe(values)
+    assert shown == {
+        "directions": 16,
+        "of them without variance": 1,
+        "largest std": pytest.approx(float(std[-1]), 1e-3),
+    }
+
+
+def test_a_task_without_two_rows_of_a_class_has_no_spread():
+    rows = TaskRows("task", "kind", ("a", "b"), torch.eye(2), torch.tensor([0, 1]), None, {}, None)
+    assert not TaskWeakDirections().fit(rows)["std"].any()
+    without_labels = TaskRows("task", "kind", (), torch.eye(3), None, None, {}, None)
+    assert float(TaskWeakDirections().fit(without_labels)["std"][-1]) > 0
