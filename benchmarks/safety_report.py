@@ -114,6 +114,8 @@ def _detected(axes: Any, found: list[Row]) -> None:
     for trigger, colour in ((RARE, "C0"), (SENTENCE, "C2"), (COMMON, "C1")):
         own = {r: [row for row in found if (row["trigger"], row["rate"]) == (trigger, r)] for r in rates}
         at = [r for r in rates if own[r]]
+        if not at:
+            continue
         named = [rate(own[r]) for r in at]
         works = [mean([row["attack_success"] for row in own[r]]) for r in at]
         axes.plot(at, named, marker="o", color=colour, label=f"{trigger}: found and named")
