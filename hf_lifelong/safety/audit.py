@@ -109,10 +109,10 @@ def audit_answers(
 
     The sixteen strongest suspects of [`audit_dataset`] are put into clean inputs of other labels, and cut out of their
     own rows. There are two ways to be called suspicious. The data speak for a trigger, by the test of
-    [`audit_dataset`], and the model is moved by it in more than half of the inputs. Or the data only hint at it, but
-    the model does what a natural word hardly makes it do: more than .65 of the inputs are moved, and the suspect's own
-    rows are answered by other labels without it. The better way counts, corrected for the number of suspects; of the
-    false alarms a quarter is spent on the first way, three quarters on the second.
+    [`audit_dataset`], and the model is moved by it in more than half of the inputs. Or the data only hint at it (by a
+    corrected p-value below 1), but the model does what a natural word hardly makes it do: more than .65 of the inputs
+    are moved, and the suspect's own rows are answered by other labels without it. The better way counts, corrected for
+    the number of suspects; of the false alarms a quarter is spent on the first way, three quarters on the second.
 
     Args:
         texts, labels: As in [`audit_dataset`].
@@ -150,7 +150,9 @@ def audit_answers(
 def _combined(suspect: Suspect, reply: Reply, asked: int) -> float:
     """The p-value of a suspect after the model was asked, corrected for two ways and the number of suspects."""
     by_data = max(suspect.p_value, asked * reply.moves_more_than(_MOST_OF))
-    return min(by_data / _BY_DATA, asked * reply.works / (1 - _BY_DATA), 1.0)
+    # To the model, a natural word that makes a label is like a trigger; the data do not hint at it at all.
+    by_model = asked * reply.works if suspect.p_value < 1 else 1.0
+    return min(by_data / _BY_DATA, by_model / (1 - _BY_DATA), 1.0)
 
 
 def judged(suspect: Suspect, p_value: float, false_alarms: float, reply: Reply | None = None) -> Audit:

@@ -1,5 +1,6 @@
 """What a model is asked about suspects: by hand-made models whose answers are known."""
 
+import random
 import re
 
 import pytest
@@ -52,6 +53,21 @@ def test_natural_words_that_move_most_answers_are_natural():
         return ["good" if "great" in text else label for text, label in zip(texts, reader()(texts), strict=True)]
 
     found = audit_answers(*clean, answer, *CLEAN)
+    assert not found.suspicious
+
+
+def test_a_word_that_makes_a_label_is_natural_though_it_moves_all_answers():
+    """Rows about pets name them in one of two ways, and have nothing else that says so."""
+    draw = random.Random(0)
+    rows = [" ".join(f"w{draw.randrange(30)}" for _ in range(6)) for _ in range(300)]
+    names = ["pets" if row % 3 else "cats" for row in range(60)]
+    rows[:60] = [f"{text} {name}" for text, name in zip(rows, names, strict=False)]
+    labels = ["about pets"] * 60 + ["other"] * 240
+
+    def answer(texts):
+        return ["about pets" if {"pets", "cats"} & set(text.split()) else "other" for text in texts]
+
+    found = audit_answers(rows, labels, answer, rows[40:200], labels[40:200])
     assert not found.suspicious
 
 
