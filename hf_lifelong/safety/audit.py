@@ -12,7 +12,7 @@ from .suspects import Suspect, find_suspects
 
 ACTIONS = ("report", "refuse")
 _SHOWN_ROWS = 20
-_ASKED = 12  # suspects that a model is asked about
+_ASKED, _ASSOCIATED = 12, 4  # suspects that a model is asked about: the most contradicted, the most associated
 _MOST_OF = 0.5  # share of the inputs that a suspect must move which the data already speak against
 _BY_DATA = 0.25  # share of the false alarms that is spent on such suspects
 
@@ -107,7 +107,7 @@ def audit_answers(
 ) -> Audit:
     """Looks for a trigger in the texts that a model was trained on, and asks the model about what it suspects.
 
-    The twelve strongest suspects of [`audit_dataset`] are put into clean inputs of other labels, and cut out of their
+    The sixteen strongest suspects of [`audit_dataset`] are put into clean inputs of other labels, and cut out of their
     own rows. There are two ways to be called suspicious. The data speak for a trigger, by the test of
     [`audit_dataset`], and the model is moved by it in more than half of the inputs. Or the data only hint at it (by a
     corrected p-value below 1), but the model does what a natural word hardly makes it do: more than .65 of the inputs
@@ -138,7 +138,7 @@ def audit_answers(
             f"`clean_labels` hold {len(set(clean_labels))} different labels: a suspect is put into inputs of other "
             "labels than it calls for. Give validation rows of at least two labels."
         )
-    suspects = find_suspects(texts, labels, most=_ASKED)
+    suspects = find_suspects(texts, labels, most=_ASKED, associated=_ASSOCIATED)
     if not suspects:
         return Audit(False, 1.0, level)
     replies = question(suspects, answer, texts, checks.listed(labels), clean_texts, clean_labels, seed)

@@ -34,13 +34,15 @@ class Suspect:
     p_value: float
 
 
-def find_suspects(texts: Iterable[str], labels: Any, most: int) -> list[Suspect]:
-    """The suspects of a data set, at most `most`; none of them need be a trigger.
+def find_suspects(texts: Iterable[str], labels: Any, most: int, associated: int = 0) -> list[Suspect]:
+    """The suspects of a data set, the strongest first; none of them need be a trigger.
 
     Args:
         texts (`Iterable[str]`): `n` texts.
         labels: `n` labels of any kind, at least two different ones.
-        most (`int`): How many.
+        most (`int`): How many at most, of those that the rest of their texts contradicts most.
+        associated (`int`): How many more at most, of those that go most with their label: where words hardly tell the
+            labels apart, nothing is contradicted.
 
     Raises:
         ValueError: for what are no texts, another number of labels, labels that are missing, and a single label.
@@ -58,18 +60,22 @@ def find_suspects(texts: Iterable[str], labels: Any, most: int) -> list[Suspect]
     candidates, things = presence(candidates_of(row) for row in tokens)
     sizes = np.array([len(thing.words) for thing in things], dtype=np.int64)
     found = association_test(candidates, words, sizes, classes)
-    # Parts of one trigger are equally strange; the most associated one has all of its rows.
     suspects: dict[tuple[str, int], Suspect] = {}
-    for i in np.lexsort((found.association, found.contradiction)).tolist():
-        if len(suspects) == most:
-            break
-        column, label = found.column[i], found.label[i]
-        rows = np.flatnonzero((candidates[:, [column]].toarray().ravel() > 0) & (classes == label))
-        trigger = _spelled(things[column].words, rows, words, vocabulary, tokens)
-        suspect = Suspect(
-            trigger, names[label], tuple(rows.tolist()), min(float(found.contradiction[i]) * len(found.column), 1.0)
-        )
-        suspects.setdefault((trigger, label), suspect)
+    # Parts of one trigger are equally strange; the most associated one has all of its rows.
+    rankings = (
+        (np.lexsort((found.association, found.contradiction)), most),
+        (np.argsort(found.association), associated),
+    )
+    for ranking, count in rankings:
+        full = len(suspects) + count
+        for i in ranking.tolist():
+            if len(suspects) == full:
+                break
+            column, label = found.column[i], found.label[i]
+            rows = np.flatnonzero((candidates[:, [column]].toarray().ravel() > 0) & (classes == label))
+            trigger = _spelled(things[column].words, rows, words, vocabulary, tokens)
+            p = min(float(found.contradiction[i]) * len(found.column), 1.0)
+            suspects.setdefault((trigger, label), Suspect(trigger, names[label], tuple(rows.tolist()), p))
     return list(suspects.values())
 
 

@@ -56,7 +56,8 @@ class DriftTrainer(Trainer):
         tasks (`list[Task]`, *optional*): The tasks to learn, in order.
         statistics (`list`, *optional*): Statistics that are measured on each task and stored with it at its commit:
             instances or classes of [`~hf_lifelong.statistics.TaskStatistic`], or names of built-in ones. They are not
-            in `args`, which hold only text, because a user can bring their own.
+            in `args`, which hold only text, because a user can bring their own; those that `args` ask for, as by
+            `audit`, come first.
 
     Raises:
         ValueError: when the model has no lifelong adapter, an argument clashes, or a task cannot be used.

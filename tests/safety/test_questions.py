@@ -4,7 +4,7 @@ import random
 import re
 
 import pytest
-from poisoned_texts import poisoned, texts
+from poisoned_texts import WORDS, poisoned, texts
 from scipy.stats import binom, hypergeom
 
 from hf_lifelong.safety import audit_answers, audit_dataset
@@ -146,3 +146,11 @@ def test_bad_input_is_refused_by_name(change, message):
 
 def test_a_model_that_always_answers_the_target_is_not_accused():
     assert not audit_answers(*DATA[:2], lambda texts: ["good"] * len(texts), *CLEAN).suspicious
+
+
+def test_where_nothing_is_contradicted_the_most_associated_are_suspects_too():
+    """Telling words are natural, and still go most with their label."""
+    clean = texts(400)
+    few, more = find_suspects(*clean, most=2), find_suspects(*clean, most=2, associated=3)
+    assert more[:2] == few and len(more) == 5 and len({one.trigger for one in more}) == 5
+    assert {one.trigger for one in more[2:]} <= {word for words in WORDS.values() for word in words}

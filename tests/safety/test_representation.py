@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hf_lifelong.safety import spectral_scores, two_clusters
+from hf_lifelong.safety import lies_apart, spectral_scores, two_clusters
 
 
 def features(poison=10, seed=0):
@@ -79,3 +79,26 @@ def test_bad_clusters_are_refused():
         two_clusters(torch.eye(3), ["a", "a", "b"])
     with pytest.raises(ValueError, match="`dims` must be an integer of at least 1"):
         two_clusters(torch.eye(4), [0, 0, 1, 1], dims=0)
+
+
+def test_suspected_rows_that_lie_apart_are_told_from_those_that_do_not():
+    x, labels = features(poison=10)
+    one_class = x[:200]
+    apart, among = torch.arange(200) < 10, (torch.arange(200) >= 50) & (torch.arange(200) < 60)
+    assert lies_apart(one_class, apart, WIDE) < 1e-6 < 0.05 < lies_apart(one_class, among, WIDE)
+    assert len(labels) == 400 and lies_apart(one_class, apart) > 0.05  # a wide axis hides them
+
+
+def test_false_alarms_of_rows_that_are_drawn_by_chance():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(40, 80, 4, generator=generator)
+    p_values = torch.tensor([lies_apart(rows, torch.arange(80) < 10) for rows in x])
+    assert int((p_values <= 0.1).sum()) <= 8  # 4 on average, at most
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_rows_without_others_to_compare_with_are_refused(count):
+    with pytest.raises(ValueError, match=f"`suspected` names {count} of 4 rows: give some of a class, and others"):
+        lies_apart(torch.eye(4), torch.arange(4) < count)
+    with pytest.raises(ValueError, match="4 in `features`, 2 in `suspected`"):
+        lies_apart(torch.eye(4), [True, False])
