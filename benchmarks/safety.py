@@ -38,7 +38,6 @@ from safety_report import plot, summarise
 from safety_rivals import found_by_rivals
 
 from hf_lifelong.safety import TaskAudit
-from hf_lifelong.safety.words import split
 
 Row = dict[str, Any]
 PARTS = ("detection", "persistence", "theory")
@@ -98,7 +97,7 @@ def detect(key: Row, setting: Setting, folder: Path) -> Row:
     row |= {"suspect_calls_for": found.target, "suspect_moves": found.attack_success}
     if data.trigger is not None:
         rows = set(found.rows)
-        parts = set(split(found.trigger or "")) <= set(split(data.trigger))
+        parts = {*(found.trigger or "").split()} <= {*data.trigger.lower().split()}
         row["named"] = bool(found.trigger and parts and found.target == data.names[data.target])
         row["poisoned_rows_found"] = len(rows & set(data.rows)) / len(data.rows)
         row["other_rows_found"] = len(rows - set(data.rows))
