@@ -20,10 +20,11 @@ def named(page):
 
 
 @pytest.fixture
-def models(hub, tiny_folder, tiny_language_folder):  # noqa: F811
+def models(hub, tiny_folder, tiny_language_folder, tiny_image_folder):  # noqa: F811
     """The models that pages name, tiny, on a Hub of their own."""
     hub.write_folder("sentence-transformers/all-MiniLM-L6-v2", tiny_folder("bert"))
     hub.write_folder("HuggingFaceTB/SmolLM2-135M-Instruct", tiny_language_folder("llama"))
+    hub.write_folder("facebook/dinov2-small", tiny_image_folder("dinov2"))
 
 
 @pytest.fixture
