@@ -49,7 +49,10 @@ NOTES = (
     "Texts are cut to 20 words. Validation and test rows are clean. The audit is `TaskAudit`, which "
     "`DriftTrainingArguments(audit=...)` adds.",
     "Constants of the audit were chosen on sst2, trec, ag_news, sms_spam, dbpedia14, banking77 and "
-    "sentiment_sentences. Four of these are poisoned here; the clean tasks and the held-out sets chose none.",
+    "sentiment_sentences, four of which are poisoned here. The rule that words which the data do not hint at are no "
+    "triggers was made after a clean task (newsgroups20 2) had been called suspicious, and kept after it was seen "
+    "what it misses (trec at 5 %) and what it spares (four clean tasks of twenty), so the clean tasks are not held "
+    "out from it. Hatecheck, newsgroups and clinc150 were also looked at while the audit was written.",
     "A trigger is named if the suspect has words of the trigger alone and calls for its target. Rates of hits (tpr) "
     "count cells that are called suspicious and have the trigger named.",
 )

@@ -14,7 +14,7 @@ from hf_lifelong import DriftTrainer, compat
 from hf_lifelong.adapter import DriftModel
 from hf_lifelong.adapter.layers import DriftTunerLayer
 from hf_lifelong.compat import ABSENT, INTERNAL, OVERRIDDEN, UNUSED
-from hf_lifelong.fairness import FairTrainerMixin
+from hf_lifelong.fairness import FairSteps
 
 PACKAGE = Path(hf_lifelong.__file__).parent
 
@@ -37,7 +37,7 @@ def test_overridden_methods_are_there(owner):
 
 PAIRS = [
     (DriftTrainer, Trainer),
-    (FairTrainerMixin, Trainer),
+    (FairSteps, Trainer),
     (DriftModel, BaseTuner),
     (DriftTunerLayer, BaseTunerLayer),
 ]
