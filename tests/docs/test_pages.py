@@ -11,6 +11,7 @@ from hub_server import hub  # noqa: F401 (a fixture)
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+# A fence that says more than `python`, such as `python no-run`, is for readers only.
 BLOCK = re.compile(r"```python\n(.*?)```", re.S)
 MOST_WORDS = 900
 
@@ -42,8 +43,6 @@ def restored():
 
 @pytest.mark.parametrize("page", [page for page in PAGES if BLOCK.search(page.read_text("utf-8"))], ids=named)
 def test_the_python_of_a_page_runs_as_it_stands(page, models, restored, tmp_path, monkeypatch):
-    if "hf_lifelong.federated" in page.read_text("utf-8"):
-        pytest.importorskip("flwr", reason="the extra `federated` is not installed")
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "page"}
     for number, code in enumerate(BLOCK.findall(page.read_text("utf-8")), 1):
