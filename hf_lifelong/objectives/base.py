@@ -348,6 +348,7 @@ class TaskKind(ABC):
             batch (`dict[str, list]`): Column → values; labels are given by name.
             rows (`list[int]`): Positions of these rows in the data set, for `example` and for errors.
         """
+        # Not abstract: kinds whose inputs are not tokenised, such as images, override `encode` and have no batches.
         raise NotImplementedError(f"`{type(self).__name__}` must define `encode_batch`, or its own `encode`.")
 
     @abstractmethod
