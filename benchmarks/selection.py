@@ -9,8 +9,8 @@ Every (command, data, noise, method, seed) is a row of `benchmarks/results/selec
 run again, so that the tables can be filled in pieces. `planted` has the settings of Li, Wang and Ding, 2023: networks
 (p = 100, 10 relevant, 500 rows), linear (p = 8, 3 relevant, 60 rows, neighbours correlated by a half) and Friedman's
 function (p = 50, 5 relevant, 500 rows); the error is against the target without noise. `tables` keeps 50 inputs and
-puts extra trees on top; of MNIST 10,000 rows train. Seconds are the process's own, of methods in turn; run it on one thread (`OMP_NUM_THREADS=1`).
-`wide` has those on the clock as well. Rivals are run from their own packages: `pip install "hf_lifelong[benchmarks]"`.
+puts extra trees on top; of MNIST 10,000 rows train. Seconds are the process's own, of methods in turn; run it on one
+thread (`OMP_NUM_THREADS=1`). `wide` has those on the clock as well. Rivals are run from their own packages: `pip install "hf_lifelong[benchmarks]"`.
 """
 
 from __future__ import annotations
