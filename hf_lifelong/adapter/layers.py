@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..storage import LAYER, TensorSpec, specs_at
 from .forward.context import Context, Factors, Pass
@@ -230,12 +231,13 @@ class DriftLayer(DriftTunerLayer):
         name, plan = self.active_adapters[0], current.plan
         if not self.holds(name):
             return result
-        x = x.to(self.drift_A[name].dtype)
         if plan is not None:
-            a, b = (factor.to(x.device) for factor in self._factors(name, plan, current.factors))
+            a, b = self._factors(name, plan, current.factors)
+            if a.device != x.device:
+                a, b = a.to(x.device), b.to(x.device)
             scale = self.scaling[name] / (plan.members.shape[1] if plan.weights is None else 1)
         else:
-            x = self.drift_dropout[name](x)
+            x = self.drift_dropout[name](x.to(self.drift_A[name].dtype))
             a, b, scale = self.drift_A[name], self.drift_B[name].T, self.scaling[name]
         return with_update(result, x, a, b, scale)
 
@@ -273,19 +275,25 @@ def with_update(result: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -
         x (`Tensor`): `[…, in]`.
         a, b (`Tensor`): `[r, in]` and `[r, out]` for all rows, or `[N, r, in]` and `[N, r, out]` for N blocks of rows.
     """
-    blocks = () if a.dim() == 2 else (len(a),)
-    inner = x.reshape(*blocks, -1, x.shape[-1]) @ a.mT
-    if torch.promote_types(result.dtype, inner.dtype) != inner.dtype:
-        # Under autocast, a base may still answer in float32 (as in 4 bits). The sum must not round its result.
-        return torch.add(result, (inner @ b).view(result.shape), alpha=scale).to(result.dtype)
-    # Otherwise the product itself adds, which saves a tensor of the size of the layer's output.
-    rows = result.reshape(*blocks, -1, result.shape[-1]).to(inner.dtype)
+    # One row takes some forty such sums, each of microseconds, so conversions are called only where they do something.
+    x = x if x.dtype == a.dtype else x.to(a.dtype)
+    blocks = a.dim() == 3
+    if blocks:
+        inner = x.reshape(len(a), -1, x.shape[-1]) @ a.mT
+        rows = result.reshape(len(a), -1, result.shape[-1])
+    else:
+        inner = F.linear(x, a).flatten(0, -2)
+        rows = result.flatten(0, -2)
     is_plain = not torch.is_grad_enabled() and not torch.is_autocast_enabled(result.device.type)
     if is_plain and result.dtype == inner.dtype == b.dtype:
         add_in_place = rows.baddbmm_ if blocks else rows.addmm_  # the layer's output is nobody else's
         return add_in_place(inner, b, alpha=scale).view(result.shape)
+    if torch.promote_types(result.dtype, inner.dtype) != inner.dtype:
+        # Under autocast, a base may still answer in float32 (as in 4 bits). The sum must not round its result.
+        return torch.add(result, (inner @ b).view(result.shape), alpha=scale).to(result.dtype)
+    # Otherwise the product itself adds, which saves a tensor of the size of the layer's output.
     add_product = torch.baddbmm if blocks else torch.addmm
-    return add_product(rows, inner, b, alpha=scale).view(result.shape).to(result.dtype)
+    return add_product(rows.to(inner.dtype), inner, b, alpha=scale).view(result.shape).to(result.dtype)
 
 
 def member_factors(bank_a: Tensor, bank_b: Tensor, members: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
