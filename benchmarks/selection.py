@@ -10,7 +10,8 @@ run again, so that the tables can be filled in pieces. `planted` has the setting
 (p = 100, 10 relevant, 500 rows), linear (p = 8, 3 relevant, 60 rows, neighbours correlated by a half) and Friedman's
 function (p = 50, 5 relevant, 500 rows); the error is against the target without noise. `tables` keeps 50 inputs and
 puts extra trees on top; of MNIST 10,000 rows train. Seconds are the process's own, of methods in turn; run it on one
-thread (`OMP_NUM_THREADS=1`). `wide` has those on the clock as well. Rivals are run from their own packages: `pip install "hf_lifelong[benchmarks]"`.
+thread (`OMP_NUM_THREADS=1`). `wide` has those on the clock as well. Rivals are run from their own packages:
+`pip install "hf_lifelong[benchmarks]"`.
 """
 
 from __future__ import annotations
