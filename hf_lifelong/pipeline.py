@@ -51,7 +51,7 @@ class LifelongPipeline(Pipeline):
 
     An answer is a dict:
 
-    - `task`: the group that answered, or `"unknown"`.
+    - `task`: the group that answered, or the one to which it adds labels; `"unknown"` if none did.
     - `kind`: the kind of task.
     - `answer`: a label, a number, a span, one label per token, or with a language model a text. A span is `""` if the
       context has no answer and the task has such questions. `None` for an unknown task.
@@ -248,7 +248,7 @@ class LifelongPipeline(Pipeline):
     def _result(self, knowledge: KnowledgeBase, answer: dict[str, Any], abstain: bool) -> dict[str, Any]:
         answer = dict(answer)
         task = knowledge.tasks[answer.pop("task")]
-        result = {"task": task.group, "kind": task.kind, **answer}
+        result = {"task": knowledge.answers_as(task), "kind": task.kind, **answer}
         if abstain and result["novelty"] > 1:
             result |= {"task": UNKNOWN, "answer": None}
         elif not abstain:

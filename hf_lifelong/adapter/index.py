@@ -89,11 +89,15 @@ class Tables:
         numeric = [kind.numeric for kind in self.objectives]
         self.numeric = tensor(numeric)[self.kind] if any(numeric) else None
 
-    def allowed(self, kinds: tuple[str, ...] | None) -> Tensor | None:
-        """`[groups]` bool, the groups of these kinds; `None` if that is all groups."""
-        if kinds is None or set(self.kinds) <= set(kinds):
-            return None
-        return torch.tensor([kind in kinds for kind in self.kinds], device=self.kind.device)[self.kind]
+    def allowed(self, kinds: tuple[str, ...] | None, groups: tuple[int, ...] | None = None) -> Tensor | None:
+        """`[groups]` bool, the groups of these kinds, and among `groups` if given; `None` if that is all groups."""
+        device, allowed = self.kind.device, None
+        if kinds is not None and not set(self.kinds) <= set(kinds):
+            allowed = torch.tensor([kind in kinds for kind in self.kinds], device=device)[self.kind]
+        if groups is not None:
+            among = torch.isin(torch.arange(self.groups, device=device), torch.tensor(groups, device=device))
+            allowed = among if allowed is None else allowed & among
+        return allowed
 
 
 class Index:

@@ -89,7 +89,7 @@ def _table(tasks: Sequence[dict[str, Any]]) -> list[str]:
             format_score(task["score"]),
             size(task["size"]),
             clean(task["started_from"], 40) if task["started_from"] else "fresh",
-            _labels(task["labels"]),
+            _labels(task["labels"]) + (f" (added to {clean(task['extends'], 40)})" if "extends" in task else ""),
         )
         for task in tasks
     ]

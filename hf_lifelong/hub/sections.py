@@ -115,6 +115,7 @@ def learned(knowledge: KnowledgeBase, matrix: AccuracyMatrix | None) -> str:
             f"**{escape(shown[task.name], 80)}**",
             escape(task.kind),
             listing(_own_labels(task)),
+            escape(shown[task.extends], 80) if task.extends else "",
             escape(shown.get(task.group, task.group), 80) if is_joined else "",
             str(task.members),
             _data(task.data),
@@ -124,7 +125,7 @@ def learned(knowledge: KnowledgeBase, matrix: AccuracyMatrix | None) -> str:
         ]
         for task, start in zip(knowledge.tasks, starts, strict=True)
     ]
-    head = ["task", "kind", "labels", "group", "members", "training data", "started from", "prompt", score]
+    head = ["task", "kind", "labels", "added to", "group", "members", "training data", "started from", "prompt", score]
     tasks = fold(f"{len(rows)} tasks", table(head, rows), when=len(rows) > 20)
     return "\n\n".join([tasks, *_at_chance(knowledge, shown)])
 

@@ -74,6 +74,8 @@ class LearnedTask:
         constants (`dict[str, float]`): Numbers computed from the training rows that the task's kind needs to answer,
             such as the mean of the targets.
         statistics (`tuple[StatisticRecord, ...]`): Statistics measured when the task was committed, stored with it.
+        extends (`str`, *optional*): The earlier task to which this one adds labels. Answers of both have the name of
+            that task's group.
     """
 
     name: str
@@ -91,6 +93,7 @@ class LearnedTask:
     constants: Mapping[str, float] = field(default_factory=dict)
     baseline: float | None = None
     statistics: tuple[StatisticRecord, ...] = ()
+    extends: str | None = None
 
     @property
     def at_chance(self) -> bool:
@@ -178,6 +181,18 @@ class KnowledgeBase:
         """For each group the position of its newest task, whose members answer for the group."""
         return list({group: task for task, group in enumerate(self.group_of_task)}.values())
 
+    def answers_as(self, task: LearnedTask) -> str:
+        """The name under which a task answers: that of its group, or of the group to which it adds labels."""
+        opener = self.tasks[self.index(task.group)]
+        return task.group if opener.extends is None else self.tasks[self.index(opener.extends)].group
+
+    def groups_of(self, name: str) -> list[int]:
+        """Indices of the groups that answer for a task: its own, and those that add labels to it. `KeyError` if there
+        is no such task."""
+        own = self.groups[self.group_of_task[self.index(name)]]
+        openers = [self.tasks[self.index(group)] for group in self.groups]
+        return [i for i, opener in enumerate(openers) if own in (opener.group, self.answers_as(opener))]
+
     def group_index(self, group: int | str) -> int:
         """Index of a group given by index, by group name, or by the name of any of its tasks."""
         if isinstance(group, str):
@@ -208,14 +223,21 @@ class KnowledgeBase:
     def without(self, name: str) -> KnowledgeBase:
         """The knowledge base as if a task had never been learned.
 
-        If the task opened a group, the group takes the name of its next task. Scores are dropped, because they were
-        measured while the task was present.
+        If the task opened a group, the group takes the name of its next task. A task that added labels to it stands
+        alone then. Scores are dropped, because they were measured while the task was present.
         """
         gone = self.tasks[self.index(name)]
         rest = [task for task in self.tasks if task.name != name]
         heirs = [task.name for task in rest if task.group == gone.name]
-        renamed = [replace(task, group=heirs[0]) if heirs and task.group == gone.name else task for task in rest]
-        return replace(self, tasks=renamed, scores=None)
+        left = [
+            replace(
+                task,
+                group=heirs[0] if heirs and task.group == gone.name else task.group,
+                extends=None if task.extends == gone.name else task.extends,
+            )
+            for task in rest
+        ]
+        return replace(self, tasks=left, scores=None)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe form: no tuples, no NaN, no times."""
@@ -226,6 +248,8 @@ class KnowledgeBase:
             entry["statistics"] = [record.to_dict() for record in task.statistics]
             if not task.statistics:
                 del entry["statistics"]
+            if task.extends is None:
+                del entry["extends"]
         return data
 
     @classmethod
@@ -290,13 +314,17 @@ def _check_groups(tasks: list[LearnedTask]) -> None:
         for key in ("kind", "labels"):
             if getattr(opener, key) != getattr(task, key):
                 raise ManifestError(f"`{where}.{key}` differs from that of its group `{task.group}`")
+        if task.extends is not None:
+            extended = earlier.get(task.extends)
+            if extended is None or extended is task or extended.extends is not None or extended.kind != task.kind:
+                raise ManifestError(f"`{where}.extends`: `{task.extends}` is no earlier task that can take new labels")
 
 
 def _read_task(i: int, data: Any) -> LearnedTask:
     where = f"knowledge.tasks[{i}]"
     check_type(where, data, dict)
     # Older formats lack these fields.
-    absent = {"data": asdict(TaskData()), "classes": 1, "baseline": None, "statistics": []}
+    absent = {"data": asdict(TaskData()), "classes": 1, "baseline": None, "statistics": [], "extends": None}
     data = {**absent, **data}
     data = {"constants": _constants_of_old(where, data), **data}
     same_keys(where, data, {f.name for f in fields(LearnedTask)})
@@ -316,7 +344,7 @@ def _read_task(i: int, data: Any) -> LearnedTask:
             not isinstance(share, int | float) or isinstance(share, bool) or not 0 <= share <= 1
         ):
             raise ManifestError(f"`{where}.{key}` must be a share in [0, 1], not {share!r}")
-    for key in ("started_from", "template"):
+    for key in ("started_from", "template", "extends"):
         if data[key] is not None:
             check_type(f"{where}.{key}", data[key], str)
     task_data = _read_data(f"{where}.data", data["data"])

@@ -32,6 +32,7 @@ def renamed(knowledge: KnowledgeBase, names: Mapping[str, str]) -> KnowledgeBase
             name=names.get(task.name, task.name),
             group=names.get(task.group, task.group),
             started_from=task.started_from and names.get(task.started_from, task.started_from),
+            extends=task.extends and names.get(task.extends, task.extends),
         )
         for task in knowledge.tasks
     ]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..utils.lazy import lazily
 from .base import TaskKind
 from .head import HeadKind
-from .labels import named_values
+from .labels import check_enough, named_values
 from .modality import MODEL_INPUTS, TEXT, Modality
 from .register import (
     find_kind,
@@ -45,6 +45,7 @@ __all__ = [
     "Modality",
     "TaskKind",
     "as_seen",
+    "check_enough",
     "column_values",
     "encode_answers",
     "encode_inputs",

@@ -214,7 +214,7 @@ class TaskKind(ABC):
             columns (`dict[str, str]`): Role to column name.
 
         Raises:
-            ValueError: If the data set is empty, a label lies outside the names, or there are fewer than two.
+            ValueError: If the data set is empty, or a label lies outside the names.
         """
         check_dataset(dataset)
         check_not_empty(dataset)

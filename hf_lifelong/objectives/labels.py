@@ -35,8 +35,7 @@ def find_label_names(dataset: Dataset, column: str, names: Sequence[str] | None,
         nested (`bool`): Whether each row is a list of labels, in which `IGNORED` is no label.
 
     Raises:
-        DataError: If a label is missing or not declared, integers look like the target of a regression, or
-            there are fewer than two names.
+        DataError: If a label is missing or not declared, or integers look like the target of a regression.
     """
     rows = column_values(dataset, column)
     values = list(chain.from_iterable(labels_of_rows(rows, column))) if nested else rows
@@ -54,13 +53,21 @@ def find_label_names(dataset: Dataset, column: str, names: Sequence[str] | None,
         row = next(i for i, value in enumerate(rows) if not outside.isdisjoint(value if nested else [value]))
         value = next(value for value in (rows[row] if nested else [rows[row]]) if value in outside)
         raise_outside(column, row, value, labels)
-    if len(labels) < 2:
+    return labels
+
+
+def check_enough(column: str, labels: Sequence[str], fewest: int) -> None:
+    """Refuses fewer labels than `fewest`.
+
+    Raises:
+        DataError: Names them.
+    """
+    if len(labels) < fewest:
         raise DataError(
             column,
-            f"it has {len(labels)} label name(s) {labels}, but classification needs at least 2; check that the data "
-            "set is not sorted by label and cut off.",
+            f"it has {len(labels)} label name(s) {list(labels)}, but classification needs at least {fewest}; check "
+            "that the data set is not sorted by label and cut off.",
         )
-    return labels
 
 
 def check_classes(column: str, distinct: int, values: int) -> None:

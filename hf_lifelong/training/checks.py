@@ -21,6 +21,7 @@ from transformers.trainer_utils import IntervalStrategy
 from ..adapter import InputLimits, active_adapter, active_config, check_usable, input_limits, knowledge_of
 from ..evaluation import AccuracyMatrix
 from ..hub import CONFIG, check_config, check_processor, check_sizes
+from ..knowledge import KnowledgeBase
 from ..loading import read_processor
 from ..objectives import TEXT, Modality
 from ..storage import spec_of
@@ -72,6 +73,7 @@ def check_stream(trainer: TaskTrainer, tasks: Sequence[PreparedTask]) -> None:
         check_tokenizer_kept(trainer.processing_class, limits)
     elif trainer.processing_class is not None:
         check_processor_kept(trainer.processing_class, trainer.modality)
+    check_extensions(knowledge_of(trainer.model), tasks)
     for task in tasks:
         try:
             check_statistics(trainer.statistics, task)
@@ -83,6 +85,32 @@ def check_stream(trainer: TaskTrainer, tasks: Sequence[PreparedTask]) -> None:
             read_again(trainer.model, [task])
         except ValueError as error:
             raise ValueError(f"Task `{task.name}`: {error}") from error
+
+
+def check_extensions(knowledge: KnowledgeBase, tasks: Sequence[PreparedTask]) -> None:
+    """Refuses tasks that add labels to a task that is not there before them, or that cannot take them.
+
+    Raises:
+        ValueError: names the task.
+    """
+    before = {task.name: (task.kind, task.labels, task.extends) for task in knowledge.tasks}
+    for task in tasks:
+        name = task.task.extends
+        if name is not None:
+            where = f"`extends` of task `{task.name}` is {name!r:.100}"
+            if name not in before:
+                raise ValueError(f"{where}, which is no task before it; there are {list(before)}. Give one of them.")
+            kind, labels, root = before[name]
+            if kind != task.kind:
+                raise ValueError(f"{where}, a {kind} task, but this is a {task.kind} task. Give one of the same kind.")
+            if root is not None:
+                raise ValueError(f"{where}, which adds labels to `{root}` itself. Give `extends={root!r}`.")
+            if set(task.labels) <= set(labels):
+                raise ValueError(
+                    f"{where}, which has the labels {sorted(task.labels)} already. Leave `extends` out: more data of "
+                    "the same task joins its group by itself."
+                )
+        before[task.name] = (task.kind, task.labels, task.task.extends)
 
 
 def check_steps(trainer: Trainer, args: DriftTrainingArguments, members: int, task: PreparedTask) -> None:
@@ -221,7 +249,8 @@ def read_again(model: torch.nn.Module, tasks: list[PreparedTask]) -> None:
     matrix = AccuracyMatrix()
     for task in tasks:
         matrix.add(task.name, task.task_kind.metric, None, {})
-    learned = [task.learned(config.members, 1) for task in tasks]
+    # Without the names of other tasks, which `check_extensions` has checked and which are not in this configuration.
+    learned = [replace(task.learned(config.members, 1), extends=None) for task in tasks]
     config.knowledge = replace(before, tasks=learned, scores=matrix.to_dict()).to_dict()
     with tempfile.TemporaryDirectory() as folder:
         config.save_pretrained(folder)

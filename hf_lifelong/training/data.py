@@ -17,7 +17,7 @@ from transformers import EvalPrediction
 
 from ..adapter import DriftAdapterConfig
 from ..knowledge import LONGEST_NOTE, LearnedTask, TaskData
-from ..objectives import TaskKind, get_kind, head_kind
+from ..objectives import TaskKind, check_enough, get_kind, head_kind
 from ..storage import check_kind
 from .modules import with_module
 from .parts import Part, draw, spread_over
@@ -91,12 +91,15 @@ class PreparedTask:
             whole = Part.whole("train", task.train)
             train, validation = self._split(whole, validation_share)
             with whole.located():
-                self.labels = tuple(self.task_kind.label_names(whole.data, task.columns))
+                self.labels = tuple(self._label_names(whole.data))
             self.width = self.task_kind.head_width(self.labels)
             self.train_examples = train.data
             self.row_numbers = {"train": train.rows, "validation": validation.rows}
             self.columns = self.task_kind.resolve_columns(train.data, task.columns)
             self.roles = {**self.columns, **others}
+            if self.width and (role := self.task_kind.label_role) is not None:
+                with whole.located():
+                    check_enough(self.columns[role], self.labels, 2 if task.extends is None else 1)
             with train.located():
                 self.constants = self.task_kind.constants(train.data, self.columns)
             self.train = self._encode(train, training=True)
@@ -108,6 +111,15 @@ class PreparedTask:
             raise ValueError(f"Task `{task.name}`: {error}") from error
         if isinstance(task.compute_metrics, MODULES):
             self.scores_of_references()  # refuses an unusable module before training
+
+    def _label_names(self, data: Dataset) -> list[str]:
+        """The task's labels; of a task that adds labels to another, those that occur: the others are not its own."""
+        kind, columns = self.task_kind, self.task.columns
+        names = kind.label_names(data, columns)
+        if self.task.extends is None or kind.is_tokenised(data):  # whose labels are positions in all names
+            return names
+        occurring = set(kind.references(data, kind.resolve_columns(data, columns), names))
+        return [name for name in names if name in occurring]
 
     @functools.cached_property
     def seen(self) -> Any:
@@ -249,6 +261,7 @@ class PreparedTask:
             template=self.task.template,
             data=self.source,
             constants=self.constants,
+            extends=self.task.extends,
         )
 
     @property

@@ -14,7 +14,7 @@ from datasets.exceptions import DatasetsError
 from .files import FORMATS, load_files
 from .tasks import Task, check_samples
 
-TEXTS = ("name", "kind", "dataset", "template", "train_split", "validation_split", "test_split")
+TEXTS = ("name", "kind", "dataset", "template", "extends", "train_split", "validation_split", "test_split")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class TaskSource:
         dataset (`str`): Id on the Hub (`id:config` where it has several configurations), a folder, or a file (`.csv`,
             `.tsv`, `.json`, `.jsonl` or `.parquet`).
         columns (`dict[str, str]`, *optional*): As in [`Task`].
-        template (`str`, *optional*): As in [`Task`].
+        template, extends (`str`, *optional*): As in [`Task`].
         train_split (`str`, *optional*, defaults to `"train"`): Split that is learned from.
         validation_split (`str`, *optional*): Split for grouping and early stopping; by default a share of the training
             rows.
@@ -43,6 +43,7 @@ class TaskSource:
     dataset: str
     columns: dict[str, str] = field(default_factory=dict)
     template: str | None = None
+    extends: str | None = None
     train_split: str = "train"
     validation_split: str | None = None
     test_split: str | None = None
@@ -111,6 +112,7 @@ class TaskSource:
             test=test,
             columns=dict(self.columns),
             template=self.template,
+            extends=self.extends,
             max_train_samples=fewest(self.max_train_samples, max_train_samples),
             max_test_samples=fewest(self.max_test_samples, max_test_samples),
         )

@@ -53,6 +53,10 @@ class Task:
         transform (`Callable`, *optional*): For images: changes a training image (PIL, RGB) anew in every epoch, such
             as a transform of `torchvision.transforms.v2`, and returns a PIL image, an array or a tensor. The image
             processor of the base comes after it. Signatures, validation and answers see images as they are.
+        extends (`str`, *optional*): For classification: name of the task to which this one adds labels, learned before
+            or earlier in the list. The rows need only be of the new labels, of which there may be one. Answers have
+            that task's name; those of its old labels stay as they are unless a new label is likelier. This task's own
+            name is for scores and for forgetting it.
     """
 
     name: str
@@ -66,6 +70,7 @@ class Task:
     max_train_samples: int | None = None
     max_test_samples: int | None = None
     transform: Callable[[Any], Any] | None = None
+    extends: str | None = None
 
     def __post_init__(self) -> None:
         if not is_name(self.name):
@@ -97,6 +102,13 @@ class Task:
             raise ValueError(
                 f"`transform` of task `{self.name}` is {self.transform!r:.60}; give a function from image to image, "
                 f"for a task of images only (this is a {self.kind} task)."
+            )
+        if self.extends is not None and not isinstance(self.extends, str):
+            raise ValueError(f"`extends` of task `{self.name}` is {self.extends!r:.60}; give the name of a task.")
+        if self.extends is not None and not get_kind(self.kind).one_label:
+            raise ValueError(
+                f"`extends` of task `{self.name}`: labels are added to tasks whose inputs have one label each, and "
+                f"this is a {self.kind} task. Leave it out, and learn it as a task of its own."
             )
         for key in ("max_train_samples", "max_test_samples"):
             check_samples(getattr(self, key), f"`{key}` of task `{self.name}`")

@@ -300,3 +300,15 @@ def test_many_texts_give_the_same_scatter_as_few_do():
 def test_fitting_twice_gives_the_same_bytes():
     a, b = fit_signature(draw(0), 3), fit_signature(draw(0), 3)
     assert all(torch.equal(getattr(a, k), getattr(b, k)) for k in vars(a))
+
+
+def test_classes_that_come_later_are_told_apart_as_if_all_had_come_at_once():
+    """The shared covariance is the same but for a scale, as each task takes a degree of freedom for its mean."""
+    labels = torch.arange(40) % 2
+    first, later = draw(0) + 3 * labels.unsqueeze(1), draw(1) - 3 * labels.unsqueeze(1)
+    parts = router_of([fit_signature(x, D, labels, 2) for x in (first, later)], [40, 40], by=SURELY)
+    signature = fit_signature(torch.cat([first, later]), D, torch.cat([labels, labels + 2]), 4)
+    whole = router_of([signature], [80], by=SURELY)
+    scale = (80 - 1) / (80 - 2)
+    torch.testing.assert_close(parts.weight * scale, whole.weight, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(parts.bias * scale, whole.bias, rtol=1e-4, atol=1e-4)

@@ -78,6 +78,7 @@ def encoded(trainer, task: Task) -> PreparedTask:
         *data,
         str(task.columns),
         task.template,
+        task.extends,
         task.compute_metrics,
         config.max_length,
         share,

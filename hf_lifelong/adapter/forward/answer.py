@@ -137,7 +137,7 @@ def settle(
         return Answer(group, tables.task[group], margin, uncertainty, scores=mean, states=states)
     certainty = uncertainty.new_full((rows, tables.groups), float("-inf"))
     certainty[plan.pair_row, plan.pair_group] = -uncertainty
-    allowed = tables.allowed(query.kinds)
+    allowed = tables.allowed(query.kinds, query.groups)
     if allowed is not None:
         certainty = certainty.masked_fill(~allowed, float("-inf"))
     if query.per_batch:

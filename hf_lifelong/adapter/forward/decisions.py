@@ -82,7 +82,7 @@ def comparable(routing: Routing, numeric: Tensor) -> Routing:
 
 def evidence_of(query: Query, index: Index, tables: Tables, features: Tensor | None, rows: int) -> Evidence:
     """The evidence for the policy of a query."""
-    allowed, likelihood = tables.allowed(query.kinds), None
+    allowed, likelihood = tables.allowed(query.kinds, query.groups), None
     if query.policy.needs_likelihood and features is not None:
         likelihood = index.likelihood(features, allowed)
     return Evidence(

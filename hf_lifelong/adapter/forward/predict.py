@@ -51,7 +51,8 @@ def predict(
         policy (`str`, `type` or [`RetrievalPolicy`], *optional*): `"signature"`, `"uncertainty"`, `"cascade"`, or your
             own policy; by default the configuration's. `"oracle"` answers with the given `group`.
         group (`int`, `str` or `Tensor`, *optional*): For `"oracle"`: one group for all rows (index, or the name of one
-            of its tasks), or one group per row, `[B]`.
+            of its tasks), or one group per row, `[B]`. For the name of a task that others extend, the configuration's
+            policy chooses between its groups.
         answer (`str`, *optional*): `"merged"` or `"ensemble"`; by default the configuration's.
         uncertainty (`str`, *optional*): `"entropy"` or `"variance"`; by default the configuration's.
         per_batch (`bool`, *optional*): Whether to choose one group for the whole batch.

@@ -33,6 +33,7 @@ class Query:
         group (`Tensor`, *optional*): `[B]`, the group of each row, for the oracle.
         novelty (`bool`): Also measure how far each input lies from the task that answers.
         kinds (`tuple[str, ...]`, *optional*): Only groups of these kinds may answer.
+        groups (`tuple[int, ...]`, *optional*): Only these groups may answer.
         only_features (`bool`): Stop at the trunk's end and return its features.
         states (`bool`): Also return the members' last hidden states, pooled.
         only_vote (`bool`): For a language model, only ask its members which group is least uncertain.
@@ -45,6 +46,7 @@ class Query:
     group: Tensor | None = None
     novelty: bool = False
     kinds: tuple[str, ...] | None = None
+    groups: tuple[int, ...] | None = None
     only_features: bool = False
     states: bool = False
     only_vote: bool = False
@@ -110,6 +112,9 @@ def checked_query(
         raise ValueError(
             f"`kinds` is {kinds!r}; give a list with kinds of learned tasks, which are {sorted(learned)}."
         )
+    among = knowledge.groups_of(group) if isinstance(group, str) else []
+    if len(among) > 1:  # the task got more labels later, so the configured policy chooses between its groups
+        chosen, group = policy_of(config.retrieval, "retrieval", constants=knowledge.constants), None
     return Query(
         policy=chosen,
         uncertainty=uncertainty or config.uncertainty,
@@ -118,6 +123,7 @@ def checked_query(
         group=_group_of_rows(knowledge, group, rows),
         novelty=novelty,
         kinds=tuple(kinds) if kinds else None,
+        groups=tuple(among) if len(among) > 1 else None,
         states=states,
     )
 
