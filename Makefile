@@ -1,4 +1,4 @@
-.PHONY: style quality test
+.PHONY: style quality test docs
 
 # Formats the code and repairs what can be repaired.
 style:
@@ -13,3 +13,7 @@ quality:
 
 test:
 	pytest
+
+# The documentation as a site in build/site; open its index.html.
+docs:
+	mkdocs build --strict

@@ -35,7 +35,7 @@ def _difference(left: float | None, right: float | None) -> float | None:
 class AccuracyMatrix:
     """The score on every task after every task of a stream.
 
-    Below, R[i][j] is the score on task j after learning task i, and T is the number of tasks. All entries are shares
+    Below, `R[i][j]` is the score on task j after learning task i, and T is the number of tasks. All entries are shares
     in [0, 1]. `None` stands for a score that was not measured; means ignore it. Definitions and signs of the metrics
     follow Lopez-Paz and Ranzato, 2017 (average accuracy, BWT, FWT), Chaudhry et al., 2018 (forgetting) and Riemer et
     al., 2019 (learning accuracy).
@@ -50,7 +50,7 @@ class AccuracyMatrix:
         metrics (`list[str]`):
             Name of each task's metric, such as `"accuracy"` or `"f1"`. Higher has to be better.
         baseline (`list[float | None]`):
-            R[0][j], the score of always answering the majority class (an untrained head has no score of its own).
+            `R[0][j]`, the score of always answering the majority class (an untrained head has no score of its own).
         scores (`list[list[float | None]]`):
             R, of shape (T, T). Entries above the diagonal are `None`, or scores on tasks that are not learned yet. Row
             i may have only i + 1 entries; it is then filled up with `None`.
@@ -211,7 +211,7 @@ class AccuracyMatrix:
         return _mean(rows[last][: last + 1]) if rows else None
 
     def average_accuracy(self, after: int = -1) -> float | None:
-        """Returns the mean of R[T][j] over the tasks learned so far."""
+        """Returns the mean of `R[T][j]` over the tasks learned so far."""
         return self._row_mean(self.scores, after)
 
     def oracle_accuracy(self, after: int = -1) -> float | None:
@@ -226,11 +226,11 @@ class AccuracyMatrix:
         return self._row_mean(self.retrieval, after)
 
     def learning_accuracy(self, after: int = -1) -> float | None:
-        """Returns the mean of R[j][j]: how well each task was known when it had just been learned."""
+        """Returns the mean of `R[j][j]`: how well each task was known when it had just been learned."""
         return _mean(self.scores[j][j] for j in range(self._last(after) + 1))
 
     def bwt(self, after: int = -1) -> float | None:
-        """Returns backward transfer, the mean over j < T of R[T][j] − R[j][j]. Negative means forgetting.
+        """Returns backward transfer, the mean over j < T of `R[T][j]` − `R[j][j]`. Negative means forgetting.
 
         0.0 for one task.
         """
@@ -240,9 +240,9 @@ class AccuracyMatrix:
         return _mean(_difference(self.scores[last][j], self.scores[j][j]) for j in range(last))
 
     def forgetting(self, after: int = -1) -> float | None:
-        """Returns the mean over j < T of max R[i][j] − R[T][j], the maximum over j ≤ i < T. Positive means forgetting.
+        """Returns the mean over j < T of max `R[i][j]` − `R[T][j]`, the maximum over j ≤ i < T.
 
-        Scores on a task before it was learned do not enter the maximum. 0.0 for one task.
+        Positive means forgetting. Scores on a task before it was learned do not enter the maximum. 0.0 for one task.
         """
         last = self._last(after)
         if last == 0:
@@ -254,9 +254,9 @@ class AccuracyMatrix:
         return _mean(drops)
 
     def fwt(self, after: int = -1) -> float | None:
-        """Returns forward transfer, the mean over j > 1 of R[j−1][j] − R[0][j]. Positive means earlier tasks helped.
+        """Returns forward transfer, the mean over j > 1 of `R[j−1][j]` − `R[0][j]`.
 
-        The mean is over the tasks that were scored just before they were learned and have a baseline; `None` when
+        Positive means that earlier tasks helped. The mean is over the tasks that were scored just before they were learned and have a baseline; `None` when
         there is no such task.
         """
         return _mean(_difference(self.scores[j - 1][j], self.baseline[j]) for j in range(1, self._last(after) + 1))
