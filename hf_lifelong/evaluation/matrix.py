@@ -256,8 +256,8 @@ class AccuracyMatrix:
     def fwt(self, after: int = -1) -> float | None:
         """Returns forward transfer, the mean over j > 1 of `R[j−1][j]` − `R[0][j]`.
 
-        Positive means that earlier tasks helped. The mean is over the tasks that were scored just before they were learned and have a baseline; `None` when
-        there is no such task.
+        Positive means that earlier tasks helped. The mean is over the tasks that were scored just before they were
+        learned and have a baseline; `None` when there is no such task.
         """
         return _mean(_difference(self.scores[j - 1][j], self.baseline[j]) for j in range(1, self._last(after) + 1))
 
