@@ -5,7 +5,13 @@ from pathlib import Path
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
-OUTSIDE = ("benchmarks/README.md", "benchmarks/results/fairness.png", "benchmarks/results/pruning.png")
+OUTSIDE = (
+    "benchmarks/README.md",
+    "benchmarks/results/fairness.png",
+    "benchmarks/results/pruning.png",
+    "notebooks/a_new_task_every_month.ipynb",
+    "notebooks/answering_for_a_model.ipynb",
+)
 
 
 def on_files(files, config):

@@ -1,5 +1,6 @@
 """The documentation: its Python runs as it stands, its links lead somewhere, and the README stays short."""
 
+import json
 import logging
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ from hub_server import hub  # noqa: F401 (a fixture)
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 # A fence that says more than `python`, such as `python no-run`, is for readers only.
 BLOCK = re.compile(r"```python\n(.*?)```", re.S)
@@ -47,6 +49,16 @@ def test_the_python_of_a_page_runs_as_it_stands(page, models, restored, tmp_path
     names = {"__name__": "page"}
     for number, code in enumerate(BLOCK.findall(page.read_text("utf-8")), 1):
         exec(compile(code, f"{page.name}, block {number}", "exec"), names)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=named)
+def test_notebooks_run(notebook, models, restored, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "__main__"}
+    for number, cell in enumerate(json.loads(notebook.read_text("utf-8"))["cells"], 1):
+        if cell["cell_type"] == "code":
+            assert not cell["outputs"], "clear the outputs before a commit"
+            exec(compile("".join(cell["source"]), f"{notebook.name}, cell {number}", "exec"), names)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
