@@ -1,4 +1,8 @@
-"""Which LoRA adapters the servers vLLM and LoRAX load, according to their documentation and code."""
+"""Which LoRA adapters the servers vLLM and LoRAX load, according to their documentation, code and pull requests.
+
+Nothing here was tried on a server. What vLLM takes of classifiers was merged in August 2026
+(https://github.com/vllm-project/vllm/pull/53555) and September 2026 (https://github.com/vllm-project/vllm/pull/57148).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ from peft import LoraConfig
 # models gives without LoRA.
 _VLLM_RANKS, _VLLM_DEFAULT_RANK = (8, 16, 32, 64, 128, 256, 320, 512), 16
 _VLLM_WITHOUT_LORA = frozenset({"bloom", "falcon", "gpt2", "gpt_neox", "gptj", "mpt"})
+# vLLM: encoders that it adapts, and heads that it reads from `modules_to_save`.
+_VLLM_ENCODERS, _VLLM_HEADS = frozenset({"modernbert"}), frozenset({"classifier", "score"})
 # LoRAX: the ranks that all of its kernels support (it pads others to a multiple of 16, and uses no kernels above the
 # last), and the modules that it adapts.
 _LORAX_RANKS = (8, 16, 32, 64, 128)
@@ -36,13 +42,27 @@ def serving_problems(config: LoraConfig, model_type: str, layers: int) -> list[s
         layers (`int`): Number of layers of the base model.
     """
     if config.task_type != "CAUSAL_LM":
-        head = (
-            f"vLLM refuses a head (`modules_to_save` is {config.modules_to_save}, "
-            "https://github.com/vllm-project/vllm/issues/9280) and LoRAX does not read it."
-        )
-        encoder = f"vLLM and LoRAX adapt language models, but `{model_type}` is an encoder here; serve it with PEFT."
-        return [head, encoder] if config.modules_to_save else [encoder]
+        return list(_encoder_problems(config, model_type))
     return [*_vllm_problems(config.r, model_type), *_lorax_problems(config, model_type, layers)]
+
+
+def _encoder_problems(config: LoraConfig, model_type: str) -> Iterator[str]:
+    heads = config.modules_to_save or ()
+    if set(heads) - _VLLM_HEADS:
+        yield f"vLLM reads the heads {sorted(_VLLM_HEADS)}, not {list(heads)}; LoRAX reads none."
+    elif heads:
+        yield (
+            f"vLLM reads the head {list(heads)} since August 2026 (pull request 53555), if the base is loaded with as "
+            "many labels; before that it refuses the folder. LoRAX reads no head."
+        )
+    if model_type in _VLLM_ENCODERS:
+        yield (
+            f"vLLM adapts `{model_type}` since September 2026 (pull request 57148) and gives pooled states, to which "
+            "you apply the head; LoRAX adapts no encoder."
+        )
+        yield from _vllm_problems(config.r, model_type)
+    else:
+        yield f"vLLM lists no LoRA for the encoder `{model_type}`, and LoRAX adapts no encoder; serve it with PEFT."
 
 
 def _vllm_problems(rank: int, model_type: str) -> Iterator[str]:

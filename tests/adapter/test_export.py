@@ -338,11 +338,14 @@ def test_other_things_that_are_not_served():
     [gpt2] = serving_problems(lora(64, modules=("c_attn",)), "gpt2", 4)
     assert "vLLM lists no LoRA for `gpt2`" in gpt2
     encoder = LoraConfig(r=40, target_modules=["encoder.layer.1.query"], task_type="FEATURE_EXTRACTION")
-    [without_head] = serving_problems(encoder, "modernbert", 4)
-    assert "`modernbert` is an encoder here; serve it with PEFT" in without_head
+    pooled, rank = serving_problems(encoder, "modernbert", 4)
+    assert "vLLM adapts `modernbert` since September 2026" in pooled and "--max-lora-rank 64" in rank
     encoder.modules_to_save = ["classifier"]
-    head, _ = serving_problems(encoder, "bert", 4)
-    assert "vLLM refuses a head (`modules_to_save` is ['classifier']" in head and "issues/9280" in head
+    head, bert = serving_problems(encoder, "bert", 4)
+    assert "vLLM reads the head ['classifier'] since August 2026" in head and "serve it with PEFT" in bert
+    encoder.modules_to_save = ["qa_outputs"]
+    other, _ = serving_problems(encoder, "bert", 4)
+    assert "vLLM reads the heads ['classifier', 'score'], not ['qa_outputs']" in other
 
 
 def test_serving_problems_are_one_warning(make_model, tmp_path):
