@@ -124,7 +124,7 @@ def test_a_recipe_adds_arguments_and_other_defaults():
         (["--revision", "main"], "`revision` belongs to `adapter`"),
         (["--adapter", "a", "--r", "4", "--members", "2"], "`r`, `members` cannot be given with `adapter`"),
         (["--r", "4"], "Give `model_name_or_path` for a new adapter"),
-        (["--model_name_or_path", "a", "--r", "0"], "`r` is 0; it must be an integer from 1 to 65536."),
+        (["--model_name_or_path", "a", "--r", "0"], '`r` is 0; it must be an integer from 1 to 65536, or "full".'),
         (
             ["--model_name_or_path", "a"],
             "`dataset` of task `films` is 'films.csv', which cannot be loaded: there is no",
