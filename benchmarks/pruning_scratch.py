@@ -58,7 +58,7 @@ Q = 0.5  # of the l_q bound
 TOLERANCE = 0.02
 RISES = (0.02, 0.05, 0.1)
 # Training images, validation images, and epochs of each training.
-CELLS = {"mlp mnist": (5000, 1000, 20), "cnn mnist": (2000, 500, 25), "cnn cifar10": (2000, 500, 40)}
+CELLS = {"mlp mnist": (4000, 1000, 12), "cnn mnist": (2000, 500, 20), "cnn cifar10": (2000, 500, 40)}
 
 Stacked = dict[str, Tensor]
 

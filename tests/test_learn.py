@@ -52,6 +52,11 @@ def test_numbers_as_yaml_reads_them_become_numbers(config):
     assert (training.learning_rate, adapter.lora_alpha, adapter.trunk_depth) == (5e-4, 8.0, None)
 
 
+def test_a_rank_is_a_number_or_full(config):
+    assert [parse(["--r", value])[1].r for value in ("4", "full")] == [4, "full"]
+    assert [parse(["--config", config({"r": value})])[1].r for value in (4, "full")] == [4, "full"]
+
+
 def test_what_takes_several_values_takes_lists_and_mappings(config):
     path = config({"target_modules": ["query", "value"], "optim_args": None, "lr_scheduler_kwargs": {"power": 2}})
     _, adapter, training = parse(["--config", path])

@@ -97,7 +97,7 @@ class FullLayer(MemberKind):
         shape, eps = self.base_layer.normalized_shape, self.base_layer.eps
         if weight.dim() == 2:
             return functional.layer_norm(x, shape, weight.squeeze(1), bias, eps)
-        blocks = functional.layer_norm(x, shape, eps=eps).view(len(weight), -1, x.shape[-1]) * weight.mT
+        blocks = functional.layer_norm(x, shape, eps=eps).reshape(len(weight), -1, x.shape[-1]) * weight.mT
         return (blocks if bias is None else blocks + bias.unsqueeze(1)).view(x.shape)
 
 

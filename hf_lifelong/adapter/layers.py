@@ -198,12 +198,12 @@ class MemberKind(DriftTunerLayer):
 
     @abstractmethod
     def factors(self, banks: tuple[Tensor, ...], members: Tensor, weights: Tensor | None) -> tuple[Tensor, ...]:
-        """What applies the sum of the updates of each row's members.
+        """What `answer` needs to apply the mean of the updates of each row's members.
 
         Args:
             banks (`tuple[Tensor, ...]`): The stacks of all members, in the order of `specs`.
             members (`Tensor`): `[N, K]`.
-            weights (`Tensor`, *optional*): `[N, K]`; all 1 by default.
+            weights (`Tensor`, *optional*): `[N, K]`; all equal by default.
 
         Returns:
             Tensors `[N, ...]`; for N = 1 without the first dimension, for all rows.

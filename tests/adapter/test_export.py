@@ -356,7 +356,7 @@ def test_serving_problems_are_one_warning(make_model, tmp_path):
 
 
 REFUSALS = {
-    "format": ({"format": "gguf"}, ValueError, r"`format` is 'gguf'; choose one of \['lora'\]"),
+    "format": ({"format": "gguf"}, ValueError, r"`format` is 'gguf'; choose one of \['lora', 'model'\]"),
     "group index": ({"group": 2}, KeyError, "no group 2 in this knowledge base; it has 2 groups"),
     "group name": ({"group": "opera"}, KeyError, "no task `opera`"),
     "member": ({"member": 2}, ValueError, "`member` is 2, but task `news` has 2 members; choose one from 0 to 1"),
