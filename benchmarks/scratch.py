@@ -62,9 +62,20 @@ DATA: dict[str, dict[str, Any]] = {
         "training": {"num_train_epochs": 10, "learning_rate": 1e-3, "bf16": True},
     },
 }
-NO_DRIFT = {"gradient_noise": 0.0, "input_noise": 0.0, "drift_dropout": False, "cyclic_learning_rate": False}
+# Sources of drift other than the defaults; without any, training is plain, with snapshots at the same steps. The noise
+# of the last two is 20 and 80 times the default, without a choice on any data.
+DRIFT: dict[str, dict[str, Any]] = {
+    "drift on": {},
+    "drift off": {"gradient_noise": 0.0, "input_noise": 0.0, "drift_dropout": False, "cyclic_learning_rate": False},
+    "gradient noise 1": {"gradient_noise": 1.0},
+    "gradient noise 4": {"gradient_noise": 4.0},
+}
 # (members, drift, share of the layers in the trunk): random and frozen, the trunk only serves signatures.
-CELLS = [(k, drift, 0.0) for k in (5, 10, 1) for drift in (True, False)] + [(5, True, 0.5)]
+CELLS = [
+    *((members, drift, 0.0) for members in (5, 10, 1) for drift in ("drift on", "drift off")),
+    (5, "drift on", 0.5),
+    *((5, drift, 0.0) for drift in ("gradient noise 1", "gradient noise 4")),
+]
 WAYS = {
     "variance": {"policy": "uncertainty", "uncertainty": "variance"},
     "entropy": {"policy": "uncertainty", "uncertainty": "entropy"},
@@ -72,37 +83,41 @@ WAYS = {
 }
 
 
-def load_tasks(data: str, folder: str, seed: int) -> list[Task]:
-    """Classes 0 and 1, 2 and 3, …; rows are drawn by the seed."""
+def read(data: str, folder: str) -> tuple[list[Any], np.ndarray, np.ndarray]:
+    """Images, their classes, and whether each belongs to a test part."""
     if data == "digits":
         found = load_digits()
         images = [Image.fromarray((pixels * 255 / 16).astype(np.uint8)) for pixels in found.images]
-        rows = {"all": (images, found.target)}
-    else:
-        parts = datasets.load_dataset(str(Path(folder, data)))
-        rows = {name: (part["image"], np.array(part["label"])) for name, part in parts.items()}
+        return images, found.target, np.zeros(len(images), dtype=bool)
+    parts = datasets.load_dataset(str(Path(folder, data)))
+    both = datasets.concatenate_datasets([parts["train"], parts["test"]])
+    return both["image"], np.array(both["label"]), np.arange(len(both)) >= len(parts["train"])
+
+
+def load_tasks(data: str, folder: str, seed: int) -> list[Task]:
+    """Classes 0 and 1, 2 and 3, …; rows are drawn by the seed."""
+    images, labels, held_out = read(data, folder)
+    train, validation, test = DATA[data]["rows"]
     rng, tasks = np.random.default_rng(seed), []
     for t in range(TASKS):
-        drawn: dict[str, list[int]] = {}
-        for name, (_, labels) in rows.items():
-            drawn[name] = rng.permutation(np.flatnonzero((labels == 2 * t) | (labels == 2 * t + 1))).tolist()
-        train, validation, test = DATA[data]["rows"]
-        known = drawn.get("all", drawn.get("train"))
-        asked = known[train + validation :] if "all" in drawn else drawn["test"]
+        drawn = rng.permutation(np.flatnonzero(labels // 2 == t)).tolist()
+        known = [i for i in drawn if not held_out[i]]
+        asked = [i for i in drawn if held_out[i]] or known[train + validation :]
         cut = {"train": known[:train], "validation": known[train : train + validation], "test": asked[:test]}
-        made = {}
-        for part, indices in cut.items():
-            images, labels = rows["all" if "all" in drawn else "test" if part == "test" else "train"]
-            names = [f"class {labels[i]}" for i in indices]
-            made[part] = datasets.Dataset.from_dict({"image": [images[i] for i in indices], "label": names})
-        tasks.append(Task(f"task {t}", "image-classification", **made))
+        parts = {
+            part: datasets.Dataset.from_dict(
+                {"image": [images[i] for i in rows], "label": [f"class {labels[i]}" for i in rows]}
+            )
+            for part, rows in cut.items()
+        }
+        tasks.append(Task(f"task {t}", "image-classification", **parts))
     return tasks
 
 
-def train(data: str, tasks: list[Task], cell: tuple[int, bool, float], seed: int, folder: str, **changed: Any) -> Any:
+def train(data: str, tasks: list[Task], cell: tuple[int, str, float], seed: int, folder: str, **changed: Any) -> Any:
     members, drift, trunk = cell
     set_seed(seed)
-    dropout = 0.1 if drift else 0.0
+    dropout = 0.0 if drift == "drift off" else 0.1
     sizes = DATA[data]["base"]
     random = ViTModel(ViTConfig(**sizes, num_attention_heads=4, hidden_dropout_prob=dropout), add_pooling_layer=False)
     random.save_pretrained(Path(folder, "base"))  # an adapter names the base that it belongs to
@@ -121,7 +136,7 @@ def train(data: str, tasks: list[Task], cell: tuple[int, bool, float], seed: int
         logging_strategy="no",
         report_to="none",
         disable_tqdm=True,
-        **{**DATA[data]["training"], **({} if drift else NO_DRIFT), **changed},
+        **{**DATA[data]["training"], **DRIFT[drift], **changed},
     )
     side = sizes["image_size"]
     processor = ViTImageProcessorPil(size={"height": side, "width": side})
@@ -160,7 +175,7 @@ def measure(trainer: Any, tasks: list[Task], part: str = "test") -> dict[str, An
     return {name: round(float(np.mean(values)), 4) for name, values in right.items()}
 
 
-def run_cell(data: str, cell: tuple[int, bool, float], seed: int, folder: str) -> dict[str, Any]:
+def run_cell(data: str, cell: tuple[int, str, float], seed: int, folder: str) -> dict[str, Any]:
     start, tasks = time.process_time(), load_tasks(data, folder, seed)
     with tempfile.TemporaryDirectory() as out:
         trainer = train(data, tasks, cell, seed, out)
@@ -176,7 +191,7 @@ def choose(data: str, folder: str) -> None:
     for rate in RATES:
         tasks = load_tasks(data, folder, 0)
         with tempfile.TemporaryDirectory() as out:
-            trainer = train(data, tasks, (5, True, 0.0), 0, out, learning_rate=rate)
+            trainer = train(data, tasks, (5, "drift on", 0.0), 0, out, learning_rate=rate)
         scores = [task.score for task in trainer.knowledge.tasks]  # of the task's own group, on its validation part
         print(data, rate, scores, flush=True)
 
@@ -206,7 +221,7 @@ def main() -> None:
         choose(data, args.data_dir)
     for data, cell, seed in [] if args.choose else todo:
         members, drift, trunk = cell
-        name = f"{data}, {members} members, drift {'on' if drift else 'off'}, trunk {trunk:g}"
+        name = f"{data}, {members} members, {drift}, trunk {trunk:g}"
         if any((row["cell"], row["seed"]) == (name, seed) for row in rows):
             continue
         if args.most == 0:

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from adapter_helpers import TASKS, answers_equal, tensors_of
+from adapter_helpers import TASKS, answers_equal, same_tensors, tensors_of
 from learned import learn_task
 from peft import get_peft_model
 from safetensors.torch import load_file
 from torch.nn.functional import layer_norm, linear
 from transformers import AutoModel
 
-from hf_lifelong import DriftAdapterConfig, export, predict
+from hf_lifelong import DriftAdapterConfig, export, predict, union
 from hf_lifelong.adapter import close_task, drift_modules, open_task, take_snapshot
 from hf_lifelong.adapter.forward.context import Context
 from hf_lifelong.adapter.full_rank import FullLayer
@@ -146,6 +146,13 @@ def test_what_cannot_be_exported_is_refused(options, words, make_full, tmp_path)
 def test_members_of_low_rank_are_not_exported_as_a_model(make_model, tmp_path):
     with pytest.raises(ValueError, match="`r=2` are exported as 'lora'"):
         export(make_model(tasks=("films",)), "films", tmp_path / "out", format="model")
+
+
+def test_a_union_holds_the_members_of_both(make_full, batch):
+    first, second = make_full(tasks=("films",)), make_full(tasks=("news",))
+    both = make_full(tasks=("films", "news"))
+    same_tensors(tensors_of(union(first, second)), tensors_of(both))
+    answers_equal(predict(first, batch), predict(both, batch))
 
 
 def test_adapters_of_one_model_keep_members_alike(make_full):
