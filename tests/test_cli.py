@@ -573,8 +573,10 @@ def test_a_language_model_learns_answers_and_is_exported(tiny_language_folder, y
 def test_estimate_memory_says_bytes_and_a_table(bert_folder):
     pytest.importorskip("hf_lifelong.memory")
     argv = ("estimate-memory", bert_folder, "--bits", "32", "--r", "4", "--batch-size", "2", "--length", "16")
-    assert json.loads(run(*argv, "--json"))
+    low = json.loads(run(*argv, "--json"))
     assert run(*argv).strip()
+    full = json.loads(run(*argv, "--r", "full", "--json"))
+    assert full["trainable"] > low["trainable"] and full["settings"]["r"] == "full"
     assert "`optimizer`" in fails(*argv, "--optimizer", "best")
     assert "Invalid value for '--bits'" in fails(*argv, "--bits", "5", code=2)
 

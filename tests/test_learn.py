@@ -52,6 +52,11 @@ def test_numbers_as_yaml_reads_them_become_numbers(config):
     assert (training.learning_rate, adapter.lora_alpha, adapter.trunk_depth) == (5e-4, 8.0, None)
 
 
+def test_a_rank_is_a_number_or_full(config):
+    assert [parse(["--r", value])[1].r for value in ("4", "full")] == [4, "full"]
+    assert [parse(["--config", config({"r": value})])[1].r for value in (4, "full")] == [4, "full"]
+
+
 def test_what_takes_several_values_takes_lists_and_mappings(config):
     path = config({"target_modules": ["query", "value"], "optim_args": None, "lr_scheduler_kwargs": {"power": 2}})
     _, adapter, training = parse(["--config", path])
@@ -124,7 +129,7 @@ def test_a_recipe_adds_arguments_and_other_defaults():
         (["--revision", "main"], "`revision` belongs to `adapter`"),
         (["--adapter", "a", "--r", "4", "--members", "2"], "`r`, `members` cannot be given with `adapter`"),
         (["--r", "4"], "Give `model_name_or_path` for a new adapter"),
-        (["--model_name_or_path", "a", "--r", "0"], "`r` is 0; it must be an integer from 1 to 65536."),
+        (["--model_name_or_path", "a", "--r", "0"], '`r` is 0; it must be an integer from 1 to 65536, or "full".'),
         (
             ["--model_name_or_path", "a"],
             "`dataset` of task `films` is 'films.csv', which cannot be loaded: there is no",

@@ -8,9 +8,12 @@ from typing import Any
 from torch import nn
 from transformers import MODEL_MAPPING, PreTrainedModel
 
-from ..compat import Conv1D, check_target_module_exists
+from ..compat import check_target_module_exists
 from ..objectives import TEXT, Modality, modality_named
+from ..storage import FULL, layer_of
 from .config import DriftAdapterConfig
+from .layers import is_linear
+from .members import MEMBER_KINDS
 
 
 @dataclass(frozen=True)
@@ -255,13 +258,8 @@ def signature_depths(trunk: int, most: int = 4) -> list[int]:
     return [round(i * trunk / max(count - 1, 1)) for i in range(count)] if count > 1 else [trunk]
 
 
-def is_linear(module: nn.Module) -> bool:
-    """Whether a module is a linear layer that can carry an adapter (quantised layers are `nn.Linear` too)."""
-    return isinstance(module, nn.Linear | Conv1D)
-
-
 def target_names(config: DriftAdapterConfig, model: Any) -> list[str]:
-    """Full names of the linear layers above the trunk that carry adapters.
+    """Full names of the layers above the trunk that carry adapters.
 
     Raises:
         ValueError: when no layer matches, or one that cannot carry an adapter; the message names the layers.
@@ -269,18 +267,25 @@ def target_names(config: DriftAdapterConfig, model: Any) -> list[str]:
     path, layers = layers_of(model)
     architecture = ARCHITECTURES.get(model.config.model_type, Architecture(path, ()))
     above = range(settle_trunk(config, model), len(layers))
-    linear = [
-        f"{path}.{i}.{name}" for i in above for name, module in layers[i].named_modules() if is_linear(_base(module))
-    ]
-    linear = [name for name in linear if not name.endswith(".base_layer")]
+    kind = MEMBER_KINDS[layer_of(config.r)]
+    fitting = {
+        f"{path}.{i}.{name}": _base(module)
+        for i in above
+        for name, module in layers[i].named_modules()
+        if kind.fits(_base(module)) and not name.endswith(".base_layer")
+    }
     wanted = config.target_modules
     if wanted is None:
-        wanted = set(architecture.targets) or "all-linear"
-    if wanted == "all-linear":
-        names = [name for name in linear if not name.endswith(architecture.rowless)]
+        wanted = "all" if layer_of(config.r) == FULL else set(architecture.targets) or "all-linear"
+    if wanted in ("all", "all-linear"):
+        names = [
+            name
+            for name, module in fitting.items()
+            if not name.endswith(architecture.rowless) and (wanted == "all" or is_linear(module))
+        ]
     else:
         match = DriftAdapterConfig(target_modules=wanted, exclude_modules=config.exclude_modules)
-        names = [name for name in linear if check_target_module_exists(match, name)]
+        names = [name for name in fitting if check_target_module_exists(match, name)]
     rowless = sorted({name.rsplit(".", 1)[-1] for name in names if name.endswith(architecture.rowless)})
     if rowless:
         raise ValueError(
@@ -289,9 +294,9 @@ def target_names(config: DriftAdapterConfig, model: Any) -> list[str]:
         )
     if not names:
         raise ValueError(
-            f"`target_modules` {wanted!r} matches no linear layer above the trunk (layers {above.start} to "
-            f"{above.stop - 1} of `{path}`). The linear layers there end in "
-            f"{sorted({name.rsplit('.', 1)[-1] for name in linear})}."
+            f"`target_modules` {wanted!r} matches no {kind.what} above the trunk (layers {above.start} to "
+            f"{above.stop - 1} of `{path}`). The {kind.what}s there end in "
+            f"{sorted({name.rsplit('.', 1)[-1] for name in fitting})}."
         )
     return names
 

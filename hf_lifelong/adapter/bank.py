@@ -15,7 +15,7 @@ from ..knowledge import KnowledgeBase, LearnedTask, Signature
 from ..storage import TensorSpec, part_of_task, sizes_of
 from .checks import check_precision, check_unchecked, dtype_of
 from .heads import active_adapter, lifelong_of
-from .layers import DriftLayer, DriftTunerLayer
+from .layers import DriftTunerLayer, MemberKind
 from .sharding import gathered, whole
 
 Snapshot = dict[str, Tensor]
@@ -84,12 +84,12 @@ def open_task(
     for name, module in drift_modules(model):
         module.set_adapter(adapter)
         module.freeze(adapter)
-        if isinstance(module, DriftLayer):
+        if isinstance(module, MemberKind):
             module.reset(adapter)
             if start:
                 with torch.no_grad():
-                    module.drift_A[adapter].copy_(start[f"{name}.drift_A"])
-                    module.drift_B[adapter].copy_(start[f"{name}.drift_B"])
+                    for container in module.adapter_layer_names:
+                        getattr(module, container)[adapter].copy_(start[f"{name}.{container}"])
 
 
 def close_task(model: nn.Module) -> None:
@@ -97,7 +97,7 @@ def close_task(model: nn.Module) -> None:
     root = lifelong_of(model)
     for _, module in drift_modules(model):
         module.set_requires_grad(root.active_adapters, False)
-        if isinstance(module, DriftLayer):
+        if isinstance(module, MemberKind):
             module.reset(root.active_adapters[0], closed=True)
     root.close()
 
@@ -258,5 +258,5 @@ def set_knowledge(model: nn.Module, knowledge: KnowledgeBase) -> None:
     root.digests.pop(adapter, None)
     root.refresh()
     for _, module in drift_modules(model):
-        if isinstance(module, DriftLayer):
+        if isinstance(module, MemberKind):
             module.mixtures.clear()  # may hold factors of a forgotten task or of a replaced bank

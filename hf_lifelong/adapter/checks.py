@@ -23,13 +23,14 @@ from ..storage import (
     check_layout,
     check_statistics,
     check_values,
+    layer_of,
     sizes_of,
     spec_of,
 )
 from ..utils.digests import TensorDigest
 from .architectures import input_embeddings, is_causal, layers_of, modality_of
 from .heads import lifelong_of
-from .layers import Bank, DriftLayer, DriftTunerLayer
+from .layers import Bank, DriftTunerLayer, MemberKind
 from .sharding import gathered, is_whole
 
 
@@ -272,13 +273,13 @@ def check_tensors(
     layers = {
         name.removeprefix(PREFIX): module.sizes
         for name, module in _modules_of(model, adapter_name)
-        if isinstance(module, DriftLayer)
+        if isinstance(module, MemberKind)
     }
     tensors = {key.removeprefix(PREFIX): value for key, value in state_dict.items()}
     layouts = {name: (str(t.dtype).removeprefix("torch."), tuple(t.shape)) for name, t in tensors.items()}
     actual = TensorDigest()
     try:
-        check_layout(layouts, sizes, layers)
+        check_layout(layouts, sizes, layers, layer_of(root.config[adapter_name].r))
         for name, tensor in sorted(tensors.items()):
             if tensor.device.type == "meta":
                 raise LayoutError(f"the file gave no `{name}`")

@@ -43,16 +43,20 @@ class DriftAdapterConfig(PeftConfig):
     which every task is text to text.
 
     Args:
-        r (`int`, *optional*, defaults to `8`):
-            Rank of each member.
+        r (`int` or `str`, *optional*, defaults to `8`):
+            Rank of each member; or `"full"`, for small networks that are trained from scratch: each member is a
+            difference to the whole weights and biases of its layers, on a base with random weights. Members are then
+            as large as these layers.
         lora_alpha (`float`, *optional*, defaults to `16`):
-            Updates are scaled by `lora_alpha / r`.
+            Updates are scaled by `lora_alpha / r`; full members are not scaled.
         lora_dropout (`float`, *optional*, defaults to `0.0`):
-            Dropout probability on the input of adapters and heads during training; one of the sources of drift.
+            Dropout probability on the input of adapters and heads during training; one of the sources of drift. With
+            full members, on the input of the linear layers themselves.
         target_modules (`set[str]` or `str`, *optional*):
             Linear layers that carry an adapter, in PEFT's spelling; only layers above the trunk are used. `None` uses
             the defaults of the architecture, `"all-linear"` all linear layers (except DeBERTa's layers that read
-            relative positions, which all inputs of a batch share).
+            relative positions, which all inputs of a batch share). Full members can also be of layer norms
+            (`LayerNorm`); `None` then uses all linear layers and layer norms.
         exclude_modules (`set[str]` or `str`, *optional*):
             Linear layers to leave out, in PEFT's spelling.
         trunk_depth (`float`, *optional*):
@@ -99,7 +103,9 @@ class DriftAdapterConfig(PeftConfig):
             loaded with it must have the same digest, which reveals damaged tensors and tensors from another save.
     """
 
-    r: int = field(default=8, metadata={"help": "Rank of each member."})
+    r: int | str = field(
+        default=8, metadata={"help": 'Rank of each member; "full": whole weights, for networks trained from scratch.'}
+    )
     lora_alpha: float = field(default=16, metadata={"help": "Updates are scaled by `lora_alpha / r`."})
     lora_dropout: float = field(
         default=0.0, metadata={"help": "Dropout probability on the input of adapters and heads during training."}

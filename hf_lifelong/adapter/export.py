@@ -1,10 +1,11 @@
-"""Export of one group as an ordinary PEFT LoRA folder, which loads without this package."""
+"""Export of one group as an ordinary PEFT LoRA folder, or a whole model, which loads without this package."""
 
 from __future__ import annotations
 
 import copy
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,23 @@ from transformers.utils import logging
 from ..compat import Conv1D
 from ..knowledge import LearnedTask
 from ..objectives import get_kind
+from ..storage import FULL, LOW_RANK, layer_of
 from ..utils.files import write_tensors
 from ..utils.folders import atomic_folder
 from .architectures import Positions, layers_of, positions_of
 from .checks import check_held
 from .export_readme import HEAD_FILE, reading_note, write_readme
 from .export_report import ExportReport, StockForm
+from .full_rank import FullLayer
 from .heads import Lifelong, lifelong_of
-from .layers import DriftLayer
+from .low_rank import DriftLayer
 from .serving import serving_problems
 
 logger = logging.get_logger(__name__)
 
-FORMATS = ("lora",)
+# Writes an export into a folder.
+Save = Callable[[Path], Any]
+FORMATS = {LOW_RANK: "lora", FULL: "model"}
 
 
 def export(
@@ -39,11 +44,11 @@ def export(
     group: int | str,
     folder: str | os.PathLike[str],
     *,
-    format: str = "lora",
+    format: str | None = None,
     member: int | None = None,
     rank: int | None = None,
 ) -> ExportReport:
-    """Exports one group as an ordinary PEFT LoRA folder, which loads without `hf_lifelong`.
+    """Exports one group as an ordinary PEFT LoRA folder, or of full members as a model, without `hf_lifelong` in it.
 
     The members of the group's newest task become one LoRA of rank `members * r`: exactly the mean of their updates.
     The closed-form head of text classification cannot be part of a LoRA and is not exported.
@@ -59,15 +64,19 @@ def export(
     - encoders whose stock head is more than a linear layer (ModernBERT, BEiT): `AutoModel`, with the head in the file
       `head.safetensors` (`weight [W, H]`, `bias [W]`).
 
+    Full members (`r="full"`) have no low rank. The folder then is the whole model in float32, the base with the mean
+    of their weights in its layers, and loads with `from_pretrained`.
+
     Args:
         model (`nn.Module`): A model with a lifelong adapter, however it was loaded. The base may be quantised, because
             its weights are not read.
         group (`int` or `str`): Index of the group, its name, or the name of one of its tasks.
         folder (`str` or `os.PathLike`): Folder to write, which must be empty or not exist. Either all files are
             written or none.
-        format (`str`, *optional*, defaults to `"lora"`): The only supported format.
+        format (`str`, *optional*): `"lora"`, or `"model"` for full members; by default what the adapter can have.
         member (`int`, *optional*): Export only this member of the newest task (from 0) instead of all of them merged.
         rank (`int`, *optional*): Compress the update of every layer to this rank, by singular value decomposition.
+            Not for full members.
 
     Returns:
         [`ExportReport`], which is also logged. Its `problems` say what keeps vLLM or LoRAX from serving the folder;
@@ -79,8 +88,8 @@ def export(
             holds damaged tensors.
     """
     target = Path(folder)
-    if format not in FORMATS:
-        raise ValueError(f"`format` is {format!r}; choose one of {list(FORMATS)}.")
+    if format is not None and format not in FORMATS.values():
+        raise ValueError(f"`format` is {format!r}; choose one of {list(FORMATS.values())}.")
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise ValueError(f"`folder` is {str(target)!r}, which exists and is not an empty folder; give a new one.")
     root = lifelong_of(model)
@@ -90,22 +99,19 @@ def export(
     base: Any = next(m for m in model.modules() if isinstance(m, PreTrainedModel))
     check_held(base, name)
     knowledge, drift = root.knowledge[name], root.config[name]
+    only = FORMATS[layer_of(drift.r)]
+    if format not in (None, only):
+        raise ValueError(f"`format` is {format!r}, but members with `r={drift.r!r}` are exported as {only!r}.")
     index = knowledge.group_index(group)
     position = knowledge.newest[index]
     task = knowledge.tasks[position]
     members = _members(task, member)
-    full_rank = len(members) * drift.r
-    _check_rank(rank, full_rank, len(members))
-
     form = stock_form(base.config, task, positions_of(base))
     first = knowledge.member_offsets[position]
     banked = slice(first + members.start, first + members.stop)
-    layers = {form.prefix + n: m for n, m in base.named_modules() if isinstance(m, DriftLayer) and m.holds(name)}
-    tensors, layer_errors, error = _updates(layers, name, banked, rank)
     head = _mean_head(root, name, banked, get_kind(task.kind).scaling(task.constants)) if task.width else {}
-    if form.head is not None:
-        tensors |= {f"{form.head}.{parameter}": value for parameter, value in _in_stock(head, form).items()}
-    config = _lora_config(drift, layers, rank or full_rank, form)
+    on_top = {f"{form.head}.{part}": value for part, value in _in_stock(head, form).items()} if form.head else {}
+    save, facts = (_whole if only == "model" else _lora)(base, name, banked, rank, form, on_top, task)
     report = ExportReport(
         folder=target,
         group=knowledge.groups[index],
@@ -113,17 +119,13 @@ def export(
         kind=task.kind,
         labels=task.labels,
         members=tuple(members),
-        rank=config.r,
-        error=error,
-        layer_errors=layer_errors,
         form=form,
         note=reading_note(form, task.kind),
-        problems=serving_problems(config, base.config.model_type, len(layers_of(base)[1])),
+        **facts,
     )
     readme = write_readme(report, drift.base_model_name_or_path, knowledge.base.get("dtype"))
     with atomic_folder(target) as fresh:
-        config.save_pretrained(str(fresh))
-        write_tensors(fresh / SAFETENSORS_WEIGHTS_NAME, {f"base_model.model.{key}": t for key, t in tensors.items()})
+        save(fresh)
         if head and form.head is None:
             write_tensors(fresh / HEAD_FILE, head)
         (fresh / "README.md").write_text(readme, encoding="utf-8")
@@ -131,6 +133,65 @@ def export(
     if report.problems:
         warnings.warn(f"`{target}` loads with PEFT, but: {' '.join(report.problems)}", stacklevel=2)
     return report
+
+
+def _lora(
+    base: Any,
+    adapter: str,
+    members: slice,
+    rank: int | None,
+    form: StockForm,
+    on_top: dict[str, Tensor],
+    task: LearnedTask,
+) -> tuple[Save, dict[str, Any]]:
+    """A function that writes members as a LoRA into a folder, and what is to be reported of it."""
+    drift = lifelong_of(base).config[adapter]
+    count = members.stop - members.start
+    full_rank = count * int(drift.r)
+    _check_rank(rank, full_rank, count)
+    layers = {form.prefix + n: m for n, m in base.named_modules() if isinstance(m, DriftLayer) and m.holds(adapter)}
+    tensors, layer_errors, error = _updates(layers, adapter, members, rank)
+    config = _lora_config(drift, layers, rank or full_rank, form)
+    tensors = {f"base_model.model.{key}": tensor for key, tensor in (tensors | on_top).items()}
+
+    def save(folder: Path) -> None:
+        config.save_pretrained(str(folder))
+        write_tensors(folder / SAFETENSORS_WEIGHTS_NAME, tensors)
+
+    problems = serving_problems(config, base.config.model_type, len(layers_of(base)[1]))
+    return save, {"rank": config.r, "error": error, "layer_errors": layer_errors, "problems": problems}
+
+
+def _whole(
+    base: Any,
+    adapter: str,
+    members: slice,
+    rank: int | None,
+    form: StockForm,
+    on_top: dict[str, Tensor],
+    task: LearnedTask,
+) -> tuple[Save, dict[str, Any]]:
+    """A function that writes the base with the mean of full members as a model into a folder; nothing to report."""
+    if rank is not None:
+        raise ValueError(f"`rank` is {rank!r}, but full members are exported as a whole model; leave it out.")
+    # Tensors of adapters are all called `drift_…`.
+    kept = {k.replace(".base_layer.", "."): t for k, t in base.state_dict().items() if "drift_" not in k}
+    for name, layer in base.named_modules():
+        if isinstance(layer, FullLayer) and layer.holds(adapter):
+            kept |= zip((f"{name}.weight", f"{name}.bias"), layer.mean_of(adapter, members), strict=False)
+    config = copy.deepcopy(base.config)
+    if form.head is not None:
+        config.id2label = dict(enumerate(task.labels or [f"LABEL_{i}" for i in range(task.width)]))
+        config.label2id = {label: i for i, label in config.id2label.items()}
+    stock = getattr(transformers, form.auto_class).from_config(config, dtype=torch.float32)
+    state = {form.prefix + name: tensor for name, tensor in kept.items()} | on_top
+    missing = stock.load_state_dict(state, strict=False).missing_keys  # a pooler, say, has no place in it
+    if missing:
+        raise ValueError(
+            f"`{type(stock).__name__}` has weights that `{type(base).__name__}` lacks, such as `{missing[0]}`, so the "
+            "group cannot be exported as one."
+        )
+    return stock.save_pretrained, {}
 
 
 def _members(task: LearnedTask, member: int | None) -> range:

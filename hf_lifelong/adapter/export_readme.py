@@ -19,6 +19,12 @@ base, folder = {base!r}, "."  # this folder
 model = {auto_class}.from_pretrained(base{options})
 model = PeftModel.from_pretrained(model, folder).eval()
 """
+_WHOLE = {  # of a whole model
+    "from peft import PeftModel\n": "",
+    "from_pretrained(base{options})\nmodel = PeftModel.from_pretrained(model, folder).eval()": (
+        "from_pretrained(folder).eval()"
+    ),
+}
 _UNWRAP = "model = model.get_base_model()  # with the LoRA, without PEFT's wrapper\n"
 _HEAD_LOGITS = f"""\
 head = load_file(f"{{folder}}/{HEAD_FILE}")
@@ -49,16 +55,18 @@ def reading_note(form: StockForm, kind: str) -> str:
 
 def _code(report: ExportReport, base: str, dtype: str | None) -> str:
     """Python code that loads the folder and answers. It defines `batch` and `logits`."""
-    form, use = report.form, get_kind(report.kind).stock
+    form, use, template = report.form, get_kind(report.kind).stock, _CODE
+    for adapted, whole in _WHOLE.items() if report.rank is None else ():
+        template = template.replace(adapted, whole)
     options = f', dtype="{dtype}"' if dtype else ""
     options += f", num_labels={len(report.labels)}" if form.head else ""
     modality = get_kind(report.kind).modality
     made_by = {"auto": modality.auto_class, "processor": modality.processor}
-    code = use.imports + _CODE.format(auto_class=form.auto_class, base=base, options=options, **made_by)
+    code = use.imports + template.format(auto_class=form.auto_class, base=base, options=options, **made_by)
     logits = _head_logits(form)
     if not form.is_bare:
         code, logits = code.replace("from safetensors.torch import load_file\n", ""), use.logits
-        code += _UNWRAP if use.unwrapped else ""
+        code += _UNWRAP if use.unwrapped and report.rank is not None else ""
     if "id2label" in use.answers:
         code += f"id2label = {dict(enumerate(report.labels))!r}\n"
     return "".join([code, "\n", use.batch, logits, use.answers])
@@ -73,16 +81,20 @@ def write_readme(report: ExportReport, base: str | None, dtype: str | None) -> s
     """
     which = f"member {report.members[0]}" if len(report.members) == 1 else f"the mean of {len(report.members)} members"
     labels = [f"- Labels: `id2label = {dict(enumerate(report.labels))!r}`"] if report.labels else []
+    what, needs, facts = "A model", "`transformers`", []
+    if report.rank is not None:
+        what, needs = "A PEFT LoRA adapter", "`peft` and `transformers`"
+        facts = [f"- Rank: {report.rank}; relative error of the updates: {report.error:.2e}"]
     lines = [
         f"# {report.task}",
         "",
-        f"A PEFT LoRA adapter for {report.kind}, exported from a lifelong adapter: {which} of the task "
-        f"`{report.task}` (group `{report.group}`). It needs `peft` and `transformers`, not `hf_lifelong`.",
+        f"{what} for {report.kind}, exported from a lifelong adapter: {which} of the task `{report.task}` (group "
+        f"`{report.group}`). It needs {needs}, not `hf_lifelong`.",
         "",
         f"- Base model: `{base}`",
         f"- Model class: `{report.form.auto_class}`. {report.note}",
         *labels,
-        f"- Rank: {report.rank}; relative error of the updates: {report.error:.2e}",
+        *facts,
         "- Licence: none is chosen here. Whoever publishes the adapter chooses one that the base model's allows.",
         *(f"- Serving: {problem}" for problem in report.problems),
         "",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .architectures import Positions
@@ -45,11 +45,11 @@ class ExportReport:
         kind (`str`): Objective of the task.
         labels (`tuple[str, ...]`): Label names in the order of the logits; a language model answers with their text.
         members (`tuple[int, ...]`): Members of the task that were merged.
-        rank (`int`): Rank of the LoRA.
-        error (`float`): Relative Frobenius error of the updates over all layers; 0 unless they were compressed.
-        layer_errors (`dict[str, float]`): The same error for each layer.
         form (`StockForm`): The stock model that loads the folder.
         note (`str`): How to read the logits of that model.
+        rank (`int`, *optional*): Rank of the LoRA; `None` if the folder is a whole model.
+        error (`float`): Relative Frobenius error of the updates over all layers; 0 unless they were compressed.
+        layer_errors (`dict[str, float]`): The same error for each layer of a LoRA.
         problems (`list[str]`): What keeps vLLM and LoRAX from serving the folder (`serving_problems`).
     """
 
@@ -59,18 +59,21 @@ class ExportReport:
     kind: str
     labels: tuple[str, ...]
     members: tuple[int, ...]
-    rank: int
-    error: float
-    layer_errors: dict[str, float]
     form: StockForm
     note: str
-    problems: list[str]
+    rank: int | None = None
+    error: float = 0.0
+    layer_errors: dict[str, float] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
+        exported = f"Task `{self.task}` (members {list(self.members)}) was exported to `{self.folder}`:"
+        if self.rank is None:
+            return f"{exported} a whole model, `{self.form.auto_class}`. {self.note}"
         worst = max(self.layer_errors.values())
         lines = [
-            f"Task `{self.task}` (members {list(self.members)}) was exported to `{self.folder}`: LoRA of rank "
-            f"{self.rank} in {len(self.layer_errors)} layers for `{self.form.auto_class}`. {self.note}",
+            f"{exported} LoRA of rank {self.rank} in {len(self.layer_errors)} layers for `{self.form.auto_class}`. "
+            f"{self.note}",
             f"Relative error of the updates: {self.error:.2e} over all layers, {worst:.2e} in the worst one.",
             *self.problems,
         ]

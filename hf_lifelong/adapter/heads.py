@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..knowledge import KnowledgeBase, Signature
-from ..storage import ROOT, sizes_of, specs_at
+from ..storage import ROOT, rank_sizes, sizes_of, specs_at
 from .config import DriftAdapterConfig
 from .forward.context import Context
 from .forward.plan import Plan
@@ -93,7 +93,8 @@ class Lifelong(DriftTunerLayer):
     def settled(self, adapter_name: str) -> dict[str, int]:
         """The sizes of an adapter's tensors that do not depend on what it has learned."""
         config = self.config[adapter_name]
-        return {"r": config.r, "rank": config.signature_rank, "hidden": self.hidden_size, "features": self.features}
+        sizes = {"rank": config.signature_rank, "hidden": self.hidden_size, "features": self.features}
+        return {**rank_sizes(config.r), **sizes}
 
     @property
     def name(self) -> str | None:

@@ -1,8 +1,9 @@
-"""The injected layer: a linear layer with one trainable working pair and a frozen bank of members."""
+"""The injected layers: a layer of the base, the working adapter that is trained, and a frozen bank of members."""
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -10,25 +11,25 @@ from typing import Any
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ..storage import LAYER, TensorSpec, specs_at
+from ..compat import Conv1D
+from ..storage import TensorSpec, rank_sizes
 from .forward.context import Context, Factors, Pass
 from .forward.plan import Plan
 
 # Number of mixtures of groups whose merged factors and heads are cached. Beyond it, the oldest is dropped.
 MOST_MERGED = 4
-# What layers do outside of passes: use the working pair while a task is open, otherwise act as the base.
+# What layers do outside of passes: use the working adapter while a task is open, otherwise act as the base.
 AT_REST = {True: Pass("working"), False: Pass("base")}
 
 
-class Gathered(dict[tuple[int, ...], tuple[tuple[Tensor, ...], list[int], tuple[Tensor, Tensor]]]):
+class Gathered(dict[tuple[int, ...], tuple[tuple[Tensor, ...], list[int], tuple[Tensor, ...]]]):
     """A cache of what plans gather from the tensors of all members, by the plans' keys. An entry is valid while these
     tensors are the same and unchanged."""
 
     def of(
-        self, plan: Plan, tensors: tuple[Tensor, ...], gather: Callable[[Plan], tuple[Tensor, Tensor]]
-    ) -> tuple[Tensor, Tensor]:
+        self, plan: Plan, tensors: tuple[Tensor, ...], gather: Callable[[Plan], tuple[Tensor, ...]]
+    ) -> tuple[Tensor, ...]:
         """`gather(plan)`, cached if the plan has a key."""
         if plan.key is None:
             return gather(plan)
@@ -166,157 +167,120 @@ class DriftTunerLayer(nn.Module, BaseTunerLayer):
                 container[adapter_name].data = container[adapter_name].data.to(device)
 
 
-class DriftLayer(DriftTunerLayer):
-    """A linear layer with low-rank members.
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear layer (quantised layers are `nn.Linear` too)."""
+    return isinstance(module, nn.Linear | Conv1D)
 
-    `drift_A [r, in]` and `drift_B [out, r]` are trained. `drift_bank_A [members, r, in]` and
-    `drift_bank_B [members, r, out]` are not; their layout lets members stack without a copy. All are float32, whatever
-    the base's dtype.
+
+class MemberKind(DriftTunerLayer):
+    """A layer of the base with members. A subclass is one way to keep and apply them, by the tensors in its `specs`.
+
+    All its tensors are float32, whatever the base's dtype.
     """
 
-    specs = specs_at(LAYER)
-    tensors = tuple(spec.name for spec in specs)
-    adapter_layer_names = names_of(specs, trained=True)
-    other_param_names = (*names_of(specs, trained=False), "drift_dropout", "scaling")
+    what = ""  # what layers can have such members, in a message
     base_layer: Any
-    drift_A: Bank
-    drift_B: Bank
-    drift_bank_A: Bank
-    drift_bank_B: Bank
 
     def __init__(self, base_layer: nn.Module, context: Context) -> None:
         super().__init__(context)
         self.base_layer = base_layer
         self.drift_dropout = nn.ModuleDict()
-        self.scaling: dict[str, float] = {}
         self.mixtures = Gathered()
 
-    def update_layer(
-        self, adapter_name: str, config: Any, sizes: Mapping[str, int], fan_in: int, fan_out: int
-    ) -> None:
+    @classmethod
+    @abstractmethod
+    def fits(cls, module: nn.Module) -> bool:
+        """Whether a module of the base can have such members."""
+
+    @abstractmethod
+    def own_sizes(self) -> dict[str, int]:
+        """The sizes of its tensors that follow from the base's layer."""
+
+    @abstractmethod
+    def factors(self, banks: tuple[Tensor, ...], members: Tensor, weights: Tensor | None) -> tuple[Tensor, ...]:
+        """What `answer` needs to apply the mean of the updates of each row's members.
+
+        Args:
+            banks (`tuple[Tensor, ...]`): The stacks of all members, in the order of `specs`.
+            members (`Tensor`): `[N, K]`.
+            weights (`Tensor`, *optional*): `[N, K]`; all equal by default.
+
+        Returns:
+            Tensors `[N, ...]`; for N = 1 without the first dimension, for all rows.
+        """
+
+    @abstractmethod
+    def answer(
+        self, name: str, plan: Plan, factors: tuple[Tensor, ...], x: Tensor, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """The layer's output for rows whose members are in `factors`."""
+
+    @abstractmethod
+    def work(self, name: str, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The layer's output with the working adapter."""
+
+    def update_layer(self, adapter_name: str, config: Any, sizes: Mapping[str, int]) -> None:
         """Adds the tensors of one adapter. Their sizes come from the base and, in `sizes`, from the manifest."""
-        if config.r > max(fan_in, fan_out):
-            # Checked here for every way of loading: a configuration may come from anyone, and determines the memory.
-            raise ValueError(
-                f"`r` is {config.r}, but a layer with {fan_in} inputs and {fan_out} outputs has no use for a rank "
-                f"above {max(fan_in, fan_out)}. Give a smaller one."
-            )
-        self.sizes = {"in": fan_in, "out": fan_out}
+        self.sizes = self.own_sizes()
         rests = config.resident_groups is not None
-        self.create(adapter_name, {"r": config.r, **self.sizes, **sizes}, self.where(), rests)
+        self.create(adapter_name, {**rank_sizes(config.r), **self.sizes, **sizes}, self.where(), rests)
         self.drift_dropout[adapter_name] = nn.Dropout(config.lora_dropout)
-        self.scaling[adapter_name] = config.lora_alpha / config.r
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
     def reset(self, adapter_name: str, closed: bool = False) -> None:
-        """Resets the working pair to a fresh one, whose update is zero, or to all zeros if `closed`, which leaves no
-        trace of training."""
+        """Resets the working adapter to a fresh one, whose update is zero, or to all zeros if `closed`, which leaves
+        no trace of training."""
         with torch.no_grad():
-            for working in (self.drift_A[adapter_name], self.drift_B[adapter_name]):
+            for container in self.adapter_layer_names:
+                working = getattr(self, container)[adapter_name]
                 if working.dtype != torch.float32:  # PEFT's `cast_mixed_precision_params` casts what is not trained
                     working.data = working.data.float()
-            self.drift_B[adapter_name].zero_()
-            if closed:
-                self.drift_A[adapter_name].zero_()
-            else:
-                nn.init.kaiming_uniform_(self.drift_A[adapter_name], a=math.sqrt(5))
+                working.zero_()
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        result = self.base_layer(x, *args, **kwargs)
         current = self.context.current
         if current is None:
             current = AT_REST[self.context.learning]
-        if current.mode == "base" or self.disable_adapters:
-            return result
+        if current.mode == "base" or self.disable_adapters or not self.holds(self.active_adapters[0]):
+            return self.base_layer(x, *args, **kwargs)
         name, plan = self.active_adapters[0], current.plan
-        if not self.holds(name):
-            return result
-        if plan is not None:
-            a, b = self._factors(name, plan, current.factors)
-            if a.device != x.device:
-                a, b = a.to(x.device), b.to(x.device)
-            scale = self.scaling[name] / (plan.members.shape[1] if plan.weights is None else 1)
-        else:
-            x = self.drift_dropout[name](x.to(self.drift_A[name].dtype))
-            a, b, scale = self.drift_A[name], self.drift_B[name].T, self.scaling[name]
-        return with_update(result, x, a, b, scale)
+        if plan is None:
+            return self.work(name, x, *args, **kwargs)
+        factors = self._factors(name, plan, current.factors)
+        if factors[0].device != x.device:
+            factors = tuple(factor.to(x.device) for factor in factors)
+        return self.answer(name, plan, factors, x, *args, **kwargs)
 
-    def _factors(self, name: str, plan: Plan, shared: Factors | None) -> tuple[Tensor, Tensor]:
+    def banks(self, name: str) -> tuple[Tensor, ...]:
+        """The stacks of all members of an adapter, in the order of `specs`."""
+        return tuple(getattr(self, spec.name)[name] for spec in self.specs if spec.per is not None)
+
+    def _factors(self, name: str, plan: Plan, shared: Factors | None) -> tuple[Tensor, ...]:
         """The factors of each row. The passes of one answer share them in `shared`."""
         if shared is not None and self in shared:
             return shared[self]
-        a, b = self._merged(name, plan)
+        banks = self.banks(name)
+        factors = self.mixtures.of(plan, (*banks, *self.base_tensors), partial(self._mean, banks))
         if plan.index is not None:
-            a, b = a[plan.index.to(a.device)], b[plan.index.to(b.device)]
+            factors = tuple(factor[plan.index.to(factor.device)] for factor in factors)
             if shared is not None:
-                shared[self] = a, b
-        return a, b
+                shared[self] = factors
+        return factors
 
-    def _merged(self, name: str, plan: Plan) -> tuple[Tensor, Tensor]:
-        bank_a, bank_b = self.drift_bank_A[name], self.drift_bank_B[name]
-        return self.mixtures.of(plan, (bank_a, bank_b), partial(self._mean, bank_a, bank_b))
+    @property
+    def base_tensors(self) -> tuple[Tensor, ...]:
+        """The base's tensors that are part of the factors."""
+        return ()
 
-    def _mean(self, bank_a: Tensor, bank_b: Tensor, plan: Plan) -> tuple[Tensor, Tensor]:
+    def _mean(self, banks: tuple[Tensor, ...], plan: Plan) -> tuple[Tensor, ...]:
         members = plan.members
         if plan.seats is not None:
-            members, (bank_a, bank_b) = plan.seats.place, plan.seats.stacks[self]
-        weights = plan.weights if plan.weights is None else plan.weights.to(bank_a.device)
-        return member_factors(bank_a, bank_b, members.to(bank_a.device), weights)
+            members, banks = plan.seats.place, plan.seats.stacks[self]
+        weights = plan.weights if plan.weights is None else plan.weights.to(banks[0].device)
+        return self.factors(banks, members.to(banks[0].device), weights)
 
     def where(self) -> Any:
         return self.base_layer.weight.device
-
-
-def with_update(result: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """`result + scale · x aᵀ b` in the dtype of `result`.
-
-    Args:
-        result (`Tensor`): `[…, out]`.
-        x (`Tensor`): `[…, in]`.
-        a, b (`Tensor`): `[r, in]` and `[r, out]` for all rows, or `[N, r, in]` and `[N, r, out]` for N blocks of rows.
-    """
-    # One row takes some forty such sums, each of microseconds, so conversions are called only where they do something.
-    x = x if x.dtype == a.dtype else x.to(a.dtype)
-    blocks = a.dim() == 3
-    if blocks:
-        inner = x.reshape(len(a), -1, x.shape[-1]) @ a.mT
-        rows = result.reshape(len(a), -1, result.shape[-1])
-    else:
-        inner = F.linear(x, a).flatten(0, -2)
-        rows = result.flatten(0, -2)
-    is_plain = not torch.is_grad_enabled() and not torch.is_autocast_enabled(result.device.type)
-    if is_plain and result.dtype == inner.dtype == b.dtype:
-        add_in_place = rows.baddbmm_ if blocks else rows.addmm_  # the layer's output is nobody else's
-        return add_in_place(inner, b, alpha=scale).view(result.shape)
-    if torch.promote_types(result.dtype, inner.dtype) != inner.dtype:
-        # Under autocast, a base may still answer in float32 (as in 4 bits). The sum must not round its result.
-        return torch.add(result, (inner @ b).view(result.shape), alpha=scale).to(result.dtype)
-    # Otherwise the product itself adds, which saves a tensor of the size of the layer's output.
-    add_product = torch.baddbmm if blocks else torch.addmm
-    return add_product(rows.to(inner.dtype), inner, b, alpha=scale).view(result.shape).to(result.dtype)
-
-
-def member_factors(bank_a: Tensor, bank_b: Tensor, members: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The factors whose product is the sum of the updates of each row's members: `x @ a.mT @ b`.
-
-    `Σ_k weights[n, k] · B_k A_k x_n` is one product of rank K·r. The members' factors are stacked, not summed, so the
-    sum of the updates is exact.
-
-    Args:
-        bank_a (`Tensor`): `[members, r, in]`.
-        bank_b (`Tensor`): `[members, r, out]`.
-        members (`Tensor`): `[N, K]`.
-        weights (`Tensor`, *optional*): `[N, K]`; all 1 by default.
-
-    Returns:
-        `a [N, K·r, in]` and `b [N, K·r, out]`; for N = 1 without the first dimension, for all rows.
-    """
-    # On a CPU `index_select` copies whole members; indexing would copy number by number.
-    a, b = (bank.index_select(0, members.flatten()).unflatten(0, members.shape) for bank in (bank_a, bank_b))
-    if weights is not None:
-        b = b * weights[..., None, None].to(b.dtype)
-    a, b = a.flatten(1, 2), b.flatten(1, 2)
-    return (a[0], b[0]) if len(members) == 1 else (a, b)
 
 
 def empty_bank(shape: tuple[int, ...], device: torch.device | str | None, dtype: torch.dtype) -> nn.Parameter:

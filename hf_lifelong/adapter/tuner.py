@@ -11,9 +11,8 @@ from typing import Any
 from peft.tuners.tuners_utils import BaseTuner
 from torch import Tensor, nn
 
-from ..compat import Conv1D
 from ..knowledge import KnowledgeBase
-from ..storage import PREFIX, check_tasks, sizes_of, spec_of
+from ..storage import PREFIX, check_tasks, layer_of, sizes_of, spec_of
 from ..utils.digests import digest_of
 from .architectures import depths_of, is_causal, settle_trunk, target_names
 from .bank import forget
@@ -37,7 +36,8 @@ from .forward.context import Context
 from .forward.encoder import HeadConductor
 from .forward.predict import predict
 from .heads import Lifelong, knowledge_of, lifelong_of
-from .layers import DriftLayer, DriftTunerLayer
+from .layers import DriftTunerLayer, MemberKind
+from .members import MEMBER_KINDS
 from .sharding import is_whole
 
 
@@ -118,16 +118,17 @@ class DriftModel(BaseTuner):
         current_key: str,
         parameter_name: str | None = None,
     ) -> None:
-        layer = target if isinstance(target, DriftLayer) else DriftLayer(target, self.context)
-        base = layer.get_base_layer()
-        weight: Any = base.weight
-        shape = getattr(weight, "ds_shape", weight.shape)  # a weight that ZeRO-3 shards has an empty shape
-        fan: Any = shape if isinstance(base, Conv1D) else (base.in_features, base.out_features)
-        sizes = sizes_of(self._new_knowledge)
+        kind = MEMBER_KINDS[layer_of(peft_config.r)]
+        layer = target if isinstance(target, MemberKind) else kind(target, self.context)
+        if not isinstance(layer, kind):
+            raise ValueError(
+                f"`r` of adapter `{adapter_name}` is {peft_config.r!r}, but this model has an adapter whose members "
+                'are kept otherwise; the adapters of one model all have ranks, or all `r="full"`.'
+            )
         if layer is not target:
             # Before it has tensors: PEFT moves 8-bit layers, and a bank without memory cannot be moved.
             self._replace_module(parent, target_name, layer, target)
-        layer.update_layer(adapter_name, peft_config, sizes, int(fan[0]), int(fan[1]))
+        layer.update_layer(adapter_name, peft_config, sizes_of(self._new_knowledge))
         if layer is not target:
             layer.set_adapter(self.active_adapters, inference_mode=peft_config.inference_mode)
 

@@ -378,7 +378,7 @@ def estimate_memory(
     bits: Annotated[
         Literal["4", "8", "16", "32"] | None, typer.Option(help="Bits of a weight; without it as the base is saved.")
     ] = None,
-    r: Annotated[int, typer.Option("--r", help="Rank of each member.")] = 8,
+    r: Annotated[str, typer.Option("--r", metavar="INTEGER|full", help="Rank of each member, or full weights.")] = "8",
     members: Annotated[int, typer.Option(help="Snapshots kept of each task.")] = 5,
     trunk_depth: Annotated[float | None, typer.Option(help="Share of the layers that all share.")] = None,
     tasks: Annotated[int, typer.Option(help="Tasks that the adapter knows.")] = 1,
@@ -401,8 +401,9 @@ def estimate_memory(
     """
     from ..adapter import DriftAdapterConfig
     from ..memory import estimate_memory as estimate
+    from .learning import rank
 
-    config = DriftAdapterConfig(r=r, members=members, trunk_depth=trunk_depth, task_type=task_type)
+    config = DriftAdapterConfig(r=rank(r), members=members, trunk_depth=trunk_depth, task_type=task_type)
     memory = estimate(
         model,
         config,

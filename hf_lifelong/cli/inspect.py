@@ -48,10 +48,11 @@ def to_report(saved: SavedAdapter) -> str:
     """The description of a saved adapter as lines of text for readers."""
     facts = describe(saved)
     base, settings = facts["base"], facts["settings"]
+    members = "full weights" if facts["r"] == "full" else f"rank {facts['r']}"
     lines = [
         clean(facts["name"], 200) + (f" at commit {facts['commit']}" if facts["commit"] else ""),
         f"base:      {clean(base['name'], 200)}",
-        f"adapter:   rank {facts['r']} above a trunk of {facts['trunk']} layers, {size(facts['size'])}",
+        f"adapter:   {members} above a trunk of {facts['trunk']} layers, {size(facts['size'])}",
         f"retrieval: {clean(str(settings['retrieval']), 20)}, answers {clean(str(settings['answer']), 20)}",
     ]
     if not facts["tasks"]:

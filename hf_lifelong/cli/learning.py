@@ -20,8 +20,14 @@ from ..loading import load, load_base, load_processor
 from ..storage import TASK_TYPES
 from ..training import DriftTrainer, DriftTrainingArguments, TaskSource, check_samples, show_bars, suggestion
 
+
+def rank(text: str) -> int | str:
+    """`r` of a `DriftAdapterConfig`, which checks it, from the command line."""
+    return int(text) if text.removeprefix("-").isdecimal() else text
+
+
 # Names of argument types in `--help`.
-KINDS = {int: "INTEGER", float: "NUMBER", string_to_bool: "TRUE|FALSE"}
+KINDS = {int: "INTEGER", float: "NUMBER", string_to_bool: "TRUE|FALSE", rank: "INTEGER|full"}
 
 
 @dataclass
@@ -96,6 +102,7 @@ def _adapter_arguments() -> type:
         metadata = {**settings[name].metadata, "help": settings[name].metadata["help"] + default}
         hint = list[str] | str | None if "set[str]" in str(hints[name]) else hints[name] | None
         hint = str | None if "choices" in metadata else hint  # a retrieval policy is given by its name
+        hint = rank if name == "r" else hint
         arguments.append((name, hint, field(default=None, metadata=metadata)))
     task_type = {"help": "CAUSAL_LM where the base is a language model.", "choices": TASK_TYPES}
     arguments.append(("task_type", str | None, field(default=None, metadata=task_type)))

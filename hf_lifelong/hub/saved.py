@@ -30,6 +30,8 @@ from ..storage import (
     check_settings,
     check_tasks,
     dtype_in_header,
+    layer_of,
+    rank_sizes,
     sizes_of,
     spec_of,
     stored_statistics,
@@ -299,12 +301,13 @@ def check_header(
         layout[name] = dtype_in_header(code), shape
         tensor_bytes += spec.torch_dtype.itemsize * math.prod(shape) if spec is not None else 0
     hidden = knowledge.base.get("hidden_size")
-    expected = {"r": config["r"], "rank": config["signature_rank"], **sizes_of(knowledge)}
+    expected = {**rank_sizes(config["r"]), "rank": config["signature_rank"], **sizes_of(knowledge)}
     if hidden is not None:
         expected |= {"hidden": hidden, "features": min(knowledge.pooled_width(hidden), config["signature_size"])}
     try:
-        for module, sizes in check_layout(layout, expected).items():
-            if hidden is not None and max(sizes.get("in", 0), sizes.get("out", 0)) > WIDEST * hidden:
+        for module, sizes in check_layout(layout, expected, kind=layer_of(config["r"])).items():
+            widest = max(sizes.get(symbol, 0) for symbol in ("in", "out", "columns"))
+            if hidden is not None and widest > WIDEST * hidden:
                 raise LayoutError(f"`{module}` is more than {WIDEST} times as wide as the base")
     except LayoutError as error:
         raise _misfit(where, str(error)) from error

@@ -24,7 +24,7 @@ from ..adapter import (
 )
 from ..knowledge import KnowledgeBase, LearnedTask
 from ..objectives import kinds_on
-from ..storage import LAYER, specs_at
+from ..storage import ROOT, TENSORS
 from .bases import read_base
 from .optimizers import OPTIMIZERS
 from .quantised import count_weights, largest_layer
@@ -267,7 +267,7 @@ def _banks(model: Any) -> int:
 
 def _size_of_layers(model: Any, trained: bool) -> int:
     """Bytes of the injected layers' tensors: those of the working adapter if `trained`, otherwise of all members."""
-    names = {spec.name for spec in specs_at(LAYER) if (spec.per is None) == trained}
+    names = {spec.name for spec in TENSORS if spec.where != ROOT and (spec.per is None) == trained}
     return size_of(p for name, p in model.named_parameters() if names.intersection(name.split(".")))
 
 

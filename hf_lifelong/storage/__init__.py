@@ -4,14 +4,17 @@ from .checks import LayoutError, check_layout, check_values, dtype_in_header
 from .packing import check_statistics, pack, record_of, stored_statistics
 from .settings import ANSWERS, TASK_TYPES, UNCERTAINTIES, are_names, check_kind, check_settings, check_tasks
 from .tensors import (
-    LAYER,
+    FULL,
+    LOW_RANK,
     PREFIX,
     ROOT,
     STATISTICS,
     TENSORS,
     UNITS,
     TensorSpec,
+    layer_of,
     part_of_task,
+    rank_sizes,
     sizes_of,
     spec_of,
     specs_at,
@@ -20,7 +23,8 @@ from .tensors import (
 
 __all__ = [
     "ANSWERS",
-    "LAYER",
+    "FULL",
+    "LOW_RANK",
     "PREFIX",
     "ROOT",
     "STATISTICS",
@@ -38,8 +42,10 @@ __all__ = [
     "check_tasks",
     "check_values",
     "dtype_in_header",
+    "layer_of",
     "pack",
     "part_of_task",
+    "rank_sizes",
     "record_of",
     "sizes_of",
     "spec_of",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..knowledge import ManifestError
-from .tensors import LAYER, ROOT, spec_of, specs_at
+from .tensors import LOW_RANK, ROOT, spec_of, specs_at
 
 # Dtypes as the header of a safetensors file spells them.
 _IN_HEADER = {
@@ -39,6 +39,7 @@ def check_layout(
     layouts: Mapping[str, tuple[str, tuple[int, ...]]],
     sizes: Mapping[str, int],
     layers: Mapping[str, Mapping[str, int]] | None = None,
+    kind: str = LOW_RANK,
 ) -> dict[str, dict[str, int]]:
     """Checks the names, dtypes and shapes of an adapter's tensors.
 
@@ -46,8 +47,9 @@ def check_layout(
         layouts (`Mapping[str, tuple[str, tuple[int, ...]]]`): Name in a file, without `PREFIX` → dtype and shape.
         sizes (`Mapping[str, int]`): Symbol → size, for the symbols whose size is known (`TensorSpec.sizes`,
             `sizes_of`).
-        layers (`Mapping[str, Mapping[str, int]]`, *optional*): The injected layers, each with its `in` and `out`.
-            Without a base these sizes are unknown; the tensors of a layer must then agree with each other.
+        layers (`Mapping[str, Mapping[str, int]]`, *optional*): The injected layers, each with its own sizes, as `in`
+            and `out`. Without a base these are unknown; the tensors of a layer must then agree with each other.
+        kind (`str`): How members are kept: `LOW_RANK` or `FULL` (`layer_of`).
 
     Returns:
         `dict[str, dict[str, int]]`: Module → the sizes of all its symbols.
@@ -58,20 +60,23 @@ def check_layout(
     modules: dict[str, dict[str, tuple[int, ...]]] = {name: {} for name in (ROOT, *(layers or ()))}
     for name, (dtype, shape) in layouts.items():
         spec, (module, _, container) = spec_of(name), name.rpartition(".")
-        if spec is None or spec.is_absent(sizes) or (layers is not None and module not in modules):
+        known = spec is not None and spec.where in (ROOT, kind)
+        if spec is None or not known or spec.is_absent(sizes) or (layers is not None and module not in modules):
             raise LayoutError(f"`{name}` is surplus")
         if dtype != spec.dtype:
             raise LayoutError(f"`{name}` is {dtype}, it must be {spec.dtype}")
         modules.setdefault(module, {})[container] = shape
     return {
-        module: _check_module(module, shapes, {**sizes, **(layers or {}).get(module, {})})
+        module: _check_module(module, kind, shapes, {**sizes, **(layers or {}).get(module, {})})
         for module, shapes in modules.items()
     }
 
 
-def _check_module(module: str, shapes: Mapping[str, tuple[int, ...]], sizes: dict[str, int]) -> dict[str, int]:
+def _check_module(
+    module: str, kind: str, shapes: Mapping[str, tuple[int, ...]], sizes: dict[str, int]
+) -> dict[str, int]:
     """Checks that the shapes of a module's tensors agree with each other and with `sizes`; returns all its sizes."""
-    for spec in specs_at(ROOT if module == ROOT else LAYER):
+    for spec in specs_at(ROOT if module == ROOT else kind):
         name, shape = f"{module}.{spec.name}", shapes.get(spec.name)
         if shape is None:
             if spec.is_absent(sizes):

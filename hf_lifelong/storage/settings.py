@@ -34,6 +34,11 @@ def _count(least: int, most: int) -> Check:
     return check
 
 
+def _rank(value: Any) -> str | None:
+    is_right = value == "full" or _count(1, 2**16)(value) is None
+    return None if is_right else f'it must be an integer from 1 to {2**16}, or "full".'
+
+
 def _number(is_right: Callable[[float], bool], words: str) -> Check:
     def check(value: Any) -> str | None:
         right = isinstance(value, int | float) and not isinstance(value, bool) and is_right(value)
@@ -74,7 +79,7 @@ CHECKS: dict[str, Check] = {
     "retrieval": check_policy,
     "uncertainty": _choice(UNCERTAINTIES),
     "answer": _choice(ANSWERS),
-    "r": _count(1, 2**16),
+    "r": _rank,
     "members": _count(1, 10_000),
     "signature_rank": _count(1, 2**16),
     "signature_size": _count(1, 2**20),

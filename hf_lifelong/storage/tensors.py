@@ -15,7 +15,8 @@ import torch
 from ..knowledge import LARGEST_FEATURE, KnowledgeBase, LearnedTask
 
 PREFIX = "base_model.model."  # what PEFT puts before the name of a module in a file
-ROOT, LAYER = "lifelong", "layer"  # where tensors lie: in the module named `lifelong`, or in each injected layer
+# Where tensors lie: in the module named `lifelong`, or in each injected layer, whose members are of low rank or full.
+ROOT, LOW_RANK, FULL = "lifelong", "low-rank layer", "full layer"
 
 # The units that a stack is made of, and how many of them a task has. The first task's units come first.
 UNITS: Mapping[str, Callable[[LearnedTask], int]] = {
@@ -34,11 +35,11 @@ class TensorSpec:
     Args:
         name (`str`): Name of its container in a module, and the last part of its name in a file.
         sizes (`tuple[str, ...]`): Symbols of its dimensions, such as `"features"`. A stack's first dimension is `per`
-            and is not listed. Equal symbols mean equal sizes, in all tensors, or, for `"in"` and `"out"`, in one
-            layer.
+            and is not listed. Equal symbols mean equal sizes, in all tensors, or, for `"in"`, `"out"` and `"columns"`,
+            in one layer.
         per (`str`, *optional*): The unit of `UNITS` that it is a stack of. Tensors without one are trained and belong
             to no task.
-        where (`str`): `ROOT`, or `LAYER` for each injected layer.
+        where (`str`): `ROOT`, or `LOW_RANK` or `FULL` for each injected layer with such members.
         dtype (`str`): Its dtype in a file and in memory.
         bounds (`tuple[float, float]`, *optional*): Smallest and largest allowed value; by default any finite value.
         keeps (`str`, *optional*): The tensor of the working adapter whose snapshots it stacks.
@@ -90,10 +91,12 @@ _SPREAD = (-_MOST, _MOST)
 # no cast of a model rounds and every device supports.
 STATISTICS = TensorSpec("drift_statistics", (), "bytes", dtype="uint8", optional=True)
 TENSORS: tuple[TensorSpec, ...] = (
-    TensorSpec("drift_A", ("r", "in"), where=LAYER),
-    TensorSpec("drift_B", ("out", "r"), where=LAYER),
-    TensorSpec("drift_bank_A", ("r", "in"), "members", LAYER, keeps="drift_A"),
-    TensorSpec("drift_bank_B", ("r", "out"), "members", LAYER, keeps="drift_B", flipped=True),
+    TensorSpec("drift_A", ("r", "in"), where=LOW_RANK),
+    TensorSpec("drift_B", ("out", "r"), where=LOW_RANK),
+    TensorSpec("drift_bank_A", ("r", "in"), "members", LOW_RANK, keeps="drift_A"),
+    TensorSpec("drift_bank_B", ("r", "out"), "members", LOW_RANK, keeps="drift_B", flipped=True),
+    TensorSpec("drift_full", ("out", "columns"), where=FULL),
+    TensorSpec("drift_bank_full", ("out", "columns"), "members", FULL, keeps="drift_full"),
     TensorSpec("drift_head_weight", ("open", "hidden")),
     TensorSpec("drift_head_bias", ("open",)),
     TensorSpec("drift_bank_head_weight", ("hidden",), "rows", keeps="drift_head_weight"),
@@ -113,11 +116,21 @@ def specs_at(where: str) -> tuple[TensorSpec, ...]:
     return tuple(spec for spec in TENSORS if spec.where == where)
 
 
+def layer_of(r: int | str) -> str:
+    """Where the members of an adapter with this `r` lie."""
+    return FULL if r == "full" else LOW_RANK
+
+
+def rank_sizes(r: int | str) -> dict[str, int]:
+    """The size that `r` gives to the symbols of a layer's tensors."""
+    return {} if layer_of(r) == FULL else {"r": int(r)}
+
+
 def spec_of(name: str) -> TensorSpec | None:
     """The spec of the tensor with this name in a file or model; `None` if there is none."""
     module, _, container = name.removeprefix(PREFIX).rpartition(".")
-    where = ROOT if module == ROOT else LAYER
-    return next((spec for spec in TENSORS if spec.name == container and spec.where == where), None)
+    found = (spec for spec in TENSORS if spec.name == container and (spec.where == ROOT) == (module == ROOT))
+    return next(found, None)
 
 
 def sizes_of(knowledge: KnowledgeBase) -> dict[str, int]:

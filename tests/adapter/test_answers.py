@@ -13,7 +13,7 @@ from transformers import AutoModel
 from hf_lifelong import DriftAdapterConfig, knowledge_of, predict
 from hf_lifelong.adapter import lifelong_of, trunk_features
 from hf_lifelong.adapter.bank import add_task, close_task, open_task
-from hf_lifelong.adapter.layers import DriftLayer, member_factors
+from hf_lifelong.adapter.low_rank import DriftLayer, member_factors
 from hf_lifelong.knowledge import LearnedTask, fit_signature
 
 ALONE = 1e-4  # how far a row may lie in a batch from its answer alone: products of other shapes round otherwise

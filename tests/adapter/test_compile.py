@@ -41,6 +41,10 @@ def test_every_policy_of_fixed_cost_is_one_graph(make_model, batch, policy):
     check(make_model(retrieval=policy[0], answer=policy[1]), batch, fullgraph=True)
 
 
+def test_full_members_are_one_graph(make_model, batch):
+    check(make_model(r="full"), batch, fullgraph=True)
+
+
 @pytest.mark.parametrize("answer", ["merged", "ensemble"])
 def test_numbers_beside_labels_are_one_graph(make_model, batch, answer):
     model = make_model(tasks=("news",), answer=answer)

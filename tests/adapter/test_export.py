@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from hf_lifelong import DriftAdapterConfig, predict
 from hf_lifelong.adapter.export import compressed_update, export, merged_update, serving_problems
-from hf_lifelong.adapter.layers import DriftLayer
+from hf_lifelong.adapter.low_rank import DriftLayer
 
 SAME = 1e-5  # how far probabilities of the folder may lie from those of the group, float32
 WEIGHTS = "adapter_model.safetensors"
@@ -359,7 +359,7 @@ def test_serving_problems_are_one_warning(make_model, tmp_path):
 
 
 REFUSALS = {
-    "format": ({"format": "gguf"}, ValueError, r"`format` is 'gguf'; choose one of \['lora'\]"),
+    "format": ({"format": "gguf"}, ValueError, r"`format` is 'gguf'; choose one of \['lora', 'model'\]"),
     "group index": ({"group": 2}, KeyError, "no group 2 in this knowledge base; it has 2 groups"),
     "group name": ({"group": "opera"}, KeyError, "no task `opera`"),
     "member": ({"member": 2}, ValueError, "`member` is 2, but task `news` has 2 members; choose one from 0 to 1"),

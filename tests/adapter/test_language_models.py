@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, Generation
 
 from hf_lifelong import DriftAdapterConfig, forget, generate, predict, score_labels
 from hf_lifelong.adapter import lifelong_of, trunk_features
-from hf_lifelong.adapter.layers import DriftLayer
+from hf_lifelong.adapter.low_rank import DriftLayer
 from hf_lifelong.objectives.prompts import encode_answers
 from hf_lifelong.objectives.uncertainty import mean_by_pair, normalised_entropy, summed_variance
 

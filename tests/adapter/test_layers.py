@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_lifelong.adapter.layers import with_update
+from hf_lifelong.adapter.low_rank import with_update
 
 R, IN, OUT, SCALE = 2, 5, 7, 0.25
 

@@ -13,7 +13,7 @@ from transformers import AlbertConfig, AlbertModel, AutoModel, AutoModelForSeque
 
 from hf_lifelong import DriftAdapterConfig, knowledge_of, predict
 from hf_lifelong.adapter import lifelong_of
-from hf_lifelong.adapter.layers import DriftLayer
+from hf_lifelong.adapter.low_rank import DriftLayer
 
 ARCHITECTURES = [
     ("bert", torch.float32, {}),

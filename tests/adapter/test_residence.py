@@ -10,7 +10,7 @@ from transformers import AutoModel
 from hf_lifelong import DriftAdapterConfig, forget, generate, predict
 from hf_lifelong.adapter import lifelong_of
 from hf_lifelong.adapter.bank import drift_modules
-from hf_lifelong.adapter.layers import DriftLayer
+from hf_lifelong.adapter.low_rank import DriftLayer
 from hf_lifelong.loading import load
 
 GROUPS = len(TASKS)

@@ -212,7 +212,7 @@ def test_a_forgotten_task_leaves_what_would_be_there_without_it(case, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*loads with PEFT, but")
-def test_a_group_becomes_an_ordinary_lora(case, tmp_path, monkeypatch):
+def test_a_group_becomes_an_ordinary_lora_or_model(case, tmp_path, monkeypatch):
     report = export(case.load(), case.row.tasks()[0].name, tmp_path / "lora")
     code = (report.folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
     if case.row.images:
@@ -221,7 +221,11 @@ def test_a_group_becomes_an_ordinary_lora(case, tmp_path, monkeypatch):
     names: dict[str, Any] = {}
     with torch.no_grad():  # also puts gradients back, which the code of the card switches off
         exec(code, names)
-    assert report.error == 0 and names["model"].peft_config["default"].peft_type == "LORA"
+    assert report.error == 0
+    if case.row.config.get("r") == "full":
+        assert report.rank is None and (report.folder / "model.safetensors").exists()
+    else:
+        assert names["model"].peft_config["default"].peft_type == "LORA"
     assert names["logits"].isfinite().all()
 
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from hf_lifelong import DriftAdapterConfig, Task, export, generate, knowledge_of, loading
 from hf_lifelong.adapter.checks import check_base, describe_base
-from hf_lifelong.adapter.layers import DriftLayer
+from hf_lifelong.adapter.low_rank import DriftLayer
 
 pytest.importorskip("bitsandbytes")
 SIZES = {

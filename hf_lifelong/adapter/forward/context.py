@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .query import Query
 
 Mode = Literal["base", "working", "bank"]
-Factors = dict[nn.Module, tuple[Tensor, Tensor]]
+Factors = dict[nn.Module, tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +31,8 @@ class Pass:
     """The state of a forward pass. A hook that knows more replaces it by a new one.
 
     Args:
-        mode (`str`): What every injected layer does: `"base"` (as without adapter), `"working"` (use the working pair)
-            or `"bank"` (follow `plan`).
+        mode (`str`): What every injected layer does: `"base"` (as without adapter), `"working"` (use the working
+            adapter) or `"bank"` (follow `plan`).
         query ([`Query`], *optional*): What the pass is asked, in mode `"bank"`.
         mask (`Tensor`, *optional*): `[B, T]`, 1 for tokens and 0 for padding.
         targets (`dict`): The targets of the loss, by name.
@@ -96,7 +96,7 @@ class Context:
 
     Attributes:
         learning (`bool`): Whether a task is open. Gradient checkpointing runs layers again in the backward pass, after
-            their pass has ended; they then use the working pair.
+            their pass has ended; they then use the working adapter.
     """
 
     def __init__(self) -> None:

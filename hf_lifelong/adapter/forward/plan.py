@@ -12,7 +12,7 @@ from torch import Tensor
 from ..index import Tables
 
 if TYPE_CHECKING:
-    from ..layers import DriftLayer
+    from ..layers import MemberKind
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Seats:
     residence: object
     taken: tuple[int, ...]
     place: Tensor
-    stacks: Mapping[DriftLayer, tuple[Tensor, Tensor]]
+    stacks: Mapping[MemberKind, tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True, eq=False)

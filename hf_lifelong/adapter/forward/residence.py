@@ -13,7 +13,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 
-from ..layers import DriftLayer
+from ..layers import MemberKind
 from .context import LOCK
 from .plan import Seats
 
@@ -33,14 +33,14 @@ class Residence:
     def __init__(self, model: nn.Module, adapter: str, seats: int) -> None:
         self.adapter, self.seats = adapter, seats
         self.seat_of: dict[int, int] = {}  # the least recently used member comes first
-        self.stacks: dict[DriftLayer, tuple[Tensor, Tensor]] = {}
+        self.stacks: dict[MemberKind, tuple[Tensor, ...]] = {}
         # Not inference tensors: the first pass may run in inference mode, but later passes outside of it write seats.
         with torch.inference_mode(False):
             for layer in model.modules():
-                if isinstance(layer, DriftLayer) and layer.holds(adapter):
-                    banks = layer.drift_bank_A[adapter], layer.drift_bank_B[adapter]
-                    a, b = (torch.empty(seats, *bank.shape[1:], device=layer.where()) for bank in banks)
-                    self.stacks[layer] = a, b
+                if isinstance(layer, MemberKind) and layer.holds(adapter):
+                    self.stacks[layer] = tuple(
+                        torch.empty(seats, *bank.shape[1:], device=layer.where()) for bank in layer.banks(adapter)
+                    )
 
     @torch.compiler.disable
     def seats_of(self, members: Tensor, key: tuple[int, ...] | None) -> Seats | None:
@@ -80,7 +80,7 @@ class Residence:
         while len(seats) < len(members):
             seats.append(self.seat_of.pop(next(iter(self.seat_of))))
         for layer, stacks in self.stacks.items():
-            banks: Any = layer.drift_bank_A[self.adapter], layer.drift_bank_B[self.adapter]
+            banks: Any = layer.banks(self.adapter)
             for stack, bank in zip(stacks, banks, strict=True):
                 stack[seats] = bank[members].to(stack.device)
         self.seat_of.update(zip(members, seats, strict=True))
