@@ -11,16 +11,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from huggingface_hub import HfApi
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import EvalPrediction, Trainer, TrainingArguments
 from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from ..adapter import active_config, knowledge_of, lifelong_of, make_whole
 from ..compat import LengthGroupedSampler, note_scheduler
-from ..evaluation import AccuracyMatrix
-from ..hub import base_name, keep_active, loaded_commit, write_matrix
-from ..knowledge import KnowledgeBase
+from ..hub import base_name, keep_active, write_matrix
 from ..objectives import Modality
 from ..statistics import TaskStatistic, get_statistics
 from ..utils.folders import sole_writer
@@ -34,16 +31,16 @@ from .data import PreparedTask
 from .drift import gradient_noise_hook, learning_rate_factor
 from .evaluator import Evaluator
 from .fair import FairOverTasks
-from .measuring import matrix_of, measure
+from .measuring import measure
 from .protocol import Trained
-from .pushing import Pusher
+from .pushing import PushedTrainer
 from .sampling import RepeatableGrouping
 from .statistics import measure_overall
 from .stream import learn_stream
 from .tasks import Task, check_names, tasks_of
 
 
-class DriftTrainer(FairOverTasks, Trainer):
+class DriftTrainer(FairOverTasks, PushedTrainer, Trainer):
     """Learns tasks one after another, each on its own data only, and keeps all of them.
 
     Takes everything that `Trainer` takes. Each task is one run of `Trainer.train` on a low-rank working adapter. Its
@@ -102,7 +99,6 @@ class DriftTrainer(FairOverTasks, Trainer):
             base_name(active_config(model).base_model_name_or_path, args.hub_base_model)
         self.task_dir = str(args.output_dir)
         self.session: list[str] = []  # tasks that were learned with these arguments
-        self._pusher = Pusher()
         self._prepared: dict[str, PreparedTask] = {}
         self._user_metrics = options.get("compute_metrics")
         self._user_collator = data_collator
@@ -126,24 +122,9 @@ class DriftTrainer(FairOverTasks, Trainer):
         self._renewal = Renewal(self)
 
     @property
-    def output_dir(self) -> str:
-        """The folder of the adapter, its commits and checkpoints."""
-        return str(self.args.output_dir)
-
-    @property
-    def knowledge(self) -> KnowledgeBase:
-        """What the model has learned."""
-        return knowledge_of(self.model)
-
-    @property
     def modality(self) -> Modality:
         """What the base takes."""
         return lifelong_of(self.model).conductor.modality
-
-    @property
-    def matrix(self) -> AccuracyMatrix | None:
-        """The accuracy matrix as last measured; `None` before the first task and after forgetting one."""
-        return matrix_of(self.knowledge)
 
     @property
     def is_sharded(self) -> bool:
@@ -341,62 +322,6 @@ class DriftTrainer(FairOverTasks, Trainer):
             write_matrix(self.matrix, Path(output_dir or self.output_dir))
         write_card(self, output_dir or self.output_dir)
 
-    def create_model_card(self, language: Any = None, license: str | None = None, **kwargs: Any) -> None:  # type: ignore[override]
-        """Writes the model card into `output_dir`. Trainer's other arguments are not needed: the card has those
-        facts."""
-        if self.is_world_process_zero():
-            codes = [language] if isinstance(language, str) else language
-            write_card(self, self.output_dir, language=codes, license=license)
-
-    def push_to_hub(
-        self,
-        commit_message: str | None = "End of training",
-        blocking: bool = True,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Pushes the current adapter in one commit: adapter, manifest, accuracy matrix, tokenizer and card; see
-        `hf_lifelong.hub.push_to_hub`.
-
-        Args:
-            commit_message (`str`, *optional*): Message of the commit.
-            blocking (`bool`): `False` uploads in the background and returns a `Future`.
-            token (`str`, *optional*): Token with write permission; by default `hub_token` of the arguments.
-            revision (`str`, *optional*): Branch to push to; by default `hub_revision` of the arguments.
-            private (`bool`, *optional*): Whether a new repository is private; by default `hub_private_repo` of the
-                arguments.
-            kwargs: `language` and `license` of the card.
-
-        Returns:
-            `CommitInfo`; `None` on all processes except the first.
-
-        Raises:
-            PushError: when the Hub cannot be reached, refuses the push, or holds something that it would overwrite.
-        """
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        if self.hub_model_id is None:
-            self.init_hf_repo(token=token)
-        self.save_model(_internal_call=True)
-        if not self.is_world_process_zero():
-            return None
-        if self.matrix is not None:
-            write_matrix(self.matrix, Path(self.output_dir))
-        self.create_model_card(**{k: v for k, v in kwargs.items() if k in ("language", "license")})
-        branch, repo_id = revision or self.args.hub_revision, str(self.hub_model_id)
-        push = self._pusher.ready(
-            self.output_dir,
-            repo_id,
-            branch,
-            loaded_commit(active_config(self.model), repo_id, branch or "main"),
-            base_model=self.args.hub_base_model,
-            private=self.args.hub_private_repo if private is None else private,
-            commit_message=commit_message,
-            token=token or self.args.hub_token,
-        )
-        return push() if blocking else HfApi().run_as_future(push)
-
     def _noise_share(self) -> float:
         return self.args.gradient_noise * self.snapshots.scale
 
@@ -411,10 +336,6 @@ class DriftTrainer(FairOverTasks, Trainer):
         super()._save(output_dir, state_dict)
         if self.args.should_save:
             keep_active(self.model, Path(output_dir or self.output_dir))
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        # A checkpoint holds a half-learned task. During a stream, only commits are pushed.
-        return
 
     def _load_callback_state(self) -> None:
         # A resumed task must end like one that was not killed, with the user's own callbacks. Trainer would replace
