@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import os
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from datasets import Dataset
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import EvalPrediction, Trainer, TrainingArguments
 from transformers.trainer_utils import PredictionOutput, TrainOutput
@@ -34,10 +35,12 @@ from .fair import FairOverTasks
 from .measuring import measure
 from .protocol import Trained
 from .pushing import PushedTrainer
+from .rows import row_stream
 from .sampling import RepeatableGrouping
 from .statistics import measure_overall
 from .stream import learn_stream
 from .tasks import Task, check_names, tasks_of
+from .unannounced import learn_unannounced
 
 
 class DriftTrainer(FairOverTasks, PushedTrainer, Trainer):
@@ -54,6 +57,13 @@ class DriftTrainer(FairOverTasks, PushedTrainer, Trainer):
         data_collator, train_dataset, eval_dataset, processing_class, compute_metrics and more: As in `Trainer`. A
             `train_dataset` without `tasks` is a single task, whose kind follows from its columns.
         tasks (`list[Task]`, *optional*): The tasks to learn, in order.
+        stream (`Iterable[dict]`, *optional*): Instead of tasks, rows that come one after another without saying where
+            a task ends: an `IterableDataset`, or anything else that gives rows as dicts. The boundaries are found, and
+            each segment between two of them is learned as a task (`segment-1`, `segment-2`, ...), which joins the
+            group of an earlier one that it repeats. Rows without a label are answered ([`StreamCallback`]), not
+            learned.
+        kind (`str`, *optional*): With `stream`: the kind of task that all its rows are learned as.
+        columns (`dict[str, str]`, *optional*): With `stream`: role → column, as in [`Task`].
         statistics (`list`, *optional*): Statistics that are measured on each task and stored with it at its commit:
             instances or classes of [`~hf_lifelong.statistics.TaskStatistic`], or names of built-in ones. They are not
             in `args`, which hold only text, because a user can bring their own; those that `args` ask for, as by
@@ -78,6 +88,9 @@ class DriftTrainer(FairOverTasks, PushedTrainer, Trainer):
         processing_class: Any = None,
         *,
         tasks: list[Task] | None = None,
+        stream: Iterable[Mapping[str, Any]] | None = None,
+        kind: str | None = None,
+        columns: Mapping[str, str] | None = None,
         statistics: Iterable[TaskStatistic | type[TaskStatistic] | str] = (),
         **options: Any,
     ) -> None:
@@ -86,7 +99,10 @@ class DriftTrainer(FairOverTasks, PushedTrainer, Trainer):
         args = cast(DriftTrainingArguments, args)
         base, learned = active_config(model).task_type, knowledge_of(model).names
         modality = lifelong_of(model).conductor.modality
-        self.tasks = tasks_of(tasks, train_dataset, eval_dataset, learned, base, modality.name)
+        others = {"tasks": tasks, "train_dataset": train_dataset, "eval_dataset": eval_dataset}
+        self.stream = row_stream(stream, kind, columns, others, base, modality, processing_class)
+        whole = (tasks, train_dataset, eval_dataset)
+        self.tasks = [] if self.stream else tasks_of(*whole, learned, base, modality.name)
         if processing_class is not None and not modality.fits(processing_class):
             raise ValueError(
                 f"`processing_class` is {processing_class!r:.60}; give the {modality.processor_noun} of the base "
@@ -102,12 +118,13 @@ class DriftTrainer(FairOverTasks, PushedTrainer, Trainer):
         self._prepared: dict[str, PreparedTask] = {}
         self._user_metrics = options.get("compute_metrics")
         self._user_collator = data_collator
+        first = self.tasks[0].train if self.tasks else Dataset.from_dict({})  # of a stream no row is known yet
         super().__init__(
             model,
             args,
             data_collator=data_collator,
-            train_dataset=self.tasks[0].train,
-            eval_dataset=self.tasks[0].validation or self.tasks[0].train,
+            train_dataset=first,
+            eval_dataset=(self.tasks[0].validation if self.tasks else None) or first,
             processing_class=processing_class,
             **options,
         )
@@ -150,21 +167,26 @@ class DriftTrainer(FairOverTasks, PushedTrainer, Trainer):
             )
         return self._prepared[task.name]
 
+    def release(self, name: str) -> None:
+        """Drops the encoded data of a task."""
+        self._prepared.pop(name, None)
+
     def train(
         self,
         resume_from_checkpoint: str | bool | None = None,
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
-        """Learns all tasks, in order.
+        """Learns all tasks in order, or the stream to its end.
 
         Args:
             resume_from_checkpoint (`bool`, *optional*): `True` resumes an earlier run with the same `output_dir`, even
                 in the middle of a task, and ends as that run would have ended. If nothing was saved, training starts
-                from the beginning.
+                from the beginning. A `stream` must be given from its start again; rows that the earlier run has dealt
+                with are skipped.
 
         Returns:
-            `TrainOutput` of the last task.
+            `TrainOutput` of the task that was learned last.
 
         Raises:
             ValueError: when a task cannot be used; then nothing is trained.
@@ -180,8 +202,9 @@ class DriftTrainer(FairOverTasks, PushedTrainer, Trainer):
         if trial is not None:
             raise ValueError("`trial`: hyperparameter search is not supported for a stream of tasks.")
         alone = sole_writer(stream_folder(self.output_dir)) if self.args.should_save else nullcontext()
+        learn: Any = learn_stream if self.stream is None else learn_unannounced
         with alone:
-            return learn_stream(self, bool(resume_from_checkpoint), ignore_keys_for_eval)
+            return learn(self, bool(resume_from_checkpoint), ignore_keys_for_eval)
 
     def metrics_of(self, task: PreparedTask) -> Callable[[EvalPrediction], dict[str, float]] | None:
         """The function that computes metrics while a task is trained: the task's, else the trainer's, else the
@@ -254,6 +277,11 @@ class DriftTrainer(FairOverTasks, PushedTrainer, Trainer):
                 "the data as `test` of its `Task`."
             )
         learned = [task for task in self.tasks if task.name in self.knowledge.names]
+        if self.stream is not None:
+            raise ValueError(
+                "The rows of `stream` are not kept, so nothing can be scored with them. Each segment was scored when "
+                "it was learned (`trainer.matrix`); give `tasks` with data of your own to score the model again."
+            )
         if not learned:
             raise ValueError("This trainer has not learned any task yet; call `train()` first.")
         tasks = [self.prepared(task) for task in learned]
