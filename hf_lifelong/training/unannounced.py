@@ -137,11 +137,13 @@ class SegmentLearner:
         if self.reading.boundary is not None:
             self.learn_segment()
         while True:
+            forms = dict(self.stream.forms)
             try:
                 read = [self.stream.read(row, at) for at, row in enumerate(itertools.islice(source, size), position)]
                 given = [arrival.given for arrival in read]
                 features: Any = input_features(self.pipe, given, position) if read else []
             except Exception as error:
+                self.stream.forms = forms  # a row that was refused may be corrected
                 self.save()
                 self._say_how_to_resume(error)
                 raise
