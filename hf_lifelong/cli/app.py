@@ -35,7 +35,8 @@ class Commands(TyperGroup):
         except BrokenPipeError:
             raise
         except USER_ERRORS as error:
-            message = one_line(str(error.args[0] if isinstance(error, KeyError) else error))
+            said = str(error.args[0] if isinstance(error, KeyError) else error)
+            message = one_line(" ".join([said, *getattr(error, "__notes__", ())]))
             if ctx.params["debug"] or (isinstance(error, KeyError) and " " not in message):
                 raise  # a KeyError without a sentence is a bug too
             typer.echo(f"Error: {message}", err=True)

@@ -332,13 +332,11 @@ class SegmentLearner:
             )
 
     def _say_how_to_resume(self, error: Exception) -> None:
-        note = (
+        error.add_note(
             f"What was learned of the stream is in `{self.args.output_dir}`, and {self.reading.position} inputs were "
             "dealt with. To go on there, give the stream from its start again and train with "
             "`resume_from_checkpoint=True`."
         )
-        error.add_note(note)
-        logger.error(f"The stream cannot be read on: {error} {note}")
 
 
 def check_alone(trainer: UnannouncedTrainer) -> None:

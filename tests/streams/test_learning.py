@@ -146,7 +146,7 @@ def test_a_longer_stream_is_learned_on(learn, monkeypatch):
 
 
 @pytest.mark.parametrize("at", [5, 30, 55, 79])
-def test_a_stream_that_dies_loses_nothing(learn, monkeypatch, tmp_path, at, caplog):
+def test_a_stream_that_dies_loses_nothing(learn, monkeypatch, tmp_path, at):
     announce(monkeypatch, at_45=("new", None, 40))
     stream = [*rows("film", 40), *rows("money", 40)]
 
@@ -156,7 +156,7 @@ def test_a_stream_that_dies_loses_nothing(learn, monkeypatch, tmp_path, at, capl
 
     with pytest.raises(ConnectionError, match="the line is dead") as raised:
         learn(dying())
-    assert "`resume_from_checkpoint=True`" in raised.value.__notes__[0] and "the line is dead" in caplog.text
+    assert "`resume_from_checkpoint=True`" in raised.value.__notes__[0]
     trainer, _ = learn(iter(stream), resume=True)
     learn(stream, folder="unbroken")
     assert len(trainer.knowledge.tasks) == 2 and digests(tmp_path / "out") == digests(tmp_path / "unbroken")
