@@ -15,7 +15,8 @@ from .references import Reference, references
 
 def pipeline_of(model: nn.Module, processor: Any) -> LifelongPipeline:
     """The pipeline that answers a stream's inputs, on the device where the model is."""
-    device = next(model.parameters()).device
+    spread: Any = getattr(model, "hf_device_map", None)  # such a model cannot be moved, and need not be
+    device = None if spread is not None else next(model.parameters()).device
     return LifelongPipeline(model=model, device=device, **{modality_of(model).processor: processor})  # type: ignore[arg-type]
 
 

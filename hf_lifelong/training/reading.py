@@ -54,7 +54,7 @@ class Reading:
         labelled (`int`): Number of inputs with a label.
         before (`list[str]`): Names of the tasks that the adapter knew before the stream.
         learned (`list[str]`): Names of the tasks that it knew at this point.
-        rows (`str`): Digest of the segment's rows with a label.
+        rows (`str`): Digest of the segment's inputs with a label.
         forms (`dict[str, str]`): The type of each column.
     """
 

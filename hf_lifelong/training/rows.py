@@ -148,9 +148,9 @@ def form_of(value: Any) -> str:
     return "a number" if is_number else f"`{type(value).__name__}`"
 
 
-def fingerprint(before: str, row: Mapping[str, Any]) -> str:
-    """A digest of rows: of those that gave `before`, and one more."""
-    return str(Hasher.hash([before, dict(row)]))
+def fingerprint(before: str, given: Any) -> str:
+    """A digest of inputs: of those that gave `before`, and one more."""
+    return str(Hasher.hash([before, given]))
 
 
 def row_stream(

@@ -219,7 +219,11 @@ class SegmentLearner:
         if boundary.task not in self.learner.knowledge.names and self._segment:
             reason = self._too_small()
             if reason is None:
-                self._learn(boundary)
+                try:
+                    self._learn(boundary)
+                except Exception as error:
+                    self._say_how_to_resume(error)
+                    raise
             else:
                 logger.warning(
                     f"Inputs {reading.start} to {boundary.since - 1} of the stream are not learned: {reason}"
@@ -273,7 +277,7 @@ class SegmentLearner:
 
     def _keep(self, arrival: Arrival) -> None:
         self._segment.append(arrival)
-        self.reading = replace(self.reading, rows=fingerprint(self.reading.rows, cast(dict[str, Any], arrival.row)))
+        self.reading = replace(self.reading, rows=fingerprint(self.reading.rows, arrival.given))
 
     def _answer(self) -> None:
         """Answers the inputs without a label that were read since the last call, by what is learned so far."""
@@ -332,10 +336,12 @@ class SegmentLearner:
             )
 
     def _say_how_to_resume(self, error: Exception) -> None:
+        reading = self.reading
+        of_task = f" The rows of the task are those with a label, from input {reading.start} on."
         error.add_note(
-            f"What was learned of the stream is in `{self.args.output_dir}`, and {self.reading.position} inputs were "
-            "dealt with. To go on there, give the stream from its start again and train with "
-            "`resume_from_checkpoint=True`."
+            f"What was learned of the stream is in `{self.args.output_dir}`; {reading.position} inputs of it were "
+            "dealt with. To go on there, give the stream from its start again, with `resume_from_checkpoint=True`."
+            + (of_task if reading.boundary is not None else "")
         )
 
 

@@ -204,6 +204,19 @@ def test_rows_that_cannot_be_used_are_named(learn, monkeypatch, stream, message,
     assert groups(trainer) == {"segment-1": "segment-1"}
 
 
+def test_an_answer_that_cannot_be_learned_is_corrected_in_the_stream(learn, monkeypatch, tmp_path):
+    announce(monkeypatch)
+    stream = [OTHERS["question-answering"](n) for n in range(40)]
+    wrong = [*stream]
+    wrong[3] = {**stream[3], "answers": {"text": ["Bob"], "answer_start": [0]}}
+    with pytest.raises(ValueError, match=r"Task `segment-1`: `train`, row 3, column 'answers'") as raised:
+        learn(wrong, kind="question-answering")
+    assert "The rows of the task are those with a label, from input 0 on." in raised.value.__notes__[0]
+    learn(stream, kind="question-answering", resume=True)
+    learn(stream, kind="question-answering", folder="unbroken")
+    assert digests(tmp_path / "out") == digests(tmp_path / "unbroken")
+
+
 def test_features_that_are_no_numbers_are_refused_and_corrected(learn, monkeypatch, bert_folder):
     announce(monkeypatch)
     model = make_model(bert_folder)
