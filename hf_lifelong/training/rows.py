@@ -72,7 +72,7 @@ class RowStream:
             }
         for column, value in learned.items():
             form = form_of(value)
-            if self.forms.setdefault(column, form) != form:
+            if form is not None and self.forms.setdefault(column, form) != form:
                 raise ValueError(
                     f"Row {position} of the stream holds {form} in the column {column!r}, where earlier rows held "
                     f"{self.forms[column]}; convert it, for example with `IterableDataset.map`."
@@ -140,12 +140,14 @@ class RowStream:
         return {self.task_kind.columns[role]: value for role, value in asked.items()}
 
 
-def form_of(value: Any) -> str:
-    """The type of a value; numbers are of one type, and lists say what they consist of."""
-    if isinstance(value, list | tuple):
-        return f"a list of {form_of(value[0])}" if value else "a list"
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return "a number" if is_number else f"`{type(value).__name__}`"
+def form_of(value: Any) -> str | None:
+    """The type of a value; `None` if it does not show, in missing values and empty lists. Numbers are of one type, and
+    so are images from files of any format."""
+    if value is None or isinstance(value, list | tuple):
+        return f"a list of {form_of(value[0])}" if value else None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return "a number"
+    return f"`{type(value).__name__ if isinstance(value, bool) else type(value).__mro__[-2].__name__}`"
 
 
 def fingerprint(before: str, given: Any) -> str:

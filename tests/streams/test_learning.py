@@ -1,12 +1,20 @@
 """A stream that does not say where a task ends: what is learned of it, what is answered, and what is kept on disk."""
 
 import logging
+from io import BytesIO
 
+import numpy as np
 import pytest
+import torch
 from datasets import ClassLabel, Dataset, Features, Value
+from peft import get_peft_model
+from PIL import Image
 from stream_helpers import Heard, announce, make_model, make_trainer, rows, unlabelled
+from transformers import AutoModel, AutoModelForCausalLM, ViTImageProcessor
 
+from hf_lifelong import DriftAdapterConfig
 from hf_lifelong.training import unannounced
+from hf_lifelong.training.rows import form_of
 from hf_lifelong.utils.files import DamagedFileError
 
 
@@ -342,6 +350,30 @@ def test_a_stream_is_all_that_is_learned(learn, bert_folder, tokenizer, tmp_path
         make_trainer(make_model(bert_folder), tmp_path / "x", [], tokenizer, stream_buffer=5)
 
 
+def test_types_are_those_that_can_lie_in_one_column():
+    image = Image.fromarray(np.zeros((2, 2), dtype=np.uint8))
+    with BytesIO() as file:
+        image.save(file, "png")
+        found = [form_of(value) for value in (1, 2.5, True, "a", ["a"], [], None, {}, image, Image.open(file))]
+    assert found == [
+        "a number",
+        "a number",
+        "`bool`",
+        "`str`",
+        "a list of `str`",
+        None,
+        None,
+        "`dict`",
+        *["`Image`"] * 2,
+    ]
+
+
+def test_evaluation_while_segments_are_trained_is_of_their_own_rows(learn, monkeypatch):
+    announce(monkeypatch)
+    trainer, _ = learn(rows("film", 40), eval_strategy="steps", eval_steps=3)
+    assert len([entry for entry in trainer.state.log_history if "eval_accuracy" in entry]) == 2
+
+
 def test_several_processes_are_refused(learn, bert_folder, tokenizer, tmp_path, monkeypatch):
     trainer = make_trainer(make_model(bert_folder), tmp_path / "x", rows("film", 40), tokenizer)
     monkeypatch.setattr(type(trainer), "is_sharded", True)
@@ -373,14 +405,6 @@ def test_other_kinds_are_streams_too(learn, monkeypatch, kind):
 def test_language_models_and_images_are_streams_too(
     monkeypatch, tiny_language_folder, tiny_image_folder, language_tokenizer, tmp_path
 ):
-    import numpy as np
-    import torch
-    from peft import get_peft_model
-    from PIL import Image
-    from transformers import AutoModel, AutoModelForCausalLM, ViTImageProcessor
-
-    from hf_lifelong import DriftAdapterConfig
-
     announce(monkeypatch)
     small = {"r": 2, "members": 2, "signature_rank": 2}
     base = AutoModelForCausalLM.from_pretrained(tiny_language_folder("llama"), dtype=torch.float32)
