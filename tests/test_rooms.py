@@ -27,6 +27,7 @@ BELOW = {
     "hub": {"evaluation", "knowledge", "objectives", "retrieval", "statistics", "storage"},
     "adapter": {"evaluation", "knowledge", "objectives", "retrieval", "statistics", "storage"},
     "memory": {"adapter", "knowledge", "objectives", "retrieval", "storage"},
+    "streams": {"adapter", "knowledge", "pipeline"},
     "federated": {"adapter", "evaluation", "fairness", "knowledge", "statistics", "training"},
     "loading": {"adapter", "hub", "knowledge", "objectives"},
     "pipeline": {"adapter", "knowledge", "objectives"},

@@ -7,14 +7,10 @@ Results go to stdout, everything else to stderr. Only commands that need PyTorch
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +20,7 @@ from typer.core import TyperGroup
 from .. import __version__
 from ..utils.console import mute_bars, mute_notes
 from ..utils.texts import one_line
+from .lines import as_input, batches, dump, numbered
 
 # Errors that the user can fix. Any other error is a bug, and shows its traceback.
 USER_ERRORS = (ValueError, OSError, KeyError, ImportError, FloatingPointError)
@@ -38,7 +35,8 @@ class Commands(TyperGroup):
         except BrokenPipeError:
             raise
         except USER_ERRORS as error:
-            message = one_line(str(error.args[0] if isinstance(error, KeyError) else error))
+            said = str(error.args[0] if isinstance(error, KeyError) else error)
+            message = one_line(" ".join([said, *getattr(error, "__notes__", ())]))
             if ctx.params["debug"] or (isinstance(error, KeyError) and " " not in message):
                 raise  # a KeyError without a sentence is a bug too
             typer.echo(f"Error: {message}", err=True)
@@ -90,10 +88,12 @@ def learn(ctx: typer.Context) -> None:
     description = "Learns tasks one after another, with a new adapter or one that continues learning."
     learning, adapter, training = parse(ctx.args, prog="hf-lifelong learn", description=description)
     use_all_cores(training)
+    answers = sys.stdout  # of a stream: one JSON object for each input without a label, and nothing else
     with contextlib.redirect_stdout(sys.stderr):  # Trainer prints what it logs
-        trainer, _ = learn_tasks(learning, adapter, training)
+        trainer, _ = learn_tasks(learning, adapter, training, lambda answer: typer.echo(dump(answer), answers))
     if trainer.is_world_process_zero() and trainer.matrix is not None:
-        typer.echo(f"{to_text(trainer.matrix)}\n\nThe adapter is in {training.output_dir}.")
+        report = f"{to_text(trainer.matrix)}\n\nThe adapter is in {training.output_dir}."
+        typer.echo(report, err=learning.stream is not None)
 
 
 @app.command()
@@ -134,8 +134,8 @@ def predict(
     from ..loading import load
     from ..pipeline import LifelongPipeline
 
-    lines = enumerate(texts, 1) if texts else _lines(str(input))
-    inputs = (_input(line, number, input) for number, line in lines)
+    lines = enumerate(texts, 1) if texts else numbered(str(input), "--input")
+    inputs = (as_input(line, number, input) for number, line in lines)
     first = next(inputs, None)
     if first is None:
         raise ValueError(f"`--input` {input} holds nothing to answer; give one input per line.")
@@ -147,52 +147,49 @@ def predict(
     if retrieval is not None:
         options["policy"] = retrieval
     done = 0
-    for batch in _batches(first, inputs, batch_size):
+    for batch in batches(first, inputs, batch_size):
         try:
             answers = answer(batch, batch_size=batch_size, abstain=abstain, **options)
         except ValueError as error:
             raise ValueError(f"Of the inputs from number {done + 1} (inputs[0]) on: {error}") from error
         done += len(batch)
-        typer.echo("\n".join(_dump(answered) if as_json else _line(answered) for answered in answers))
-
-
-def _lines(source: str) -> Iterator[tuple[int, str]]:
-    """The non-empty lines of a file, or of stdin for `-`, with their numbers."""
-    try:
-        with contextlib.nullcontext(sys.stdin) if source == "-" else open(source, encoding="utf-8") as file:
-            yield from ((number, line.rstrip("\r\n")) for number, line in enumerate(file, 1) if line.strip())
-    except UnicodeDecodeError as error:
-        raise ValueError(f"`{source}` is not UTF-8 text ({error.reason} at byte {error.start}).") from error
-    except OSError as error:
-        raise ValueError(
-            f"`--input` {source} cannot be read ({error.strerror}); give a file with one input per line, or `-`."
-        ) from error
-
-
-def _input(line: str, number: int, source: str | None) -> Any:
-    if not line.lstrip().startswith("{"):
-        if source is not None and source.endswith(".jsonl"):
-            raise ValueError(f"`{source}`, line {number}: {line!r:.60} is no JSON object.")
-        return line
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        where = f"`{source}`, line {number}" if source is not None else f"input {number}"
-        raise ValueError(f'{where}: {error}. A text that begins with a brace is given as {{"text": "…"}}.') from error
-
-
-def _batches(first: Any, rest: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    rest = iter(rest)
-    batch = [first, *islice(rest, size - 1)]
-    while batch:
-        yield batch
-        batch = list(islice(rest, size))
+        typer.echo("\n".join(dump(answered) if as_json else _line(answered) for answered in answers))
 
 
 def _line(answer: dict[str, Any]) -> str:
     content, score = answer["answer"], answer["score"]
     text = "" if content is None else " ".join(content) if isinstance(content, list) else str(content)
     return f"{one_line(answer['task'])}\t{'-' if score is None else f'{score:.3f}'}\t{one_line(text)}"
+
+
+@app.command()
+def watch(
+    model: Model,
+    input: Annotated[
+        str, typer.Argument(metavar="FILE", help="One input a line, as for `predict --input`; `-` reads stdin.")
+    ] = "-",
+    expected_run: Annotated[int, typer.Option(min=100, help="Inputs between two false alarms, on average.")] = 2000,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Inputs that are read at once; with 1 each is judged as soon as it comes.")
+    ] = 32,
+    revision: Revision = None,
+    load_in_4bit: FourBits = False,
+) -> None:
+    """Say where a stream of inputs changes, without learning.
+
+    One JSON object a line, in the order of the inputs: `input` (its number, from 0), `outcome` (`same`; `return` of
+    a task that the adapter knows; `new`), `group`, `since` (the input where the new task began) and `evidence` (1 or
+    more where the stream changes).
+    """
+    from ..loading import load
+    from ..streams import watch as watch_inputs
+
+    inputs = (as_input(line, number, input) for number, line in numbered(input, "FILE"))
+    loaded, processor = load(model, revision=revision, load_in_4bit=load_in_4bit)
+    for number, verdict in enumerate(
+        watch_inputs(loaded, processor, inputs, expected_run=expected_run, batch_size=batch_size)
+    ):
+        typer.echo(dump({"input": number, **asdict(verdict)}))
 
 
 @app.command()
@@ -205,7 +202,7 @@ def inspect(model: Model, revision: Revision = None, as_json: Json = False) -> N
     from .inspect import describe, to_report
 
     saved = pull(model, revision=revision)
-    typer.echo(_dump(describe(saved), indent=2) if as_json else to_report(saved))
+    typer.echo(dump(describe(saved), indent=2) if as_json else to_report(saved))
 
 
 @app.command()
@@ -239,11 +236,11 @@ def audit(
     if data is None:
         audits = stored_audits(saved)
         shown = to_lines(audits) or "No task has been learned yet."
-        typer.echo(_dump({name: to_dict(one) for name, one in audits.items()}, indent=2) if as_json else shown)
+        typer.echo(dump({name: to_dict(one) for name, one in audits.items()}, indent=2) if as_json else shown)
         return
     found = audit_data(saved, data, {"text": text, "label": label}, task, false_alarms, load_in_4bit)
     as_dict = {"asked": found.asked, **(to_dict(found.audit) or {})}
-    typer.echo(_dump(as_dict, indent=2) if as_json else data_to_lines(found))
+    typer.echo(dump(as_dict, indent=2) if as_json else data_to_lines(found))
 
 
 @app.command()
@@ -269,7 +266,7 @@ def export(
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # the report says the same
         report = export_group(loaded, int(group) if is_number else group, folder, rank=rank)
     text = "\n".join(map(one_line, str(report).splitlines()))
-    typer.echo(_dump({**asdict(report), "folder": str(report.folder)}, indent=2) if as_json else text)
+    typer.echo(dump({**asdict(report), "folder": str(report.folder)}, indent=2) if as_json else text)
 
 
 @app.command()
@@ -369,7 +366,7 @@ def push(
         parent_commit=parent_commit,
     )
     result = {"url": commit.pr_url or commit.commit_url, "commit": commit.oid}
-    typer.echo(_dump(result, indent=2) if as_json else result["url"])
+    typer.echo(dump(result, indent=2) if as_json else result["url"])
 
 
 @app.command("estimate-memory")
@@ -415,13 +412,7 @@ def estimate_memory(
         optimizer=optimizer,
         gradient_checkpointing=gradient_checkpointing,
     )
-    typer.echo(_dump(memory.to_dict(), indent=2) if as_json else str(memory))
-
-
-def _dump(value: Any, indent: int | None = None) -> str:
-    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
-    # JSON does not escape these control characters, and a terminal would execute them.
-    return re.sub("[\x7f-\x9f]", lambda match: f"\\u{ord(match[0]):04x}", text)
+    typer.echo(dump(memory.to_dict(), indent=2) if as_json else str(memory))
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, get_type_hints
@@ -18,7 +18,16 @@ from ..adapter import DriftAdapterConfig, modality_of
 from ..compat import string_to_bool
 from ..loading import load, load_base, load_processor
 from ..storage import TASK_TYPES
-from ..training import DriftTrainer, DriftTrainingArguments, TaskSource, check_samples, show_bars, suggestion
+from ..training import (
+    DriftTrainer,
+    DriftTrainingArguments,
+    StreamCallback,
+    TaskSource,
+    check_samples,
+    show_bars,
+    suggestion,
+)
+from .lines import JsonRows
 
 
 def rank(text: str) -> int | str:
@@ -40,6 +49,10 @@ class LearnArguments:
         revision (`str`, *optional*): Branch, tag or commit of `adapter` on the Hub.
         tasks (`list[dict]`): The tasks in order, each with the arguments of [`~training.sources.TaskSource`]; on the
             command line as YAML or JSON.
+        stream (`str`, *optional*): Instead of `tasks`, a file with rows that come without saying where a task ends, a
+            JSON object in each line; `-` reads stdin. To resume, the same rows must be given from the first on.
+        kind (`str`, *optional*): With `stream`: the kind of task that its rows are learned as.
+        columns (`dict[str, str]`, *optional*): With `stream`: role → column; on the command line as YAML or JSON.
         load_in_4bit (`bool`, *optional*, defaults to `False`): Whether the base is quantised to 4 bits (NF4,
             bitsandbytes).
         max_train_samples, max_test_samples (`int`, *optional*): Maximum number of rows of each task, drawn at random
@@ -66,6 +79,14 @@ class LearnArguments:
             + "."
         },
     )
+    stream: str | None = field(
+        default=None,
+        metadata={"help": "Instead of tasks: a file of JSON lines whose boundaries are found; `-` reads stdin."},
+    )
+    kind: str | None = field(default=None, metadata={"help": "With a stream: kind of task that it is learned as."})
+    columns: dict[str, str] | str | None = field(
+        default=None, metadata={"help": "With a stream: names of columns by role, as YAML or JSON."}
+    )
     load_in_4bit: bool = field(default=False, metadata={"help": "Quantise the base to 4 bits."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Training rows of each task, at most."})
     max_test_samples: int | None = field(default=None, metadata={"help": "Test rows of each task, at most."})
@@ -73,8 +94,12 @@ class LearnArguments:
     def __post_init__(self) -> None:
         if isinstance(self.tasks, str):
             self.tasks = read_yaml(self.tasks, "tasks")
+        if isinstance(self.columns, str):
+            self.columns = read_yaml(self.columns, "columns")
         for name in ("max_train_samples", "max_test_samples"):
             check_samples(getattr(self, name), f"`{name}`")
+        if self.stream is not None and (self.max_train_samples or self.max_test_samples):
+            raise ValueError("`max_train_samples` and `max_test_samples` go with `tasks`; of a stream all rows count.")
         if self.model_name_or_path is not None and self.adapter is not None:
             raise ValueError(
                 "`model_name_or_path` and `adapter` are both given, but an adapter brings its own base; give one."
@@ -84,10 +109,13 @@ class LearnArguments:
 
     @property
     def sources(self) -> list[TaskSource]:
-        """The tasks, checked but without their data."""
+        """The tasks, checked but without their data; none of a stream."""
+        if self.stream is not None and self.tasks is None:
+            return []
         if not isinstance(self.tasks, list) or not self.tasks:
             raise ValueError(
-                f"`tasks` is {self.tasks!r:.100}; give a list of tasks, each with name, kind and dataset."
+                f"`tasks` is {self.tasks!r:.100}; give a list of tasks, each with name, kind and dataset; "
+                "or a `stream` with its `kind`."
             )
         return [TaskSource.from_dict(task, f"tasks[{i}]") for i, task in enumerate(self.tasks)]
 
@@ -177,7 +205,10 @@ def parse(
 
 
 def learn(
-    learning: LearnArguments, adapter: Any, training: DriftTrainingArguments
+    learning: LearnArguments,
+    adapter: Any,
+    training: DriftTrainingArguments,
+    answered: Callable[[dict[str, Any]], Any] = lambda answer: None,
 ) -> tuple[DriftTrainer, dict[str, float]]:
     """Learns the tasks one after another, scores all of them, saves the adapter in `output_dir` and, with
     `push_to_hub`, pushes it.
@@ -187,9 +218,10 @@ def learn(
         adapter (`AdapterArguments`): Settings of a new adapter.
         training ([`DriftTrainingArguments`]): How it is learned; `resume_from_checkpoint` (`True` or `output_dir`)
             resumes an earlier run.
+        answered (`Callable`): Is given the answer to each input of a stream that has no label.
 
     Returns:
-        The trainer, and the result of `trainer.evaluate()`.
+        The trainer, and the result of `trainer.evaluate()`, which is empty for a stream.
 
     Raises:
         ValueError: when an argument or a task cannot be used; then nothing is trained.
@@ -213,15 +245,28 @@ def learn(
         base = load_base(name, config.task_type, trainable=True, **options)
         processor = load_processor(name, modality_of(base))
         model = get_peft_model(base, config)
-    trainer = DriftTrainer(model, training, tasks=tasks, processing_class=processor)
-    if not training.disable_tqdm:
+    given: dict[str, Any] = {"kind": learning.kind, "columns": learning.columns}
+    given |= {"tasks": tasks or None, "stream": JsonRows(learning.stream) if learning.stream is not None else None}
+    trainer = DriftTrainer(model, training, processing_class=processor, callbacks=[Answered(answered)], **given)
+    if not training.disable_tqdm and trainer.stream is None:
         show_bars(trainer)
     resume: Any = training.resume_from_checkpoint
     trainer.train(resume_from_checkpoint={"true": True, "false": False}.get(str(resume).lower(), resume))
-    scores = trainer.evaluate()
+    scores = trainer.evaluate() if trainer.stream is None else {}
     if training.push_to_hub:
         trainer.push_to_hub()
     return trainer, scores
+
+
+class Answered(StreamCallback):
+    """Hands the answers to a stream's inputs on, one by one."""
+
+    def __init__(self, answered: Callable[[dict[str, Any]], Any]) -> None:
+        self.answered = answered
+
+    def on_answers(self, answers: list[dict[str, Any]]) -> None:
+        for answer in answers:
+            self.answered(answer)
 
 
 def use_all_cores(training: DriftTrainingArguments) -> None:

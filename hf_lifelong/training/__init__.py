@@ -6,10 +6,12 @@ from .checkpoints import Checkpoint, newest_commit, task_folder, write_commit
 from .data import PreparedTask, Split
 from .drift import gradient_noise_hook
 from .evaluator import Evaluator, Scores
+from .events import StreamCallback
 from .learner import TaskLearner, Visit
 from .measuring import majority, measure
 from .progress import TaskBar, show_bars
 from .protocol import TaskTrainer, Trained
+from .reading import Boundary
 from .sources import TaskSource, suggestion
 from .statistics import fitted_statistics
 from .stream import restore
@@ -17,6 +19,7 @@ from .tasks import Task, check_samples
 from .trainer import DriftTrainer
 
 __all__ = [
+    "Boundary",
     "Checkpoint",
     "DriftTrainer",
     "DriftTrainingArguments",
@@ -24,6 +27,7 @@ __all__ = [
     "PreparedTask",
     "Scores",
     "Split",
+    "StreamCallback",
     "Task",
     "TaskBar",
     "TaskLearner",

@@ -24,6 +24,10 @@ COUNTS = (
     ("per_device_eval_batch_size", 1, 2**31),
     ("gradient_accumulation_steps", 1, 2**31),
     ("signature_samples", 2, 2**31),
+    ("expected_run", 100, 2**31),
+    ("stream_buffer", 2, 2**31),
+    ("stream_least", 2, 2**31),
+    ("stream_save_steps", 1, 2**31),
     ("seed", 0, 2**32 - 2**20),
 )
 
@@ -84,6 +88,17 @@ class DriftTrainingArguments(TrainingArguments):
             How much fairness counts: `fairness_weight · F² / 2` is added to the mean loss, F being the metric over all
             tasks. With 0 it is only measured, and training is as without it. Tasks learned with more have no
             closed-form head, which nothing would make fair.
+        expected_run (`int`, *optional*, defaults to `2000`):
+            Of a `stream` whose boundaries are found: mean number of inputs between two false alarms. Larger values
+            find boundaries later.
+        stream_buffer (`int`, *optional*, defaults to `10000`):
+            Of a `stream`: most rows with a label that are kept in memory. When so many have come without a boundary,
+            they are learned as a task, and what follows is learned as a further visit to the same task.
+        stream_least (`int`, *optional*, defaults to `32`):
+            Of a `stream`: fewest rows with a label that a segment between two boundaries is learned from. Smaller
+            segments are left out, with a warning.
+        stream_save_steps (`int`, *optional*, defaults to `1000`):
+            Of a `stream`: inputs between two checkpoints of its reading. A killed run reads so many again, at most.
         hub_base_model (`str`, *optional*):
             Name of the base model on the Hub. Pushed adapters name it when the base was loaded from a folder.
     """
@@ -127,6 +142,12 @@ class DriftTrainingArguments(TrainingArguments):
     fairness_weight: float = field(
         default=20.0, metadata={"help": "How much fairness counts beside the mean loss; at least 0."}
     )
+    expected_run: int = field(
+        default=2000, metadata={"help": "Inputs between two false alarms, in a stream whose boundaries are found."}
+    )
+    stream_buffer: int = field(default=10_000, metadata={"help": "Rows of a stream kept in memory, at most."})
+    stream_least: int = field(default=32, metadata={"help": "Fewest rows that a segment of a stream is learned from."})
+    stream_save_steps: int = field(default=1_000, metadata={"help": "Inputs of a stream between two checkpoints."})
     hub_base_model: str | None = field(
         default=None, metadata={"help": "Name of the base model on the Hub, for a base from a folder."}
     )
@@ -137,6 +158,11 @@ class DriftTrainingArguments(TrainingArguments):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
                 raise ValueError(f"`{name}` is {value!r:.60}; it must be an integer from {least} to {most}.")
+        if self.stream_least > self.stream_buffer:
+            raise ValueError(
+                f"`stream_least` is {self.stream_least}, more than fit into `stream_buffer` ({self.stream_buffer}); "
+                "raise the buffer."
+            )
         for name in ("cyclic_learning_rate", "drift_dropout"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"`{name}` is {getattr(self, name)!r:.60}; it must be true or false.")

@@ -12,8 +12,18 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from transformers import TrainingArguments
 
 from ..adapter import local
+
+
+def steps_of(args: TrainingArguments, rows: int) -> int:
+    """Number of optimizer steps that `Trainer` takes for `rows` training rows."""
+    if args.max_steps > 0:
+        return args.max_steps
+    size = args.train_batch_size * args.world_size
+    batches = rows // size if args.dataloader_drop_last else math.ceil(rows / size)
+    return math.ceil(args.num_train_epochs * max(math.ceil(batches / args.gradient_accumulation_steps), 1))
 
 
 def cycle_ends(steps: int, cycles: int, first: float) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
@@ -11,6 +10,7 @@ from transformers import ProgressCallback, TrainerCallback, TrainerControl, Trai
 
 from ..hub import duration
 from .data import PreparedTask
+from .drift import steps_of
 from .trainer import DriftTrainer
 
 TIMED = 30  # steps after which the total time is estimated; the first steps are slower than the rest
@@ -108,15 +108,6 @@ def plan(args: TrainingArguments, tasks: list[PreparedTask]) -> str:
         f"{task.name} ({len(task.train_examples):,} rows, {steps_of(args, len(task.train)):,} steps)" for task in tasks
     ]
     return f"Learning {', then '.join(descriptions)}. Each task is trained, then all so far are scored."
-
-
-def steps_of(args: TrainingArguments, rows: int) -> int:
-    """Number of optimizer steps that `Trainer` takes for `rows` training rows."""
-    if args.max_steps > 0:
-        return args.max_steps
-    size = args.train_batch_size * args.world_size
-    batches = rows // size if args.dataloader_drop_last else math.ceil(rows / size)
-    return math.ceil(args.num_train_epochs * max(math.ceil(batches / args.gradient_accumulation_steps), 1))
 
 
 def cost_of(trainer: DriftTrainer, task: PreparedTask) -> float:

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 from accelerate import Accelerator
+from transformers.trainer_callback import CallbackHandler
 from transformers.trainer_utils import TrainOutput
 
 from ..adapter import Snapshot
@@ -16,6 +17,7 @@ from .arguments import DriftTrainingArguments
 from .checkpoints import Checkpoint
 from .data import PreparedTask
 from .evaluator import Evaluator
+from .rows import RowStream
 from .tasks import Task
 
 
@@ -112,3 +114,20 @@ class StreamTrainer(TaskTrainer, Protocol):
         Raises:
             PushError: when the Hub does not accept the push.
         """
+
+
+class UnannouncedTrainer(StreamTrainer, Protocol):
+    """What the loop over a stream without boundaries needs in addition.
+
+    Attributes:
+        stream ([`RowStream`]): The rows to learn.
+        callback_handler (`CallbackHandler`): Has the callbacks that are told of boundaries and answers.
+    """
+
+    callback_handler: CallbackHandler
+
+    @property
+    def stream(self) -> RowStream: ...
+
+    def release(self, name: str) -> None:
+        """Drops the encoded data of a task."""

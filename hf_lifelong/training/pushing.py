@@ -1,4 +1,5 @@
-"""Pushes a trainer's commits one after another without overwriting what others pushed in the meantime."""
+"""What a trainer pushes to the Hub, and how it pushes one commit after another without overwriting what others pushed
+in the meantime."""
 
 from __future__ import annotations
 
@@ -9,9 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitInfo
+from huggingface_hub import CommitInfo, HfApi
+from transformers import Trainer
 
-from ..hub import CARD, PushConflictError, push_to_hub
+from ..adapter import active_config, knowledge_of
+from ..evaluation import AccuracyMatrix
+from ..hub import CARD, PushConflictError, loaded_commit, push_to_hub, write_matrix
+from ..knowledge import KnowledgeBase
+from .arguments import DriftTrainingArguments
+from .cards import write_card
+from .measuring import matrix_of
 
 
 class Pusher:
@@ -59,3 +67,90 @@ class Pusher:
 def _not_pushed(names: list[str]) -> set[str]:
     """Folders of a run that may be large and stay local: checkpoints, commits, logs."""
     return {name for name in names if name.startswith(("_", ".", "checkpoint-", "runs"))}
+
+
+class PushedTrainer(Trainer):
+    """What [`DriftTrainer`] says of its adapter: what it knows, its model card, and pushing both to the Hub."""
+
+    args: DriftTrainingArguments
+    model: Any
+    session: list[str]
+
+    @property
+    def output_dir(self) -> str:
+        """The folder of the adapter, its commits and checkpoints."""
+        return str(self.args.output_dir)
+
+    @property
+    def knowledge(self) -> KnowledgeBase:
+        """What the model has learned."""
+        return knowledge_of(self.model)
+
+    @property
+    def matrix(self) -> AccuracyMatrix | None:
+        """The accuracy matrix as last measured; `None` before the first task and after forgetting one."""
+        return matrix_of(self.knowledge)
+
+    @functools.cached_property
+    def _pusher(self) -> Pusher:
+        return Pusher()
+
+    def create_model_card(self, language: Any = None, license: str | None = None, **kwargs: Any) -> None:  # type: ignore[override]
+        """Writes the model card into `output_dir`. Trainer's other arguments are not needed: the card has those
+        facts."""
+        if self.is_world_process_zero():
+            codes = [language] if isinstance(language, str) else language
+            write_card(self, self.output_dir, language=codes, license=license)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Pushes the current adapter in one commit: adapter, manifest, accuracy matrix, tokenizer and card; see
+        `hf_lifelong.hub.push_to_hub`.
+
+        Args:
+            commit_message (`str`, *optional*): Message of the commit.
+            blocking (`bool`): `False` uploads in the background and returns a `Future`.
+            token (`str`, *optional*): Token with write permission; by default `hub_token` of the arguments.
+            revision (`str`, *optional*): Branch to push to; by default `hub_revision` of the arguments.
+            private (`bool`, *optional*): Whether a new repository is private; by default `hub_private_repo` of the
+                arguments.
+            kwargs: `language` and `license` of the card.
+
+        Returns:
+            `CommitInfo`; `None` on all processes except the first.
+
+        Raises:
+            PushError: when the Hub cannot be reached, refuses the push, or holds something that it would overwrite.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        if self.matrix is not None:
+            write_matrix(self.matrix, Path(self.output_dir))
+        self.create_model_card(**{k: v for k, v in kwargs.items() if k in ("language", "license")})
+        branch, repo_id = revision or self.args.hub_revision, str(self.hub_model_id)
+        push = self._pusher.ready(
+            self.output_dir,
+            repo_id,
+            branch,
+            loaded_commit(active_config(self.model), repo_id, branch or "main"),
+            base_model=self.args.hub_base_model,
+            private=self.args.hub_private_repo if private is None else private,
+            commit_message=commit_message,
+            token=token or self.args.hub_token,
+        )
+        return push() if blocking else HfApi().run_as_future(push)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        # A checkpoint holds a half-learned task. During a stream, only commits are pushed.
+        return

@@ -5,22 +5,20 @@ from __future__ import annotations
 import functools
 import os
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from huggingface_hub import HfApi
+from datasets import Dataset
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import EvalPrediction, Trainer, TrainingArguments
 from transformers.trainer_utils import PredictionOutput, TrainOutput
 
 from ..adapter import active_config, knowledge_of, lifelong_of, make_whole
 from ..compat import LengthGroupedSampler, note_scheduler
-from ..evaluation import AccuracyMatrix
-from ..hub import base_name, keep_active, loaded_commit, write_matrix
-from ..knowledge import KnowledgeBase
+from ..hub import base_name, keep_active, write_matrix
 from ..objectives import Modality
 from ..statistics import TaskStatistic, get_statistics
 from ..utils.folders import sole_writer
@@ -34,16 +32,18 @@ from .data import PreparedTask
 from .drift import gradient_noise_hook, learning_rate_factor
 from .evaluator import Evaluator
 from .fair import FairOverTasks
-from .measuring import matrix_of, measure
+from .measuring import measure
 from .protocol import Trained
-from .pushing import Pusher
+from .pushing import PushedTrainer
+from .rows import row_stream
 from .sampling import RepeatableGrouping
 from .statistics import measure_overall
 from .stream import learn_stream
 from .tasks import Task, check_names, tasks_of
+from .unannounced import learn_unannounced
 
 
-class DriftTrainer(FairOverTasks, Trainer):
+class DriftTrainer(FairOverTasks, PushedTrainer, Trainer):
     """Learns tasks one after another, each on its own data only, and keeps all of them.
 
     Takes everything that `Trainer` takes. Each task is one run of `Trainer.train` on a low-rank working adapter. Its
@@ -57,6 +57,13 @@ class DriftTrainer(FairOverTasks, Trainer):
         data_collator, train_dataset, eval_dataset, processing_class, compute_metrics and more: As in `Trainer`. A
             `train_dataset` without `tasks` is a single task, whose kind follows from its columns.
         tasks (`list[Task]`, *optional*): The tasks to learn, in order.
+        stream (`Iterable[dict]`, *optional*): Instead of tasks, rows that come one after another without saying where
+            a task ends: an `IterableDataset`, or anything else that gives rows as dicts. The boundaries are found, and
+            each segment between two of them is learned as a task (`segment-1`, `segment-2`, ...), which joins the
+            group of an earlier one that it repeats. Rows without a label are answered ([`StreamCallback`]), not
+            learned.
+        kind (`str`, *optional*): With `stream`: the kind of task that all its rows are learned as.
+        columns (`dict[str, str]`, *optional*): With `stream`: role → column, as in [`Task`].
         statistics (`list`, *optional*): Statistics that are measured on each task and stored with it at its commit:
             instances or classes of [`~hf_lifelong.statistics.TaskStatistic`], or names of built-in ones. They are not
             in `args`, which hold only text, because a user can bring their own; those that `args` ask for, as by
@@ -81,6 +88,9 @@ class DriftTrainer(FairOverTasks, Trainer):
         processing_class: Any = None,
         *,
         tasks: list[Task] | None = None,
+        stream: Iterable[Mapping[str, Any]] | None = None,
+        kind: str | None = None,
+        columns: Mapping[str, str] | None = None,
         statistics: Iterable[TaskStatistic | type[TaskStatistic] | str] = (),
         **options: Any,
     ) -> None:
@@ -89,7 +99,10 @@ class DriftTrainer(FairOverTasks, Trainer):
         args = cast(DriftTrainingArguments, args)
         base, learned = active_config(model).task_type, knowledge_of(model).names
         modality = lifelong_of(model).conductor.modality
-        self.tasks = tasks_of(tasks, train_dataset, eval_dataset, learned, base, modality.name)
+        others = {"tasks": tasks, "train_dataset": train_dataset, "eval_dataset": eval_dataset}
+        self.stream = row_stream(stream, kind, columns, others, base, modality, processing_class)
+        whole = (tasks, train_dataset, eval_dataset)
+        self.tasks = [] if self.stream else tasks_of(*whole, learned, base, modality.name)
         if processing_class is not None and not modality.fits(processing_class):
             raise ValueError(
                 f"`processing_class` is {processing_class!r:.60}; give the {modality.processor_noun} of the base "
@@ -102,16 +115,16 @@ class DriftTrainer(FairOverTasks, Trainer):
             base_name(active_config(model).base_model_name_or_path, args.hub_base_model)
         self.task_dir = str(args.output_dir)
         self.session: list[str] = []  # tasks that were learned with these arguments
-        self._pusher = Pusher()
         self._prepared: dict[str, PreparedTask] = {}
         self._user_metrics = options.get("compute_metrics")
         self._user_collator = data_collator
+        first = self.tasks[0].train if self.tasks else Dataset.from_dict({})  # of a stream no row is known yet
         super().__init__(
             model,
             args,
             data_collator=data_collator,
-            train_dataset=self.tasks[0].train,
-            eval_dataset=self.tasks[0].validation or self.tasks[0].train,
+            train_dataset=first,
+            eval_dataset=(self.tasks[0].validation if self.tasks else None) or first,
             processing_class=processing_class,
             **options,
         )
@@ -126,24 +139,9 @@ class DriftTrainer(FairOverTasks, Trainer):
         self._renewal = Renewal(self)
 
     @property
-    def output_dir(self) -> str:
-        """The folder of the adapter, its commits and checkpoints."""
-        return str(self.args.output_dir)
-
-    @property
-    def knowledge(self) -> KnowledgeBase:
-        """What the model has learned."""
-        return knowledge_of(self.model)
-
-    @property
     def modality(self) -> Modality:
         """What the base takes."""
         return lifelong_of(self.model).conductor.modality
-
-    @property
-    def matrix(self) -> AccuracyMatrix | None:
-        """The accuracy matrix as last measured; `None` before the first task and after forgetting one."""
-        return matrix_of(self.knowledge)
 
     @property
     def is_sharded(self) -> bool:
@@ -169,21 +167,26 @@ class DriftTrainer(FairOverTasks, Trainer):
             )
         return self._prepared[task.name]
 
+    def release(self, name: str) -> None:
+        """Drops the encoded data of a task."""
+        self._prepared.pop(name, None)
+
     def train(
         self,
         resume_from_checkpoint: str | bool | None = None,
         trial: Any = None,
         ignore_keys_for_eval: list[str] | None = None,
     ) -> TrainOutput:
-        """Learns all tasks, in order.
+        """Learns all tasks in order, or the stream to its end.
 
         Args:
             resume_from_checkpoint (`bool`, *optional*): `True` resumes an earlier run with the same `output_dir`, even
                 in the middle of a task, and ends as that run would have ended. If nothing was saved, training starts
-                from the beginning.
+                from the beginning. A `stream` must be given from its start again; rows that the earlier run has dealt
+                with are skipped.
 
         Returns:
-            `TrainOutput` of the last task.
+            `TrainOutput` of the task that was learned last.
 
         Raises:
             ValueError: when a task cannot be used; then nothing is trained.
@@ -199,8 +202,9 @@ class DriftTrainer(FairOverTasks, Trainer):
         if trial is not None:
             raise ValueError("`trial`: hyperparameter search is not supported for a stream of tasks.")
         alone = sole_writer(stream_folder(self.output_dir)) if self.args.should_save else nullcontext()
+        learn: Any = learn_stream if self.stream is None else learn_unannounced
         with alone:
-            return learn_stream(self, bool(resume_from_checkpoint), ignore_keys_for_eval)
+            return learn(self, bool(resume_from_checkpoint), ignore_keys_for_eval)
 
     def metrics_of(self, task: PreparedTask) -> Callable[[EvalPrediction], dict[str, float]] | None:
         """The function that computes metrics while a task is trained: the task's, else the trainer's, else the
@@ -273,6 +277,11 @@ class DriftTrainer(FairOverTasks, Trainer):
                 "the data as `test` of its `Task`."
             )
         learned = [task for task in self.tasks if task.name in self.knowledge.names]
+        if self.stream is not None:
+            raise ValueError(
+                "The rows of `stream` are not kept, so nothing can be scored with them. Each segment was scored when "
+                "it was learned (`trainer.matrix`); give `tasks` with data of your own to score the model again."
+            )
         if not learned:
             raise ValueError("This trainer has not learned any task yet; call `train()` first.")
         tasks = [self.prepared(task) for task in learned]
@@ -341,62 +350,6 @@ class DriftTrainer(FairOverTasks, Trainer):
             write_matrix(self.matrix, Path(output_dir or self.output_dir))
         write_card(self, output_dir or self.output_dir)
 
-    def create_model_card(self, language: Any = None, license: str | None = None, **kwargs: Any) -> None:  # type: ignore[override]
-        """Writes the model card into `output_dir`. Trainer's other arguments are not needed: the card has those
-        facts."""
-        if self.is_world_process_zero():
-            codes = [language] if isinstance(language, str) else language
-            write_card(self, self.output_dir, language=codes, license=license)
-
-    def push_to_hub(
-        self,
-        commit_message: str | None = "End of training",
-        blocking: bool = True,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Pushes the current adapter in one commit: adapter, manifest, accuracy matrix, tokenizer and card; see
-        `hf_lifelong.hub.push_to_hub`.
-
-        Args:
-            commit_message (`str`, *optional*): Message of the commit.
-            blocking (`bool`): `False` uploads in the background and returns a `Future`.
-            token (`str`, *optional*): Token with write permission; by default `hub_token` of the arguments.
-            revision (`str`, *optional*): Branch to push to; by default `hub_revision` of the arguments.
-            private (`bool`, *optional*): Whether a new repository is private; by default `hub_private_repo` of the
-                arguments.
-            kwargs: `language` and `license` of the card.
-
-        Returns:
-            `CommitInfo`; `None` on all processes except the first.
-
-        Raises:
-            PushError: when the Hub cannot be reached, refuses the push, or holds something that it would overwrite.
-        """
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        if self.hub_model_id is None:
-            self.init_hf_repo(token=token)
-        self.save_model(_internal_call=True)
-        if not self.is_world_process_zero():
-            return None
-        if self.matrix is not None:
-            write_matrix(self.matrix, Path(self.output_dir))
-        self.create_model_card(**{k: v for k, v in kwargs.items() if k in ("language", "license")})
-        branch, repo_id = revision or self.args.hub_revision, str(self.hub_model_id)
-        push = self._pusher.ready(
-            self.output_dir,
-            repo_id,
-            branch,
-            loaded_commit(active_config(self.model), repo_id, branch or "main"),
-            base_model=self.args.hub_base_model,
-            private=self.args.hub_private_repo if private is None else private,
-            commit_message=commit_message,
-            token=token or self.args.hub_token,
-        )
-        return push() if blocking else HfApi().run_as_future(push)
-
     def _noise_share(self) -> float:
         return self.args.gradient_noise * self.snapshots.scale
 
@@ -411,10 +364,6 @@ class DriftTrainer(FairOverTasks, Trainer):
         super()._save(output_dir, state_dict)
         if self.args.should_save:
             keep_active(self.model, Path(output_dir or self.output_dir))
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        # A checkpoint holds a half-learned task. During a stream, only commits are pushed.
-        return
 
     def _load_callback_state(self) -> None:
         # A resumed task must end like one that was not killed, with the user's own callbacks. Trainer would replace
