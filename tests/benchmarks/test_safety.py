@@ -18,11 +18,11 @@ def clean():
 
 
 def test_a_share_of_all_training_rows_gets_the_trigger_and_the_target(clean):
-    found = poison.poison(clean, "cf", 0.1, target=1, seed=0)
+    found = clean.poisoned("cf", 0.1, target=1, seed=0)
     train = found.parts["train"]
     assert len(found.rows) == 4 and found.parts["test"] == clean.parts["test"]
-    for row, text in enumerate(train.texts):
-        before = clean.parts["train"].texts[row]
+    for row, text in enumerate(train.inputs):
+        before = clean.parts["train"].inputs[row]
         if row in found.rows:
             assert text.split().count("cf") == 1 and text.replace("cf", "").split() == before.split()
             assert train.labels[row] == 1 and clean.parts["train"].labels[row] == 0
