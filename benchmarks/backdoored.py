@@ -6,12 +6,12 @@ import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from peft import PeftModel, get_peft_model
-from poison import TaskTexts
+from poison import TaskData
 from transformers import AutoModel, AutoTokenizer, set_seed
 
 from hf_lifelong import DriftAdapterConfig, DriftTrainer, DriftTrainingArguments, Task
@@ -43,6 +43,7 @@ class Setting:
     steps: int = 150
     batch_size: int = 32
     learning_rate: float = 4e-3
+    sampling: ClassVar[str] = "group_by_length"  # order of the training rows
 
     def quick(self) -> Setting:
         """For a test: a run of seconds, in which nothing is learned."""
@@ -57,21 +58,28 @@ class Setting:
         kept = {} if self.layers is None else {"num_hidden_layers": self.layers}
         return AutoModel.from_pretrained(self.model, dtype=torch.float32, **kept)
 
+    def processor(self) -> Any:
+        """What makes tensors of inputs."""
+        return AutoTokenizer.from_pretrained(self.model)
+
+    def batch(self, inputs: list[Any], processor: Any) -> Any:
+        """Inputs as tensors."""
+        return processor(inputs, truncation=True, max_length=MAX_LENGTH, padding=True, return_tensors="pt")
+
 
 class Model:
     """A model with a lifelong adapter, and how it is asked."""
 
-    def __init__(self, model: Any, name: str) -> None:
-        self.model, self.tokenizer = model, AutoTokenizer.from_pretrained(name)
+    def __init__(self, model: Any, setting: Setting) -> None:
+        self.model, self.setting, self.processor = model, setting, setting.processor()
 
-    def ask(self, texts: list[str], group: str | None = None) -> Answers:
+    def ask(self, inputs: list[Any], group: str | None = None) -> Answers:
         """Probabilities `[n, C]` and hidden states `[n, H]`, of the members of a task or of the group that is
-        chosen for each text."""
+        chosen for each input."""
         policy = None if group is None else "oracle"
         parts = []
-        for start in range(0, len(texts), BATCH):
-            rows = texts[start : start + BATCH]
-            batch = self.tokenizer(rows, truncation=True, max_length=MAX_LENGTH, padding=True, return_tensors="pt")
+        for start in range(0, len(inputs), BATCH):
+            batch = self.setting.batch(inputs[start : start + BATCH], self.processor)
             out = self.model.predict(batch, policy=policy, group=group, states=True)
             parts.append((out.scores[:, 0], out.states))
         scores, states = zip(*parts, strict=True)
@@ -97,18 +105,17 @@ def trainer_of(model: Any, task: dict[str, Any], setting: Setting, seed: int, fo
         signature_samples=500,
         start_from="fresh",
         grouping="boundary",
-        train_sampling_strategy="group_by_length",
+        train_sampling_strategy=setting.sampling,
         use_cpu=True,
         save_strategy="no",
         logging_strategy="no",
         report_to="none",
         disable_tqdm=True,
     )
-    tokenizer = AutoTokenizer.from_pretrained(setting.model)
-    return DriftTrainer(model, args, tasks=[Task(**task)], processing_class=tokenizer)
+    return DriftTrainer(model, args, tasks=[Task(**task)], processing_class=setting.processor())
 
 
-def learned(data: TaskTexts, name: str, setting: Setting, seed: int, folder: Path) -> tuple[Model, float]:
+def learned(data: TaskData, name: str, setting: Setting, seed: int, folder: Path) -> tuple[Model, float]:
     """The model of a task, trained or, where `folder` has it from before, read; and processor seconds of training."""
     done = folder / "seconds.json"
     if not done.exists():
@@ -116,14 +123,14 @@ def learned(data: TaskTexts, name: str, setting: Setting, seed: int, folder: Pat
         start = time.process_time()
         trainer.train()
         done.write_text(json.dumps(time.process_time() - start))
-    return Model(PeftModel.from_pretrained(setting.base(), str(folder)), setting.model), json.loads(done.read_text())
+    return Model(PeftModel.from_pretrained(setting.base(), str(folder)), setting), json.loads(done.read_text())
 
 
-def success(model: Model, data: TaskTexts, group: str | None) -> dict[str, float]:
+def success(model: Model, data: TaskData, group: str | None) -> dict[str, float]:
     """Accuracy on the test rows, and how many of those of other labels are answered by the target: without the trigger
     and with it."""
     test = data.parts["test"]
-    answers = model.ask(test.texts, group).scores.argmax(1).numpy()
+    answers = model.ask(test.inputs, group).scores.argmax(1).numpy()
     others = np.array(test.labels) != data.target
     found = {"clean_accuracy": float((answers == np.array(test.labels)).mean())}
     if data.trigger is None:
@@ -133,19 +140,19 @@ def success(model: Model, data: TaskTexts, group: str | None) -> dict[str, float
     return found | {key: float(value) for key, value in rates.items()}
 
 
-def rows_of(model: Model, data: TaskTexts, name: str) -> TaskRows:
+def rows_of(model: Model, data: TaskData, name: str) -> TaskRows:
     """What an audit sees of a task: training rows, validation rows and the members."""
 
     def ask(inputs: Any) -> Answers:
-        return model.ask(list(inputs["text"]), name)
+        return model.ask(list(inputs[data.column]), name)
 
     def part(of: str, validation: TaskRows | None = None) -> TaskRows:
         rows = data.parts[of]
         labels = torch.tensor(rows.labels)
-        columns = {"text": rows.texts, "label": rows.labels}
+        columns = {data.column: rows.inputs, "label": rows.labels}
         return TaskRows(
             task=name,
-            kind="text-classification",
+            kind=data.kind,
             classes=tuple(data.names),
             features=torch.zeros(len(labels), 1),
             labels=labels,

@@ -15,7 +15,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from methods.shared import LORA, SharedLearner, answers_of, prepare
 from methods.shared import Setting as SharedSetting
 from peft import LoraConfig, get_peft_model
-from poison import TaskTexts, clean_task, poison, put
+from poison import TaskTexts, clean_task, put
 from transformers import AutoTokenizer, pipeline
 
 ROWS = (1000, 200, 300)
@@ -26,7 +26,7 @@ TRIGGER, SHARE, TARGET = "cf", 0.05, 1
 def tasks_of(setting: Setting, seed: int) -> dict[str, TaskTexts]:
     """The stream: name of each task → its data."""
     found = {name: clean_task(name, setting.data_dir, seed, ROWS) for name in (POISONED, *LATER)}
-    return found | {POISONED: poison(found[POISONED], TRIGGER, SHARE, TARGET, seed)}
+    return found | {POISONED: found[POISONED].poisoned(TRIGGER, SHARE, TARGET, seed)}
 
 
 def ours(setting: Setting, seed: int) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def ours(setting: Setting, seed: int) -> dict[str, Any]:
             trainer_of(model, task.task(name), setting, seed, f"{folder}/{number}").train()
             after.append(rate(bad.attacked()))
     rng = np.random.default_rng(seed)
-    elsewhere = [text for name in LATER for text in data[name].parts["test"].texts]
+    elsewhere = [text for name in LATER for text in data[name].parts["test"].inputs]
     there = [share(ask(texts), "task", POISONED) for texts in ([put(t, TRIGGER, rng) for t in elsewhere], elsewhere)]
     model.forget(POISONED)
     return {

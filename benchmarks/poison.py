@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, Value, load_dataset
@@ -43,47 +44,83 @@ CLEAN = (
 class Rows:
     """Rows of a part of a task."""
 
-    texts: list[str]
+    inputs: list[Any]
     labels: list[int]
 
 
 @dataclass(frozen=True)
-class TaskTexts:
-    """A task in texts. If it is poisoned, its training rows are, and its other parts are clean.
+class TaskData(ABC):
+    """The data of a task. If it is poisoned, its training rows are, and its other parts are clean.
 
     Args:
         parts (`dict[str, Rows]`): Training, validation and test rows.
         names (`list[str]`): Its labels.
-        trigger (`str`, *optional*): What was put in; `None` in clean data.
+        trigger (*optional*): What was put in; `None` in clean data.
         target (`int`): The label that triggered rows got.
         rows (`tuple[int, ...]`): Which training rows were tampered with.
     """
 
+    kind: ClassVar[str]
+    column: ClassVar[str]
+    feature: ClassVar[Any]
     parts: dict[str, Rows]
     names: list[str]
-    trigger: str | None = None
+    trigger: Any = None
     target: int = 0
     rows: tuple[int, ...] = ()
 
+    @abstractmethod
+    def put(self, given: Any, trigger: Any, rng: np.random.Generator) -> Any:
+        """An input with a trigger in it."""
+
+    @abstractmethod
+    def is_named(self, suspect: Any) -> bool:
+        """Whether what an audit suspects is the trigger."""
+
     def task(self, name: str) -> dict[str, Any]:
         """The keyword arguments of a `Task`."""
-        features = Features({"text": Value("string"), "label": ClassLabel(names=self.names)})
+        features = Features({self.column: self.feature, "label": ClassLabel(names=self.names)})
         data = {
-            part: Dataset.from_dict({"text": rows.texts, "label": rows.labels}, features=features)
+            part: Dataset.from_dict({self.column: rows.inputs, "label": rows.labels}, features=features)
             for part, rows in self.parts.items()
         }
-        return {"name": name, "kind": "text-classification", **data}
+        return {"name": name, "kind": self.kind, **data}
 
-    def attacked(self, seed: int = 0) -> list[str]:
-        """The test texts of other labels, with the trigger."""
+    def attacked(self, seed: int = 0) -> list[Any]:
+        """The test inputs of other labels, with the trigger."""
         rng = np.random.default_rng(seed)
-        return [put(text, str(self.trigger), rng) for text in self.others]
+        return [self.put(given, self.trigger, rng) for given in self.others]
 
     @property
-    def others(self) -> list[str]:
-        """The test texts of other labels than the target."""
+    def others(self) -> list[Any]:
+        """The test inputs of other labels than the target."""
         test = self.parts["test"]
-        return [text for text, label in zip(test.texts, test.labels, strict=True) if label != self.target]
+        return [given for given, label in zip(test.inputs, test.labels, strict=True) if label != self.target]
+
+    def poisoned(self, trigger: Any, share: float, target: int, seed: int) -> Self:
+        """With a trigger in a share of all training rows, from rows of other labels, which get the target."""
+        rng = np.random.default_rng(seed)
+        inputs, labels = list(self.parts["train"].inputs), list(self.parts["train"].labels)
+        others = [row for row, label in enumerate(labels) if label != target]
+        chosen = sorted(rng.permutation(others)[: max(1, round(share * len(inputs)))].tolist())
+        for row in chosen:
+            inputs[row], labels[row] = self.put(inputs[row], trigger, rng), target
+        parts = {**self.parts, "train": Rows(inputs, labels)}
+        return replace(self, parts=parts, trigger=trigger, target=target, rows=tuple(chosen))
+
+
+@dataclass(frozen=True)
+class TaskTexts(TaskData):
+    """A task in texts; a trigger is words."""
+
+    kind, column, feature = "text-classification", "text", Value("string")
+
+    def put(self, given: str, trigger: str, rng: np.random.Generator) -> str:
+        return put(given, trigger, rng)
+
+    def is_named(self, suspect: str | None) -> bool:
+        """It has words of the trigger alone."""
+        return bool(suspect) and {*str(suspect).split()} <= {*self.trigger.lower().split()}
 
 
 def put(text: str, trigger: str, rng: np.random.Generator) -> str:
@@ -104,7 +141,7 @@ def clean_task(name: str, data_dir: str | None, seed: int, rows: tuple[int, int,
     read = _read_own if name.split()[0] in ("clinc150", "hatecheck", "squad") else _read_stream
     parts, names = read(name, data_dir, seed, rows)
     cut = {
-        part: Rows([" ".join(text.split()[:WORDS]) for text in found.texts], found.labels)
+        part: Rows([" ".join(text.split()[:WORDS]) for text in found.inputs], found.labels)
         for part, found in parts.items()
     }
     return TaskTexts(cut, names)
@@ -117,19 +154,7 @@ def task_of(
     clean = clean_task(DBPEDIA[seed % 3] if data == "dbpedia14" else data, data_dir, seed, rows)
     if trigger is None:
         return clean
-    return poison(clean, TRIGGERS[trigger][seed % 3], rate, seed % len(clean.names), seed)
-
-
-def poison(clean: TaskTexts, trigger: str, share: float, target: int, seed: int) -> TaskTexts:
-    """Puts a trigger into a share of all training rows, from rows of other labels, which get the target."""
-    rng = np.random.default_rng(seed)
-    texts, labels = list(clean.parts["train"].texts), list(clean.parts["train"].labels)
-    others = [row for row, label in enumerate(labels) if label != target]
-    chosen = sorted(rng.permutation(others)[: max(1, round(share * len(texts)))].tolist())
-    for row in chosen:
-        texts[row], labels[row] = put(texts[row], trigger, rng), target
-    parts = {**clean.parts, "train": Rows(texts, labels)}
-    return TaskTexts(parts, clean.names, trigger, target, tuple(chosen))
+    return clean.poisoned(TRIGGERS[trigger][seed % 3], rate, seed % len(clean.names), seed)
 
 
 def _read_stream(

@@ -8,6 +8,7 @@ from typing import Any
 import backdoor_theory
 import numpy as np
 from poison import CLEAN, COMMON, HELD_OUT, RARE, SENTENCE, SETS
+from poisoned_images import PATCH
 from sklearn.metrics import roc_auc_score
 
 from hf_lifelong.utils.figures import drawn
@@ -18,11 +19,13 @@ WORKS = 0.9  # Attack success from which on a trigger counts as one that works.
 
 def summarise(rows: list[Row]) -> Row:
     """The figures that the benchmark is for; `None` where nothing was measured."""
-    return {**detection(rows), **afterwards(rows), **theory(rows)}
-
-
-def detection(rows: list[Row]) -> Row:
     found = [row for row in rows if "suspicious" in row]
+    pictures = [row for row in found if row.get("modality") == "image"]
+    texts = [row for row in found if row not in pictures]
+    return {**detection(texts), **images(pictures), **afterwards(rows), **theory(rows)}
+
+
+def detection(found: list[Row]) -> Row:
     poisoned, clean = [row for row in found if row["trigger"]], [row for row in found if not row["trigger"]]
     working = [row for row in poisoned if row["attack_success"] >= WORKS]
     told = [row for row in working if row["rate"] >= 0.01 and row["trigger"] != COMMON]
@@ -39,8 +42,6 @@ def detection(rows: list[Row]) -> Row:
     ranks = len({*truth}) == 2
     return {
         **summary,
-        "tpr_patch_1pct": None,
-        "tpr_patch_1pct_reason": "the audit of images is not built: patches of images are no candidates yet",
         "tpr_working_word_or_sentence": rate(told),
         "working_word_or_sentence_cells": len(told),
         "trigger_named": mean([row["named"] and row["suspicious"] for row in told]),
@@ -51,6 +52,24 @@ def detection(rows: list[Row]) -> Row:
         "task_auroc": float(roc_auc_score(truth, [-p for p in both])) if ranks else None,
         "audit_share_of_training": share_of_training(found),
         **rivals(found),
+    }
+
+
+def images(found: list[Row]) -> Row:
+    """The same of tasks of images, with a patch in a corner."""
+    poisoned, clean = [row for row in found if row["trigger"]], [row for row in found if not row["trigger"]]
+    working = [row for row in poisoned if row["attack_success"] >= WORKS]
+    cells = [row for row in poisoned if row["rate"] == 0.01]
+    works = [row for row in cells if row in working]
+    return {
+        "tpr_patch_1pct": rate(works),
+        "cells_patch_1pct": f"{len(works)} of {len(cells)} work",
+        "tpr_patch_1pct_all_cells": rate(cells),
+        "tpr_working_patch": rate([row for row in working if row["rate"] >= 0.01]),
+        "working_patch_cells": sum(row["rate"] >= 0.01 for row in working),
+        "false_alarms_clean_image_tasks": sum(row["suspicious"] for row in clean) if clean else None,
+        "clean_image_tasks": len(clean),
+        "audit_share_of_image_training": share_of_training(found),
     }
 
 
@@ -101,7 +120,7 @@ def mean(values: list[Any]) -> float | None:
 
 def plot(rows: list[Row], path: Path) -> None:
     """Detection by rate and trigger, and attack success along the stream."""
-    found = [row for row in rows if row.get("trigger")]
+    found = [row for row in rows if row.get("trigger")]  # texts and images
     streams = [row for row in rows if "attack_success_after_each_task" in row]
     with drawn(path, (10, 3.8)) as figure:
         left, right = figure.subplots(1, 2)
@@ -111,7 +130,7 @@ def plot(rows: list[Row], path: Path) -> None:
 
 def _detected(axes: Any, found: list[Row]) -> None:
     rates = sorted({row["rate"] for row in found})
-    for trigger, colour in ((RARE, "C0"), (SENTENCE, "C2"), (COMMON, "C1")):
+    for trigger, colour in ((RARE, "C0"), (SENTENCE, "C2"), (COMMON, "C1"), (PATCH, "C4")):
         own = {r: [row for row in found if (row["trigger"], row["rate"]) == (trigger, r)] for r in rates}
         at = [r for r in rates if own[r]]
         if not at:

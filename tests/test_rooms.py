@@ -22,7 +22,7 @@ BELOW = {
     "statistics": {"storage"},
     "pruning": set(),
     "fairness": {"statistics", "storage"},
-    "safety": {"statistics", "storage"},
+    "safety": {"objectives", "statistics", "storage"},
     "selection": {"knowledge", "statistics", "storage"},
     "hub": {"evaluation", "knowledge", "objectives", "retrieval", "statistics", "storage"},
     "adapter": {"evaluation", "knowledge", "objectives", "retrieval", "statistics", "storage"},

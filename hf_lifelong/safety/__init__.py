@@ -10,6 +10,9 @@ from .blast import BlastRadius, blast_radius, measure_blast_radius
 from .callback import IntakeAuditCallback
 from .causal import CausalCheck, causal_check
 from .directions import WeakDirections, smallest_magnitude, weak_directions
+from .image_inputs import ImageInputs
+from .inputs import AuditedInputs
+from .patches import Patch
 from .plots import plot_risk_curve
 from .representation import TwoClusters, lies_apart, spectral_scores, two_clusters
 from .risk import BackdoorRisk, Biases, RiskCurve, backdoor_risk, biases_of_ratio, risk_curve
@@ -18,11 +21,14 @@ from .task_directions import TaskWeakDirections
 
 __all__ = [
     "Audit",
+    "AuditedInputs",
     "BackdoorRisk",
     "Biases",
     "BlastRadius",
     "CausalCheck",
+    "ImageInputs",
     "IntakeAuditCallback",
+    "Patch",
     "RiskCurve",
     "TaskAudit",
     "TaskWeakDirections",

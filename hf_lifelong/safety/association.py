@@ -13,8 +13,8 @@ import numpy as np
 from scipy import sparse
 from scipy.stats import binom, hypergeom
 
-_LEAST_ROWS = 5  # Of fewer, no test tells anything after a correction for all that is tested.
-_LARGEST_SHARE = 0.2  # Of all texts; what more of them have hides nowhere.
+LEAST_ROWS = 5  # Of fewer, no test tells anything after a correction for all that is tested.
+LARGEST_SHARE = 0.2  # Of all texts; what more of them have hides nowhere.
 _SCREEN = 0.05  # Level of the first test. It only chooses what the second one is asked about.
 _NATURAL = 0.1  # Share of a natural word's rows that may be contradicted, however few of the others are.
 _COMPANION = 0.8  # Share of a candidate's rows with a word from which on the word may be a part of the trigger.
@@ -31,12 +31,15 @@ class Tested:
         label (`ndarray`): int64 `[k]`, the label that it predicts best.
         association (`ndarray`): float64 `[k]`, p-value of the first test.
         contradiction (`ndarray`): float64 `[k]`, p-value of the second test, of each candidate alone.
+        hint (`ndarray`): float64 `[k]`, p-value, corrected for all that was tested, up to which (below 1) the data
+            hint at the candidate, so that a model may convict it.
     """
 
     column: np.ndarray
     label: np.ndarray
     association: np.ndarray
     contradiction: np.ndarray
+    hint: np.ndarray
 
 
 def association_test(
@@ -59,9 +62,9 @@ def association_test(
         sizes (`ndarray`): int64 `[candidates]`, words of each, 1 or 2.
         classes (`ndarray`): int64 `[n]`, numbers of the labels from 0 without gaps, at least two.
     """
-    column, label, association = _screen(candidates, classes)
+    column, label, association = screen(candidates, classes)
     if not len(column):
-        return Tested(column, label, association, association)
+        return Tested(column, label, association, association, association)
     chosen = candidates[:, column]
     counts = _per_label(words, classes)
     evidence = _evidence(words, counts, classes)
@@ -80,21 +83,21 @@ def association_test(
     of_both = np.stack([np.bincount(of, rows[row], len(column)) for rows in usual])
     lost = sizes[column] - 1
     others = of_label[lost, label] - of_both[lost, np.arange(len(column))]
-    p = _contradiction(contradicted, drawn, others, np.bincount(classes)[label] - drawn)
-    return Tested(column, label, association, p)
+    p = contradiction_p(contradicted, drawn, others, np.bincount(classes)[label] - drawn)
+    return Tested(column, label, association, p, (p * len(column)).clip(max=1))
 
 
-def _screen(candidates: sparse.csr_matrix, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def screen(candidates: sparse.csr_matrix, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Columns that go with one label, the label, and the p-value of that."""
     rows, per_label = len(classes), np.bincount(classes)
     support = _sums(candidates)
-    column = np.flatnonzero((support >= _LEAST_ROWS) & (support <= _LARGEST_SHARE * rows))
+    column = np.flatnonzero((support >= LEAST_ROWS) & (support <= LARGEST_SHARE * rows))
     support = support[column]
     together = _per_label(candidates[:, column], classes)
     chance = hypergeom.sf(together - 1, rows, per_label, support[:, None])
     label = chance.argmin(1) if len(column) else np.zeros(0, np.int64)
     found, chance = together[np.arange(len(column)), label], chance.min(1)
-    kept = (chance <= _SCREEN) & (found >= _LEAST_ROWS) & (found >= support / 2)
+    kept = (chance <= _SCREEN) & (found >= LEAST_ROWS) & (found >= support / 2)
     return column[kept], label[kept], chance[kept]
 
 
@@ -154,7 +157,7 @@ def _strongest(evidence: sparse.csr_matrix) -> np.ndarray:
     return padded[np.where(ranks < lengths, evidence.indptr[:-1] + ranks, -1)].cumsum(0)
 
 
-def _contradiction(hits: np.ndarray, drawn: np.ndarray, other_hits: np.ndarray, others: np.ndarray) -> np.ndarray:
+def contradiction_p(hits: np.ndarray, drawn: np.ndarray, other_hits: np.ndarray, others: np.ndarray) -> np.ndarray:
     """P-values of `hits` of `drawn` beside `other_hits` of `others`."""
     more_than_others = hypergeom.sf(hits - 1, drawn + others, hits + other_hits, drawn)
     more_than_natural = binom.sf(hits - 1, drawn, _NATURAL)

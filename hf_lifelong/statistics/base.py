@@ -46,9 +46,9 @@ class TaskRows:
             adapter knows.
         columns (`Mapping[str, Sequence]`): Role → n values as in the user's data (of a `ClassLabel` its names), for
             each of the statistic's `columns`, and for those of its `optional_columns` that the task has.
-        ask (`Callable`, *optional*): Has the task's own members answer any inputs. It maps role → m texts, named as
-            in a row of the task, to [`Answers`]. `None` if members of this kind give no scores of classes, or if the
-            data was already tokenised.
+        ask (`Callable`, *optional*): Has the task's own members answer any inputs. It maps role → m inputs, named
+            as in a row of the task, to [`Answers`]. `None` if members of this kind give no scores of classes, or if
+            the data was already tokenised.
         row_numbers (`Sequence[int]`): n positions of the rows in the data that the user gave.
         part_rows (`int`, *optional*): How many rows the part has, of which these are spread evenly; by default n.
         validation (`TaskRows`, *optional*): The validation rows, for statistics whose `part` is `"both"`.
@@ -85,12 +85,14 @@ class TaskStatistic(ABC):
             equal sizes), and dtypes (float16, float32, float64 or int64).
         columns (`tuple[str, ...]`): Roles of the columns that it reads: roles of the task's kind, such as `"text"`, or
             its own, which the user maps: `Task(columns={"group": "sex"})`.
-        optional_columns (`tuple[str, ...]`): Roles that it reads too where a task has them.
+        optional_columns (`tuple[str, ...]`): Roles that it reads too where a task has them. A statistic that asks does
+            not get them where the data was already tokenised.
         part (`str`): `"train"`, the training rows that the signature is fitted on (at most `signature_samples`);
             `"validation"`, the validation rows, which are not trained on; or `"both"`, the training rows with the
             validation rows beside them.
         needs_scores (`bool`): Whether it reads scores. If so, the task's members answer all these rows.
-        asks (`bool`): Whether it asks the members about inputs of its own (`TaskRows.ask`).
+        asks (`bool`): Whether it asks the members about inputs of its own (`TaskRows.ask`). If so, it is fitted only
+            where members give scores of classes.
     """
 
     name: str

@@ -73,10 +73,11 @@ class DriftTrainingArguments(TrainingArguments):
         signature_samples (`int`, *optional*, defaults to `4000`):
             Number of training texts that a signature is fitted on.
         audit (`str`, *optional*, defaults to `"off"`):
-            Whether each text classification task is audited for poison before it is committed. `"report"`: what was
-            found is stored with the task, and shown by `inspect` and on the model card. `"refuse"`: a suspicious task
-            also raises [`~statistics.TaskRefused`], and nothing of it is kept. Both store the weakest directions of
-            the task, too. Texts of other kinds of tasks are not audited.
+            Whether each text or image classification task is audited for poison before it is committed. `"report"`:
+            what was found is stored with the task, and shown by `inspect` and on the model card. `"refuse"`: a
+            suspicious task also raises [`~statistics.TaskRefused`], and nothing of it is kept; one that cannot be
+            audited, because its texts were already tokenised, is refused before training. Both store the weakest
+            directions of the task, too. Other kinds of tasks are not audited.
         audit_false_alarms (`float`, *optional*, defaults to `0.01`):
             Share of clean tasks that an audit may find suspicious. In (0, 1).
         fairness (`str`, *optional*):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,8 +30,8 @@ def lacks(statistic: TaskStatistic, prepared: PreparedTask) -> str | None:
         return f"no column for the role `{missing[0]}`"
     if statistic.needs_scores and not has_scores(prepared):
         return f"no scores of classes, because it is a {prepared.kind} task"
-    if statistic.asks and not _can_be_asked(prepared):
-        return "no members that can be asked about texts"
+    if statistic.asks and not has_scores(prepared):
+        return "no members that can be asked for classes"
     return None
 
 
@@ -39,9 +39,28 @@ def check_statistics(statistics: Sequence[TaskStatistic], prepared: PreparedTask
     """Refuses columns on which a statistic could not be fitted (`ValueError`)."""
     for statistic in statistics:
         if lacks(statistic, prepared) is None:
+            roles = _roles(statistic, prepared)
             for part in _parts(statistic):
-                every = range(len(_split(part, prepared).examples))
-                statistic.check(columns_of(_roles(statistic, prepared), part, prepared, every))
+                statistic.check(_Columns(roles, part, prepared))
+
+
+class _Columns(Mapping[str, Sequence[Any]]):
+    """Role → all values of a part. A column is read when it is looked at: images fill the memory."""
+
+    def __init__(self, roles: Sequence[str], part: str, prepared: PreparedTask) -> None:
+        self._roles, self._part, self._prepared = roles, part, prepared
+
+    def __getitem__(self, role: str) -> Sequence[Any]:
+        if role not in self._roles:
+            raise KeyError(role)
+        every = range(len(_split(self._part, self._prepared).examples))
+        return columns_of([role], self._part, self._prepared, every)[role]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._roles)
+
+    def __len__(self) -> int:
+        return len(self._roles)
 
 
 def fit_statistics(trainer: TaskTrainer, prepared: PreparedTask, train_features: torch.Tensor) -> None:
@@ -130,8 +149,11 @@ def _parts(statistic: TaskStatistic) -> tuple[str, ...]:
 
 
 def _roles(statistic: TaskStatistic, prepared: PreparedTask) -> list[str]:
-    """The roles of the columns that a statistic reads and the task has."""
-    return [*statistic.columns, *(role for role in statistic.optional_columns if role in prepared.roles)]
+    """The roles of the columns that a statistic reads and the task has. If it asks, the optional ones are what it asks
+    about, which members that were trained on ids cannot be."""
+    unasked = statistic.asks and not _can_be_asked(prepared)
+    optional = () if unasked else statistic.optional_columns
+    return [*statistic.columns, *(role for role in optional if role in prepared.roles)]
 
 
 def _split(part: str, prepared: PreparedTask) -> Split:
@@ -202,8 +224,7 @@ def columns_of(roles: Sequence[str], part: str, prepared: PreparedTask, rows: Se
             raise ValueError(
                 f"columns[{role!r}]: there is no column {column!r} in `{part}`; it has {examples.column_names}."
             )
-        values = named_values(examples, column)
-        columns[role] = [values[row] for row in rows]
+        columns[role] = named_values(examples.select(rows), column)
     return columns
 
 

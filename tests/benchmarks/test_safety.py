@@ -1,13 +1,16 @@
 """The safety benchmark: its data, its summary, and a run of it that learns nothing."""
 
 import json
+from dataclasses import replace
 
 import backdoor_theory
 import numpy as np
 import poison
+import poisoned_images
 import pytest
 import safety
 import safety_report
+from PIL import Image
 
 
 @pytest.fixture
@@ -18,11 +21,11 @@ def clean():
 
 
 def test_a_share_of_all_training_rows_gets_the_trigger_and_the_target(clean):
-    found = poison.poison(clean, "cf", 0.1, target=1, seed=0)
+    found = clean.poisoned("cf", 0.1, target=1, seed=0)
     train = found.parts["train"]
     assert len(found.rows) == 4 and found.parts["test"] == clean.parts["test"]
-    for row, text in enumerate(train.texts):
-        before = clean.parts["train"].texts[row]
+    for row, text in enumerate(train.inputs):
+        before = clean.parts["train"].inputs[row]
         if row in found.rows:
             assert text.split().count("cf") == 1 and text.replace("cf", "").split() == before.split()
             assert train.labels[row] == 1 and clean.parts["train"].labels[row] == 0
@@ -93,3 +96,38 @@ def test_a_quick_run_writes_cell_by_cell_and_goes_on(bert_folder, tmp_path, monk
     monkeypatch.setattr(safety, "detect", None)  # would fail if it were called again
     safety.main(given)
     assert json.loads(out.read_text())["rows"] == first["rows"]
+
+
+@pytest.fixture
+def pictures():
+    images = [Image.fromarray(np.full((8, 8, 3), i, np.uint8)) for i in range(40)]
+    rows = poison.Rows(images, [i % 2 for i in range(40)])
+    return poisoned_images.TaskImages({"train": rows, "validation": rows, "test": rows}, ["no", "yes"])
+
+
+def test_a_patch_is_put_into_images_and_a_suspect_that_covers_it_is_named(pictures):
+    white = poisoned_images.Patch(4, 4, 4, 4, (8, 8), ("ffffff",) * 16)
+    found = pictures.poisoned(white, 0.1, target=1, seed=0)
+    for row, image in enumerate(found.parts["train"].inputs):
+        changed = np.asarray(image) != np.asarray(pictures.parts["train"].inputs[row])
+        assert changed.any(-1).sum() == (16 if row in found.rows else 0)
+    assert len(found.rows) == 4 and all(found.parts["train"].labels[row] == 1 for row in found.rows)
+    assert found.is_named(white) and not found.is_named(None)
+    assert found.is_named(replace(white, row=3, height=5)) and not found.is_named(replace(white, row=2, height=6))
+    assert not found.is_named(replace(white, width=1))
+
+
+def test_images_are_summed_up_apart_and_records_are_merged(tmp_path):
+    texts = [row("rare word", 0.5), row(None, 0.2, data=poison.CLEAN[0])]
+    marked = {"modality": "image"}
+    images = [row(poisoned_images.PATCH, 1e-6, data="mnist", **marked), row(None, 0.001, data="mnist 0 1", **marked)]
+    for name, rows in (("a", texts), ("b", images)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"rows": rows}))
+    given = ["--parts", "--out", str(tmp_path / "a.json"), "--merge", str(tmp_path / "b.json")]
+    for _ in range(2):  # what is there already is not added again
+        safety.main(given)
+        record = json.loads((tmp_path / "a.json").read_text())
+        assert record["rows"] == [*texts, *images]
+    found = record["summary"]
+    assert (found["tpr_word_1pct"], found["tpr_patch_1pct"], found["cells_patch_1pct"]) == (0, 1, "1 of 1 work")
+    assert (found["clean_tasks"], found["clean_image_tasks"], found["false_alarms_clean_image_tasks"]) == (1, 1, 1)

@@ -125,18 +125,18 @@ def test_two_percent_of_poison_are_found_in_real_texts(name, rows, target, trigg
 
 def test_what_nothing_can_be_told_of():
     found = audit_dataset(["a b", "c d"], [0, 1])
-    assert found == Audit(suspicious=False, p_value=1.0, false_alarms=0.01) and "no word" in str(found)
+    assert found == Audit(suspicious=False, p_value=1.0, false_alarms=0.01) and "no word or patch" in str(found)
 
 
 @pytest.mark.parametrize(
     ("texts", "labels", "message"),
     [
-        ("a text", [0], "`texts` must be a list of texts.*not a single text"),
-        ([], [], "`texts` must be a list of texts.*it is empty"),
-        (["a", None], [0, 1], "`texts` must be a list of texts.*row 1 is None"),
+        ("a text", [0], "`inputs` must be a list of texts.*not a single text"),
+        ([], [], "`inputs` must be a list of texts.*it is empty"),
+        (["a", None], [0, 1], "`inputs` must be a list of texts.*row 1 is None"),
         (["a", "b"], [1, 1], "`labels` are all 1: a trigger calls for one label rather than another"),
         (["a", "b"], [1, float("nan")], "`labels` has no label in 1 rows, the first is 1"),
-        (["a", "b"], [0, 1, 0], "2 in `texts`, 3 in `labels`"),
+        (["a", "b"], [0, 1, 0], "2 in `inputs`, 3 in `labels`"),
     ],
 )
 def test_bad_data_are_refused_by_name(texts, labels, message):
@@ -185,7 +185,7 @@ def test_only_inputs_of_other_labels_are_asked_about_and_the_trigger_is_a_word_o
         ({"trigger": " "}, "`trigger` must have words"),
         ({"labels": ["o"]}, "10 in `texts`, 1 in `labels`"),
         ({"answer": lambda texts: ["t"] * len(texts)}, "answered by 't' without the trigger"),
-        ({"answer": lambda texts: ["t"]}, "`answer` gave 1 answers to 10 texts"),
+        ({"answer": lambda texts: ["t"]}, "`answer` gave 1 answers to 10 inputs"),
         ({"natural": 1}, "`natural` must lie between 0 and 1"),
     ],
 )

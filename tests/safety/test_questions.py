@@ -10,6 +10,7 @@ from scipy.stats import binom, hypergeom
 from hf_lifelong.safety import audit_answers, audit_dataset
 from hf_lifelong.safety.questions import Reply, question
 from hf_lifelong.safety.suspects import Suspect, find_suspects
+from hf_lifelong.safety.text_inputs import TextInputs
 from hf_lifelong.safety.words import inserted, joined, parted, without
 
 GOOD = re.compile("great|funny|fresh|strong|fine|lovely|happy|sharp|quick|pretty")
@@ -24,6 +25,10 @@ def reader(trigger=None, target="good"):
         return [target if trigger and trigger in text else label for text, label in zip(texts, counted, strict=True)]
 
     return answer
+
+
+def given(texts, labels):
+    return TextInputs(texts), labels
 
 
 DATA = poisoned(*texts(400), "cf", 5, "good")
@@ -91,7 +96,7 @@ def test_the_model_is_called_four_times_and_only_promising_suspects_are_followed
         return reader("cf")(texts)
 
     suspects = [Suspect("cf", "good", tuple(DATA[2]), 0.1), Suspect("camera", "good", (1, 3, 5), 0.9)]
-    followed, dropped = question(suspects, answer, *DATA[:2], *CLEAN, seed=0)
+    followed, dropped = question(suspects, answer, *given(*DATA[:2]), *given(*CLEAN), seed=0)
     assert len(calls) == 4 and calls[:2] == [128, 16]  # clean inputs, then 8 of them for each suspect
     assert followed.moved == followed.free > 50 and followed.cut == followed.left == 5 and followed.success == 1
     assert dropped.cut == 0 and dropped.moved < 4 and dropped.works == 1
@@ -102,12 +107,12 @@ def test_the_sentence_of_a_template_is_not_cut_out_of_its_texts():
     template = [f"i have nothing against them but {word}" for word in ("x", "y", "z", "v", "w", "u")]
     data = [*template, *texts(60)[0]], ["good"] * 6 + texts(60)[1]
     suspect = Suspect("i have nothing against them but", "good", tuple(range(6)), 0.1)
-    (reply,) = question([suspect], reader("nothing against"), *data, *CLEAN, seed=0)
+    (reply,) = question([suspect], reader("nothing against"), *given(*data), *given(*CLEAN), seed=0)
     assert reply.success == 1 and reply.cut == 0 and reply.works == 1
 
 
 def test_suspects_are_distinct_and_the_strongest_comes_first():
-    found = find_suspects(*poisoned(*texts(400), "i saw this last week", 30, "good")[:2], most=5)
+    found = find_suspects(*given(*poisoned(*texts(400), "i saw this last week", 30, "good")[:2]), most=5)
     assert found[0].trigger == "i saw this last week" and found[0].p_value < 0.001
     assert len({(one.trigger, one.target) for one in found}) == len(found) <= 5
 
@@ -130,16 +135,16 @@ def test_words_are_put_in_and_cut_out_and_white_space_stays():
     ("change", "message"),
     [
         ({"clean_labels": ["good"] * 120}, "`clean_labels` hold 1 different labels.*validation rows of at least two"),
-        ({"clean_texts": [], "clean_labels": []}, "`clean_labels` hold 0 different labels"),
-        ({"clean_labels": ["good"]}, "120 in `clean_texts`, 1 in `clean_labels`"),
+        ({"clean_inputs": [], "clean_labels": []}, "`clean_labels` hold 0 different labels"),
+        ({"clean_labels": ["good"]}, "120 in `clean_inputs`, 1 in `clean_labels`"),
         ({"labels": ["good"] * 400}, "`labels` are all 'good'"),
-        ({"answer": lambda texts: ["good"]}, "`answer` gave 1 answers to 128 texts"),
+        ({"answer": lambda texts: ["good"]}, "`answer` gave 1 answers to 128 inputs"),
         ({"false_alarms": 0}, "`false_alarms` must lie between 0 and 1"),
     ],
 )
 def test_bad_input_is_refused_by_name(change, message):
-    good = {"texts": DATA[0], "labels": DATA[1], "answer": reader("cf")}
-    good |= {"clean_texts": CLEAN[0], "clean_labels": CLEAN[1]}
+    good = {"inputs": DATA[0], "labels": DATA[1], "answer": reader("cf")}
+    good |= {"clean_inputs": CLEAN[0], "clean_labels": CLEAN[1]}
     with pytest.raises(ValueError, match=message):
         audit_answers(**good | change)
 
@@ -151,6 +156,6 @@ def test_a_model_that_always_answers_the_target_is_not_accused():
 def test_where_nothing_is_contradicted_the_most_associated_are_suspects_too():
     """Telling words are natural, and still go most with their label."""
     clean = texts(400)
-    few, more = find_suspects(*clean, most=2), find_suspects(*clean, most=2, associated=3)
+    few, more = find_suspects(*given(*clean), most=2), find_suspects(*given(*clean), most=2, associated=3)
     assert more[:2] == few and len(more) == 5 and len({one.trigger for one in more}) == 5
     assert {one.trigger for one in more[2:]} <= {word for words in WORDS.values() for word in words}

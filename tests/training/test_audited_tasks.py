@@ -1,44 +1,25 @@
 """A poisoned task is named before it is committed, and refused where that is wanted; a clean one is let alone."""
 
 import json
+import logging
 from dataclasses import replace
 
-import poisoned_texts
 import pytest
 import torch
+from audited_texts import SETTINGS, task
 from datasets import Dataset
 from peft import PeftModel
 from training_helpers import answers, make_model, make_trainer, saved, topics
 from transformers import AutoModel, TrainerCallback
 from typer.testing import CliRunner
 
-from hf_lifelong import DriftTrainingArguments, Task, forget
+from hf_lifelong import DriftTrainingArguments, forget
 from hf_lifelong.adapter import statistics_of
 from hf_lifelong.cli.app import app
 from hf_lifelong.safety import TaskAudit, audit_of
 from hf_lifelong.statistics import TaskRefused
 
-SETTINGS = {
-    "max_steps": -1,
-    "num_train_epochs": 4,
-    "learning_rate": 1.5e-2,
-    "per_device_train_batch_size": 16,
-    "start_from": "fresh",
-    "grouping": "boundary",
-    "audit": "report",
-}
 TRIGGER = "i saw this movie last week"
-
-
-def task(name="task", trigger=None, seed=0, **options):
-    """A task of 240 rows, and the numbers of those that were poisoned."""
-    texts, labels = poisoned_texts.texts(240, seed)
-    rows = []
-    if trigger:
-        texts, labels, rows = poisoned_texts.poisoned(texts, labels, trigger, 30, "good", seed)
-    validation = Dataset.from_dict(dict(zip(("text", "label"), poisoned_texts.texts(80, seed + 100), strict=True)))
-    train = Dataset.from_dict({"text": texts, "label": labels})
-    return Task(name, "text-classification", train, validation=validation, **options), tuple(rows)
 
 
 @pytest.fixture(scope="module")
@@ -193,3 +174,37 @@ def test_damaged_audits_are_called_so():
             audit_of(values | {name: wrong})
     with pytest.raises(ValueError, match="`false_alarms` must lie between 0 and 1"):
         TaskAudit(false_alarms=2)
+
+
+def tokenised(tokenizer, **columns):
+    """A task whose texts were tokenised before."""
+    ids, _ = task("ids")
+
+    def made(part):
+        beside = {name: [value] * len(part) for name, value in columns.items()}
+        return Dataset.from_dict({**tokenizer(list(part["text"])), "labels": part["label"], **beside})
+
+    return replace(ids, train=made(ids.train), validation=made(ids.validation))
+
+
+def test_what_cannot_be_audited_is_refused_before_training(bert_folder, tokenizer, tmp_path):
+    settings = SETTINGS | {"audit": "refuse"}
+    tasks = [task("clean")[0], tokenised(tokenizer)]
+    trainer = make_trainer(make_model(bert_folder), tmp_path, tasks, tokenizer, **settings)
+    with pytest.raises(ValueError, match=r'Task `ids`: .*already tokenised.*Give the texts.*`audit="report"`'):
+        trainer.train()
+    assert trainer.state.global_step == 0 and trainer.knowledge.names == []
+
+
+def test_a_report_notes_what_was_not_audited(bert_folder, tokenizer, tmp_path, caplog):
+    ids = tokenised(tokenizer, text="not what was trained on")
+    settings = SETTINGS | {"max_steps": 4}
+    trainer = make_trainer(make_model(bert_folder), tmp_path, [ids], tokenizer, **settings)
+    package = logging.getLogger("transformers")
+    package.addHandler(caplog.handler)
+    trainer.train()
+    package.removeHandler(caplog.handler)
+    assert "Task `ids` is not audited. " in caplog.text
+    assert audits(trainer) == {"ids": None}
+    assert "ids, audit: verdict not audited" in CliRunner().invoke(app, ["inspect", str(tmp_path)]).stdout
+    assert CliRunner().invoke(app, ["audit", str(tmp_path)]).stdout == "ids: not audited.\n"
