@@ -15,13 +15,14 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
-from methods import METHODS
+from methods import METHODS, Method
 from methods.shared import Result, Setting, prepare
 from record import RESULTS, header
 from streams import STREAMS, load_task, stream
@@ -41,26 +42,49 @@ QUICK_RUN = {"streams": ["shipped", "shipped_reversed"], "methods": ["ours", "se
 MAIN = ["domains", "lookalikes", "classes", "classes20", "mixed", "return", "long"]
 
 
-def budget_of(name: str, args: Any) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared, and how.
+
+    Args:
+        name (`str`): Of its script, of the folder of its cells, and in front of its result files.
+        budget (`dict`): What every method is given.
+        budgets (`dict[str, dict]`): What differs on some streams.
+        choice (`dict`): What hyperparameters are chosen on: `streams`, `tasks`, `train_texts`, `seed`.
+        methods (`dict[str, Method]`): The methods.
+    """
+
+    name: str = "lifelong"
+    budget: Mapping[str, Any] = field(default_factory=lambda: BUDGET)
+    budgets: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: BUDGETS)
+    choice: Mapping[str, Any] = field(default_factory=lambda: CHOICE)
+    methods: Mapping[str, Method] = field(default_factory=lambda: METHODS)
+
+
+TEXTS = Comparison()
+
+
+def budget_of(name: str, args: Any, compared: Comparison) -> dict[str, Any]:
     """What every method is given on a stream."""
     given = {"train_texts": args.train_texts, "test_texts": args.test_texts}
     most = {key: value for key, value in given.items() if value is not None}
-    return {**BUDGET, **BUDGETS.get(name, {}), **most, **(QUICK if args.quick else {})}
+    return {**compared.budget, **compared.budgets.get(name, {}), **most, **(QUICK if args.quick else {})}
 
 
 def run_cell(
-    name: str, method: str, order: int, seed: int, chosen: dict[str, Any], budget: dict[str, Any], args: Any
+    name: str, method: str, order: int, seed: int, budget: dict[str, Any], args: Any, compared: Comparison
 ) -> dict[str, Any]:
     """One method on one stream: its scores, its costs, and how they were measured."""
     tasks = [
         load_task(task, args.data_dir, seed, budget["train_texts"], test_size=budget["test_texts"])
         for task in stream(name, order)
     ]
+    chosen = chosen_of(method, args.results, compared)
     # Other ways to answer and retrieve take longer than the training; they are scored with the first seed.
     setting = Setting(args.model, seed, budget, chosen if seed == 0 else {**chosen, "variants": False})
-    result = METHODS[method].run(prepare(tasks, setting), setting)
+    result = compared.methods[method].run(prepare(tasks, setting), setting)
     return {
-        **header("lifelong"),
+        **header(compared.name),
         "model": Path(args.model).name,
         "stream": name,
         "method": method,
@@ -88,37 +112,37 @@ def figures(result: Result) -> dict[str, Any]:
     }
 
 
-def cells(folder: Path, name: str) -> list[dict[str, Any]]:
+def cells(folder: Path, name: str, compared: Comparison = TEXTS) -> list[dict[str, Any]]:
     """All cells of a stream that were run."""
-    paths = sorted((folder / "lifelong" / name).glob("*.json"))
+    paths = sorted((folder / compared.name / name).glob("*.json"))
     try:
         return [read_json(path) for path in paths]
     except DamagedFileError as error:
         raise SystemExit(f"A cell is damaged; delete it, and it is run again. ({error})") from error
 
 
-def summarise(name: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def summarise(name: str, rows: Sequence[dict[str, Any]], compared: Comparison = TEXTS) -> dict[str, Any]:
     """The result file of a stream: per method the means over its cells of the listed order, the same of each drawn
     order, and every cell."""
     numbers = sorted({row["order"] for row in rows})
     orders = {number: [row for row in rows if row["order"] == number] for number in numbers}
     return {
-        **header("lifelong"),
-        "command": f"python benchmarks/lifelong.py --data_dir DATA --model {rows[0]['model']} --streams {name} "
+        **header(compared.name),
+        "command": f"python benchmarks/{compared.name}.py --data_dir DATA --model {rows[0]['model']} --streams {name} "
         f"--train_texts {rows[0]['budget']['train_texts']} --test_texts {rows[0]['budget']['test_texts']}",
         "stream": name,
         "tasks": stream(name, 0),
         "model": rows[0]["model"],
         "budget": rows[0]["budget"],
-        "summary": means_of(orders.pop(0, [])),
-        "drawn_orders": {str(order): means_of(found) for order, found in orders.items()},
+        "summary": means_of(orders.pop(0, []), compared),
+        "drawn_orders": {str(order): means_of(found, compared) for order, found in orders.items()},
         "rows": [{key: row[key] for key in row if key not in ("name", "command", "model", "budget")} for row in rows],
     }
 
 
-def means_of(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def means_of(rows: Sequence[dict[str, Any]], compared: Comparison) -> dict[str, dict[str, Any]]:
     """Per method the means over its cells."""
-    found = {method: [row for row in rows if row["method"] == method] for method in METHODS}
+    found = {method: [row for row in rows if row["method"] == method] for method in compared.methods}
     return {method: mean_of(some) for method, some in found.items() if some}
 
 
@@ -144,61 +168,67 @@ def check_alike(rows: Iterable[dict[str, Any]], model: str, budget: dict[str, An
             )
 
 
-def fill(args: Any) -> None:
+def fill(args: Any, compared: Comparison = TEXTS) -> None:
     """Runs the cells that are missing, in the order that fills a column of the table first."""
     for name, seed, order, method in itertools.product(args.streams, args.seeds, args.orders, args.methods):
-        path = args.results / "lifelong" / name / f"{method}-order{order}-seed{seed}.json"
-        budget = budget_of(name, args)
-        check_alike(cells(args.results, name), args.model, budget, args.results)
+        path = args.results / compared.name / name / f"{method}-order{order}-seed{seed}.json"
+        budget = budget_of(name, args, compared)
+        check_alike(cells(args.results, name, compared), args.model, budget, args.results)
         if not path.exists():
-            cell = run_cell(name, method, order, seed, chosen_of(method, args.results), budget, args)
+            cell = run_cell(name, method, order, seed, budget, args, compared)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, cell)
             accuracy, seconds = cell["summary"]["average_accuracy"], cell["summary"]["seconds"]
             print(f"{name}, {method}, order {order}, seed {seed}: {accuracy:.3f} in {seconds:.0f} s", flush=True)
-        write_json(args.results / f"lifelong_{name}.json", summarise(name, cells(args.results, name)))
+        result = summarise(name, cells(args.results, name, compared), compared)
+        write_json(args.results / f"{compared.name}_{name}.json", result)
 
 
-def chosen_of(method: str, folder: Path) -> dict[str, Any]:
+def chosen_of(method: str, folder: Path, compared: Comparison) -> dict[str, Any]:
     """The hyperparameters of a method: chosen on validation data, or the first of its grid."""
-    source = folder / "lifelong" / "chosen" / f"{METHODS[method].like or method}.json"
-    return METHODS[method].settings(read_json(source)["chosen"] if source.exists() else {})
+    known = compared.methods[method]
+    source = folder / compared.name / "chosen" / f"{known.like or method}.json"
+    return known.settings(read_json(source)["chosen"] if source.exists() else {})
 
 
-def choose(args: Any) -> None:
+def choose(args: Any, compared: Comparison = TEXTS) -> None:
     """Tries every method's grid on validation data and writes what did best, with all that was tried."""
-    choice = {**CHOICE, **({} if args.train_texts is None else {"train_texts": args.train_texts})}
-    budget = {**BUDGET, "train_texts": choice["train_texts"]}
+    choice = {**compared.choice, **({} if args.train_texts is None else {"train_texts": args.train_texts})}
+    budget = {**compared.budget, "train_texts": choice["train_texts"]}
     for method in args.methods:
-        path = args.results / "lifelong" / "chosen" / f"{method}.json"
+        path = args.results / compared.name / "chosen" / f"{method}.json"
         known = read_json(path) if path.exists() else {}
         if known and (known["choice"], known["budget"]) != (choice, budget):
             raise SystemExit(f"{path} was chosen on {known['choice']}, not on {choice}: give another `--results`.")
         tried = known.get("tried", [])
-        for candidate in METHODS[method].candidates():
+        for candidate in compared.methods[method].candidates():
             if any(one["setting"] == candidate for one in tried):
                 continue
-            scores = {name: validation_score(name, method, candidate, budget, args) for name in CHOICE["streams"]}
+            scores = {
+                name: validation_score(name, method, candidate, budget, args, compared) for name in choice["streams"]
+            }
             tried.append({"setting": candidate, "scores": scores, "mean": float(np.mean(list(scores.values())))})
             print(method, candidate, scores, flush=True)
             best = max(tried, key=lambda one: one["mean"])["setting"]
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(
-                path, {**header("lifelong"), "choice": choice, "budget": budget, "chosen": best, "tried": tried}
+                path, {**header(compared.name), "choice": choice, "budget": budget, "chosen": best, "tried": tried}
             )
 
 
-def validation_score(name: str, method: str, candidate: dict[str, Any], budget: dict[str, Any], args: Any) -> float:
+def validation_score(
+    name: str, method: str, candidate: dict[str, Any], budget: dict[str, Any], args: Any, compared: Comparison
+) -> float:
     """Average accuracy on the validation parts of a short stream; test texts are not looked at."""
     tasks = [
         {**task, "test": task["validation"]}
         for task in (
-            load_task(task, args.data_dir, CHOICE["seed"], budget["train_texts"], validation_share=0.4)
-            for task in stream(name, 0)[: CHOICE["tasks"]]
+            load_task(task, args.data_dir, compared.choice["seed"], budget["train_texts"], validation_share=0.4)
+            for task in stream(name, 0)[: compared.choice["tasks"]]
         )
     ]
-    setting = Setting(args.model, CHOICE["seed"], budget, candidate)
-    found = METHODS[method].run(prepare(tasks, setting), setting).matrix.average_accuracy()
+    setting = Setting(args.model, compared.choice["seed"], {**budget, "variants": False}, candidate)
+    found = compared.methods[method].run(prepare(tasks, setting), setting).matrix.average_accuracy()
     if found is None:
         raise RuntimeError(f"{method} gave no score on {name}.")
     return found

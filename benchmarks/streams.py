@@ -39,6 +39,7 @@ class Source:
     names: list[str] | None = None
 
 
+IMAGE = {"image": "image", "label": "label"}
 SPANS = {"question": "question", "context": "context", "answers": "answers"}
 SOURCES = {
     "sst2": Source("stanfordnlp/sst2", test="validation", renamed={"sentence": "text"}),
@@ -58,6 +59,14 @@ SOURCES = {
     # On the Hub only in other selections.
     "amazon5": Source(),
     "sentiment_sentences": Source(names=["negative", "positive"]),
+    "mnist": Source("ylecun/mnist", columns=IMAGE, kind="image-classification"),
+    "cifar10": Source("uoft-cs/cifar10", columns=IMAGE, renamed={"img": "image"}, kind="image-classification"),
+    "cifar100": Source(
+        "uoft-cs/cifar100",
+        columns=IMAGE,
+        renamed={"img": "image", "fine_label": "label"},
+        kind="image-classification",
+    ),
 }
 
 
@@ -83,10 +92,14 @@ def _kept(*names: str) -> dict[str, tuple[str, ...]]:
     return {name: (name,) for name in names}
 
 
+def _groups(data: str, names: list[str], size: int) -> dict[str, Cut]:
+    """Tasks of `size` classes each; classes that are left over at the end have no task."""
+    count = len(names) // size
+    return {f"{data} {i + 1}": Cut(data, _kept(*names[i * size : (i + 1) * size])) for i in range(count)}
+
+
 def _pairs(data: str, names: list[str]) -> dict[str, Cut]:
-    """Tasks of two classes each; a class that is left over at the end has no task."""
-    found = zip(names[::2], names[1::2], strict=False)
-    return {f"{data} {i + 1}": Cut(data, _kept(*pair)) for i, pair in enumerate(found)}
+    return _groups(data, names, 2)
 
 
 STARS = ("very negative", "negative", "neutral", "positive", "very positive")
@@ -116,6 +129,30 @@ NEWSGROUPS = [
     "talk.politics.misc",
     "talk.religion.misc",
 ]
+CIFAR10 = "airplane,automobile,bird,cat,deer,dog,frog,horse,ship,truck".split(",")  # noqa: SIM905
+SUPERCLASSES = {
+    "aquatic mammals": "beaver,dolphin,otter,seal,whale",
+    "fish": "aquarium_fish,flatfish,ray,shark,trout",
+    "flowers": "orchid,poppy,rose,sunflower,tulip",
+    "food containers": "bottle,bowl,can,cup,plate",
+    "fruit and vegetables": "apple,mushroom,orange,pear,sweet_pepper",
+    "household electrical devices": "clock,keyboard,lamp,telephone,television",
+    "household furniture": "bed,chair,couch,table,wardrobe",
+    "insects": "bee,beetle,butterfly,caterpillar,cockroach",
+    "large carnivores": "bear,leopard,lion,tiger,wolf",
+    "large man-made outdoor things": "bridge,castle,house,road,skyscraper",
+    "large natural outdoor scenes": "cloud,forest,mountain,plain,sea",
+    "large omnivores and herbivores": "camel,cattle,chimpanzee,elephant,kangaroo",
+    "medium-sized mammals": "fox,porcupine,possum,raccoon,skunk",
+    "non-insect invertebrates": "crab,lobster,snail,spider,worm",
+    "people": "baby,boy,girl,man,woman",
+    "reptiles": "crocodile,dinosaur,lizard,snake,turtle",
+    "small mammals": "hamster,mouse,rabbit,shrew,squirrel",
+    "trees": "maple_tree,oak_tree,palm_tree,pine_tree,willow_tree",
+    "vehicles 1": "bicycle,bus,motorcycle,pickup_truck,train",
+    "vehicles 2": "lawn_mower,rocket,streetcar,tank,tractor",
+}
+CIFAR100 = sorted(",".join(SUPERCLASSES.values()).split(","))
 TOPICS = ["Nikola_Tesla", "Chloroplast", "Rhine", "Doctor_Who"]
 
 TASKS = {
@@ -133,6 +170,10 @@ TASKS = {
     **_pairs("newsgroups20", NEWSGROUPS),
     **_pairs("ag_news", ["World", "Sports", "Business", "Sci/Tech"]),
     **_pairs("trec", ["ABBR", "ENTY", "DESC", "HUM", "LOC", "NUM"]),
+    **_pairs("mnist", [str(digit) for digit in range(10)]),
+    **_pairs("cifar10", CIFAR10),
+    **_groups("cifar100", CIFAR100, 10),
+    **{name: Cut("cifar100", _kept(*names.split(","))) for name, names in SUPERCLASSES.items()},
     # Of the data that ships with the repository: which article of Wikipedia is a question about?
     "topics": Cut("squad", _kept(*TOPICS), column="title"),
 }
@@ -152,6 +193,11 @@ STREAMS = {
         *("amazon 1 or 5", "amazon 2 or 4", "amazon 2 or 3"),
         *("sst2", "imdb", "sms_spam", "boolq", "sentiment_sentences"),
     ],
+    # Of images.
+    "mnist": [f"mnist {i}" for i in range(1, 6)],
+    "cifar10": [f"cifar10 {i}" for i in range(1, 6)],
+    "cifar100": [f"cifar100 {i}" for i in range(1, 11)],
+    "superclasses": list(SUPERCLASSES),
     # Of the shipped data alone, for a run of a minute.
     "shipped": ["sentiment_sentences", "topics"],
     "shipped_reversed": ["topics", "sentiment_sentences"],

@@ -9,7 +9,7 @@ from typing import Any
 
 from hf_lifelong.training import PreparedTask
 
-from . import arrow, frozen, osf, ours, regularised, sequential
+from . import arrow, frozen, osf, ours, random_features, regularised, sequential
 from .shared import Result, Setting
 
 LEARNING_RATES = [2e-3, 5e-4]
@@ -57,6 +57,7 @@ SEQUENTIAL = {"learning_rate": 2e-3}
 OFF = {"gradient_noise": 0.0, "input_noise": 0.0, "drift_dropout": False, "cyclic_learning_rate": False}
 LAYERS = ["all", "last"]
 SHRINKAGES = [0.01, 0.1, 0.5]
+GAMMAS = [0.1, 0.3, 1.0]
 
 METHODS = {
     "ours": Method(ours.ours),
@@ -72,6 +73,10 @@ METHODS = {
     "replay_1": Method(sequential.replay, fixed={"labels": "seen", "share": 0.01}, main=False, like="replay_2"),
     "lwf": Method(regularised.lwf, {"strength": [1.0, 4.0], "labels": LABELS}, SEQUENTIAL, main=False),
     "arrow": Method(arrow.arrow, {"top_k": [1, 3], "labels": LABELS}, SEQUENTIAL, main=False),
+    "ranpac": Method(random_features.ranpac, {"layers": LAYERS}, main=False),
+    "klda": Method(
+        random_features.klda, {"layers": LAYERS, "gamma": GAMMAS, "shrinkage": SHRINKAGES}, main=False
+    ),
     "lda_trunk": Method(frozen.lda, {"shrinkage": SHRINKAGES}, {"layers": "trunk"}, main=False, like="lda"),
     "ours_no_drift": changed(training=OFF),
     **{f"ours_{source}_alone": changed(training={k: v for k, v in OFF.items() if k != source}) for source in OFF},

@@ -24,7 +24,7 @@ from hf_lifelong.adapter.forward import masked_mean
 from hf_lifelong.evaluation import AccuracyMatrix
 from hf_lifelong.training import PreparedTask, majority
 
-from .shared import Result, Setting, batches, in_order, on_device
+from .shared import Result, Setting, batches, image_parts, in_order, on_device
 
 FLOAT32 = 4
 
@@ -32,7 +32,8 @@ FLOAT32 = 4
 def ncm(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
     """Nearest class mean by Euclidean distance, as scikit-learn's `NearestCentroid`.
 
-    `chosen["layers"]` is `"all"` or `"last"`. It cannot answer questions: such a task scores what empty answers score.
+    `chosen["layers"]` is `"all"` or `"last"`, or of images `"four"`. It cannot answer questions: such a task scores
+    what empty answers score.
     """
     return learn_statistics(tasks, setting, Classes())
 
@@ -42,8 +43,8 @@ def lda(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
 
     The same as scikit-learn's `LinearDiscriminantAnalysis(solver="lsqr", shrinkage=…, priors=<uniform>)` on the
     features of all tasks at once, from statistics that are summed task by task. `chosen["shrinkage"]` lies in (0, 1],
-    `chosen["layers"]` is `"all"`, `"last"`, or `"trunk"`: those that our default reads to choose a group. It cannot
-    answer questions: such a task scores what empty answers score.
+    `chosen["layers"]` is as of `ncm`, or `"trunk"`: those that our default reads to choose a group. It cannot answer
+    questions: such a task scores what empty answers score.
     """
     return learn_statistics(tasks, setting, Classes(setting.chosen["shrinkage"]))
 
@@ -68,6 +69,10 @@ class Classes:
     labels: list[str] = field(default_factory=list)
     tasks: list[int] = field(default_factory=list)
     covariance: np.ndarray | float = 0.0
+
+    def expanded(self, features: np.ndarray) -> np.ndarray:
+        """What statistics are kept of, `[N, F]`, of features of the backbone; the first task's rows come first."""
+        return features
 
     def add(self, features: np.ndarray, targets: np.ndarray, names: Sequence[str], task: int) -> None:
         """Adds the classes of a task: features `[N, F]`, targets `[N]` into `names`."""
@@ -105,9 +110,10 @@ def learn_statistics(tasks: Sequence[PreparedTask], setting: Setting, classes: C
     for number, task in enumerate(tasks):
         start = time.perf_counter()
         if labelled(task):
-            features = features_of(backbone, task, task.train, layers)
+            features = classes.expanded(features_of(backbone, task, task.train, layers))
             classes.add(features, np.array(task.train["labels"]), task.labels, number)
-        weights = classes.weights() if classes.means else None
+            tests[number] = classes.expanded(tests[number])
+        weights = classes.weights() if classes.labels else None
         seconds += time.perf_counter() - start
         scores = {tasks[j].name: score(tasks[j], tests[j], classes, weights) for j in range(number + 1)}
         matrix.add(task.name, task.task_kind.metric, majority(task, task.test), scores)
@@ -117,7 +123,7 @@ def learn_statistics(tasks: Sequence[PreparedTask], setting: Setting, classes: C
 
 
 def labelled(task: PreparedTask) -> bool:
-    return task.kind == "text-classification"
+    return task.task_kind.one_label
 
 
 def score(
@@ -140,15 +146,20 @@ def score(
 
 @torch.no_grad()
 def features_of(backbone: Any, task: PreparedTask, rows: Dataset, layers: str) -> np.ndarray:
-    """Mean hidden states of encoded rows: `[N, H]` of the last layer, or `[N, layers * H]` of the embeddings and all
-    layers, or those of our trunk, side by side."""
+    """Features of encoded rows: of texts the mean hidden states `[N, H]` of the last layer, or `[N, layers * H]` of
+    the embeddings and all layers, or those of our trunk, side by side; of images class token and mean of the patches,
+    normalised as the backbone does, `[N, 2 * H]` of the last layer or `[N, 8 * H]` of the last four."""
     if not labelled(task):
         return np.zeros((len(rows), 0))
 
     trunk = settle_trunk(DriftAdapterConfig(), backbone)
 
     def pooled(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        states = backbone(**batch, output_hidden_states=True).hidden_states
+        with torch.autocast(backbone.device.type, torch.bfloat16, enabled="pixel_values" in batch):
+            states = backbone(**batch, output_hidden_states=True).hidden_states
+        if "pixel_values" in batch:
+            chosen = states[{"last": -1, "four": -4}[layers] :]
+            return torch.cat([image_parts(backbone.layernorm(state.float())).flatten(1) for state in chosen], 1).cpu()
         chosen = {"all": states, "last": states[-1:], "trunk": states[: trunk + 1]}[layers]
         return torch.cat([masked_mean(state, batch["attention_mask"]) for state in chosen], 1).cpu()
 

@@ -43,7 +43,7 @@ def learn(tasks: Sequence[PreparedTask], setting: Setting, folder: str) -> Timed
     """Learns the stream. `chosen` holds `adapter` and `training`: settings that differ from the defaults."""
     set_seed(setting.seed)
     base = AutoModel.from_pretrained(setting.model, dtype=torch.float32)
-    lengths = {name: setting.budget[name] for name in ("max_length", "stride")}
+    lengths = {name: setting.budget[name] for name in ("max_length", "stride") if name in setting.budget}
     config = DriftAdapterConfig(r=8, lora_alpha=16, **lengths, **setting.chosen.get("adapter", {}))
     args = DriftTrainingArguments(
         folder,
@@ -77,14 +77,15 @@ def ours(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
         "groups": [task.group for task in knowledge.tasks],
         "trunk": trunk,
         "members": config.members,
-        "variants": variants(trainer) if setting.budget.get("variants", setting.chosen.get("variants", True)) else {},
+        "variants": variants(trainer, setting.budget.get("uncertainty_rows", UNCERTAINTY_ROWS))
+        if setting.budget.get("variants", setting.chosen.get("variants", True)) else {},
     }
     return Result(matrix, [size // len(tasks)] * len(tasks), trainer.seconds, beside=beside)
 
 
-def variants(trainer: DriftTrainer) -> dict[str, dict[str, float]]:
+def variants(trainer: DriftTrainer, uncertainty_rows: int) -> dict[str, dict[str, float]]:
     """Final scores of the same training under the other retrieval policies and ways to answer."""
-    config, rows = active_config(trainer.model), UNCERTAINTY_ROWS // len(trainer.tasks)
+    config, rows = active_config(trainer.model), uncertainty_rows // len(trainer.tasks)
     found = {"cascade": under(trainer, "cascade"), "uncertainty": under(trainer, "uncertainty", rows)}
     config.uncertainty = "variance"
     found["variance"] = under(trainer, "uncertainty", rows)

@@ -11,7 +11,6 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from torch import Tensor, nn
-from transformers import DataCollatorWithPadding
 
 from hf_lifelong.training import PreparedTask
 
@@ -118,7 +117,7 @@ def fisher(learner: SharedLearner, rows: Dataset) -> dict[str, Tensor]:
 
     The log-likelihood is what was trained: the label among the allowed ones, or the mean of a span's two ends.
     """
-    model, collate = learner.model.eval(), DataCollatorWithPadding(learner.tokenizer)
+    model, collate = learner.model.eval(), learner.collator
     parameters = trained(model)
     information = {name: torch.zeros_like(p) for name, p in parameters.items()}
     rows = rows.shuffle(seed=learner.setting.seed).select(range(min(FISHER_ROWS, len(rows))))

@@ -30,7 +30,7 @@ def replay(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
         learner.train(rows, *kept, seen=range(i + 1))
         kept.append(sample(rows, setting.chosen["share"], setting.seed + i))
 
-    return learn_in_turn(learner, learn, stored=lambda i: sum(map(token_bytes, kept[i]["input_ids"])))
+    return learn_in_turn(learner, learn, stored=lambda i: stored_bytes(kept[i]))
 
 
 def joint(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
@@ -75,6 +75,8 @@ def sample(rows: Dataset, share: float, seed: int) -> Dataset:
     return rows.shuffle(seed=seed).select(range(max(1, round(len(rows) * share))))
 
 
-def token_bytes(ids: Sequence[int]) -> int:
-    """What a tokenised text takes: four bytes a token."""
-    return 4 * len(ids)
+def stored_bytes(rows: Dataset) -> int:
+    """What rows take: four bytes a token, or the files of their images."""
+    if "input_ids" in rows.column_names:
+        return sum(4 * len(ids) for ids in rows["input_ids"])
+    return sum(len(image["bytes"]) for image in rows["pixel_values"])

@@ -1,7 +1,8 @@
 """What the rivals have in common: one backbone with one adapter, one head over all label names, one over spans.
 
 Every rival is told whether a label or a span is asked for, and nothing else about the task of an input: a label is the
-likeliest one among those of all tasks learned so far. Tasks with equal label names share their outputs.
+likeliest one among those of all tasks learned so far. Tasks with equal label names share their outputs. A stream is of
+texts or of images.
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ import torch
 from datasets import Dataset, concatenate_datasets
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments, set_seed
+from transformers import AutoImageProcessor, AutoModel, AutoTokenizer, Trainer, TrainingArguments, set_seed
 
 from hf_lifelong import DriftAdapterConfig, Task
 from hf_lifelong.adapter.forward import masked_mean, stack_padded
 from hf_lifelong.evaluation import AccuracyMatrix
-from hf_lifelong.objectives import MODEL_INPUTS, head_kind
+from hf_lifelong.objectives import MODEL_INPUTS, head_kind, modality_named
 from hf_lifelong.training import PreparedTask, Split, majority
 
 NO_TARGET = -100
-LORA = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.1, "target_modules": ["query", "value"]}
+INPUTS = (*MODEL_INPUTS, *modality_named("image").inputs)
+# Query and value, as the layers of encoders of texts and of images call them.
+LORA = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.1, "target_modules": ["query", "value", "q_proj", "v_proj"]}
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Setting:
     Args:
         model (`str`): Name or folder of the backbone.
         seed (`int`): Seed.
-        budget (`dict`): `epochs`, `batch_size`, `max_length`, `stride`.
+        budget (`dict`): `epochs`, `batch_size`; of texts `max_length` and `stride`, of images `side` in pixels.
         chosen (`dict`): The method's own hyperparameters, `learning_rate` among them.
     """
 
@@ -67,7 +70,11 @@ class Result:
 
 
 def prepare(tasks: Sequence[dict[str, Any]], setting: Setting) -> list[PreparedTask]:
-    """The tasks as every method reads them: labels found, texts tokenised."""
+    """The tasks as every method reads them: labels found, texts tokenised, images checked."""
+    if side := setting.budget.get("side"):
+        sizes = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+        processor = AutoImageProcessor.from_pretrained(setting.model, **sizes)
+        return [PreparedTask(Task(**task), processor, DriftAdapterConfig(), 0.1, modality="image") for task in tasks]
     tokenizer = AutoTokenizer.from_pretrained(setting.model)
     config = DriftAdapterConfig(max_length=setting.budget["max_length"], stride=setting.budget["stride"])
     return [PreparedTask(Task(**task), tokenizer, config, 0.1) for task in tasks]
@@ -123,15 +130,16 @@ class SharedModel(nn.Module):
         self.dropout = nn.Dropout(0.1)
         self.penalty: Callable[[dict[str, Tensor], Tensor, Tensor], Tensor] | None = None
 
-    def logits(self, attention_mask: Tensor, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def logits(self, **inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the labels `[N, names]` and of the spans `[N, T, 2]`, float32."""
-        hidden = self.backbone(attention_mask=attention_mask, **inputs).last_hidden_state
-        pooled = self.dropout(masked_mean(hidden, attention_mask))
-        return self.label_head(pooled).float(), self.span_head(self.dropout(hidden)).float()
+        hidden = self.backbone(**inputs).last_hidden_state
+        mask = inputs.get("attention_mask")
+        pooled = image_parts(hidden).mean(1) if mask is None else masked_mean(hidden, mask)
+        return self.label_head(self.dropout(pooled)).float(), self.span_head(self.dropout(hidden)).float()
 
     def inputs(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What of a batch of training rows the backbone reads."""
-        return {name: batch[name] for name in MODEL_INPUTS if name in batch}
+        return {name: batch[name] for name in INPUTS if name in batch}
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         inputs = self.inputs(batch)
@@ -146,12 +154,20 @@ class SharedModel(nn.Module):
         rows = labels.masked_fill(~self.allowed[batch["task"]], float("-inf"))
         has_label = batch["labels"] != NO_TARGET
         total = nn.functional.cross_entropy(rows[has_label], batch["labels"][has_label], reduction="sum")
+        if has_label.all():
+            return total / len(labels)
         outside = batch["attention_mask"].unsqueeze(-1) == 0
         ends = spans.masked_fill(outside, float("-inf"))[~has_label]
         for i, name in enumerate(("start_positions", "end_positions")):
             target = batch[name][~has_label]
             total = total + 0.5 * nn.functional.cross_entropy(ends[..., i], target, reduction="sum")
         return total / len(labels)
+
+
+def image_parts(hidden: Tensor) -> Tensor:
+    """Class token and mean of the patches, `[N, T, H]` → `[N, 2, H]`: what DINOv2's stock head reads, without
+    registers. Our heads read their mean."""
+    return torch.stack([hidden[:, 0].float(), hidden[:, 1:].float().mean(1)], 1)
 
 
 def rows_of(task: PreparedTask, number: int, names: Sequence[str], part: Dataset | None = None) -> Dataset:
@@ -161,7 +177,6 @@ def rows_of(task: PreparedTask, number: int, names: Sequence[str], part: Dataset
         part (`Dataset`, *optional*): Encoded rows of the task; its training part by default.
     """
     data = task.train if part is None else part
-    columns = {name: list(data[name]) for name in MODEL_INPUTS if name in data.column_names}
     count = len(data)
     if task.kind == "question-answering":
         targets = {"labels": [NO_TARGET] * count, **{n: list(data[n]) for n in ("start_positions", "end_positions")}}
@@ -173,7 +188,10 @@ def rows_of(task: PreparedTask, number: int, names: Sequence[str], part: Dataset
             "start_positions": nothing,
             "end_positions": nothing,
         }
-    return Dataset.from_dict({**columns, **targets, "task": [number] * count})
+    rows = data.select_columns([name for name in INPUTS if name in data.column_names])
+    for name, values in {**targets, "task": [number] * count}.items():
+        rows = rows.add_column(name, values)
+    return rows
 
 
 def lora_backbone(name: str) -> nn.Module:
@@ -201,6 +219,7 @@ class SharedLearner:
         self.tasks, self.setting = tasks, setting
         self.model = SharedModel(backbone(setting.model), tasks)
         self.tokenizer = tasks[0].tokenizer
+        self.collator = tasks[0].task_kind.collator(self.tokenizer)
 
     def rows(self, number: int, part: Dataset | None = None) -> Dataset:
         return rows_of(self.tasks[number], number, self.model.names, part)
@@ -222,7 +241,7 @@ class SharedLearner:
                 self.model,
                 args,
                 train_dataset=concatenate_datasets(list(parts)),
-                data_collator=DataCollatorWithPadding(self.tokenizer),
+                data_collator=self.collator,
                 processing_class=self.tokenizer,
             )
             run.model_accepts_loss_kwargs = False
@@ -261,7 +280,8 @@ def answers_of(
     def run(batch: dict[str, Tensor]) -> list[tuple[Tensor, ...]]:
         with torch.autocast(model.own.device.type, torch.bfloat16, enabled=model.half_precision):
             labels, spans = model.logits(**batch)
-        return list(zip(labels.cpu(), spans.cpu(), batch["attention_mask"].cpu(), strict=True))
+        masks = batch.get("attention_mask", torch.ones(spans.shape[:2]))
+        return list(zip(labels.cpu(), spans.cpu(), masks.cpu(), strict=True))
 
     model.eval()
     rows = in_order(batches(tokenizer, features, batch_size, run, model.own.device))
@@ -276,13 +296,16 @@ def batches(
     run: Callable[[dict[str, Tensor]], Any],
     device: torch.device | str = "cpu",
 ) -> Iterator[tuple[list[int], Any]]:
-    """Row numbers of each batch and what `run` gives for it; rows of like length stand together, to save padding."""
-    inputs = {name: list(features[name]) for name in MODEL_INPUTS if name in features.column_names}
-    order = np.argsort([len(ids) for ids in inputs["input_ids"]], kind="stable").tolist()
+    """Row numbers of each batch and what `run` gives for it; texts of like length stand together, to save padding."""
+    names = [name for name in INPUTS if name in features.column_names]
+    modality = modality_named(names[0])
+    inputs = {name: list(features[name]) for name in names}
+    order = modality.order(inputs, len(features))
     for start in range(0, len(order), batch_size):
         index = order[start : start + batch_size]
         rows = {name: [values[i] for i in index] for name, values in inputs.items()}
-        yield index, run(dict(tokenizer.pad(rows, return_tensors="pt").to(device)))
+        batch = modality.batch(rows, tokenizer, "right")
+        yield index, run({name: values.to(device) for name, values in batch.items()})
 
 
 def in_order(parts: Iterable[tuple[list[int], Iterable[Any]]]) -> list[Any]:
