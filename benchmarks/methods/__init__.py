@@ -74,9 +74,7 @@ METHODS = {
     "lwf": Method(regularised.lwf, {"strength": [1.0, 4.0], "labels": LABELS}, SEQUENTIAL, main=False),
     "arrow": Method(arrow.arrow, {"top_k": [1, 3], "labels": LABELS}, SEQUENTIAL, main=False),
     "ranpac": Method(random_features.ranpac, {"layers": LAYERS}, main=False),
-    "klda": Method(
-        random_features.klda, {"layers": LAYERS, "gamma": GAMMAS, "shrinkage": SHRINKAGES}, main=False
-    ),
+    "klda": Method(random_features.klda, {"layers": LAYERS, "gamma": GAMMAS, "shrinkage": SHRINKAGES}, main=False),
     "lda_trunk": Method(frozen.lda, {"shrinkage": SHRINKAGES}, {"layers": "trunk"}, main=False, like="lda"),
     "ours_no_drift": changed(training=OFF),
     **{f"ours_{source}_alone": changed(training={k: v for k, v in OFF.items() if k != source}) for source in OFF},

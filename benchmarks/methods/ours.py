@@ -78,7 +78,8 @@ def ours(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
         "trunk": trunk,
         "members": config.members,
         "variants": variants(trainer, setting.budget.get("uncertainty_rows", UNCERTAINTY_ROWS))
-        if setting.budget.get("variants", setting.chosen.get("variants", True)) else {},
+        if setting.budget.get("variants", setting.chosen.get("variants", True))
+        else {},
     }
     return Result(matrix, [size // len(tasks)] * len(tasks), trainer.seconds, beside=beside)
 

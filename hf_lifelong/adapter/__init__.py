@@ -16,19 +16,19 @@ from .bank import (
 )
 from .checks import check_tensors, check_usable, describe_base
 from .config import DriftAdapterConfig, LoadedFrom
-from .export import export
 from .export_report import ExportReport
+from .exporting import export
 from .forward.answer import LifelongOutput
 from .forward.decoding import decode_answers
 from .forward.generate import Generated, answer_prompts, generate, likeliest_labels, score_labels
 from .forward.predict import predict, trunk_features
 from .heads import Lifelong, active_adapter, active_config, knowledge_of, lifelong_of
 from .index import Index, Tables
+from .joining import union
 from .registration import register
 from .sharding import local, make_whole
 from .statistics import set_statistics, statistics_of
 from .tuner import DriftModel
-from .union import union
 
 register()
 

@@ -28,8 +28,8 @@ from .checks import (
     describe_base,
     with_checksum,
 )
-from .export import export
 from .export_report import ExportReport
+from .exporting import export
 from .forward.answer import LifelongOutput
 from .forward.causal import CausalConductor
 from .forward.context import Context

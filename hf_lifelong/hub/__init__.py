@@ -5,7 +5,7 @@ from .continuing import loaded_commit
 from .errors import PullError, PushConflictError, PushError, reason_of
 from .facts import CardFacts
 from .markdown import clean, duration, plain, public, size
-from .pull import pull
+from .pulling import pull
 from .saved import (
     CARD,
     CONFIG,

@@ -1,6 +1,5 @@
 """What an adapter has learned: tasks, members and groups (manifest), signatures and grouping. No model code."""
 
-from .class_sums import ClassSums, class_sums, fourth_sums, merge_sums
 from .closed_form import WEIGHTS, LossSums, best_weight, closed_form_of_sums, fit_closed_form, loss_sums
 from .constants import Constants
 from .grouping import candidate_groups, joins, nearer_count, nearness, told_apart
@@ -22,6 +21,7 @@ from .signatures import (
     shared_router,
     signature_of_sums,
 )
+from .sums import ClassSums, class_sums, fourth_sums, merge_sums
 from .union import joined, renamed
 
 __all__ = [

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from .class_sums import ClassSums
+from .sums import ClassSums
 
 # The weights that are tried, and the position of the usual one. All are small because discriminants in many dimensions
 # are far too confident. On held-out parts of tasks with 500 to 1,300 texts the usual weight does better than the one

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelF
 from transformers.pytorch_utils import Conv1D
 
 from hf_lifelong import DriftAdapterConfig, predict
-from hf_lifelong.adapter.export import compressed_update, export, merged_update, serving_problems
+from hf_lifelong.adapter.exporting import compressed_update, export, merged_update, serving_problems
 from hf_lifelong.adapter.low_rank import DriftLayer
 
 SAME = 1e-5  # how far probabilities of the folder may lie from those of the group, float32
