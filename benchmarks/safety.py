@@ -26,7 +26,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +107,8 @@ def image_cells() -> list[Row]:
         return [{"data": data, "trigger": PATCH, "rate": rate, "seed": seed} for data, rate, seed in keys]
 
     clean = [{"data": data, "trigger": None, "rate": 0.0, "seed": 0} for data in CLEAN_IMAGES]
-    more = of((0.05,), (0,)), of((0.01,), (1, 2)), of((0.1,), (0,)), of((0.005,), (0,)), of((0.05, 0.1), (1,))
-    return [*of((0.01,), (0,)), *clean, *chain(*more)]
+    first = *of((0.01,), (0,)), *clean[:6], *of((0.05,), (0,)), *of((0.01,), (1,))
+    return [*first, *clean[6:], *of((0.01,), (2,)), *of((0.1, 0.005), (0,)), *of((0.05, 0.1, 0.005), (1,))]
 
 
 def detect(key: Row, data: TaskData, setting: Setting, folder: Path) -> Row:
