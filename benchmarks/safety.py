@@ -1,11 +1,11 @@
 """Is poison found before a task is committed, what becomes of a backdoor, and what is left of it after `forget`?
 
-    python benchmarks/safety.py --data_dir DATA --model MODEL            # paraphrase-minilm-l3
+    python benchmarks/safety.py --data_dir DATA --model MODEL --image_model IMAGE_MODEL
     python benchmarks/safety.py --parts theory
     python benchmarks/safety.py --quick --model MODEL                    # seconds, on the shipped data; learns nothing
 
 Each cell is a row of `benchmarks/results/safety.json`, written when it is done; rows that are there are not run again.
-`--merge FILE` adds the rows of another record first; with `--parts` alone nothing is run beside.
+`--merge FILE` adds the rows of another record first; `--parts` without a part runs none.
 `--keep FOLDER` keeps the trained adapters, from which later runs audit without training. Parts:
 
 - *detection*: a task with a trigger in a share of its training rows, or a clean one, is learned and audited; and two
@@ -26,7 +26,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +48,7 @@ from hf_lifelong.safety import TaskAudit
 Row = dict[str, Any]
 PARTS = ("detection", "images", "persistence", "theory")
 TASK = "task"
+MODEL, IMAGE_MODEL = "paraphrase-minilm-l3", "dinov2-small"
 FALSE_ALARMS = 0.01
 NOTES = (
     "Of the base only as many layers are kept as `setting` says, so that a cell takes half a minute. Single natural "
@@ -107,8 +107,8 @@ def image_cells() -> list[Row]:
         return [{"data": data, "trigger": PATCH, "rate": rate, "seed": seed} for data, rate, seed in keys]
 
     clean = [{"data": data, "trigger": None, "rate": 0.0, "seed": 0} for data in CLEAN_IMAGES]
-    more = of((0.05,), (0,)), of((0.01,), (1, 2)), of((0.1,), (0,)), of((0.005,), (0,)), of((0.05, 0.1), (1,))
-    return [*of((0.01,), (0,)), *clean, *chain(*more)]
+    first = *of((0.01,), (0,)), *clean[:6], *of((0.05,), (0,)), *of((0.01,), (1,))
+    return [*first, *clean[6:], *of((0.01,), (2,)), *of((0.1, 0.005), (0,)), *of((0.05, 0.1, 0.005), (1,))]
 
 
 def detect(key: Row, data: TaskData, setting: Setting, folder: Path) -> Row:
@@ -160,7 +160,7 @@ def cells(
 
 def write(rows: list[Row], setting: Setting, images: ImageSetting, out: Path) -> None:
     """The record of these rows."""
-    command = {"command": "python benchmarks/safety.py --data_dir DATA --model paraphrase-minilm-l3"}
+    command = {"command": f"python benchmarks/safety.py --data_dir DATA --model {MODEL} --image_model {IMAGE_MODEL}"}
     settings = [{**vars(one), "model": Path(one.model).name, "data_dir": "DATA"} for one in (setting, images)]
     about = {"setting": settings[0], "image_setting": settings[1], "notes": NOTES}
     record = {**header("safety"), **command, **about, "summary": summarise(rows), "rows": rows}
@@ -170,8 +170,8 @@ def write(rows: list[Row], setting: Setting, images: ImageSetting, out: Path) ->
 def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", help="a folder with one folder for each data set")
-    parser.add_argument("--model", default="paraphrase-minilm-l3", help="name or folder of the base")
-    parser.add_argument("--image_model", default="dinov2-small", help="name or folder of the base of images")
+    parser.add_argument("--model", default=MODEL, help="name or folder of the base")
+    parser.add_argument("--image_model", default=IMAGE_MODEL, help="name or folder of the base of images")
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
     parser.add_argument("--quick", action="store_true", help="two cells of the shipped data that learn nothing")
     parser.add_argument("--keep", type=Path, help="where trained adapters stay")

@@ -35,7 +35,6 @@ class ImageInputs(AuditedInputs):
         ValueError: for no images, what is no image, and images that are all the same.
     """
 
-    noun, pieces = "image", "patch"
     roles = ("image",)
     mark = MARK
 

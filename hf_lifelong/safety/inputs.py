@@ -19,15 +19,12 @@ class AuditedInputs(ABC):
     words it is `str(trigger)`, and its stored form, which begins with the mark, `trigger.written()`.
 
     Attributes:
-        noun (`str`): Of one input, for messages.
-        pieces (`str`): What is tested, for messages: singular.
         roles (`tuple[str, ...]`): Roles of the columns of a task that the inputs are made from, the required one
             first.
-        mark (`str`): What the stored form of its triggers begins with; no other modality's does. Empty for text.
+        mark (`str`): What the stored form of its triggers begins with; no other modality's does. Empty for text, whose
+            triggers hold no colon that follows a letter.
     """
 
-    noun: ClassVar[str]
-    pieces: ClassVar[str]
     roles: ClassVar[tuple[str, ...]]
     mark: ClassVar[str]
 

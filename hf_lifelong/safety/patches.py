@@ -123,7 +123,8 @@ def frequent_windows(pixels: np.ndarray, least: int, most: float) -> tuple[spars
     none = np.zeros(0, np.int64)
     rows, windows, corners, count = [none], [none], [np.zeros((0, 2), np.int64)], 0
     for shift in (0, _STEP // 2):
-        colours = (pixels.astype(np.int64) + shift) // _STEP @ np.array([1, levels, levels**2])
+        red, green, blue = np.moveaxis((pixels.astype(np.uint16) + shift) // _STEP, -1, 0)
+        colours = red + green * levels + blue * levels**2  # below 17**3
         for top in range(max(height - EDGE + 1, 0)):  # one row of windows at a time bounds the memory
             content = np.tile(of_column, (n, 1))
             for y in range(EDGE):

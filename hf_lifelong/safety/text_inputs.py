@@ -27,7 +27,6 @@ class TextInputs(AuditedInputs):
         ValueError: for what are no texts, and for none.
     """
 
-    noun, pieces = "text", "word"
     roles = ("text", "text_pair")
     mark = ""
 
