@@ -198,7 +198,7 @@ def _scores(name: str, stream: np.ndarray) -> np.ndarray:
     from alibi_detect.cd import LSDDDriftOnline, MMDDriftOnline
 
     cls = {"mmd": MMDDriftOnline, "lsdd": LSDDDriftOnline}[name]
-    detector = cls(stream[:WINDOW], ert=2000, window_size=16, backend="pytorch", n_bootstraps=1000, verbose=False)
+    detector = cls(stream[:WINDOW], ert=300, window_size=16, backend="pytorch", n_bootstraps=4000, verbose=False)
     found = []
     for x in stream[WINDOW:]:
         data = detector.predict(x)["data"]
