@@ -10,16 +10,20 @@ import torch
 from torch import Tensor
 
 from ..knowledge.signatures import check_features
-from .references import Reference, coordinates_of, coordinates_of_rows
+from .limits import BOUND, SHORTEST
+from .references import Coordinates, Reference, coordinates_of, coordinates_of_rows
 from .segment import Segment
 from .toward import toward
 
-# Inputs of a first window, and inputs since a boundary before it is told.
-WINDOW, CONFIRM = 64, 16
-# A known task is recognised if the inputs since the boundary differ from it by at most so many standard deviations.
-ALIKE = 3.0
+# Inputs of a first window.
+WINDOW = 64
+# Inputs count as those of a known task, or as a mixture of two tasks, if they differ by at most so many standard
+# deviations. In a mixture, the known task must have at least this share.
+ALIKE, LEAST_SHARE = 3.0, 0.2
 # Number of nearest known tasks that these inputs are compared with.
 CANDIDATES = 4
+# As many inputs after a boundary the rest of a blurred one is not told again.
+SETTLING = 192
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,8 @@ class BoundaryDetector:
         self._width: int | None = None
         self._window: list[Tensor] = []
         self._segment: Segment | None = None
+        self._began = 0
+        self._before: Tensor | None = None
         self._may_be_known = current is None
         self.calibrate(expected_run)
         for name, reference in (known or {}).items():
@@ -94,7 +100,7 @@ class BoundaryDetector:
             raise ValueError(f"`expected_run` must be an integer of at least 100 inputs, not {expected_run!r}.")
         self.expected_run = expected_run
         if self._segment is not None:
-            self._segment.calibrate(2 * expected_run)
+            self._segment.calibrate(expected_run * (2 if self._segment.toward.names else 1))
 
     def learn(self, name: str, reference: Reference) -> None:
         """Makes a task known, from the next boundary on.
@@ -123,11 +129,13 @@ class BoundaryDetector:
         """
         if name is not None and name not in self.known:
             raise ValueError(f"`name` must be a known task or `None`, not {name!r}; known are {sorted(self.known)}.")
+        if self._segment is not None:
+            self._began, self._before = self.seen, self._segment.coordinates.centre
         self.current, self._window, self._segment = name, [], None
         if name is not None:
             reference = self.known[name]
             coordinates = coordinates_of(reference)
-            self._open(coordinates, torch.zeros_like(coordinates.centre), reference.inputs)
+            self._open(coordinates, torch.zeros_like(coordinates.centre).double(), reference.inputs)
 
     def update(self, features: Tensor) -> Verdict:
         """Takes the next input in.
@@ -140,16 +148,21 @@ class BoundaryDetector:
                 before. The detector is then as it was.
         """
         self._check(features)
-        features = features.detach().double().cpu()
+        features = features.detach().float().cpu()
         self._width = len(features)
         self.seen += 1
         if self._segment is None:
             return self._first(features)
         self._segment.step(features)
         evidence, length = self._segment.evidence()
-        if evidence < 1 or length < CONFIRM:
+        if evidence < 1 or length < SHORTEST:
             return Verdict("same", self.current, None, evidence)
-        group = self._recognised(self._segment.newest(length))
+        rows = self._segment.newest(length)
+        if self._settles(self._segment, rows):
+            if self.current is None:
+                self._segment = None  # its first window was of a mixture
+            return Verdict("same", self.current, None, evidence)
+        group = self._recognised(self._segment.coordinates, rows)
         return Verdict("new" if group is None else "return", group, self.seen - length, evidence)
 
     def _check(self, features: Tensor) -> None:
@@ -174,29 +187,51 @@ class BoundaryDetector:
             return Verdict("same", None, None, 0.0)
         rows, self._window = torch.stack(self._window), []
         coordinates = coordinates_of_rows(rows)
-        self._open(coordinates, coordinates(rows).mean(0), WINDOW)
-        if self._may_be_known and (group := self._recognised(rows)) is not None:
+        self._open(coordinates, coordinates(rows).double().mean(0), WINDOW)
+        if self._may_be_known and not self._began and (group := self._recognised(None, rows)) is not None:
             return Verdict("return", group, self.seen - WINDOW, 1.0)
         return Verdict("same", None, None, 0.0)
 
-    def _open(self, coordinates: Any, mean: Tensor, inputs: int) -> None:
+    def _open(self, coordinates: Coordinates, mean: Tensor, inputs: int) -> None:
         others = {name: reference for name, reference in self.known.items() if name != self.current}
         # Half of the false alarms are left to the windows, half to the sums toward known tasks.
-        run = 2 * self.expected_run
+        run = self.expected_run * (2 if others else 1)
         sums = toward(others, coordinates, inputs, run)
         self._segment = Segment(coordinates, mean, inputs, sums, run)
 
-    def _recognised(self, rows: Tensor) -> str | None:
-        """The known task that inputs `[n, D]` look like."""
-        assert self._segment is not None
+    def _settles(self, segment: Segment, rows: Tensor) -> bool:
+        """Whether inputs `[n, D]` that differ from the reference are the rest of a blurred boundary: between it and
+        the task before, if it is stored; beyond it, if it is the first window after the boundary."""
+        if self._before is None or self.seen - self._began > SETTLING:
+            return False
+        coordinates = segment.coordinates
+        share = _share(coordinates, rows, self._before)
+        beyond = share < 0 if self.current is None else share > 0
+        units = coordinates(rows) - segment.mean
+        return beyond and _difference(coordinates, units, segment.weight, self._before) <= ALIKE
+
+    def _recognised(self, coordinates: Coordinates | None, rows: Tensor) -> str | None:
+        """The known task that inputs `[n, D]` are of, in part if the boundary is blurred.
+
+        Args:
+            coordinates ([`Coordinates`], *optional*): Of the task before the boundary.
+        """
         others = [name for name in self.known if name != self.current]
         if not others:
             return None
-        means = torch.stack([self.known[name].signature.mean.double() for name in others])
-        apart = torch.linalg.vector_norm(self._segment.coordinates.levelled(rows.mean(0) - means), dim=1)
-        near = apart.topk(min(CANDIDATES, len(others)), largest=False).indices.tolist()
-        difference, name = min((_difference(rows, self.known[others[i]]), others[i]) for i in near)
-        return name if difference <= ALIKE else None
+        means = torch.stack([self.known[name].signature.mean for name in others])
+        measure = coordinates or coordinates_of_rows(rows)
+        apart = torch.linalg.vector_norm(measure.levelled(rows.mean(0) - means), dim=1)
+        near = [others[i] for i in apart.topk(min(CANDIDATES, len(others)), largest=False).indices.tolist()]
+        if coordinates is not None:
+            near = [name for name in near if _share(coordinates, rows, self.known[name].signature.mean) >= LEAST_SHARE]
+        differences = {}
+        for name in near:
+            own = coordinates_of(self.known[name])
+            before = None if coordinates is None else coordinates.centre
+            differences[name] = _difference(own, own(rows), self.known[name].inputs, before)
+        best = min(differences, key=differences.__getitem__, default=None)
+        return best if best is not None and differences[best] <= ALIKE else None
 
     def state_dict(self) -> dict[str, Any]:
         """All that verdicts depend on beside the known tasks: tensors, numbers and names."""
@@ -206,8 +241,11 @@ class BoundaryDetector:
             "width": self._width,
             "expected_run": self.expected_run,
             "may_be_known": self._may_be_known,
+            "began": self._began,
             "known": list(self.known),
         }
+        if self._before is not None:
+            state["before"] = self._before.clone()
         if self._window:
             state["window"] = torch.stack(self._window)
         if self._segment is not None:
@@ -227,17 +265,35 @@ class BoundaryDetector:
             )
         self.seen, self.current, self._width = state["seen"], state["current"], state["width"]
         self.expected_run, self._may_be_known = state["expected_run"], state["may_be_known"]
+        self._began, self._before = state["began"], state.get("before")
         self._window = list(state["window"].clone()) if "window" in state else []
         segment = {name[8:]: value for name, value in state.items() if name.startswith("segment.")}
         self._segment = Segment.of_state(segment) if segment else None
 
 
-def _difference(rows: Tensor, reference: Reference) -> float:
-    """How far inputs `[n, D]` lie from a task, in standard deviations: the mean product of two inputs in the task's
-    coordinates."""
-    units, n = coordinates_of(reference)(rows), len(rows)
+def _share(coordinates: Coordinates, rows: Tensor, mean: Tensor) -> float:
+    """The share of another task in inputs `[n, D]`, by how far they lie toward its mean `[D]`."""
+    toward = coordinates.levelled(mean - coordinates.centre).double()
+    away = coordinates.levelled(rows - coordinates.centre).double()
+    return float((away @ toward / toward.square().sum().clamp_min(1e-12)).clamp(-1, 2).mean())
+
+
+def _difference(coordinates: Coordinates, units: Tensor, inputs: float, mixed_with: Tensor | None) -> float:
+    """How far inputs lie from a task, in standard deviations: the mean product of two of them.
+
+    Args:
+        coordinates ([`Coordinates`]): Of the task.
+        units (`Tensor`): `[n, D]`, the inputs in these.
+        inputs (`float`): Number of inputs that the task's mean was estimated from.
+        mixed_with (`Tensor`, *optional*): `[D]`, mean of another task: differences toward it do not count.
+    """
+    units, n = units.double(), len(units)
+    if mixed_with is not None:
+        line = coordinates.levelled(mixed_with - coordinates.centre).double()
+        line = line / torch.linalg.vector_norm(line).clamp_min(1e-12)
+        units = units - (units @ line).unsqueeze(1) * line
     first, second = torch.triu_indices(n, n, 1)
-    products = (units @ units.T)[first, second] - 1 / reference.inputs
+    products = (units @ units.T)[first, second] - 1 / inputs
     spread = products.std().clamp_min(1e-12)
-    products = products.clamp(-3 * spread, 3 * spread)
-    return float(products.mean() / spread) * len(products) ** 0.5 / (1 + n / reference.inputs)
+    products = products.clamp(-BOUND * spread, BOUND * spread)
+    return float(products.mean() / spread) * len(products) ** 0.5 / (1 + n / inputs)

@@ -9,23 +9,22 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-# Longest and shortest window of the running statistic, in inputs.
-LONGEST, SHORTEST = 128, 8
+# Longest and shortest window of the running statistic, in inputs. A boundary is told from the shortest on, so that the
+# inputs since can be compared with the known tasks.
+LONGEST, SHORTEST = 128, 16
 # Products of two inputs, and steps of the cumulative sums, count up to this many standard deviations.
 BOUND = 3.0
 # Simulated streams, and blocks of `LONGEST` inputs of each.
 STREAMS, BLOCKS, SEED = 128, 8, 0
 
 
-def window_scale(reference: float) -> Tensor:
-    """What makes the sum of the products of all pairs of a window's inputs a standard normal variable, roughly:
-    `[LONGEST]`, float64, for windows of 1 to `LONGEST` inputs.
-
-    Args:
-        reference (`float`): Number of inputs that the reference's mean was estimated from.
-    """
+def window_deviations() -> tuple[Tensor, Tensor]:
+    """Standard deviation of the sum of the products of all pairs of a window's inputs, `[LONGEST]`, float64, for
+    windows of 1 to `LONGEST` inputs: the first if the reference's mean is known, the second what is added to it,
+    times n, if the mean was estimated from n inputs."""
     w = torch.arange(1, LONGEST + 1, dtype=torch.float64)
-    return 1 / ((w * (w - 1) / 2).clamp_min(0.5).sqrt() * (1 + w / reference))
+    pairs = (w * (w - 1) / 2).clamp_min(0.5).sqrt()
+    return pairs, pairs * w
 
 
 def extended(sums: Tensor, products: Tensor) -> Tensor:
@@ -42,16 +41,15 @@ def extended(sums: Tensor, products: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def window_limits(expected_run: float, reference: int, dimensions: int) -> Tensor:
+def window_limits(expected_run: float, dimensions: int) -> Tensor:
     """Limits of the running statistic, `[LONGEST]`, float64: infinite for windows that are too short.
 
-    Simulates streams on a sphere whose reference's mean is estimated from `reference` inputs. The largest values of
+    Simulates streams on a sphere whose reference is known. The largest values of
     the statistic within a stream follow Gumbel's distribution closely, which is fitted, so that runs that are longer
     than what is simulated have a limit too. Every window gets about the same share of the alarms.
 
     Args:
         expected_run (`float`): Mean number of inputs between false alarms.
-        reference (`int`): Number of inputs that the reference's mean was estimated from.
         dimensions (`int`): Number of dimensions in which the inputs vary evenly.
     """
     generator = torch.Generator().manual_seed(SEED)
@@ -60,17 +58,16 @@ def window_limits(expected_run: float, reference: int, dimensions: int) -> Tenso
         drawn = torch.randn(STREAMS, count, dimensions, generator=generator)
         return drawn / torch.linalg.vector_norm(drawn, dim=-1, keepdim=True)
 
-    error = torch.randn(STREAMS, 1, dimensions, generator=generator) / (dimensions * reference) ** 0.5
-    scale = window_scale(reference)
-    past = inputs(LONGEST) - error
+    scale = 1 / window_deviations()[0]
+    past = inputs(LONGEST)
     sums = torch.zeros(STREAMS, LONGEST, dtype=torch.float64)
     largest = torch.full((STREAMS, LONGEST), -math.inf, dtype=torch.float64)
     # Positions of the inputs 1, 2, … before each of a block, in the block and the one before it.
     before = torch.arange(LONGEST).unsqueeze(1) + LONGEST - 1 - torch.arange(LONGEST)
     for block in range(BLOCKS + 1):
-        now = inputs(LONGEST) - error
+        now = inputs(LONGEST)
         products = (now @ torch.cat([past, now], 1).mT).gather(2, before.expand(STREAMS, -1, -1)).double()
-        products = ((products - 1 / reference) * dimensions**0.5).clamp(-BOUND, BOUND)
+        products = (products * dimensions**0.5).clamp(-BOUND, BOUND)
         for step in range(LONGEST):
             sums = extended(sums, products[:, step])
             if block:  # the first one only fills the windows

@@ -75,13 +75,12 @@ class Coordinates:
     dimensional nonparametric multivariate test for mean vector*, JASA 2015).
 
     Args:
-        centre, scale (`Tensor`): `[D]`, float64.
-        directions (`Tensor`): `[r, D]`, float64, orthonormal in scaled features.
-        excess (`Tensor`): `[r]`, float64, the share of each direction that is taken away.
+        centre, scale (`Tensor`): `[D]`, float32, as all that meets every input; sums over inputs are float64.
+        directions (`Tensor`): `[r, D]`, float32, orthonormal in scaled features.
+        excess (`Tensor`): `[r]`, float32, the share of each direction that is taken away.
         size (`Tensor`): `[]`, float64, the mean squared length before the division.
-        dimensions (`Tensor`): `[]`, float64, the number of dimensions in which the inputs would vary evenly, if two of
-            them have products of the same size. Half of what the statistics say, because these are of inputs that the
-            coordinates were fitted on.
+        dimensions (`Tensor`): `[]`, float64, the number of dimensions in which inputs that vary evenly have products
+            of the same size; a cautious estimate.
     """
 
     centre: Tensor
@@ -93,11 +92,11 @@ class Coordinates:
 
     def levelled(self, away: Tensor) -> Tensor:
         """Differences of features `[..., D]`, scaled and levelled."""
-        scaled = away.double() * self.scale
+        scaled = away.float() * self.scale
         return scaled - ((scaled @ self.directions.T) * self.excess) @ self.directions
 
     def __call__(self, features: Tensor) -> Tensor:
-        """`[..., D]` → unit vectors `[..., D]`, float64."""
+        """`[..., D]` → unit vectors `[..., D]`, float32."""
         levelled = self.levelled(features - self.centre)
         return levelled / torch.linalg.vector_norm(levelled, dim=-1, keepdim=True).clamp_min(1e-12)
 
@@ -137,5 +136,8 @@ def _coordinates(centre: Tensor, rows: Tensor, diagonal: Tensor, inputs: int) ->
     rows = scaled - ((scaled @ directions.T) * excess) @ directions
     size = rows.square().sum() + diagonal.sum()
     square = (rows @ rows.T).square().sum() + 2 * (diagonal * rows.square()).sum() + diagonal.square().sum()
-    dimensions = (size.square() / square.clamp_min(1e-24) / 2).clamp(1, len(centre))
-    return Coordinates(centre, scale, directions, excess, size, dimensions)
+    inverse = square / size.square().clamp_min(1e-24)
+    # The sample's own error adds 1 / n. Of many inputs the scatter is not stored in full, and looks too even.
+    inverse = inverse - 1 / inputs if inverse > 1.25 / inputs else 2 * inverse
+    dimensions = (1 / inverse.clamp_min(1e-24)).clamp(1, len(centre))
+    return Coordinates(centre.float(), scale.float(), directions.float(), excess.float(), size, dimensions)

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .limits import BOUND, LONGEST, extended, window_limits, window_scale
+from .limits import BOUND, LONGEST, extended, window_deviations, window_limits
 from .references import Coordinates
 from .toward import Toward
 
-# Inputs that pass before an input counts in what is usual, and as many the reference counts there.
-DELAY, PRIOR = 32, 32
-# Largest number of inputs and of dimensions for which limits are simulated; both are rounded down to a power of 2.
-MOST_INPUTS, MOST_DIMENSIONS = 2048, 256
+# Inputs that pass before an input counts in what is usual, and as how many inputs the reference counts there.
+DELAY, PRIOR = 32, 8
+# Largest number of dimensions for which limits are simulated. Smaller ones are rounded down to a power of 2.
+MOST_DIMENSIONS = 256
 
 
 class Segment:
@@ -28,7 +28,7 @@ class Segment:
 
     Args:
         coordinates ([`Coordinates`]): Of the reference.
-        mean (`Tensor`): `[D]`, of the reference's inputs in these coordinates.
+        mean (`Tensor`): `[D]`, float64, of the reference's inputs in these coordinates.
         weight (`float`): Number of inputs that the mean was estimated from.
         toward ([`Toward`]): The known tasks.
         expected_run (`float`): Mean number of inputs between false alarms of the windows.
@@ -42,7 +42,7 @@ class Segment:
         self.square, self.squares = PRIOR / float(coordinates.dimensions), float(PRIOR)
         self.seen, self.start = 0, 2 * LONGEST
         # Newest first from `start` on. When the start is reached, what is still needed moves to the end.
-        self.features = mean.new_zeros(2 * LONGEST, len(mean))
+        self.features = coordinates.centre.new_zeros(2 * LONGEST, len(mean))
         self.units = torch.zeros_like(self.features)
         self.recent = mean.new_zeros(2 * LONGEST)  # mean squared product of each input with those before
         self.sums = mean.new_zeros(LONGEST)
@@ -50,11 +50,8 @@ class Segment:
 
     def calibrate(self, expected_run: float) -> None:
         """Sets the limits of the windows."""
-        inputs, dimensions = (
-            2 ** (int(min(value, most)).bit_length() - 1)
-            for value, most in ((self.weight, MOST_INPUTS), (float(self.coordinates.dimensions), MOST_DIMENSIONS))
-        )
-        self.scale = window_scale(inputs) / window_limits(expected_run, inputs, dimensions)
+        dimensions = min(int(self.coordinates.dimensions), MOST_DIMENSIONS)
+        self.limits = window_limits(expected_run, 2 ** (dimensions.bit_length() - 1))
 
     @property
     def kept(self) -> int:
@@ -62,15 +59,17 @@ class Segment:
         return min(self.seen, LONGEST)
 
     def step(self, features: Tensor) -> None:
-        """Takes the next input in, `[D]`, float64."""
+        """Takes the next input in, `[D]`, float32."""
         if self.seen >= LONGEST:
             self.weight += 1
             self.mean = self.mean + (self.units[self.start + LONGEST - 1] - self.mean) / self.weight
         unit = self.coordinates(features)
-        away = unit - self.mean
+        centre = self.mean.float()
+        away = unit - centre
         past = self.units[self.start : self.start + self.kept]
         usual = (self.square / self.squares) ** 0.5
-        products = (past @ away - float(self.mean @ away) - 1 / self.weight).clamp(-BOUND * usual, BOUND * usual)
+        products = (past @ away - centre @ away).double() - 1 / self.weight
+        products = products.clamp(-BOUND * usual, BOUND * usual)
         row = self.sums.new_zeros(LONGEST)
         row[: len(products)] = products / usual
         self.sums = extended(self.sums, row)
@@ -91,14 +90,15 @@ class Segment:
         """Lets the input of `DELAY` inputs ago count in what is usual."""
         if self.seen <= DELAY:
             return
-        self.toward.absorb(self.units[self.start + DELAY] - self.mean)
-        if self.seen > 2 * DELAY:  # the first ones have too few inputs before them
+        self.toward.absorb(self.units[self.start + DELAY] - self.mean.float())
+        if self.seen > DELAY + PRIOR:  # the first ones have too few inputs before them
             self.square += float(self.recent[self.start + DELAY])
             self.squares += 1
 
     def evidence(self) -> tuple[float, int]:
         """The largest statistic as a share of its limit, and the number of inputs since the boundary that it shows."""
-        ratios = (self.sums * self.scale)[: self.kept]
+        known_mean, estimated = window_deviations()
+        ratios = (self.sums / (known_mean + estimated / self.weight) / self.limits)[: self.kept]
         window = int(ratios.argmax())
         of_window = float(ratios[window]), window + 1
         return max(of_window, self.toward.evidence())
@@ -110,7 +110,7 @@ class Segment:
     def state_dict(self) -> dict[str, Any]:
         """All that the next steps depend on."""
         own = {name: getattr(self, name) for name in ("mean", "weight", "square", "squares", "seen", "start")}
-        own |= {name: getattr(self, name) for name in ("features", "units", "recent", "sums", "scale")}
+        own |= {name: getattr(self, name) for name in ("features", "units", "recent", "sums", "limits")}
         for prefix, part in (("coordinates", self.coordinates), ("toward", self.toward)):
             own |= {f"{prefix}.{field.name}": getattr(part, field.name) for field in fields(part)}
         return {name: value.clone() if isinstance(value, Tensor) else value for name, value in own.items()}

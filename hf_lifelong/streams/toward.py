@@ -15,7 +15,7 @@ from .references import Coordinates, Reference
 # decide. Tasks whose shift is less than the smallest allowance are not told from the reference.
 LEAST, MOST = 0.5, 1.0
 # As many inputs the reference counts in the usual deviations.
-PRIOR = 32
+PRIOR = 8
 
 
 @dataclass
@@ -24,7 +24,7 @@ class Toward:
 
     Args:
         names (`list[str]`): The tasks.
-        unit (`Tensor`): `[K, D]`, the directions.
+        unit (`Tensor`): `[K, D]`, float32, the directions. All else is float64 and `[K]`.
         allowance, limit (`Tensor`): `[K]`; the limit of a task that is not told from the reference is infinite.
         square (`Tensor`): `[K]`, sum of `count` squared deviations along each direction.
         count (`Tensor`): `[K]`.
@@ -43,14 +43,14 @@ class Toward:
 
     def step(self, away: Tensor) -> None:
         """Takes the next input in, `[D]`."""
-        steps = (self.unit @ away) * (self.count / self.square).sqrt()
+        steps = (self.unit @ away).double() * (self.count / self.square).sqrt()
         self.sums = (self.sums + steps.clamp(-BOUND, BOUND) - self.allowance).clamp_min(0)
         self.length = (self.length + 1) * (self.sums > 0)
 
     def absorb(self, away: Tensor) -> None:
         """Lets an input count in the usual deviations."""
         most = BOUND**2 * self.square / self.count
-        self.square = self.square + (self.unit @ away).square().minimum(most)
+        self.square = self.square + (self.unit @ away).double().square().minimum(most)
         self.count = self.count + 1
 
     def evidence(self) -> tuple[float, int]:
@@ -69,23 +69,23 @@ def toward(known: Mapping[str, Reference], coordinates: Coordinates, weight: flo
         expected_run (`float`): Mean number of inputs between false alarms of all sums together.
     """
     centre, count = coordinates.centre, len(known)
-    means = [reference.signature.mean.double() for reference in known.values()]
+    means = [reference.signature.mean for reference in known.values()]
     shift = coordinates.levelled(torch.stack(means) - centre) if means else centre.new_zeros(0, len(centre))
-    length = torch.linalg.vector_norm(shift, dim=1)
+    length = torch.linalg.vector_norm(shift.double(), dim=1)
     square = (1 / coordinates.dimensions).expand(count)
     expected = length / (length.square() + coordinates.size).sqrt() / square.sqrt()
     allowance = (expected / 2).clamp(LEAST, MOST)
     # The reference's mean is known up to the error of its estimate.
     limit = torch.tensor(
-        [cusum_limit(expected_run * count, float(k) - 0.5 * weight**-0.5) for k in allowance], dtype=centre.dtype
+        [cusum_limit(expected_run * count, float(k) - 0.5 * weight**-0.5) for k in allowance], dtype=torch.float64
     )
     return Toward(
         list(known),
-        shift / length.clamp_min(1e-12).unsqueeze(1),
+        (shift / length.clamp_min(1e-12).unsqueeze(1)).float(),
         allowance,
         limit.masked_fill(expected < LEAST, float("inf")),
         square * PRIOR,
-        centre.new_full((count,), PRIOR),
-        centre.new_zeros(count),
+        torch.full_like(length, PRIOR),
+        torch.zeros_like(length),
         torch.zeros(count, dtype=torch.long),
     )
