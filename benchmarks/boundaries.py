@@ -30,7 +30,7 @@ from hf_lifelong.streams.references import coordinates_of_rows
 
 RUN, WINDOW, RANK = 2000, 64, 128
 BLURS = {"abrupt": 0.0, "blurred 10 %": 0.1, "blurred 50 %": 0.5}
-NULLS, NULL_INPUTS = 6, 2000
+NULLS, NULL_INPUTS = 4, 2000
 
 
 def reference(rows: torch.Tensor, labels: torch.Tensor | None = None) -> Reference:
@@ -119,12 +119,10 @@ def follow(found: dict[str, Features], names: list[str], blur: float, seed: int)
         verdict = detector.update(x)
         if verdict.outcome == "same":
             continue
-        if current is None:
+        if current is None and verdict.since - start >= 2:
             current = f"group {len(truth_of)}"
             truth_of[current] = majority(order, start, verdict.since)
-            rows = stream[start : verdict.since]
-            if len(rows) >= 2:
-                detector.learn(current, reference(rows))
+            detector.learn(current, reference(stream[start : verdict.since]))
         current, start = verdict.group, verdict.since
         detector.begin(current)
         events.append((i, verdict.outcome, verdict.group and truth_of[verdict.group]))
@@ -217,7 +215,7 @@ def write_cache(found: dict[str, Features], cache: Path) -> None:
         cosine = torch.nn.functional.cosine_similarity(stream, stream[:WINDOW].mean(0, keepdim=True))
         single[name] = np.stack([levelled.square().sum(1).numpy(), cosine.double().numpy()])
     np.savez(cache / "single.npz", **single)
-    keep = {n: r.half() for n, r in rows.items() if ", blurred" not in n and not n.endswith(("/3", "/4", "/5"))}
+    keep = {n: r.half() for n, r in rows.items() if ", blurred" not in n and not n.endswith(("/2", "/3"))}
     save_file(keep, cache / "streams.safetensors")
 
 
@@ -284,14 +282,17 @@ def main() -> None:
     parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2")
     parser.add_argument("--cache", type=Path, required=True, help="folder of features and streams")
     parser.add_argument("--rivals", type=Path, nargs="*", default=[], help="what `boundary_rivals.py` wrote")
+    parser.add_argument("--only", nargs="*", default=[""], help="beginnings of the names of the rows that are run")
     parser.add_argument("--again", nargs="*", default=[], help="beginnings of the names of rows that are run again")
+    parser.add_argument("--write_streams", action="store_true", help="write what `boundary_rivals.py` reads, no more")
     parser.add_argument("--seeds", type=int, default=3, help="streams of 30 segments of each kind")
     parser.add_argument("--out", type=Path, default=RESULTS / "boundaries.json")
     args = parser.parse_args()
     datasets.disable_progress_bars()
     found = features(args.data_dir, args.model, args.cache)
-    if not (args.cache / "streams.safetensors").exists():
+    if args.write_streams:
         write_cache(found, args.cache)
+        return
     cells = [
         *false_alarm_rows(found),
         *delay_rows(found),
@@ -309,7 +310,7 @@ def main() -> None:
         args.out.write_text(json.dumps({**header("boundaries"), "summary": summary, "rows": rows}, indent=1) + "\n")
 
     for name, run in cells:
-        if name not in rows:
+        if name not in rows and name.startswith(tuple(args.only)):
             start = time.process_time()
             rows[name] = {**run(), "cpu_seconds": round(time.process_time() - start, 1)}
             write()

@@ -18,6 +18,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ import numpy as np
 
 SEGMENT, WINDOW, SETTLE = 300, 64, 64
 STATISTICS = ["squared distance", "cosine similarity"]
-# Inputs at a time for which the share of the forward is not asked: these run on the CPU in Python.
 Alarm = Callable[[np.ndarray], int | None]
 
 
@@ -36,9 +36,23 @@ def adwin(parameter: float) -> Alarm:
 
 
 def kswin(parameter: float) -> Alarm:
+    def first(stream: np.ndarray) -> int | None:
+        above = p_values(stream.tobytes()) > parameter
+        return int(above.argmax()) if above.any() else None
+
+    return first
+
+
+@cache
+def p_values(stream: bytes) -> np.ndarray:
+    """Minus the decadic logarithms of KSWIN's p-values, which do not depend on its limit before the first alarm."""
     from river.drift import KSWIN
 
-    return _river(lambda: KSWIN(alpha=10.0**-parameter, window_size=100, stat_size=30, seed=0))
+    detector, found = KSWIN(alpha=1e-300, window_size=100, stat_size=30, seed=0), []
+    for value in np.frombuffer(stream):
+        detector.update(float(value))
+        found.append(-np.log10(max(detector.p_value, 1e-300)))
+    return np.array(found)
 
 
 def page_hinkley(parameter: float) -> Alarm:
@@ -184,7 +198,7 @@ def _scores(name: str, stream: np.ndarray) -> np.ndarray:
     from alibi_detect.cd import LSDDDriftOnline, MMDDriftOnline
 
     cls = {"mmd": MMDDriftOnline, "lsdd": LSDDDriftOnline}[name]
-    detector = cls(stream[:WINDOW], ert=2000, window_size=16, backend="pytorch", n_bootstraps=1000, verbose=False)
+    detector = cls(stream[:WINDOW], ert=300, window_size=16, backend="pytorch", n_bootstraps=4000, verbose=False)
     found = []
     for x in stream[WINDOW:]:
         data = detector.predict(x)["data"]
@@ -197,9 +211,12 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="the folder of `boundaries.py`")
     parser.add_argument("--run", type=float, required=True, help="measured inputs per false alarm of ours")
     parser.add_argument("--rivals", nargs="+", choices=[*UNIVARIATE, "dummy", "mmd", "lsdd"], required=True)
+    parser.add_argument("--abrupt", action="store_true", help="no blurred streams, for the slow ones")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     single = dict(np.load(args.cache / "single.npz"))
+    if args.abrupt:
+        single = {key: stream for key, stream in single.items() if ", blurred" not in key}
     for name in args.rivals:
         if name == "dummy":
             every = round(args.run)

@@ -34,6 +34,8 @@ class Verdict:
         outcome (`str`): `"same"`, `"return"` (of a known task) or `"new"`.
         group (`str`, *optional*): For `"return"` the known task, for `"same"` the current one; `None` if it is new.
         since (`int`, *optional*): Position of the input where the boundary lies, counted from 0; `None` for `"same"`.
+            The same position as that of the boundary before (0 for the first) means that what was taken for new since
+            then is a known task.
         evidence (`float`): The largest statistic as a share of its limit, at least 1 at a boundary.
     """
 
@@ -83,7 +85,7 @@ class BoundaryDetector:
         self._segment: Segment | None = None
         self._began = 0
         self._before: Tensor | None = None
-        self._may_be_known = current is None
+        self._told = 0
         self.calibrate(expected_run)
         for name, reference in (known or {}).items():
             self.learn(name, reference)
@@ -163,7 +165,8 @@ class BoundaryDetector:
                 self._segment = None  # its first window was of a mixture
             return Verdict("same", self.current, None, evidence)
         group = self._recognised(self._segment.coordinates, rows)
-        return Verdict("new" if group is None else "return", group, self.seen - length, evidence)
+        self._told = self.seen - length
+        return Verdict("new" if group is None else "return", group, self._told, evidence)
 
     def _check(self, features: Tensor) -> None:
         if not isinstance(features, Tensor) or not features.is_floating_point():
@@ -188,8 +191,8 @@ class BoundaryDetector:
         rows, self._window = torch.stack(self._window), []
         coordinates = coordinates_of_rows(rows)
         self._open(coordinates, coordinates(rows).double().mean(0), WINDOW)
-        if self._may_be_known and not self._began and (group := self._recognised(None, rows)) is not None:
-            return Verdict("return", group, self.seen - WINDOW, 1.0)
+        if (group := self._recognised(None, rows)) is not None:
+            return Verdict("return", group, self._told, 1.0)
         return Verdict("same", None, None, 0.0)
 
     def _open(self, coordinates: Coordinates, mean: Tensor, inputs: int) -> None:
@@ -240,7 +243,7 @@ class BoundaryDetector:
             "current": self.current,
             "width": self._width,
             "expected_run": self.expected_run,
-            "may_be_known": self._may_be_known,
+            "told": self._told,
             "began": self._began,
             "known": list(self.known),
         }
@@ -264,7 +267,7 @@ class BoundaryDetector:
                 "make it with the same `known`."
             )
         self.seen, self.current, self._width = state["seen"], state["current"], state["width"]
-        self.expected_run, self._may_be_known = state["expected_run"], state["may_be_known"]
+        self.expected_run, self._told = state["expected_run"], state["told"]
         self._began, self._before = state["began"], state.get("before")
         self._window = list(state["window"].clone()) if "window" in state else []
         segment = {name[8:]: value for name, value in state.items() if name.startswith("segment.")}

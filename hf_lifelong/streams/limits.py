@@ -18,6 +18,7 @@ BOUND = 3.0
 STREAMS, BLOCKS, SEED = 128, 8, 0
 
 
+@lru_cache(maxsize=1)
 def window_deviations() -> tuple[Tensor, Tensor]:
     """Standard deviation of the sum of the products of all pairs of a window's inputs, `[LONGEST]`, float64, for
     windows of 1 to `LONGEST` inputs: the first if the reference's mean is known, the second what is added to it,

@@ -98,10 +98,10 @@ class Segment:
     def evidence(self) -> tuple[float, int]:
         """The largest statistic as a share of its limit, and the number of inputs since the boundary that it shows."""
         known_mean, estimated = window_deviations()
-        ratios = (self.sums / (known_mean + estimated / self.weight) / self.limits)[: self.kept]
-        window = int(ratios.argmax())
-        of_window = float(ratios[window]), window + 1
-        return max(of_window, self.toward.evidence())
+        heights = (self.sums / (known_mean + estimated / self.weight))[: self.kept]
+        # The limits leave short windows out, but the boundary may lie within the shortest that has one.
+        of_windows = float((heights / self.limits[: self.kept]).amax()), int(heights.argmax()) + 1
+        return max(of_windows, self.toward.evidence())
 
     def newest(self, count: int) -> Tensor:
         """The features of the newest inputs, newest first, at most `LONGEST`."""

@@ -72,6 +72,15 @@ def test_a_stream_that_begins_with_a_known_task_says_which(known):
     assert (verdict.outcome, verdict.group, verdict.since, at) == ("return", "b", 0, 63)
 
 
+def test_what_was_wrongly_told_to_be_new_is_corrected_after_its_first_window(known):
+    detector = BoundaryDetector({"a": known["a"], "c": known["c"]}, "a")
+    verdict, _ = watch(detector, torch.cat([rows(100, 4), rows(100, 5, 0.7)]))
+    detector.begin(None)
+    assert verdict.outcome == "new" and watch(detector, rows(63, 6)) == (None, None)
+    corrected, _ = watch(detector, rows(1, 7))
+    assert (corrected.outcome, corrected.group, corrected.since) == ("return", "a", verdict.since)
+
+
 def test_a_blurred_boundary_is_found():
     mixed = torch.where(
         torch.rand(150, 1, generator=torch.Generator().manual_seed(0)) < torch.linspace(0, 1, 150)[:, None],
