@@ -216,7 +216,8 @@ class SegmentLearner:
         rest = [arrival for arrival in self._segment if arrival.position >= boundary.since]
         self._segment = self._without_strays(self._segment[: len(self._segment) - len(rest)], rest)
         group, ends = reading.group, boundary.outcome not in (FULL, END)
-        labels = sorted(set(self.stream.labels(self._segment))) if ends else []
+        own = sorted(set(self.stream.labels(self._segment))) if self._segment else reading.labels
+        labels = own if ends else []
         if boundary.task not in self.learner.knowledge.names and self._segment:
             reason = self._too_small()
             if reason is None:
@@ -276,8 +277,8 @@ class SegmentLearner:
         names = (f"segment-{number}" for number in itertools.count(1))
         name = next(name for name in names if name not in self.learner.knowledge.names)
         boundary = Boundary(name, since, outcome, group, evidence)
-        # With known tasks, the first window may show that the stream begins with one of them.
-        found = self.reading.boundaries + (outcome not in (FULL, END) and since > 0)
+        # A first window may show that the segment at hand is of a known task, which is no boundary.
+        found = self.reading.boundaries + (outcome not in (FULL, END) and since > self.reading.start)
         self.reading = replace(self.reading, boundary=boundary, boundaries=found)
         if outcome not in (FULL, END):
             what = "a new task" if group is None else f"group `{group}` again"
