@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..knowledge.signatures import check_features
+from ..knowledge import check_features
 from .limits import BOUND, SHORTEST
 from .references import Coordinates, Reference, coordinates_of, coordinates_of_rows
 from .segment import Segment
