@@ -25,8 +25,7 @@ from record import RESULTS, header
 from safetensors.torch import save_file
 
 from hf_lifelong.knowledge import fit_signature
-from hf_lifelong.streams import BoundaryDetector, Reference
-from hf_lifelong.streams.references import coordinates_of_rows
+from hf_lifelong.streams import BoundaryDetector, Reference, coordinates_of_rows
 
 RUN, WINDOW, RANK = 2000, 64, 128
 BLURS = {"abrupt": 0.0, "blurred 10 %": 0.1, "blurred 50 %": 0.5}

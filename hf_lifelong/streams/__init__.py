@@ -4,7 +4,7 @@ from .callback import BoundaryCallback
 from .cusum import cusum, run_lengths
 from .detector import BoundaryDetector, Verdict
 from .inputs import group_references, input_features, pipeline_of
-from .references import Reference, references
+from .references import Reference, coordinates_of_rows, references
 from .watching import watch
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "BoundaryDetector",
     "Reference",
     "Verdict",
+    "coordinates_of_rows",
     "cusum",
     "group_references",
     "input_features",

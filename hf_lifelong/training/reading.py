@@ -50,6 +50,7 @@ class Reading:
         start (`int`): Position of the first input of the segment at hand.
         group (`str`, *optional*): The group that the segment belongs to, as far as the detector knows.
         boundary ([`Boundary`], *optional*): The end of the segment, if it was found but is not dealt with yet.
+        labels (`list[str]`): Labels of the segment before, if that was of another task.
         boundaries (`int`): Number of boundaries found.
         labelled (`int`): Number of inputs with a label.
         before (`list[str]`): Names of the tasks that the adapter knew before the stream.
@@ -62,6 +63,7 @@ class Reading:
     start: int = 0
     group: str | None = None
     boundary: Boundary | None = None
+    labels: list[str] = field(default_factory=list)
     boundaries: int = 0
     labelled: int = 0
     before: list[str] = field(default_factory=list)

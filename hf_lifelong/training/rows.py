@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from datasets import ClassLabel, Dataset, Features, IterableDataset
@@ -99,9 +99,10 @@ class RowStream:
         named = [{**row, answer: numbers[str(row[answer])]} for row in plain]
         return Dataset.from_list(named, Features({**data.features, answer: ClassLabel(names=list(labels))}))
 
-    def classes(self, rows: Sequence[Mapping[str, Any]]) -> int | None:
-        """The number of classes among rows; `None` if this kind of task has none."""
-        return len({row[str(self._answer(row))] for row in rows}) if self.task_kind.one_label else None
+    def labels(self, arrivals: Sequence[Arrival]) -> list[str]:
+        """The label of each row that has one, as text; empty if this kind of task has no single label."""
+        rows = [arrival.row for arrival in arrivals if arrival.row is not None]
+        return [str(row[str(self._answer(row))]) for row in rows] if self.task_kind.one_label else []
 
     def _column(self, role: str, row: Mapping[str, Any], position: int) -> str | None:
         candidates = self._names(role)
@@ -148,6 +149,24 @@ def form_of(value: Any) -> str | None:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return "a number"
     return f"`{type(value).__name__ if isinstance(value, bool) else type(value).__mro__[-2].__name__}`"
+
+
+def strays(labels: Sequence[str], before: Collection[str], after: Collection[str]) -> set[str]:
+    """The labels of a segment that strayed over its boundaries, which are found to a few inputs only, or may be
+    blurred: those of the segment before that occur in the first half only, and those of what comes after that occur in
+    the second half only. Labels of both occur in the first and the last quarter only.
+
+    Args:
+        labels (`list[str]`): The label of each row of the segment, in order.
+        before, after (`Collection[str]`): Labels of its neighbours; empty if they show the same task.
+    """
+    own: set[str] = set()
+    for place, label in enumerate(labels):
+        reach = len(labels) / (4 if label in before and label in after else 2)
+        near_start, near_end = place < reach, place >= len(labels) - reach
+        if not (label in before and near_start) and not (label in after and near_end):
+            own.add(label)
+    return set(labels) - own
 
 
 def fingerprint(before: str, given: Any) -> str:

@@ -24,7 +24,7 @@ from .events import tell
 from .learner import TaskLearner
 from .protocol import UnannouncedTrainer
 from .reading import END, FULL, Boundary, Reading, read_reading, write_reading
-from .rows import Arrival, fingerprint
+from .rows import Arrival, fingerprint, strays
 from .stream import push, restore, tidy
 from .tasks import Task
 
@@ -214,8 +214,10 @@ class SegmentLearner:
         """Learns what lies before the boundary, unless that was done before a kill, and begins what comes after it."""
         reading, boundary = self.reading, cast(Boundary, self.reading.boundary)
         rest = [arrival for arrival in self._segment if arrival.position >= boundary.since]
-        self._segment = self._segment[: len(self._segment) - len(rest)]
-        group = reading.group
+        self._segment = self._without_strays(self._segment[: len(self._segment) - len(rest)], rest)
+        group, ends = reading.group, boundary.outcome not in (FULL, END)
+        own = sorted(set(self.stream.labels(self._segment))) if self._segment else reading.labels
+        labels = own if ends else []
         if boundary.task not in self.learner.knowledge.names and self._segment:
             reason = self._too_small()
             if reason is None:
@@ -233,13 +235,23 @@ class SegmentLearner:
             if group == boundary.task:
                 self.detector.learn(group, group_references(self.trainer.model)[group])
         self._segment = []
-        group = group if boundary.outcome in (FULL, END) else boundary.group
+        group = boundary.group if ends else group
         self.detector.begin(group)
         start = max(boundary.since, reading.start)
-        self.reading = replace(reading, start=start, group=group, boundary=None, rows="")
+        self.reading = replace(reading, start=start, group=group, labels=labels, boundary=None, rows="")
         for arrival in rest:
             self._keep(arrival)
         self.save()
+
+    def _without_strays(self, segment: list[Arrival], rest: list[Arrival]) -> list[Arrival]:
+        """A segment without the rows that its labels show to be of the segments before and after it."""
+        labels = self.stream.labels(segment)
+        gone = strays(labels, self.reading.labels, self.stream.labels(rest))
+        if not gone:
+            return segment
+        kept = [arrival for arrival, label in zip(segment, labels, strict=True) if label not in gone]
+        logger.info(f"{len(segment) - len(kept)} rows near a boundary, labelled {sorted(gone)}, are left out")
+        return kept
 
     def _learn(self, boundary: Boundary) -> None:
         """Learns and commits the segment."""
@@ -265,8 +277,8 @@ class SegmentLearner:
         names = (f"segment-{number}" for number in itertools.count(1))
         name = next(name for name in names if name not in self.learner.knowledge.names)
         boundary = Boundary(name, since, outcome, group, evidence)
-        # With known tasks, the first window may show that the stream begins with one of them.
-        found = self.reading.boundaries + (outcome not in (FULL, END) and since > 0)
+        # A first window may show that the segment at hand is of a known task, which is no boundary.
+        found = self.reading.boundaries + (outcome not in (FULL, END) and since > self.reading.start)
         self.reading = replace(self.reading, boundary=boundary, boundaries=found)
         if outcome not in (FULL, END):
             what = "a new task" if group is None else f"group `{group}` again"
@@ -298,10 +310,10 @@ class SegmentLearner:
 
     def _too_small(self) -> str | None:
         """Why the segment cannot be learned; `None` if it can."""
-        rows, least = [arrival.row for arrival in self._segment if arrival.row is not None], self.args.stream_least
-        if len(rows) < least:
-            return f"it has {len(rows)} rows with a label, and `stream_least` is {least}."
-        if self.stream.classes(rows) == 1:
+        rows, least = len(self._segment), self.args.stream_least
+        if rows < least:
+            return f"it has {rows} rows with a label, and `stream_least` is {least}."
+        if len(set(self.stream.labels(self._segment))) == 1:
             return "all its rows have the same label."
         return None
 
