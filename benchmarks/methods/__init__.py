@@ -73,9 +73,12 @@ METHODS = {
     "replay_1": Method(sequential.replay, fixed={"labels": "seen", "share": 0.01}, main=False, like="replay_2"),
     "lwf": Method(regularised.lwf, {"strength": [1.0, 4.0], "labels": LABELS}, SEQUENTIAL, main=False),
     "arrow": Method(arrow.arrow, {"top_k": [1, 3], "labels": LABELS}, SEQUENTIAL, main=False),
-    "ranpac": Method(random_features.ranpac, {"layers": LAYERS}, main=False),
+    "ranpac": Method(random_features.ranpac, {"layers": LAYERS}, {"width": 10_000}, main=False),
     "klda": Method(
-        random_features.klda, {"layers": LAYERS, "gamma": GAMMAS, "shrinkage": SHRINKAGES}, main=False
+        random_features.klda,
+        {"layers": LAYERS, "gamma": GAMMAS, "shrinkage": SHRINKAGES},
+        {"width": 5_000},
+        main=False,
     ),
     "lda_trunk": Method(frozen.lda, {"shrinkage": SHRINKAGES}, {"layers": "trunk"}, main=False, like="lda"),
     "ours_no_drift": changed(training=OFF),

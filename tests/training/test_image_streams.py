@@ -181,6 +181,34 @@ def test_the_command_line_answers_photos_and_forgets(learned, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("layout", ["a folder for each label", "a table"])
+def test_the_command_line_learns_from_folders_of_pictures(layout, folder, tmp_path):
+    names = []
+    for i, row in enumerate(pictures().train):
+        place = tmp_path / "lights" / (row["label"] if layout == "a folder for each label" else "")
+        place.mkdir(parents=True, exist_ok=True)
+        row["image"].save(place / f"{i}.png")
+        names.append(f"{i}.png,{row['label']}\n")
+    if layout == "a table":
+        (tmp_path / "lights" / "metadata.csv").write_text("file_name,label\n" + "".join(names))
+    config = tmp_path / "learn.yaml"
+    config.write_text(f"""\
+model_name_or_path: {folder}
+members: 2
+r: 2
+tasks:
+  - name: lights
+    kind: image-classification
+    dataset: {tmp_path / "lights"}
+""")
+    out = tmp_path / "out"
+    command("learn", "--config", config, "--output_dir", out, "--max_steps", 4, "--save_strategy", "no")
+    (photo,) = (tmp_path / "lights").rglob("0.png")
+    (line,) = command("predict", out, photo, "--json").splitlines()
+    assert json.loads(line)["answer"] in ("red", "green")
+    assert json.loads((out / "adapter_config.json").read_text())["knowledge"]["tasks"][0]["labels"] == ["green", "red"]
+
+
 def test_two_processes_learn_images(folder, tmp_path):
     script = (HERE / "ddp_image_script.py", folder, tmp_path)
     launch = [sys.executable, HERE.parent / "two_ranks.py", *script]
