@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .forms import InputForm
     from .numeric import LOG_2
     from .prompts import encode_answers, encode_prompts, ensure_padding, fields_of, prompt_of
+    from .reading import read_image
     from .uncertainty import MemberAnswers, entropy_of_mean, mean_by_pair, variance_between
     from .untold import encode_inputs
 
@@ -62,6 +63,7 @@ __all__ = [
     "modality_named",
     "named_values",
     "prompt_of",
+    "read_image",
     "register_kind",
     "variance_between",
 ]
@@ -77,6 +79,7 @@ __getattr__ = lazily(
         "ensure_padding": ".prompts",
         "fields_of": ".prompts",
         "prompt_of": ".prompts",
+        "read_image": ".reading",
         "MemberAnswers": ".uncertainty",
         "entropy_of_mean": ".uncertainty",
         "mean_by_pair": ".uncertainty",
