@@ -15,7 +15,7 @@ from pathlib import Path
 
 import datasets
 from lifelong import Comparison, choose, fill
-from methods import METHODS, Method, frozen, random_features
+from methods import GAMMAS, METHODS, SHRINKAGES, Method, frozen, random_features
 from record import RESULTS
 from transformers.utils import logging
 
@@ -28,15 +28,21 @@ BUDGET = {
     "batch_size": 16,
     "side": 98,
     "uncertainty_rows": 200,
+    "variants": ["uncertainty", "members alone", "closed form alone"],
 }
-BUDGETS = {"cifar100": {"train_texts": 500}, "superclasses": {"train_texts": 250, "test_texts": 50}}
+BUDGETS = {
+    "cifar100": {"train_texts": 300, "test_texts": 50},
+    "superclasses": {"train_texts": 150, "test_texts": 25},
+}
 CHOICE = {"streams": ["cifar10"], "tasks": 3, "train_texts": 150, "seed": 100}
-LAYERS = {"layers": ["last", "four"]}
+LAYERS = {"layers": ["four", "last"]}
+# More than there are training images; the published widths cost minutes a task.
+WIDTH = {"width": 5_000}
 FROZEN = {
     "ncm": Method(frozen.ncm, LAYERS),
-    "lda": Method(frozen.lda, {**LAYERS, **{"shrinkage": METHODS["lda"].grid["shrinkage"]}}),
-    "ranpac": Method(random_features.ranpac, LAYERS),
-    "klda": Method(random_features.klda, {**METHODS["klda"].grid, **LAYERS}),
+    "lda": Method(frozen.lda, {**LAYERS, "shrinkage": SHRINKAGES}),
+    "ranpac": Method(random_features.ranpac, LAYERS, WIDTH),
+    "klda": Method(random_features.klda, {"gamma": GAMMAS, "shrinkage": SHRINKAGES}, {"layers": "four", **WIDTH}),
 }
 TRAINED = ["ours", "sequential", "joint", "separate", "replay_2", "ours_no_drift"]
 IMAGES = Comparison("images", BUDGET, BUDGETS, CHOICE, {**{name: METHODS[name] for name in TRAINED}, **FROZEN})

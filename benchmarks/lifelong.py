@@ -140,7 +140,7 @@ def summarise(name: str, rows: Sequence[dict[str, Any]], compared: Comparison = 
     }
 
 
-def means_of(rows: Sequence[dict[str, Any]], compared: Comparison) -> dict[str, dict[str, Any]]:
+def means_of(rows: Sequence[dict[str, Any]], compared: Comparison = TEXTS) -> dict[str, dict[str, Any]]:
     """Per method the means over its cells."""
     found = {method: [row for row in rows if row["method"] == method] for method in compared.methods}
     return {method: mean_of(some) for method, some in found.items() if some}

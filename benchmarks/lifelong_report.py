@@ -1,4 +1,5 @@
-"""From the records of `lifelong.py` to the tables of `docs/results.md` and `benchmarks/README.md`, and the pictures.
+"""From the records of `lifelong.py` and `images.py` to the tables of `docs/results.md`, `docs/guides/images.md` and
+`benchmarks/README.md`, and the pictures.
 
 python benchmarks/lifelong_report.py            # writes the pictures and the tables
 python benchmarks/lifelong_report.py --check    # only says whether the pages have the tables of the records
@@ -12,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import images
 import numpy as np
 from lifelong import MAIN
 from record import RESULTS
@@ -20,6 +22,7 @@ from hf_lifelong.evaluation import AccuracyMatrix, plot_accuracy, plot_confusion
 from hf_lifelong.utils.files import read_json
 
 MAIN_PAGE, DETAILS = RESULTS.parents[1] / "docs" / "results.md", RESULTS.parent / "README.md"
+IMAGES_PAGE = RESULTS.parents[1] / "docs" / "guides" / "images.md"
 BEGIN, END = "<!-- lifelong: begin -->", "<!-- lifelong: end -->"
 NAMES = {
     "ours": "**hf_lifelong**, `signature` (the default)",
@@ -39,6 +42,20 @@ NAMES = {
     "joint": "one LoRA, all tasks at once",
     "separate": "one LoRA a task, told the task",
     "ours, oracle": "hf_lifelong, told the task",
+}
+# Rows of the table of images.
+IMAGE_NAMES = {
+    "ours": NAMES["ours"],
+    "ours_no_drift": "the same, no drift",
+    "ours, members alone": "the same, without the closed-form head",
+    "ours, closed form alone": "the same, the closed-form head alone",
+    "ours, uncertainty": NAMES["ours, uncertainty"],
+    "sequential": NAMES["sequential"],
+    "ncm": NAMES["ncm"],
+    "lda": NAMES["lda"],
+    "klda": "KLDA, frozen",
+    "ranpac": "RanPAC without its first phase, frozen",
+    **{name: NAMES[name] for name in ("replay_2", "joint", "separate", "ours, oracle")},
 }
 # What sees more than a stream allows stands apart.
 BOUNDS = ("joint", "separate", "ours, oracle")
@@ -76,9 +93,9 @@ ABLATIONS = {
 }
 
 
-def results(folder: Path) -> dict[str, dict[str, Any]]:
+def results(folder: Path, script: str = "lifelong", streams: Iterable[str] = MAIN) -> dict[str, dict[str, Any]]:
     """The result file of every stream that ours was run on."""
-    paths = {name: folder / f"lifelong_{name}.json" for name in MAIN}
+    paths = {name: folder / f"{script}_{name}.json" for name in streams}
     found = {name: read_json(path) for name, path in paths.items() if path.exists()}
     return {name: result for name, result in found.items() if "ours" in result["summary"]}
 
@@ -152,24 +169,26 @@ def seeds_of(found: dict[str, dict[str, Any]]) -> str:
     return f"Means of {' to '.join(map(str, sorted(most)))} seeds; ¹ of the first alone"
 
 
-def budgets_of(found: dict[str, dict[str, Any]]) -> str:
+def budgets_of(found: dict[str, dict[str, Any]], rows: str) -> str:
     """How much each stream's tasks were trained on and tested with, in words."""
     sizes = {stream: (r["budget"]["train_texts"], r["budget"]["test_texts"]) for stream, r in found.items()}
     alike = {size: [stream for stream in sizes if sizes[stream] == size] for size in dict.fromkeys(sizes.values())}
     return "; ".join(
-        f"{', '.join(streams)}: up to {train} training and {test} test texts a task"
+        f"{', '.join(streams)}: up to {train} training and {test} test {rows} a task"
         for (train, test), streams in alike.items()
     )
 
 
-def comparison(found: dict[str, dict[str, Any]], head: str) -> list[str]:
+def comparison(
+    found: dict[str, dict[str, Any]], head: str, names: dict[str, str] = NAMES, rows: str = "texts"
+) -> list[str]:
     """Lines of the table of all methods, and how it was measured."""
     models = ", ".join(sorted({result["model"] for result in found.values()}))
-    lines = table({stream: accuracies(result) for stream, result in found.items()}, NAMES, head)
+    lines = table({stream: accuracies(result) for stream, result in found.items()}, names, head)
     for label, method, key in FIGURES:
         if any(key in result["summary"].get(method, {}) for result in found.values()):
             lines.append(figures(found, label, method, key))
-    return [*lines, "", f"{seeds_of(found)}; {models}; 3 epochs; {budgets_of(found)}."]
+    return [*lines, "", f"{seeds_of(found)}; {models}; 3 epochs; {budgets_of(found, rows)}."]
 
 
 def orders(found: dict[str, dict[str, Any]]) -> list[str]:
@@ -255,7 +274,9 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="change nothing; fail where a page has other figures")
     args = parser.parse_args()
     found, full = results(args.results), results(args.results / "full")
-    for page, parts in tables(found, full).items():
+    shown = results(args.results, "images", images.STREAMS)
+    pages = tables(found, full) | {IMAGES_PAGE: [comparison(shown, "average accuracy ↑", IMAGE_NAMES, "images")]}
+    for page, parts in pages.items():
         text = page.read_text()
         new = filled(text, parts)
         if not args.check:

@@ -23,7 +23,15 @@ import torch
 from generation import teach
 from peft import get_peft_model
 from record import RESULTS, header
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GPT2Config, LlamaConfig, PretrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    Dinov2Config,
+    GPT2Config,
+    LlamaConfig,
+    PretrainedConfig,
+)
 
 from hf_lifelong import DriftAdapterConfig, predict
 from hf_lifelong.adapter import add_task, close_task, open_task, take_snapshot, trunk_features
@@ -41,6 +49,8 @@ LLAMA = {
     "vocab_size": 32000,
     "max_position_embeddings": 2048,
 }
+DINOV2 = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6, "image_size": 518}
+ENCODERS = ("minilm", "dinov2")
 # Base, what the estimate is told, and what is measured.
 CASES: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("minilm", {"bits": 32, "batch_size": 32, "length": 128}, "training"),
@@ -48,6 +58,10 @@ CASES: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("minilm", {"bits": 32, "batch_size": 16, "length": 512}, "training"),
     ("minilm", {"bits": 32, "batch_size": 32, "length": 128, "attention": "eager"}, "training"),
     ("minilm", {"bits": 32, "batch_size": 128, "length": 256}, "answering"),
+    ("dinov2", {"bits": 32, "batch_size": 16, "length": 98}, "training"),
+    ("dinov2", {"bits": 32, "batch_size": 16, "length": 224}, "training"),
+    ("dinov2", {"bits": 32, "batch_size": 16, "length": 224, "gradient_checkpointing": True}, "training"),
+    ("dinov2", {"bits": 32, "batch_size": 32, "length": 224}, "answering"),
     ("gpt2", {"bits": 32, "batch_size": 8, "length": 256}, "training"),
     ("gpt2", {"bits": 32, "batch_size": 8, "length": 256, "gradient_checkpointing": True}, "training"),
     ("gpt2", {"bits": 32, "batch_size": 8, "length": 256, "new_tokens": 16, "tasks": 4}, "answering"),
@@ -77,11 +91,13 @@ SPARE = 2**30  # CUDA's context and workspaces
 def base_config(base: str, model: str) -> PretrainedConfig:
     if base == "minilm":
         return AutoConfig.from_pretrained(model)
+    if base == "dinov2":
+        return Dinov2Config(**DINOV2)
     return GPT2Config(**GPT2) if base == "gpt2" else LlamaConfig(**LLAMA)
 
 
 def adapter_config(base: str, settings: dict[str, Any]) -> DriftAdapterConfig:
-    task_type = "FEATURE_EXTRACTION" if base == "minilm" else "CAUSAL_LM"
+    task_type = "FEATURE_EXTRACTION" if base in ENCODERS else "CAUSAL_LM"
     return DriftAdapterConfig(r=settings.get("r", 8), task_type=task_type)
 
 
@@ -92,7 +108,10 @@ def estimate(base: str, model: str, settings: dict[str, Any], device: str) -> Me
 
 
 def padded(base: str, settings: dict[str, Any], device: str, length: int | None = None) -> dict[str, torch.Tensor]:
-    """Random rows, the first of which is padded: on the right for an encoder, else on the left."""
+    """Random images; or random rows, the first of which is padded: on the right for an encoder, else on the left."""
+    if base == "dinov2":
+        side = length or settings["length"]
+        return {"pixel_values": torch.randn(settings["batch_size"], 3, side, side, device=device)}
     ids = torch.randint(5, 1000, (settings["batch_size"], length or settings["length"]), device=device)
     mask = torch.ones_like(ids)
     mask[0, : ids.shape[1] // 4] = 0
@@ -102,20 +121,21 @@ def padded(base: str, settings: dict[str, Any], device: str, length: int | None 
 def learner(config: PretrainedConfig, base: str, settings: dict[str, Any], device: str) -> Any:
     """A base with random weights and an adapter that knows some tasks."""
     dtype = torch.float32 if settings["bits"] == 32 else torch.bfloat16
-    auto = AutoModel if base == "minilm" else AutoModelForCausalLM
+    auto = AutoModel if base in ENCODERS else AutoModelForCausalLM
     options = {"attn_implementation": settings["attention"]} if "attention" in settings else {}
     with torch.device(device):
         loaded = auto.from_config(config, dtype=dtype, **options)
     adapter = adapter_config(base, settings)
     model = get_peft_model(loaded, adapter)
     # As many rows as tasks, so that the signature of each task lies at a row of its own.
-    rows = padded(base, {"batch_size": settings.get("tasks", 1)}, device, 16)["input_ids"]
-    if base != "minilm":
-        teach(model, settings.get("tasks", 1), adapter.members, rows)
+    batch = padded(base, {"batch_size": settings.get("tasks", 1)}, device, 28 if base == "dinov2" else 16)
+    if base not in ENCODERS:
+        teach(model, settings.get("tasks", 1), adapter.members, batch["input_ids"])
         return model
-    features = trunk_features(model, {"input_ids": rows}).cpu()
-    open_task(model, "text-classification", ("no", "yes"), 2)
-    learned = LearnedTask("task", "text-classification", ("no", "yes"), 2, adapter.members, "task", 8)
+    batch.pop("attention_mask", None)
+    features, kind = trunk_features(model, batch).cpu(), kind_on(base)
+    open_task(model, kind, ("no", "yes"), 2)
+    learned = LearnedTask("task", kind, ("no", "yes"), 2, adapter.members, "task", 8)
     around = features[:1] + 0.01 * torch.randn(8, features.shape[1])
     signature = fit_signature(around, adapter.signature_rank)
     add_task(model, learned, [take_snapshot(model) for _ in range(adapter.members)], signature)
@@ -123,18 +143,23 @@ def learner(config: PretrainedConfig, base: str, settings: dict[str, Any], devic
     return model
 
 
+def kind_on(base: str) -> str:
+    return "image-classification" if base == "dinov2" else "text-classification"
+
+
 def train(model: Any, base: str, settings: dict[str, Any], device: str, steps: int = 2) -> None:
     if settings.get("gradient_checkpointing"):
         model.gradient_checkpointing_enable()
-    heads = base == "minilm"
-    open_task(model, *(("text-classification", ("no", "yes"), 2) if heads else ("text-generation", (), 0)))
+    heads = base in ENCODERS
+    open_task(model, *((kind_on(base), ("no", "yes"), 2) if heads else ("text-generation", (), 0)))
     model.train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = make_optimizer(trained, settings.get("optimizer", "adamw_torch_fused"))
     optimizer.register_step_pre_hook(gradient_noise_hook(lambda: 0.05, lambda: 0, lambda: "task"))
     for _ in range(steps):
         batch = padded(base, settings, device)
-        labels = batch["input_ids"][:, 0] % 2 if heads else batch["input_ids"]
+        classes = torch.arange(settings["batch_size"], device=device) % 2
+        labels = classes if heads else batch["input_ids"]
         with torch.autocast(device, torch.bfloat16, enabled=settings.get("autocast", False)):
             loss = model(**batch, labels=labels, **({} if heads else {"use_cache": False})).loss
         loss.backward()
@@ -152,7 +177,7 @@ def make_optimizer(trained: list[torch.nn.Parameter], name: str) -> torch.optim.
 
 def answer(model: Any, base: str, settings: dict[str, Any], device: str) -> None:
     batch = padded(base, settings, device)
-    if base == "minilm":
+    if base in ENCODERS:
         predict(model, batch)
         return
     new = settings["new_tokens"]
@@ -171,7 +196,9 @@ def measure(base: str, model: str, settings: dict[str, Any], what: str, device: 
     config = base_config(base, model)
     if device == "cpu":
         # Code and threads are loaded before anything is counted.
-        small = {**settings, "batch_size": 2, "length": 16} | ({"new_tokens": 2} if "new_tokens" in settings else {})
+        small = {**settings, "batch_size": 2, "length": 28 if base == "dinov2" else 16} | (
+            {"new_tokens": 2} if "new_tokens" in settings else {}
+        )
         tiny = base_config(base, model)
         for name in ("num_hidden_layers", "n_layer"):
             if hasattr(tiny, name):
@@ -218,7 +245,7 @@ def summarise(rows: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     parts = rows | {"cpu_float32": [row for row in rows["cpu"] if row["bits"] == 32]}
     worst = {name: max((abs(row["error"]) for row in known), default=None) for name, known in parts.items()}
     summary = {f"worst_relative_error_{name}": error for name, error in worst.items()}
-    return {**head, "settings": {"gpt2": GPT2, "llama": LLAMA}, "summary": summary, "rows": rows}
+    return {**head, "settings": {"gpt2": GPT2, "llama": LLAMA, "dinov2": DINOV2}, "summary": summary, "rows": rows}
 
 
 def table() -> Iterator[str]:

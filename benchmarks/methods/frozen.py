@@ -6,6 +6,7 @@ statistic of a learned task ever changes, and the order of the tasks changes not
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -144,23 +145,44 @@ def score(
     return task.task_kind.score(answers, references)[task.task_kind.metric]
 
 
-@torch.no_grad()
+# Grids and methods read the same features, and a pass over images is nearly all that such a method costs.
+_IMAGES: dict[tuple[str, bytes], np.ndarray] = {}
+
+
 def features_of(backbone: Any, task: PreparedTask, rows: Dataset, layers: str) -> np.ndarray:
     """Features of encoded rows: of texts the mean hidden states `[N, H]` of the last layer, or `[N, layers * H]` of
     the embeddings and all layers, or those of our trunk, side by side; of images class token and mean of the patches,
     normalised as the backbone does, `[N, 2 * H]` of the last layer or `[N, 8 * H]` of the last four."""
     if not labelled(task):
         return np.zeros((len(rows), 0))
+    if "pixel_values" not in rows.column_names:
+        return text_features(backbone, task, rows, layers)
+    digest = hashlib.sha256(b"".join(image["bytes"] for image in rows["pixel_values"])).digest()
+    key = (backbone.config.name_or_path, digest)
+    if key not in _IMAGES:
+        _IMAGES[key] = image_features(backbone, task, rows)
+    features = _IMAGES[key]
+    return features if layers == "four" else features[:, -2 * backbone.config.hidden_size :]
 
+
+@torch.no_grad()
+def text_features(backbone: Any, task: PreparedTask, rows: Dataset, layers: str) -> np.ndarray:
     trunk = settle_trunk(DriftAdapterConfig(), backbone)
 
     def pooled(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        with torch.autocast(backbone.device.type, torch.bfloat16, enabled="pixel_values" in batch):
-            states = backbone(**batch, output_hidden_states=True).hidden_states
-        if "pixel_values" in batch:
-            chosen = states[{"last": -1, "four": -4}[layers] :]
-            return torch.cat([image_parts(backbone.layernorm(state.float())).flatten(1) for state in chosen], 1).cpu()
+        states = backbone(**batch, output_hidden_states=True).hidden_states
         chosen = {"all": states, "last": states[-1:], "trunk": states[: trunk + 1]}[layers]
         return torch.cat([masked_mean(state, batch["attention_mask"]) for state in chosen], 1).cpu()
+
+    return torch.stack(in_order(batches(task.tokenizer, rows, 64, pooled, backbone.device))).double().numpy()
+
+
+@torch.no_grad()
+def image_features(backbone: Any, task: PreparedTask, rows: Dataset) -> np.ndarray:
+    def pooled(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        with torch.autocast(backbone.device.type, torch.bfloat16):
+            states = backbone(**batch, output_hidden_states=True).hidden_states[-4:]
+        parts = [image_parts(backbone.layernorm(state.float())).flatten(1) for state in states]
+        return torch.cat(parts, 1).cpu()
 
     return torch.stack(in_order(batches(task.tokenizer, rows, 64, pooled, backbone.device))).double().numpy()

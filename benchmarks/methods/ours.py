@@ -20,7 +20,8 @@ from hf_lifelong.training import PreparedTask, Split
 
 from .shared import Result, Setting, training_arguments
 
-# Test rows, of all tasks together, that `uncertainty` is scored on: with all members, a long stream would take hours.
+# Test rows, of all tasks together, that `uncertainty` is scored on by default: with all members on all rows, a long
+# stream would take hours.
 UNCERTAINTY_ROWS = 600
 # A weight of the closed-form heads beside which members do not count (those of weight 0 stay what they are).
 FAR_MORE = 1e4
@@ -77,27 +78,37 @@ def ours(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
         "groups": [task.group for task in knowledge.tasks],
         "trunk": trunk,
         "members": config.members,
-        "variants": variants(trainer, setting.budget.get("uncertainty_rows", UNCERTAINTY_ROWS))
-        if setting.budget.get("variants", setting.chosen.get("variants", True))
-        else {},
+        "variants": variants(trainer, setting),
     }
     return Result(matrix, [size // len(tasks)] * len(tasks), trainer.seconds, beside=beside)
 
 
-def variants(trainer: DriftTrainer, uncertainty_rows: int) -> dict[str, dict[str, float]]:
-    """Final scores of the same training under the other retrieval policies and ways to answer."""
-    config, rows = active_config(trainer.model), uncertainty_rows // len(trainer.tasks)
-    found = {"cascade": under(trainer, "cascade"), "uncertainty": under(trainer, "uncertainty", rows)}
-    config.uncertainty = "variance"
-    found["variance"] = under(trainer, "uncertainty", rows)
-    config.uncertainty = "entropy"
-    config.answer = "ensemble"
-    found["ensemble"] = under(trainer, "signature")
-    config.answer = "merged"
-    found["members alone"] = with_closed_form(trainer, 0.0)
-    found["closed form alone"] = with_closed_form(trainer, FAR_MORE)
-    keep_last_members(trainer)
-    found["last member"] = under(trainer, "signature")
+def variants(trainer: DriftTrainer, setting: Setting) -> dict[str, dict[str, float]]:
+    """Final scores of the same training under other retrieval policies and ways to answer: those that the budget
+    names as `variants`, or all of them."""
+    rows = setting.budget.get("uncertainty_rows", UNCERTAINTY_ROWS) // len(trainer.tasks)
+    ways = {
+        "cascade": lambda: under(trainer, "cascade"),
+        "uncertainty": lambda: under(trainer, "uncertainty", rows),
+        "variance": lambda: changed(trainer, "uncertainty", "variance", "uncertainty", rows),
+        "ensemble": lambda: changed(trainer, "answer", "ensemble", "signature"),
+        "members alone": lambda: with_closed_form(trainer, 0.0),
+        "closed form alone": lambda: with_closed_form(trainer, FAR_MORE),
+        "last member": lambda: with_last_members(trainer),  # last, for it replaces the members
+    }
+    if not setting.chosen.get("variants", True):
+        return {}
+    wanted = setting.budget.get("variants", ways)
+    return {name: way() for name, way in ways.items() if wanted and name in wanted}
+
+
+def changed(trainer: DriftTrainer, name: str, value: str, policy: str, most: int | None = None) -> dict[str, float]:
+    """Final scores under a policy, with another value of a setting."""
+    config = active_config(trainer.model)
+    before = getattr(config, name)
+    setattr(config, name, value)
+    found = under(trainer, policy, most)
+    setattr(config, name, before)
     return found
 
 
@@ -117,8 +128,9 @@ def with_closed_form(trainer: DriftTrainer, factor: float) -> dict[str, float]:
     return found
 
 
-def keep_last_members(trainer: DriftTrainer) -> None:
-    """Puts the last member of each task in the place of all of its members: the weights as plain training ends."""
+def with_last_members(trainer: DriftTrainer) -> dict[str, float]:
+    """Final scores with the last member of each task in the place of all of its members: the weights as plain training
+    ends. They stay there."""
     knowledge, adapter = trainer.knowledge, lifelong_of(trainer.model).active_adapters[0]
     for start, end in pairwise(knowledge.member_offsets):
         rows = knowledge.head_offsets[start : end + 1]
@@ -130,6 +142,7 @@ def keep_last_members(trainer: DriftTrainer) -> None:
                 bank[first:last] = bank[last - width : last].repeat(end - start, *[1] * (bank.dim() - 1))
     set_knowledge(trainer.model, knowledge)
     trainer.evaluator.clear()
+    return under(trainer, "signature")
 
 
 def under(trainer: DriftTrainer, policy: str, most: int | None = None) -> dict[str, float]:

@@ -16,20 +16,22 @@ from hf_lifelong.training import PreparedTask
 from .frozen import FLOAT32, Classes, learn_statistics
 from .shared import Result, Setting
 
-WIDTH = 5000
-PENALTIES = 10.0 ** np.arange(0, 9)
+# Shares of the mean diagonal of the Gram matrix.
+PENALTIES = 10.0 ** np.arange(-3, 2)
 
 
 def ranpac(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
     """RanPAC (McDonnell et al., 2023) without its first phase, which adapts the backbone to the first task: ridge
-    regression on 5,000 (published: 10,000) random projections after a ReLU. `chosen["layers"]` is as of `ncm`."""
-    return learn_statistics(tasks, setting, RandomRidge(width=WIDTH, seed=setting.seed))
+    regression on random projections after a ReLU. `chosen` has `layers` as of `ncm`, and the `width` of the projection
+    (published: 10,000)."""
+    return learn_statistics(tasks, setting, RandomRidge(width=setting.chosen["width"], seed=setting.seed))
 
 
 def klda(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
-    """KLDA (Momeni et al., 2025): linear discriminants on 5,000 random Fourier features of a Gaussian kernel; one draw
-    of them (published: five). `chosen` has `layers` as of `ncm`, `gamma` and `shrinkage`."""
-    kernel = {"gamma": setting.chosen["gamma"], "width": WIDTH, "seed": setting.seed}
+    """KLDA (Momeni et al., 2025): linear discriminants on random Fourier features of a Gaussian kernel; one draw of
+    them (published: five). `chosen` has `layers` as of `ncm`, `gamma`, `shrinkage`, and the `width` of the features
+    (published: 5,000)."""
+    kernel = {"gamma": setting.chosen["gamma"], "width": setting.chosen["width"], "seed": setting.seed}
     return learn_statistics(tasks, setting, FourierClasses(setting.chosen["shrinkage"], **kernel))
 
 
@@ -46,7 +48,7 @@ class FourierClasses(Classes):
     """
 
     gamma: float = 1.0
-    width: int = WIDTH
+    width: int = 5000
     seed: int = 0
     omega: np.ndarray | None = None
     offset: np.ndarray | None = None
@@ -64,20 +66,20 @@ class FourierClasses(Classes):
 class RandomRidge(Classes):
     """Ridge regression from `relu(f @ W)`, W ~ N(0, 1), to one-hot classes.
 
-    With each task its penalty is the one of `PENALTIES` that leaves the smallest squared error on every fifth row of
-    that task, which are left out meanwhile. So the order of the tasks matters.
+    With each task its penalty is the share in `PENALTIES` of the Gram matrix's mean diagonal that leaves the smallest
+    squared error on every fifth row of that task, which are left out meanwhile. So the order of the tasks matters.
 
     Args:
         width (`int`): Number of random features.
         seed (`int`): Of the draw.
 
     Attributes:
-        penalty (`float`): The penalty of the newest task.
+        penalty (`float`): The share chosen with the newest task.
         gram (`np.ndarray | float`): `[width, width]`, the sum of the rows' outer products.
         products (`list[np.ndarray]`): `[width]` each, the sum of a class's rows.
     """
 
-    width: int = WIDTH
+    width: int = 5000
     seed: int = 0
     projection: np.ndarray | None = None
     penalty: float = float(PENALTIES[0])
@@ -113,7 +115,8 @@ class RandomRidge(Classes):
 
     def solved(self, penalty: float) -> np.ndarray:
         """Weights `[width, C]` under a penalty."""
-        penalised = self.gram + penalty * np.eye(len(self.products[0]))
+        penalised = np.array(self.gram)
+        penalised[np.diag_indices_from(penalised)] += penalty * penalised.trace() / len(penalised)
         return linalg.solve(penalised, np.stack(self.products, 1), assume_a="pos", overwrite_a=True)
 
     def weights(self) -> tuple[np.ndarray, np.ndarray]:

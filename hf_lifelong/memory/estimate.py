@@ -201,10 +201,11 @@ def estimate_memory(
     base = source.on_meta(causal, attention)
     if prepared and source.quantisation is not None:
         prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
-    if gradient_checkpointing:
-        base.gradient_checkpointing_enable()
     upcast = size_of(resident_tensors(base)) - answering["base"]
-    training = _training(base, adapter, tasks, labels, steps, OPTIMIZERS[optimizer], resting)
+    learner = _with_tasks(base, adapter, tasks, labels)
+    if gradient_checkpointing:  # as `Trainer` does: on the model with its adapter
+        learner.gradient_checkpointing_enable()
+    training = _training(learner, steps, OPTIMIZERS[optimizer], resting)
     settings = {"model": source.name, "weights": source.precision, **settings}
     return MemoryEstimate(**answering, **training, upcast=upcast, settings=settings)
 
@@ -229,17 +230,8 @@ def _answering(
     }
 
 
-def _training(
-    base: Any,
-    config: DriftAdapterConfig,
-    tasks: int,
-    labels: int,
-    steps: Steps,
-    optimizer: Callable[[Tensor], int],
-    resting: float,
-) -> dict[str, int]:
+def _training(model: Any, steps: Steps, optimizer: Callable[[Tensor], int], resting: float) -> dict[str, int]:
     """Entries of [`MemoryEstimate`] for a model that learns one more task."""
-    model = _with_tasks(base, config, tasks, labels)
     task = knowledge_of(model).tasks[0]
     open_task(model, task.kind, task.labels, task.width)
     root, working = lifelong_of(model), [p for p in model.parameters() if p.requires_grad]

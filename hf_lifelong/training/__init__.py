@@ -3,6 +3,7 @@
 from .arguments import DriftTrainingArguments
 from .cards import adapter_record
 from .checkpoints import Checkpoint, newest_commit, task_folder, write_commit
+from .confused import plot_confused
 from .data import PreparedTask, Split
 from .drift import gradient_noise_hook
 from .evaluator import Evaluator, Scores
@@ -42,6 +43,7 @@ __all__ = [
     "majority",
     "measure",
     "newest_commit",
+    "plot_confused",
     "restore",
     "show_bars",
     "suggestion",

@@ -12,11 +12,14 @@ import pyarrow as pa
 from datasets import Dataset, DatasetDict, Value, load_dataset
 
 FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+# Its table beside pictures, `datasets` reads by itself.
+METADATA = "metadata"
 SEPARATORS = (",", ";", "\t")
 
 
 def load_files(path: Path) -> DatasetDict:
-    """Loads a file, or a folder of files.
+    """Loads a file, or a folder of files: of rows, or of pictures in a folder for each label or with a `metadata.csv`,
+    as `datasets` reads them.
 
     CSV cells such as `None` and `N/A` are read as texts; only an empty cell is missing. JSON may be in SQuAD's own
     layout, or have its rows under `data`.
@@ -30,7 +33,7 @@ def load_files(path: Path) -> DatasetDict:
     if not path.exists():
         raise FileNotFoundError("there is no such file")
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in FORMATS)
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in FORMATS and file.stem != METADATA)
         source: dict[str, Any] = {"path": str(path)}
     elif path.suffix.lower() not in FORMATS:
         raise ValueError(f"files that end in {path.suffix!r} are not read; convert it to one of {formats}")

@@ -6,7 +6,7 @@ import pytest
 import streams
 import torch
 from datasets import ClassLabel, Dataset
-from methods import frozen, random_features
+from methods import frozen
 from methods.sequential import replay
 from methods.shared import Setting, SharedLearner, image_parts, prepare
 from PIL import Image
@@ -38,10 +38,9 @@ def tasks(setting):
 
 
 @pytest.mark.parametrize("name", images.IMAGES.methods)
-def test_a_method_runs_with_the_first_values_of_its_grid(name, tasks, setting, monkeypatch):
-    monkeypatch.setattr(random_features, "WIDTH", 64)
+def test_a_method_runs_with_the_first_values_of_its_grid(name, tasks, setting):
     method = images.IMAGES.methods[name]
-    result = method.run(tasks, setting(**method.settings({})))
+    result = method.run(tasks, setting(**{**method.settings({}), "width": 64}))
     assert len(result.matrix.scores) == len(result.bytes_per_task) == 2
     assert result.seconds > 0 and None not in result.matrix.scores[-1]
 

@@ -4,22 +4,26 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from image_helpers import make_trainer, pictures
+from peft import get_peft_model
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoImageProcessor, TrainerCallback, ViTImageProcessor
+from transformers import AutoImageProcessor, AutoModel, TrainerCallback, ViTImageProcessor
 from typer.testing import CliRunner
 
-from hf_lifelong import Task
+from hf_lifelong import DriftAdapterConfig, Task
 from hf_lifelong.cli.app import app
 from hf_lifelong.hub import pull
 from hf_lifelong.loading import load
+from hf_lifelong.training import plot_confused
 
 HERE = Path(__file__).parent
 TENSORS = "adapter_model.safetensors"
@@ -181,6 +185,55 @@ def test_the_command_line_answers_photos_and_forgets(learned, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("layout", ["a folder for each label", "a table"])
+def test_the_command_line_learns_from_folders_of_pictures(layout, folder, tmp_path):
+    names = []
+    for i, row in enumerate(pictures().train):
+        place = tmp_path / "lights" / (row["label"] if layout == "a folder for each label" else "")
+        place.mkdir(parents=True, exist_ok=True)
+        row["image"].save(place / f"{i}.png")
+        names.append(f"{i}.png,{row['label']}\n")
+    if layout == "a table":
+        (tmp_path / "lights" / "metadata.csv").write_text("file_name,label\n" + "".join(names))
+    config = tmp_path / "learn.yaml"
+    config.write_text(f"""\
+model_name_or_path: {folder}
+members: 2
+r: 2
+tasks:
+  - name: lights
+    kind: image-classification
+    dataset: {tmp_path / "lights"}
+""")
+    out = tmp_path / "out"
+    command("learn", "--config", config, "--output_dir", out, "--max_steps", 4, "--save_strategy", "no")
+    (photo,) = (tmp_path / "lights").rglob("0.png")
+    (line,) = command("predict", out, photo, "--json").splitlines()
+    assert json.loads(line)["answer"] in ("red", "green")
+    assert json.loads((out / "adapter_config.json").read_text())["knowledge"]["tasks"][0]["labels"] == ["green", "red"]
+
+
+def test_pictures_of_what_is_confused_are_drawn_where_one_asks_for_them(folder, tmp_path):
+    out = tmp_path / "out"
+    other = pictures("flags", ("blue", "white", "grey"), base=90)
+    # Half of its test pictures are those of the other task.
+    mixed = concatenate_datasets([pictures().test.select_columns(["image"]), other.test.select_columns(["image"])])
+    mixed = mixed.add_column("label", ["blue"] * len(mixed))
+    trainer = make_trainer(folder, out, [pictures(), replace(other, test=mixed)])
+    trainer.train()
+    assert {path.name for path in out.glob("*.png")} == {"accuracy_matrix.png", "confusion.png"}
+    found = plot_confused(trainer, tmp_path / "confused.png", most_pairs=1, most_pictures=4)
+    routed = trainer.evaluator.routed(trainer.prepared(trainer.tasks[1]), trainer.prepared(trainer.tasks[1]).test)
+    assert found["flags", "lights"] == routed.count("lights") >= 5
+    assert np.asarray(Image.open(tmp_path / "confused.png")).std() > 10
+
+
+def test_a_base_of_texts_has_no_pictures_to_show(bert_folder):
+    trainer = SimpleNamespace(model=get_peft_model(AutoModel.from_pretrained(bert_folder), DriftAdapterConfig()))
+    with pytest.raises(ValueError, match="only a base that takes images"):
+        plot_confused(trainer, "confused.png")
+
+
 def test_two_processes_learn_images(folder, tmp_path):
     script = (HERE / "ddp_image_script.py", folder, tmp_path)
     launch = [sys.executable, HERE.parent / "two_ranks.py", *script]
