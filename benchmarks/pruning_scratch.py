@@ -39,11 +39,12 @@ from hf_lifelong.pruning import (
     Tail,
     choose,
     input_sizes,
+    kept_step,
     model_index,
     output_change,
     prunable,
+    stop_reason,
 )
-from hf_lifelong.pruning.progress import kept_step, stop_reason
 from hf_lifelong.utils.figures import drawn
 
 ROUNDS = 30

@@ -7,7 +7,7 @@ from .iterative import PruningRun, prune_iteratively
 from .masks import Masks
 from .measures import lq_sparsity_index, pq_index, sap_prune_count
 from .once import prune
-from .progress import Step, model_index, plot_steps
+from .progress import Step, kept_step, model_index, plot_steps, stop_reason
 from .report import SparsityReport, sparsity_report
 from .rules import SAP, Magnitude, OneShot, Tail, choose
 from .shrinking import shrink
@@ -26,6 +26,7 @@ __all__ = [
     "Tail",
     "choose",
     "input_sizes",
+    "kept_step",
     "load_compact",
     "lq_sparsity_index",
     "model_index",
@@ -39,4 +40,5 @@ __all__ = [
     "save_compact",
     "shrink",
     "sparsity_report",
+    "stop_reason",
 ]
