@@ -81,7 +81,6 @@ __getattr__ = lazily(
         "ensure_padding": ".prompts",
         "fields_of": ".prompts",
         "prompt_of": ".prompts",
-        "read_image": ".reading",
         "MemberAnswers": ".uncertainty",
         "entropy_of_mean": ".uncertainty",
         "mean_by_pair": ".uncertainty",
