@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..compat import Conv1D
 from ..storage import LOW_RANK, specs_at
@@ -26,7 +27,8 @@ class DriftLayer(MemberKind):
     specs = specs_at(LOW_RANK)
     tensors = tuple(spec.name for spec in specs)
     adapter_layer_names = names_of(specs, trained=True)
-    other_param_names = (*names_of(specs, trained=False), "drift_dropout", "scaling")
+    bank_names = names_of(specs, trained=False)
+    other_param_names = (*bank_names, "drift_dropout", "scaling")
     what = "linear layer"
     drift_A: Bank
     drift_B: Bank
@@ -70,7 +72,7 @@ class DriftLayer(MemberKind):
         result = self.base_layer(x, *args, **kwargs)
         scale = self.scaling[name] / (plan.members.shape[1] if plan.weights is None else 1)
         a, b = factors
-        return with_update(result, x.to(self.drift_A[name].dtype), a, b, scale)
+        return with_update(result, x, a, b, scale)
 
     def work(self, name: str, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         result = self.base_layer(x, *args, **kwargs)
@@ -90,19 +92,25 @@ def with_update(result: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -
         x (`Tensor`): `[…, in]`.
         a, b (`Tensor`): `[r, in]` and `[r, out]` for all rows, or `[N, r, in]` and `[N, r, out]` for N blocks of rows.
     """
-    blocks = () if a.dim() == 2 else (len(a),)
-    inner = x.reshape(*blocks, -1, x.shape[-1]) @ a.mT
-    if torch.promote_types(result.dtype, inner.dtype) != inner.dtype:
-        # Under autocast, a base may still answer in float32 (as in 4 bits). The sum must not round its result.
-        return torch.add(result, (inner @ b).view(result.shape), alpha=scale).to(result.dtype)
-    # Otherwise the product itself adds, which saves a tensor of the size of the layer's output.
-    rows = result.reshape(*blocks, -1, result.shape[-1]).to(inner.dtype)
+    # One row takes some forty such sums, each of microseconds, so conversions are called only where they do something.
+    x = x if x.dtype == a.dtype else x.to(a.dtype)
+    blocks = a.dim() == 3
+    if blocks:
+        inner = x.reshape(len(a), -1, x.shape[-1]) @ a.mT
+        rows = result.reshape(len(a), -1, result.shape[-1])
+    else:
+        inner = F.linear(x, a).flatten(0, -2)
+        rows = result.flatten(0, -2)
     is_plain = not torch.is_grad_enabled() and not torch.is_autocast_enabled(result.device.type)
     if is_plain and result.dtype == inner.dtype == b.dtype:
         add_in_place = rows.baddbmm_ if blocks else rows.addmm_  # the layer's output is nobody else's
         return add_in_place(inner, b, alpha=scale).view(result.shape)
+    if torch.promote_types(result.dtype, inner.dtype) != inner.dtype:
+        # Under autocast, a base may still answer in float32 (as in 4 bits). The sum must not round its result.
+        return torch.add(result, (inner @ b).view(result.shape), alpha=scale).to(result.dtype)
+    # Otherwise the product itself adds, which saves a tensor of the size of the layer's output.
     add_product = torch.baddbmm if blocks else torch.addmm
-    return add_product(rows, inner, b, alpha=scale).view(result.shape).to(result.dtype)
+    return add_product(rows.to(inner.dtype), inner, b, alpha=scale).view(result.shape).to(result.dtype)
 
 
 def member_factors(bank_a: Tensor, bank_b: Tensor, members: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
