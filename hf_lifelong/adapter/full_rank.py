@@ -25,7 +25,8 @@ class FullLayer(MemberKind):
     specs = specs_at(FULL)
     tensors = tuple(spec.name for spec in specs)
     adapter_layer_names = names_of(specs, trained=True)
-    other_param_names = (*names_of(specs, trained=False), "drift_dropout")
+    bank_names = names_of(specs, trained=False)
+    other_param_names = (*bank_names, "drift_dropout")
     what = "linear or norm layer"
     drift_full: Bank
     drift_bank_full: Bank

@@ -179,6 +179,7 @@ class MemberKind(DriftTunerLayer):
     """
 
     what = ""  # what layers can have such members, in a message
+    bank_names: tuple[str, ...] = ()  # of the stacks of members
     base_layer: Any
 
     def __init__(self, base_layer: nn.Module, context: Context) -> None:
@@ -201,7 +202,7 @@ class MemberKind(DriftTunerLayer):
         """What `answer` needs to apply the mean of the updates of each row's members.
 
         Args:
-            banks (`tuple[Tensor, ...]`): The stacks of all members, in the order of `specs`.
+            banks (`tuple[Tensor, ...]`): The stacks of all members, in the order of `bank_names`.
             members (`Tensor`): `[N, K]`.
             weights (`Tensor`, *optional*): `[N, K]`; all equal by default.
 
@@ -252,8 +253,8 @@ class MemberKind(DriftTunerLayer):
         return self.answer(name, plan, factors, x, *args, **kwargs)
 
     def banks(self, name: str) -> tuple[Tensor, ...]:
-        """The stacks of all members of an adapter, in the order of `specs`."""
-        return tuple(getattr(self, spec.name)[name] for spec in self.specs if spec.per is not None)
+        """The stacks of all members of an adapter, in the order of `bank_names`."""
+        return tuple([getattr(self, bank)[name] for bank in self.bank_names])
 
     def _factors(self, name: str, plan: Plan, shared: Factors | None) -> tuple[Tensor, ...]:
         """The factors of each row. The passes of one answer share them in `shared`."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn import functional as F
 
 from ..compat import Conv1D
 from ..storage import LOW_RANK, specs_at
@@ -27,7 +27,8 @@ class DriftLayer(MemberKind):
     specs = specs_at(LOW_RANK)
     tensors = tuple(spec.name for spec in specs)
     adapter_layer_names = names_of(specs, trained=True)
-    other_param_names = (*names_of(specs, trained=False), "drift_dropout", "scaling")
+    bank_names = names_of(specs, trained=False)
+    other_param_names = (*bank_names, "drift_dropout", "scaling")
     what = "linear layer"
     drift_A: Bank
     drift_B: Bank
@@ -98,7 +99,7 @@ def with_update(result: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -
         inner = x.reshape(len(a), -1, x.shape[-1]) @ a.mT
         rows = result.reshape(len(a), -1, result.shape[-1])
     else:
-        inner = functional.linear(x, a).flatten(0, -2)
+        inner = F.linear(x, a).flatten(0, -2)
         rows = result.flatten(0, -2)
     is_plain = not torch.is_grad_enabled() and not torch.is_autocast_enabled(result.device.type)
     if is_plain and result.dtype == inner.dtype == b.dtype:
