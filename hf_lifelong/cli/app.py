@@ -24,6 +24,8 @@ from typer.core import TyperGroup
 from .. import __version__
 from ..utils.console import mute_bars, mute_notes
 from ..utils.texts import one_line
+from .options import FourBits, Json, Model, Retrieval, Revision
+from .serve import serve
 
 # Errors that the user can fix. Any other error is a bug, and shows its traceback.
 USER_ERRORS = (ValueError, OSError, KeyError, ImportError, FloatingPointError)
@@ -53,12 +55,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="Adapter: a folder, or an id on the Hub.")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the adapter on the Hub.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-FourBits = Annotated[bool, typer.Option("--load-in-4bit", help="Quantise the base to 4 bits.")]
-Retrieval = Literal["signature", "uncertainty", "cascade"]
 
 
 def _version(requested: bool) -> None:
@@ -370,6 +366,9 @@ def push(
     )
     result = {"url": commit.pr_url or commit.commit_url, "commit": commit.oid}
     typer.echo(_dump(result, indent=2) if as_json else result["url"])
+
+
+app.command()(serve)
 
 
 @app.command("estimate-memory")
