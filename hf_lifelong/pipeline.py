@@ -135,7 +135,7 @@ class LifelongPipeline(Pipeline):
 
         Returns:
             Per input `task` (as in an answer), `group` (`None` if unknown), `score` (the group's probability),
-            `margin`, `runner_up` (the group with the next largest probability, `None` if there is only one) and, with
+            `margin`, `runner_up` (the next likely group, `None` if no other may answer) and, with
             `abstain`, `novelty`. An input with several windows goes where most of them would go.
 
         Raises:
@@ -258,14 +258,14 @@ class LifelongPipeline(Pipeline):
             return {"task": UNKNOWN, "group": None, "score": 0.0, "margin": 0.0, "runner_up": None, "novelty": NOWHERE}
         chosen = max(dict.fromkeys(votes), key=votes.count)
         rows = [row for row in rows if row["group"] == chosen]
-        posterior = np.mean([row["posterior"] for row in rows], axis=0)
-        others = [g for g in np.argsort(-posterior, kind="stable").tolist() if g != chosen and posterior[g] > 0]
+        seconds = [row["runner_up"] for row in rows]
+        second = max(dict.fromkeys(seconds), key=seconds.count)
         result = {
             "task": knowledge.answers_as(knowledge.tasks[knowledge.newest[chosen]]),
             "group": knowledge.groups[chosen],
-            "score": float(posterior[chosen]),
+            "score": float(np.mean([row["posterior"][chosen] for row in rows])),
             "margin": float(np.mean([row["margin"] for row in rows])),
-            "runner_up": knowledge.groups[others[0]] if others else None,
+            "runner_up": None if second < 0 else knowledge.groups[second],
         }
         if abstain:
             novelties = [row["novelty"] for row in rows]

@@ -267,7 +267,8 @@ def test_route_runs_the_trunk_only_and_names_the_runner_up(two, tokenizer):
     routes = ask.route(TEXTS, abstain=True)
     for handle in handles:
         handle.remove()
-    assert {route["runner_up"] for route in routes} <= {"films", "news"}
+    assert all({route["group"] or route["runner_up"], route["runner_up"]} <= {"films", "news"} for route in routes)
+    assert all(route["group"] != route["runner_up"] for route in routes)
     for route, answer in zip(routes, ask(TEXTS, abstain=True), strict=True):
         assert route["task"] == answer["task"] and route["novelty"] == pytest.approx(answer["novelty"], rel=1e-5)
         assert (route["group"] is None) == (route["novelty"] > 1)

@@ -197,8 +197,7 @@ def inspect(model: Model, revision: Revision = None, as_json: Json = False) -> N
 
     Its base is not loaded.
     """
-    from ..hub import pull
-    from .inspect import describe, to_report
+    from ..hub import describe, pull, to_report
 
     saved = pull(model, revision=revision)
     typer.echo(_dump(describe(saved), indent=2) if as_json else to_report(saved))

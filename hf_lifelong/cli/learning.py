@@ -12,7 +12,7 @@ from typing import Any, ClassVar, get_type_hints
 import torch
 import yaml
 from peft import get_peft_model
-from transformers import HfArgumentParser, set_seed
+from transformers import HfArgumentParser, TrainerCallback, set_seed
 
 from ..adapter import DriftAdapterConfig, modality_of
 from ..compat import string_to_bool
@@ -170,7 +170,10 @@ def parse(
 
 
 def learn(
-    learning: LearnArguments, adapter: Any, training: DriftTrainingArguments
+    learning: LearnArguments,
+    adapter: Any,
+    training: DriftTrainingArguments,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[DriftTrainer, dict[str, float]]:
     """Learns the tasks one after another, scores all of them, saves the adapter in `output_dir` and, with
     `push_to_hub`, pushes it.
@@ -180,6 +183,7 @@ def learn(
         adapter (`AdapterArguments`): Settings of a new adapter.
         training ([`DriftTrainingArguments`]): How it is learned; `resume_from_checkpoint` (`True` or `output_dir`)
             resumes an earlier run.
+        callbacks (`list[TrainerCallback]`, *optional*): Further callbacks of the trainer.
 
     Returns:
         The trainer, and the result of `trainer.evaluate()`.
@@ -206,7 +210,7 @@ def learn(
         base = load_base(name, config.task_type, trainable=True, **options)
         processor = load_processor(name, modality_of(base))
         model = get_peft_model(base, config)
-    trainer = DriftTrainer(model, training, tasks=tasks, processing_class=processor)
+    trainer = DriftTrainer(model, training, tasks=tasks, processing_class=processor, callbacks=list(callbacks))
     if not training.disable_tqdm:
         show_bars(trainer)
     resume: Any = training.resume_from_checkpoint

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..utils.console import mute_bars
 from .options import FourBits, Model, Revision
+
+if TYPE_CHECKING:
+    from .teaching import FolderTeacher
 
 
 def serve(
@@ -35,6 +39,13 @@ def serve(
     from ..serving import serve as run
 
     mute_bars()
+    teacher: FolderTeacher | None = None
+    if allow_learning:
+        if not page or not Path(model).is_dir():
+            raise typer.BadParameter("needs the page, and an adapter in a folder", param_hint="--allow-learning")
+        from . import teaching
+
+        teacher = teaching.FolderTeacher(Path(model), load_in_4bit)
     limits = Limits(batch_size=batch_size, waiting=max_waiting)
     run(
         model,
@@ -42,6 +53,7 @@ def serve(
         port=port,
         limits=limits,
         page=page,
+        teacher=teacher,
         revision=revision,
         load_in_4bit=load_in_4bit,
     )

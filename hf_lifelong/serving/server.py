@@ -15,6 +15,7 @@ except ImportError as error:
 from .app import create_app
 from .engine import Engine
 from .limits import Limits
+from .page import Teacher, mount
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 GRACE = 60  # seconds for the requests that are under way when the server is stopped
@@ -27,6 +28,7 @@ def serve(
     port: int = 8000,
     limits: Limits | None = None,
     page: bool = True,
+    teacher: Teacher | None = None,
     revision: str | None = None,
     load_in_4bit: bool = False,
 ) -> None:
@@ -38,6 +40,8 @@ def serve(
         port (`int`): Port; 0 for any that is free.
         limits ([`Limits`], *optional*): Limits of requests.
         page (`bool`): Whether there is a page at `/`.
+        teacher ([`~serving.page.Teacher`], *optional*): Teaches and forgets tasks in the adapter's folder when the
+            page is told to; without it, the page can do neither.
         revision (`str`, *optional*): Branch, tag or commit on the Hub.
         load_in_4bit (`bool`): Whether the base is quantised to 4 bits.
 
@@ -49,6 +53,7 @@ def serve(
     with listening:
         engine = Engine(adapter, limits, revision=revision, load_in_4bit=load_in_4bit)
         app = create_app(engine, LOOPBACK if host in LOOPBACK else None)
+        inner = mount(app, engine, teacher) if page else None
         engine.watch()
         shown = f"[{host}]" if ":" in host else host
         print(
@@ -56,7 +61,7 @@ def serve(
             file=sys.stderr,
             flush=True,
         )
-        server(app).run([listening])
+        server(app, inner).run([listening])
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -71,6 +76,18 @@ def listen(host: str, port: int) -> socket.socket:
         raise OSError(f"`port` {port} of {host} cannot be listened on ({error.strerror}); choose another.") from error
 
 
-def server(app: Any) -> uvicorn.Server:
-    """A server of an application."""
-    return uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=GRACE))
+def server(app: Any, page: Any = None) -> uvicorn.Server:
+    """A server of an application, and of the page that is mounted in it."""
+    config = uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=GRACE)
+    return _Server(config, page)
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, page: Any) -> None:
+        super().__init__(config)
+        self.page = page
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.page is not None:
+            self.page.stop_event.set()  # or its open connections would be waited for
+        await super().shutdown(sockets)

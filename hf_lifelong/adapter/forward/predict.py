@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...retrieval import PolicyLike
+from ...retrieval import Evidence, PolicyLike
 from ..heads import Lifelong, active_config, knowledge_of, lifelong_of
 from .answer import LifelongOutput
 from .conductor import TrunkDone
@@ -32,12 +32,14 @@ class Routed:
     Args:
         group (`Tensor`): `[B]`, int64, the group that would answer.
         margin (`Tensor`): `[B]`, float32, by how much it is preferred to the next group.
+        runner_up (`Tensor`): `[B]`, int64, the next group; -1 if no other group may answer.
         posterior (`Tensor`): `[B, groups]`, float32, the probabilities of the groups.
         novelty (`Tensor`, *optional*): `[B]`, as in `LifelongOutput`.
     """
 
     group: Tensor
     margin: Tensor
+    runner_up: Tensor
     posterior: Tensor
     novelty: Tensor | None = None
 
@@ -176,12 +178,24 @@ def route(
         )
     features = trunk_features(model, batch)
     with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
-        tables = root.index.tables(features.device)
-        routing = query.policy.route(evidence_of(query, root.index, tables, features, len(features)))
+        evidence = evidence_of(query, root.index, root.index.tables(features.device), features, len(features))
+        routing = query.policy.route(evidence)
         group: Any = routing.group
+        runner_up = _next_best(query.policy.likelihood(evidence), evidence, group)
         far = root.index.novelty(features, group) if novelty else None
-    routed = Routed(group, routing.margin, routing.posterior, far)  # type: ignore[arg-type]
+    routed = Routed(group, routing.margin, runner_up, routing.posterior, far)  # type: ignore[arg-type]
     return without_broken(routed, broken_rows((routed.margin, far), len(features)))
+
+
+def _next_best(likelihood: Tensor, evidence: Evidence, group: Tensor) -> Tensor:
+    """The likeliest group but `group [B]`, `[B]`, by the likelihoods of tasks, `[B, tasks]`. Not by probabilities:
+    all but the largest may round to 0."""
+    of_task = evidence.group_of_task.expand_as(likelihood)
+    best = likelihood.new_full((evidence.rows, evidence.groups), float("-inf"))
+    best = best.scatter_reduce(1, of_task, likelihood, "amax").scatter(1, group[:, None], float("-inf"))
+    if evidence.allowed is not None:
+        best = best.masked_fill(~evidence.allowed, float("-inf"))
+    return best.argmax(1).masked_fill(best.amax(1).isneginf(), -1)
 
 
 def question(model: nn.Module, batch: Mapping[str, Any], *options: Any) -> tuple[Lifelong, dict[str, Tensor], Query]:
