@@ -13,12 +13,12 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .adapter import active_config, knowledge_of, lifelong_of, predict
+from .adapter import active_config, knowledge_of, lifelong_of, predict, route
 from .adapter.forward import NOWHERE, answer_prompts, decode_answers, shared_lock
 from .knowledge import UNKNOWN, KnowledgeBase
 from .objectives import DataError, Modality, encode_inputs, encode_prompts, ensure_padding, prompt_of
 
-OPTIONS = ("policy", "group", "answer", "uncertainty", "per_batch", "abstain")
+OPTIONS = ("policy", "group", "answer", "uncertainty", "per_batch", "kinds", "abstain")
 """Options of a pipeline. With a language model, the options of its `generate` are accepted too."""
 
 # The result for an input that no learned task answers.
@@ -64,6 +64,8 @@ class LifelongPipeline(Pipeline):
 
     def _sanitize_parameters(self, **options: Any) -> tuple[dict, dict, dict]:
         unknown = sorted(set(options) - set(OPTIONS))
+        if self.generates and options.get("kinds") is not None:
+            raise ValueError("`kinds` is for bases whose tasks have several kinds; a language model has one.")
         if unknown and not self.generates:  # a language model's `generate` refuses what it does not know
             raise ValueError(f"`{unknown[0]}` is no option of this pipeline; choose among {list(OPTIONS)}.")
         return {}, options, {}
@@ -84,7 +86,8 @@ class LifelongPipeline(Pipeline):
             batch_size (`int`, *optional*): Rows per batch; by default the value given to `pipeline`, or 32.
             abstain (`bool`, *optional*): Whether to answer `unknown` if an input is unlike the data of the chosen
                 task, if no task of its form is learned, or if the model's numbers are not finite.
-            options: `policy`, `group`, `answer`, `uncertainty`, `per_batch`, as in [`predict`]. With a language model:
+            options: `policy`, `group`, `answer`, `uncertainty`, `per_batch`, `kinds`, as in [`predict`] (an input's
+                form restricts the kinds further). With a language model:
                 `policy`, `group`, `per_batch`, `labels=True` (answer with the likeliest label if the task has labels),
                 and the options of `model.generate`, such as `max_new_tokens` or `num_beams`. All can also be given to
                 `pipeline`.
@@ -117,11 +120,35 @@ class LifelongPipeline(Pipeline):
         if not items:
             return []
         features, sources = self._encoded(items, start)
-        rows_of = self._rows_by_kinds(features, start, abstain)
         outputs = self._forward(
-            features, rows_of=rows_of, start=start, batch_size=batch_size, novelty=abstain, **options
+            features, start=start, batch_size=batch_size, ask=self._answer_batch, novelty=abstain, **options
         )
         return self.postprocess(outputs, sources=sources, features=features, abstain=abstain)
+
+    def route(self, inputs: Sequence[Any], batch_size: int = 32, abstain: bool = False) -> list[dict[str, Any]]:
+        """Says which group would answer each input, without answering it: only the trunk runs.
+
+        Args:
+            inputs (`list`): Inputs, as for answering.
+            batch_size (`int`): Rows per batch.
+            abstain (`bool`): Whether an input that is unlike the data of its task goes to `"unknown"`.
+
+        Returns:
+            Per input `task` (as in an answer), `group` (`None` if unknown), `score` (the group's probability),
+            `margin`, `runner_up` (the next likely group, `None` if no other may answer) and, with
+            `abstain`, `novelty`. An input with several windows goes where most of them would go.
+
+        Raises:
+            ValueError: as for answering, and when the retrieval policy asks members before it chooses a group.
+        """
+        if not inputs:
+            return []
+        features, _ = self._encoded(inputs, 0)
+        found = self._forward(features, start=0, batch_size=batch_size, ask=self._route_batch, novelty=abstain)
+        rows_of: list[list[dict[str, Any]]] = [[] for _ in inputs]
+        for example, row in zip(features.get("example", range(len(inputs))), found, strict=True):
+            rows_of[example].append(row)
+        return [self._routed(rows, abstain) for rows in rows_of]
 
     @property
     def generates(self) -> bool:
@@ -159,24 +186,26 @@ class LifelongPipeline(Pipeline):
     def _forward(  # type: ignore[override]
         self,
         features: dict[str, Any],
-        rows_of: dict[tuple[str, ...] | None, list[int]],
         start: int,
         batch_size: int,
+        ask: Callable[[dict[str, Any], dict[str, Any]], list[dict[str, Any]]],
+        kinds: Sequence[str] | None = None,
         **options: Any,
     ) -> list[dict[str, Any]]:
-        """The model's output for each row; `{}` for rows that are in no list of `rows_of`."""
+        """What `ask(batch, options)` gives for each row; `{}` for rows that no learned task answers."""
+        rows_of = self._rows_by_kinds(features, start, options["novelty"], kinds)
         columns = [name for name in self.modality.inputs if name in features]
         outputs: list[dict[str, Any]] = [{} for _ in features[columns[0]]]
         batches = [
-            (kinds, rows[i : i + batch_size])
-            for kinds, rows in rows_of.items()
+            (answering, rows[i : i + batch_size])
+            for answering, rows in rows_of.items()
             for i in range(0, len(rows), batch_size)
         ]
-        for kinds, rows in tqdm(batches, desc="Answering", disable=len(batches) < 4, leave=False):
+        for answering, rows in tqdm(batches, desc="Answering", disable=len(batches) < 4, leave=False):
             batch = {name: [features[name][row] for row in rows] for name in columns}
-            settings = options if kinds is None else {**options, "kinds": kinds}
+            settings = options if answering is None else {**options, "kinds": answering}
             try:
-                answers = self._answer_batch(batch, settings)
+                answers = ask(batch, settings)
             except DataError as error:
                 raise ValueError(
                     f"inputs[{start + features['example'][rows[error.row or 0]]}]: {error.problem}"
@@ -186,7 +215,7 @@ class LifelongPipeline(Pipeline):
         return outputs
 
     def _rows_by_kinds(
-        self, features: dict[str, Any], start: int, abstain: bool
+        self, features: dict[str, Any], start: int, abstain: bool, among: Sequence[str] | None = None
     ) -> dict[tuple[str, ...] | None, list[int]]:
         """Kinds of tasks → the rows that tasks of these kinds may answer, longest first; `None` stands for any kind.
 
@@ -197,12 +226,14 @@ class LifelongPipeline(Pipeline):
         learned_kinds = {task.kind for task in knowledge_of(self.model).tasks}
         if self.generates or not learned_kinds:
             return {None: order}
+        if among is not None:
+            learned_kinds &= set(among)
         answering = [tuple(kind for kind in kinds if kind in learned_kinds) for kinds in features["kinds"]]
         foreign = next((row for row, kinds in enumerate(answering) if not kinds), None)
         if foreign is not None and not abstain:
             raise ValueError(
                 f"inputs[{start + features['example'][foreign]}] has the form of "
-                f"{' or '.join(features['kinds'][foreign])}, but no task of that kind is learned, only "
+                f"{' or '.join(features['kinds'][foreign])}, but no task of that kind is learned or may answer, only "
                 f"{sorted(learned_kinds)}. Give it in their form, or `abstain=True` to answer it with `unknown`."
             )
         rows_of: dict[tuple[str, ...] | None, list[int]] = defaultdict(list)
@@ -211,11 +242,42 @@ class LifelongPipeline(Pipeline):
                 rows_of[answering[row]].append(row)
         return rows_of
 
+    def _tensors(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return self.modality.batch(batch, self.of_base, "left" if self.generates else "right")
+
+    def _route_batch(self, batch: dict[str, Any], options: dict[str, Any]) -> list[dict[str, Any]]:
+        found = route(self.model, self._tensors(batch), **options)
+        columns = {name: tensor.tolist() for name, tensor in vars(found).items() if tensor is not None}
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+    def _routed(self, rows: list[dict[str, Any]], abstain: bool) -> dict[str, Any]:
+        """Where an input goes, from the routes of its rows."""
+        knowledge, rows = knowledge_of(self.model), [row for row in rows if row]
+        votes = [row["group"] for row in rows]
+        if not votes:
+            return {"task": UNKNOWN, "group": None, "score": 0.0, "margin": 0.0, "runner_up": None, "novelty": NOWHERE}
+        chosen = max(dict.fromkeys(votes), key=votes.count)
+        rows = [row for row in rows if row["group"] == chosen]
+        seconds = [row["runner_up"] for row in rows]
+        second = max(dict.fromkeys(seconds), key=seconds.count)
+        result = {
+            "task": knowledge.answers_as(knowledge.tasks[knowledge.newest[chosen]]),
+            "group": knowledge.groups[chosen],
+            "score": float(np.mean([row["posterior"][chosen] for row in rows])),
+            "margin": float(np.mean([row["margin"] for row in rows])),
+            "runner_up": None if second < 0 else knowledge.groups[second],
+        }
+        if abstain:
+            novelties = [row["novelty"] for row in rows]
+            result["novelty"] = NOWHERE if NOWHERE in novelties else min(novelties)
+            if result["novelty"] > 1:
+                result |= {"task": UNKNOWN, "group": None}
+        return result
+
     def _answer_batch(self, batch: dict[str, Any], options: dict[str, Any]) -> list[dict[str, Any]]:
         if self.generates:
-            padded = self.tokenizer.pad(batch, return_tensors="pt", padding_side="left")
-            return answer_prompts(self.model, padded, self.tokenizer, **options)
-        out = predict(self.model, self.modality.batch(batch, self.of_base, "right"), **options)
+            return answer_prompts(self.model, self._tensors(batch), self.tokenizer, **options)
+        out = predict(self.model, self._tensors(batch), **options)
         # Hidden states are left out: they stay on their device, and may have a dtype that NumPy lacks.
         values = {key: tensor.cpu().numpy() for key in OUTPUT_FIELDS if (tensor := getattr(out, key)) is not None}
         return [{key: value[i] for key, value in values.items()} for i in range(len(next(iter(values.values()))))]

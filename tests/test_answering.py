@@ -230,3 +230,62 @@ def test_a_model_that_knows_nothing_says_so(bert_folder, tokenizer):
     model = get_peft_model(AutoModel.from_pretrained(bert_folder, dtype=torch.float32), DriftAdapterConfig())
     with pytest.raises(ValueError, match="knows no task"):
         pipeline("lifelong", model=model, tokenizer=tokenizer)("Nice.")
+
+
+# route
+
+
+@pytest.fixture
+def two(bert_folder, tokenizer):
+    """A model with two tasks whose inputs have one form, and its pipeline."""
+    from learned import learn_task
+    from peft import get_peft_model
+
+    base = AutoModel.from_pretrained(bert_folder, dtype=torch.float32)
+    model = get_peft_model(base, DriftAdapterConfig(r=2, members=2, signature_rank=4))
+    for seed, name in enumerate(("films", "news")):
+        learn_task(model, name, "text-classification", ("bad", "good"), seed)
+    return model.eval(), LifelongPipeline(model=model, tokenizer=tokenizer)
+
+
+def test_route_says_what_answering_would_choose(learned, tokenizer):
+    ask = LifelongPipeline(model=learned, tokenizer=tokenizer)
+    inputs = [TEXTS[0], QUESTION, WORDS, {"text": TEXTS[1], "text_pair": TEXTS[2]}]
+    answers, routes = ask(inputs, policy="signature"), ask.route(inputs, batch_size=2)
+    for answer, route in zip(answers, routes, strict=True):
+        assert set(route) == {"task", "group", "score", "margin", "runner_up"}
+        assert route["task"] == route["group"] == answer["task"]
+        assert route["margin"] == pytest.approx(answer["margin"], abs=1e-6)
+        assert 0 < route["score"] <= 1 and route["runner_up"] is None  # one task of each form
+    assert ask.route([]) == []
+
+
+def test_route_runs_the_trunk_only_and_names_the_runner_up(two, tokenizer):
+    model, ask = two
+    fail = lambda *_: pytest.fail("a layer above the trunk runs")  # noqa: E731
+    handles = [layer.register_forward_hook(fail) for layer in lifelong_of(model).above]
+    routes = ask.route(TEXTS, abstain=True)
+    for handle in handles:
+        handle.remove()
+    assert all({route["group"] or route["runner_up"], route["runner_up"]} <= {"films", "news"} for route in routes)
+    assert all(route["group"] != route["runner_up"] for route in routes)
+    for route, answer in zip(routes, ask(TEXTS, abstain=True), strict=True):
+        assert route["task"] == answer["task"] and route["novelty"] == pytest.approx(answer["novelty"], rel=1e-5)
+        assert (route["group"] is None) == (route["novelty"] > 1)
+
+
+def test_route_is_refused_where_members_are_asked_first(two):
+    model, ask = two
+    model.peft_config["default"].retrieval = "cascade"
+    with pytest.raises(ValueError, match="`cascade` asks members before"):
+        ask.route(TEXTS)
+    model.peft_config["default"].retrieval = "signature"
+
+
+def test_only_kinds_that_are_asked_for_answer(learned, tokenizer):
+    ask = LifelongPipeline(model=learned, tokenizer=tokenizer)
+    assert ask(TEXTS, kinds=["text-classification"]) == ask(TEXTS)
+    with pytest.raises(ValueError, match=r"inputs\[1\] has the form of question-answering, but no task of that kind"):
+        ask([TEXTS[0], QUESTION], kinds=["text-classification"])
+    unknown = ask([TEXTS[0], QUESTION], kinds=["text-classification"], abstain=True)[1]
+    assert (unknown["task"], unknown["answer"]) == ("unknown", None)

@@ -21,7 +21,7 @@ from .exporting import export
 from .forward.answer import LifelongOutput
 from .forward.decoding import decode_answers
 from .forward.generate import Generated, answer_prompts, generate, likeliest_labels, score_labels
-from .forward.predict import predict, trunk_features
+from .forward.predict import Routed, predict, route, trunk_features
 from .heads import Lifelong, active_adapter, active_config, knowledge_of, lifelong_of
 from .index import Index, Tables
 from .joining import union
@@ -42,6 +42,7 @@ __all__ = [
     "Lifelong",
     "LifelongOutput",
     "LoadedFrom",
+    "Routed",
     "Snapshot",
     "Tables",
     "active_adapter",
@@ -68,6 +69,7 @@ __all__ = [
     "open_task",
     "predict",
     "register",
+    "route",
     "score_labels",
     "set_closed_form",
     "set_knowledge",

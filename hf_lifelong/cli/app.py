@@ -21,6 +21,8 @@ from .. import __version__
 from ..utils.console import mute_bars, mute_notes
 from ..utils.texts import one_line
 from .lines import as_input, batches, dump, numbered
+from .options import FourBits, Json, Model, Retrieval, Revision
+from .serve import serve
 
 # Errors that the user can fix. Any other error is a bug, and shows its traceback.
 USER_ERRORS = (ValueError, OSError, KeyError, ImportError, FloatingPointError)
@@ -52,12 +54,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="Adapter: a folder, or an id on the Hub.")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the adapter on the Hub.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-FourBits = Annotated[bool, typer.Option("--load-in-4bit", help="Quantise the base to 4 bits.")]
-Retrieval = Literal["signature", "uncertainty", "cascade"]
-
 
 def _version(requested: bool) -> None:
     if requested:
@@ -81,8 +77,8 @@ def hf_lifelong(
 def learn(ctx: typer.Context) -> None:
     """Takes the arguments of `learning.parse`, which has its own `--help`."""
     from ..evaluation import to_text
+    from .learning import Answered, parse, use_all_cores
     from .learning import learn as learn_tasks
-    from .learning import parse, use_all_cores
 
     mute_bars()
     description = "Learns tasks one after another, with a new adapter or one that continues learning."
@@ -90,7 +86,8 @@ def learn(ctx: typer.Context) -> None:
     use_all_cores(training)
     answers = sys.stdout  # of a stream: one JSON object for each input without a label, and nothing else
     with contextlib.redirect_stdout(sys.stderr):  # Trainer prints what it logs
-        trainer, _ = learn_tasks(learning, adapter, training, lambda answer: typer.echo(dump(answer), answers))
+        printed = Answered(lambda answer: typer.echo(dump(answer), answers))
+        trainer, _ = learn_tasks(learning, adapter, training, [printed])
     if trainer.is_world_process_zero() and trainer.matrix is not None:
         report = f"{to_text(trainer.matrix)}\n\nThe adapter is in {training.output_dir}."
         typer.echo(report, err=learning.stream is not None)
@@ -198,8 +195,7 @@ def inspect(model: Model, revision: Revision = None, as_json: Json = False) -> N
 
     Its base is not loaded.
     """
-    from ..hub import pull
-    from .inspect import describe, to_report
+    from ..hub import describe, pull, to_report
 
     saved = pull(model, revision=revision)
     typer.echo(dump(describe(saved), indent=2) if as_json else to_report(saved))
@@ -367,6 +363,9 @@ def push(
     )
     result = {"url": commit.pr_url or commit.commit_url, "commit": commit.oid}
     typer.echo(dump(result, indent=2) if as_json else result["url"])
+
+
+app.command()(serve)
 
 
 @app.command("estimate-memory")

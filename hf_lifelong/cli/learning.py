@@ -12,7 +12,7 @@ from typing import Any, ClassVar, get_type_hints
 import torch
 import yaml
 from peft import get_peft_model
-from transformers import HfArgumentParser, set_seed
+from transformers import HfArgumentParser, TrainerCallback, set_seed
 
 from ..adapter import DriftAdapterConfig, modality_of
 from ..compat import string_to_bool
@@ -208,7 +208,7 @@ def learn(
     learning: LearnArguments,
     adapter: Any,
     training: DriftTrainingArguments,
-    answered: Callable[[dict[str, Any]], Any] = lambda answer: None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[DriftTrainer, dict[str, float]]:
     """Learns the tasks one after another, scores all of them, saves the adapter in `output_dir` and, with
     `push_to_hub`, pushes it.
@@ -218,7 +218,7 @@ def learn(
         adapter (`AdapterArguments`): Settings of a new adapter.
         training ([`DriftTrainingArguments`]): How it is learned; `resume_from_checkpoint` (`True` or `output_dir`)
             resumes an earlier run.
-        answered (`Callable`): Is given the answer to each input of a stream that has no label.
+        callbacks (`list[TrainerCallback]`, *optional*): Further callbacks of the trainer.
 
     Returns:
         The trainer, and the result of `trainer.evaluate()`, which is empty for a stream.
@@ -247,7 +247,7 @@ def learn(
         model = get_peft_model(base, config)
     given: dict[str, Any] = {"kind": learning.kind, "columns": learning.columns}
     given |= {"tasks": tasks or None, "stream": JsonRows(learning.stream) if learning.stream is not None else None}
-    trainer = DriftTrainer(model, training, processing_class=processor, callbacks=[Answered(answered)], **given)
+    trainer = DriftTrainer(model, training, processing_class=processor, callbacks=list(callbacks), **given)
     if not training.disable_tqdm and trainer.stream is None:
         show_bars(trainer)
     resume: Any = training.resume_from_checkpoint

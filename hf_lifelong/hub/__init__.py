@@ -2,6 +2,7 @@
 
 from .card import addressed, model_card
 from .continuing import loaded_commit
+from .describing import describe, to_report
 from .errors import PullError, PushConflictError, PushError, reason_of
 from .facts import CardFacts
 from .markdown import clean, duration, plain, public, size
@@ -41,6 +42,7 @@ __all__ = [
     "check_processor",
     "check_sizes",
     "clean",
+    "describe",
     "draw_matrix",
     "duration",
     "is_ours",
@@ -58,5 +60,6 @@ __all__ = [
     "saved_statistics",
     "size",
     "task_sizes",
+    "to_report",
     "write_matrix",
 ]

@@ -7,8 +7,7 @@ from datasets import Dataset
 from training_helpers import sentiment
 
 from hf_lifelong import Task
-from hf_lifelong.cli.inspect import describe, to_report
-from hf_lifelong.hub import pull
+from hf_lifelong.hub import describe, pull, to_report
 from hf_lifelong.knowledge import KnowledgeBase, LearnedTask
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...retrieval import PolicyLike
+from ...retrieval import Evidence, PolicyLike
 from ..heads import Lifelong, active_config, knowledge_of, lifelong_of
 from .answer import LifelongOutput
 from .conductor import TrunkDone
 from .context import Call, in_eval_mode
+from .decisions import evidence_of
 from .finite import broken_rows, refuse_broken, without_broken
 from .pooling import mask_for
 from .query import Query, checked_query, model_inputs, query_of
@@ -21,6 +23,25 @@ from .query import Query, checked_query, model_inputs, query_of
 # Largest number of tokens per pass, summed over members, if every member answers. With more, hidden states exceed the
 # processor's cache, which is slower, or fill a GPU.
 MOST_TOKENS, MOST_TOKENS_GPU = 2**12, 2**19
+
+
+@dataclass(frozen=True)
+class Routed:
+    """Where B inputs would go.
+
+    Args:
+        group (`Tensor`): `[B]`, int64, the group that would answer.
+        margin (`Tensor`): `[B]`, float32, by how much it is preferred to the next group.
+        runner_up (`Tensor`): `[B]`, int64, the next group; -1 if no other group may answer.
+        posterior (`Tensor`): `[B, groups]`, float32, the probabilities of the groups.
+        novelty (`Tensor`, *optional*): `[B]`, as in `LifelongOutput`.
+    """
+
+    group: Tensor
+    margin: Tensor
+    runner_up: Tensor
+    posterior: Tensor
+    novelty: Tensor | None = None
 
 
 @contextmanager
@@ -135,6 +156,46 @@ def trunk_features(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
             raise ValueError("The adapter is disabled, so its trunk gives no features; enable it first.")
     refuse_broken(broken_rows([features], len(features)))
     return features
+
+
+def route(
+    model: nn.Module, batch: Mapping[str, Any], kinds: Sequence[str] | None = None, novelty: bool = False
+) -> Routed:
+    """Chooses the group of each input, as `predict` and `generate` would, without answering. The pass stops at the
+    trunk's end.
+
+    Args:
+        model, batch, kinds, novelty: As in [`predict`].
+
+    Raises:
+        ValueError: as `predict`, and when the configuration's policy asks members before it chooses a group.
+    """
+    root, _, query = question(model, batch, None, None, None, None, False, novelty, kinds)
+    if query.policy.asks_members or query.policy.every_member:
+        raise ValueError(
+            f"The retrieval policy `{query.policy.name}` asks members before it chooses a group, so the group is not "
+            "known before an input is answered. Answer it, or set `retrieval` of the adapter to `signature`."
+        )
+    features = trunk_features(model, batch)
+    with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
+        evidence = evidence_of(query, root.index, root.index.tables(features.device), features, len(features))
+        routing = query.policy.route(evidence)
+        group: Any = routing.group
+        runner_up = _next_best(query.policy.likelihood(evidence), evidence, group)
+        far = root.index.novelty(features, group) if novelty else None
+    routed = Routed(group, routing.margin, runner_up, routing.posterior, far)  # type: ignore[arg-type]
+    return without_broken(routed, broken_rows((routed.margin, far), len(features)))
+
+
+def _next_best(likelihood: Tensor, evidence: Evidence, group: Tensor) -> Tensor:
+    """The likeliest group but `group [B]`, `[B]`, by the likelihoods of tasks, `[B, tasks]`. Not by probabilities:
+    all but the largest may round to 0."""
+    of_task = evidence.group_of_task.expand_as(likelihood)
+    best = likelihood.new_full((evidence.rows, evidence.groups), float("-inf"))
+    best = best.scatter_reduce(1, of_task, likelihood, "amax").scatter(1, group[:, None], float("-inf"))
+    if evidence.allowed is not None:
+        best = best.masked_fill(~evidence.allowed, float("-inf"))
+    return best.argmax(1).masked_fill(best.amax(1).isneginf(), -1)
 
 
 def question(model: nn.Module, batch: Mapping[str, Any], *options: Any) -> tuple[Lifelong, dict[str, Tensor], Query]:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..evaluation import AccuracyMatrix, format_score, summary_line, to_text
-from ..hub import TENSORS, SavedAdapter, clean, plain, size, task_sizes
 from ..knowledge import CHANCE, LearnedTask
+from .markdown import clean, plain, size
+from .saved import TENSORS, SavedAdapter, task_sizes
 
 RETRIEVAL = ("retrieval", "uncertainty", "answer", "per_batch", "signature_rank", "signature_size")
 SHOWN_LABELS = 4
