@@ -39,7 +39,26 @@ _PUBLIC = {
     "union": "hf_lifelong.adapter",
 }
 # Modules that are available by their full names after `import hf_lifelong` alone.
-_MODULES = ("fairness", "federated", "hub", "loading", "pruning", "safety", "selection", "statistics", "streams")
+_MODULES = (
+    "adapter",
+    "evaluation",
+    "fairness",
+    "federated",
+    "hub",
+    "knowledge",
+    "loading",
+    "memory",
+    "objectives",
+    "pipeline",
+    "pruning",
+    "retrieval",
+    "safety",
+    "selection",
+    "serving",
+    "statistics",
+    "streams",
+    "training",
+)
 __all__ = [
     "AccuracyMatrix",
     "DriftAdapterConfig",
