@@ -1,27 +1,24 @@
 """Hooks of MkDocs: files outside of this folder that pages link to become part of the site."""
 
+import re
 from pathlib import Path
 
 from mkdocs.structure.files import File
 
-ROOT = Path(__file__).parents[1]
-OUTSIDE = (
-    "benchmarks/README.md",
-    "benchmarks/results/fairness.png",
-    "benchmarks/results/pruning.png",
-    "notebooks/a_new_task_every_month.ipynb",
-    "notebooks/answering_for_a_model.ipynb",
-)
+DOCS = Path(__file__).parent
+LINK = re.compile(r"\]\((?:\.\./)+((?:benchmarks|notebooks)/[^)#]+)")
 
 
 def on_files(files, config):
-    for source in OUTSIDE:
-        files.append(File.generated(config, source, abs_src_path=str(ROOT / source)))
+    linked = {target for page in DOCS.rglob("*.md") for target in LINK.findall(page.read_text("utf-8"))}
+    linked |= {str(path.relative_to(DOCS.parent)) for path in DOCS.parent.glob("benchmarks/results/*.png")}
+    for target in sorted(linked):
+        files.append(File.generated(config, target, abs_src_path=str(DOCS.parent / target)))
     return files
 
 
 def on_page_markdown(markdown, page, **_):
+    if page.file.src_uri.startswith("benchmarks/"):
+        return markdown.replace("](../docs/", "](../")
     up = "../" * page.file.src_uri.count("/")
-    for source in OUTSIDE:
-        markdown = markdown.replace(f"]({up}../{source}", f"]({up}{source}")
-    return markdown.replace("](../docs/", "](../") if page.file.src_uri.startswith("benchmarks/") else markdown
+    return LINK.sub(lambda found: f"]({up}{found[1]}", markdown)
