@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -156,7 +157,7 @@ def univariate(name: str, single: dict[str, np.ndarray], run: float) -> dict[str
         }
         found = {**summary_of(found["streams"]), **found}
         print(name, statistic, found["inputs_per_false_alarm"], found["median_delay_unlike"], flush=True)
-        if not best or found["median_delay_unlike"] < best["median_delay_unlike"]:
+        if not best or (found["median_delay_unlike"] or math.inf) < (best["median_delay_unlike"] or math.inf):
             best = found
     return best
 
