@@ -39,7 +39,7 @@ _PUBLIC = {
     "union": "hf_lifelong.adapter",
 }
 # Modules that are available by their full names after `import hf_lifelong` alone.
-_MODULES = ("fairness", "federated", "hub", "loading", "pruning", "safety", "selection", "statistics")
+_MODULES = ("fairness", "federated", "hub", "loading", "pruning", "safety", "selection", "serving", "statistics")
 __all__ = [
     "AccuracyMatrix",
     "DriftAdapterConfig",

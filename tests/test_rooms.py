@@ -28,6 +28,7 @@ BELOW = {
     "adapter": {"evaluation", "knowledge", "objectives", "retrieval", "statistics", "storage"},
     "memory": {"adapter", "knowledge", "objectives", "retrieval", "storage"},
     "federated": {"adapter", "evaluation", "fairness", "knowledge", "statistics", "training"},
+    "serving": {"adapter", "evaluation", "hub", "knowledge", "loading", "objectives", "pipeline"},
     "loading": {"adapter", "hub", "knowledge", "objectives"},
     "pipeline": {"adapter", "knowledge", "objectives"},
 }
