@@ -201,7 +201,7 @@ class LifelongPipeline(Pipeline):
             for answering, rows in rows_of.items()
             for i in range(0, len(rows), batch_size)
         ]
-        for answering, rows in tqdm(batches, desc="Answering", disable=len(batches) < 4, leave=False):
+        for answering, rows in tqdm(batches, desc="Answering", delay=5, leave=False):
             batch = {name: [features[name][row] for row in rows] for name in columns}
             settings = options if answering is None else {**options, "kinds": answering}
             try:

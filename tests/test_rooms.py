@@ -29,6 +29,7 @@ BELOW = {
     "memory": {"adapter", "knowledge", "objectives", "retrieval", "storage"},
     "streams": {"adapter", "knowledge", "pipeline"},
     "federated": {"adapter", "evaluation", "fairness", "knowledge", "statistics", "training"},
+    "serving": {"adapter", "evaluation", "hub", "knowledge", "loading", "objectives", "pipeline"},
     "loading": {"adapter", "hub", "knowledge", "objectives"},
     "pipeline": {"adapter", "knowledge", "objectives"},
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,7 +33,6 @@ def serve(
 
     OpenAI's clients can ask language models. An adapter in a folder is loaded again when it has learned a task.
     """
-    os.environ["TQDM_DISABLE"] = "1"  # read when tqdm is imported: a log holds no bars
     from ..serving import Limits
     from ..serving import serve as run
 

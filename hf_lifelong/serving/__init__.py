@@ -9,12 +9,22 @@ from typing import TYPE_CHECKING
 
 from ..utils.lazy import lazily
 
-__all__ = ["Engine", "Limits", "create_app", "serve"]
+__all__ = ["Engine", "Limits", "create_app", "listen", "make_server", "serve"]
 
 if TYPE_CHECKING:
     from .app import create_app
     from .engine import Engine
     from .limits import Limits
-    from .server import serve
+    from .server import listen, make_server, serve
 
-__getattr__ = lazily(__name__, {"Engine": ".engine", "Limits": ".limits", "create_app": ".app", "serve": ".server"})
+__getattr__ = lazily(
+    __name__,
+    {
+        "Engine": ".engine",
+        "Limits": ".limits",
+        "create_app": ".app",
+        "listen": ".server",
+        "make_server": ".server",
+        "serve": ".server",
+    },
+)

@@ -13,6 +13,10 @@ from ..objectives import get_kind
 from ..pipeline import LifelongPipeline
 from .limits import INVALID, RequestError
 
+# Largest number of texts or images in a pass on a CPU. Larger passes answer no faster, and texts are padded to the
+# longest one of their pass.
+CPU_ROWS = 8
+
 
 @dataclass(frozen=True, eq=False)
 class Served:
@@ -42,6 +46,11 @@ class Served:
     def tasks(self) -> list[str]:
         """The names under which its tasks answer."""
         return list(dict.fromkeys(self.knowledge.answers_as(task) for task in self.knowledge.tasks))
+
+    def pass_size(self, batch_size: int) -> int:
+        """How many rows of a batch run in one pass; the pipeline sorts a batch by length before it splits it."""
+        on_cpu = next(self.pipe.model.parameters()).device.type == "cpu"
+        return min(batch_size, CPU_ROWS) if on_cpu and not self.pipe.generates else batch_size
 
     def check_task(self, name: str | None) -> None:
         """Refuses the name of a task that it does not know."""
@@ -85,7 +94,8 @@ class Answer:
             options["labels"] = True
         elif self.labels:
             options["kinds"] = one_label_kinds(served.knowledge)
-        return list(served.pipe(rows, batch_size=batch_size, abstain=self.abstain, **options))
+        size = served.pass_size(batch_size)
+        return list(served.pipe(rows, batch_size=size, abstain=self.abstain, **options))
 
 
 @dataclass(frozen=True)
@@ -95,7 +105,7 @@ class Route:
     abstain: bool = False
 
     def run(self, served: Served, rows: list[Any], batch_size: int) -> Sequence[Any]:
-        return served.pipe.route(rows, batch_size=batch_size, abstain=self.abstain)
+        return served.pipe.route(rows, batch_size=served.pass_size(batch_size), abstain=self.abstain)
 
 
 def one_label_kinds(knowledge: KnowledgeBase) -> list[str]:

@@ -17,7 +17,7 @@ from .engine import Engine
 from .limits import Limits
 from .page import Teacher, mount
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
 GRACE = 60  # seconds for the requests that are under way when the server is stopped
 
 
@@ -61,7 +61,7 @@ def serve(
             file=sys.stderr,
             flush=True,
         )
-        server(app, inner).run([listening])
+        make_server(app, inner).run([listening])
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -76,7 +76,7 @@ def listen(host: str, port: int) -> socket.socket:
         raise OSError(f"`port` {port} of {host} cannot be listened on ({error.strerror}); choose another.") from error
 
 
-def server(app: Any, page: Any = None) -> uvicorn.Server:
+def make_server(app: Any, page: Any = None) -> uvicorn.Server:
     """A server of an application, and of the page that is mounted in it."""
     config = uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=GRACE)
     return _Server(config, page)

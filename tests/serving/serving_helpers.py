@@ -41,10 +41,10 @@ def png(width, height, form="PNG"):
 @contextmanager
 def running(app, page=None):
     """The address of a real server for an application, and its page, in a thread."""
-    from hf_lifelong.serving.server import listen, server
+    from hf_lifelong.serving import listen, make_server
 
     with listen("127.0.0.1", 0) as listening:
-        runner = server(app, page)
+        runner = make_server(app, page)
         thread = threading.Thread(target=runner.run, args=([listening],))
         thread.start()
         while not runner.started:

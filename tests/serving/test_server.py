@@ -1,5 +1,6 @@
 """The HTTP server on tiny models: what it answers is what the pipeline answers."""
 
+import ast
 import base64
 import json
 import random
@@ -11,11 +12,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from learned import TEXTS
 from serving_helpers import png, running, teach
 
+import hf_lifelong
 from hf_lifelong.loading import load
 from hf_lifelong.pipeline import LifelongPipeline
 
@@ -324,6 +327,22 @@ def test_the_command_answers_what_waits_before_it_stops(folder):
             assert process.wait(30) in (0, -signal.SIGTERM) and "Traceback" not in rest
         finally:
             process.kill()
+
+
+def test_each_library_of_the_extra_is_imported_by_one_module():
+    knowing = {}
+    for file in Path(hf_lifelong.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in {name.split(".")[0] for name in names} & {"fastapi", "uvicorn", "gradio", "prometheus_client"}:
+                knowing.setdefault(name, set()).add(file.stem)
+    assert knowing == {
+        "fastapi": {"app"},
+        "uvicorn": {"server"},
+        "gradio": {"page"},
+        "prometheus_client": {"metrics"},
+    }
 
 
 def test_without_the_extra_the_error_names_it(tmp_path):
