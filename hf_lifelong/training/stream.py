@@ -12,7 +12,7 @@ from transformers.trainer_utils import HubStrategy, TrainOutput
 from ..adapter import active_adapter, check_tensors, lifelong_of, set_knowledge
 from ..hub import PushError
 from ..knowledge import KnowledgeBase
-from ..utils.files import read_json, read_tensors
+from ..utils.files import DamagedFileError, read_json, read_tensors
 from .checkpoints import newest_commit, publish, stream_folder, task_folder
 from .data import PreparedTask
 from .learner import TaskLearner, is_alike
@@ -43,6 +43,8 @@ def learn_stream(
     committed = newest_commit(output_dir) if resume else None
     if committed is None:
         check_names(trainer.tasks, learner.knowledge.names)
+        if trainer.args.should_save:
+            check_kept(output_dir, [*learner.knowledge.names, *(task.name for task in trainer.tasks)])
     tasks = [trainer.prepared(task) for task in trainer.tasks]
     if committed is not None:
         restore(trainer.model, committed)
@@ -64,6 +66,28 @@ def learn_stream(
         del visit  # frees the task's memory before the next one is trained
         push(trainer, task.name, last=task is todo[-1])
     return output
+
+
+def check_kept(output_dir: str, names: list[str]) -> None:
+    """Refuses a folder whose adapter knows tasks that would be lost.
+
+    Args:
+        output_dir (`str`): Where a new stream is about to be written.
+        names (`list[str]`): The tasks that the model knows, and those that it is to learn.
+
+    Raises:
+        ValueError: names the tasks.
+    """
+    try:
+        held = read_json(Path(output_dir, "adapter_config.json")).get("knowledge") or {}
+    except DamagedFileError:  # or there is none
+        return
+    lost = [task.get("name") for task in held.get("tasks", []) if task.get("name") not in names]
+    if lost:
+        raise ValueError(
+            f"`output_dir` is {output_dir!r}, whose adapter knows {lost}, which would be lost. Give another "
+            "`output_dir`, load that adapter to teach it more, or go on with that run by `resume_from_checkpoint=True`."
+        )
 
 
 def check_learned(knowledge: KnowledgeBase, tasks: list[PreparedTask]) -> None:

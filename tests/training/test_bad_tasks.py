@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
-from training_helpers import PLAIN, make_model, rows, sentiment
+from training_helpers import PLAIN, make_model, rows, sentiment, topics
 from transformers import AutoModel, TrainingArguments
 
 from hf_lifelong import DriftTrainer, DriftTrainingArguments, Task
@@ -275,3 +275,12 @@ def test_an_output_folder_that_cannot_be_written(prepare, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError):
         prepare([sentiment()], folder="file/out")
+
+
+def test_a_folder_whose_tasks_would_be_lost_is_refused(prepare, train, tmp_path):
+    train([topics()], folder="used", max_steps=2)
+    before = (tmp_path / "used" / "adapter_model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=r"whose adapter knows \['topics'\], which would be lost. Give another"):
+        prepare([sentiment()], folder="used").train()
+    assert (tmp_path / "used" / "adapter_model.safetensors").read_bytes() == before
+    train([topics(), sentiment()], folder="used", max_steps=2)  # the same task is learned again
