@@ -86,7 +86,7 @@ def check_kept(output_dir: str, names: list[str]) -> None:
     if lost:
         raise ValueError(
             f"`output_dir` is {output_dir!r}, whose adapter knows {lost}, which would be lost. Give another "
-            "`output_dir`, load that adapter to teach it more, or go on with that run by `resume_from_checkpoint=True`."
+            "`output_dir`, load that adapter to teach it more, or resume that run with `resume_from_checkpoint=True`."
         )
 
 
