@@ -147,7 +147,7 @@ def test_checkpoints_without_optimizer_are_not_resumed(prepare, train, tmp_path,
 
 def test_without_resume_an_earlier_stream_is_dropped(prepare, train, tmp_path, monkeypatch):
     stopped(prepare, monkeypatch, [sentiment(), answers()])
-    train([topics()])
+    train([sentiment()])
     assert sorted(os.listdir(tmp_path / "out" / "_stream")) == ["commit-1"]
 
 
