@@ -104,6 +104,7 @@ class MeanEmbedding:
     """
 
     def __init__(self, model: Any) -> None:
+        # A plain module lacks the method, and a model without word embeddings (audio) has one that raises.
         try:
             embeddings = model.get_input_embeddings()
         except (AttributeError, NotImplementedError):
