@@ -3,13 +3,15 @@
     python benchmarks/image_trunks.py --data_dir DATA --model MODEL
 
 On training images alone, a part of which is held out: the share of them whose task the signature finds (`retrieval`),
-and how well linear discriminants on the same features tell all classes apart (`lda`), by depth and by what is pooled.
-One pass over the frozen base gives all of them. Data sets that the result file has are not run again.
+and how well linear discriminants on the same features tell all classes apart (`lda`), by depth and by what is pooled:
+of the hidden states at that depth alone, or of the last three up to it. One pass over the frozen base gives all of
+them. Data sets that the result file has are not run again.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +34,29 @@ from hf_lifelong.utils.files import read_json, write_json
 IMAGES = {"mnist": 300, "cifar10": 300, "cifar100": 500}
 SEEDS = (0, 1, 2)
 DEPTHS = {"1/3": 1 / 3, "1/2": 1 / 2, "2/3": 2 / 3, "3/4": 3 / 4, "5/6": 5 / 6, "1": 1.0}
-POOLS = {"patches": [1], "class token": [0], "both": [0, 1]}
+# How many states up to that depth, and which parts of each.
+POOLS = {
+    "patches": (1, [1]),
+    "class token": (1, [0]),
+    "both": (1, [0, 1]),
+    "patches of three states": (3, [1]),
+    "both of three states": (3, [0, 1]),
+}
 
 
 @torch.no_grad()
 def parts_of(name: str, data_dir: str | None, model: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Class token and mean of the patches after each layer of `DEPTHS`, `[images, depths, 2, H]`; the task and the
-    class of each image, `[images]`."""
+    """Class token and mean of the patches before and after every layer, `[images, layers + 1, 2, H]`; the task and
+    the class of each image, `[images]`."""
     backbone = AutoModel.from_pretrained(model, dtype=torch.float32).eval()
     side = BUDGET["side"]
     sizes = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
     processor = AutoImageProcessor.from_pretrained(model, **sizes)
-    layers = [round(depth * backbone.config.num_hidden_layers) for depth in DEPTHS.values()]
 
     def pooled(batch: dict[str, torch.Tensor]) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16):
             states = backbone(**batch, output_hidden_states=True).hidden_states
-        return torch.stack([image_parts(states[layer]) for layer in layers], 1)
+        return torch.stack([image_parts(state) for state in states], 1)
 
     parts, tasks, classes, known = [], [], [], 0
     for number, task in enumerate(stream(name, 0)):
@@ -90,11 +98,11 @@ def scores(features: torch.Tensor, tasks: torch.Tensor, classes: torch.Tensor, s
 def measured(name: str, args: Any) -> list[dict[str, Any]]:
     """A row for each depth and pooling of a data set: means over the seeds."""
     parts, tasks, classes = parts_of(name, args.data_dir, args.model)
-    rows = []
-    for (depth, states), (pool, which) in (
-        (d, p) for d in zip(DEPTHS, parts.unbind(1), strict=True) for p in POOLS.items()
-    ):
-        features = states[:, which].flatten(1)
+    rows, layers = [], parts.shape[1] - 1
+    for (depth, share), (pool, (count, which)) in itertools.product(DEPTHS.items(), POOLS.items()):
+        end = round(share * layers)
+        states = parts[:, end + 1 - count : end + 1, which]
+        features = torch.cat([states[:, :1], states.diff(dim=1)], 1).flatten(1)
         found = [scores(features, tasks, classes, seed) for seed in SEEDS]
         means = {key: round(float(np.mean([one[key] for one in found])), 4) for key in found[0]}
         rows.append({"data": name, "images": len(features), "depth": depth, "pooled": pool, **means})

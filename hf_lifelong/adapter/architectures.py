@@ -71,8 +71,8 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 # Default share of the layers in the trunk. A quarter of a language model's depth is enough to tell tasks apart; an
-# encoder has fewer layers and needs half. What tells images apart comes later (DINOv2-small on validation images).
-TRUNK_DEPTH, TRUNK_DEPTH_CAUSAL, TRUNK_DEPTH_IMAGES = 0.5, 0.25, 2 / 3
+# encoder has fewer layers and needs half. What tells images apart comes later (DINOv2-small, held-out training images).
+TRUNK_DEPTH, TRUNK_DEPTH_CAUSAL, TRUNK_DEPTH_IMAGES = 0.5, 0.25, 5 / 6
 
 # Names in transformers of the embedding tables for learned positions and for token types.
 POSITIONS, TOKEN_TYPES = ("position_embeddings", "wpe", "embed_positions"), ("token_type_embeddings",)
@@ -248,8 +248,9 @@ def settle_trunk(config: DriftAdapterConfig, model: Any) -> int:
 
 
 def depths_of(model: Any, trunk: int) -> list[int]:
-    """Hidden states (0 = embeddings) that make up a signature. Of images, the end of the trunk tells as much alone."""
-    return signature_depths(trunk, most=4 if modality_of(model) is TEXT else 1)
+    """Hidden states (0 = embeddings) that make up a signature. Of images they are the last three of the trunk, because
+    lower layers describe what all images have in common."""
+    return signature_depths(trunk) if modality_of(model) is TEXT else list(range(max(trunk - 2, 0), trunk + 1))
 
 
 def signature_depths(trunk: int, most: int = 4) -> list[int]:

@@ -61,7 +61,7 @@ class DriftAdapterConfig(PeftConfig):
             Linear layers to leave out, in PEFT's spelling.
         trunk_depth (`float`, *optional*):
             Share of the layers, from the bottom, that carry no adapter and are shared by all members, in [0, 1).
-            `None` uses 0.5, 0.25 for a language model, and two thirds for a base that takes images.
+            `None` uses 0.5, 0.25 for a language model, and five sixths for a base that takes images.
         members (`int`, *optional*, defaults to `5`):
             Number of snapshots that are kept of each task.
         retrieval (`str`, `type` or [`RetrievalPolicy`], *optional*, defaults to `"signature"`):

@@ -82,12 +82,19 @@ def test_adapters_lie_above_two_thirds_of_the_layers(model_type, tiny_image_fold
     assert len(config.target_modules) == 6 and all(".3." in f".{name}" for name in config.target_modules)
 
 
-def test_signatures_read_the_patches_at_the_end_of_the_trunk(make_image_model, images):
+def test_signatures_read_the_patches_of_the_last_three_states_of_the_trunk(make_image_model, images):
     model = make_image_model("dinov2_with_registers", base={"num_register_tokens": 3})
     features = trunk_features(model, {"pixel_values": images})
     with torch.no_grad(), model.disable_adapter():
-        hidden = model(pixel_values=images, output_hidden_states=True).hidden_states[3]
-    assert torch.allclose(features, hidden[:, 4:].mean(1), atol=1e-6)
+        states = model(pixel_values=images, output_hidden_states=True).hidden_states[1:4]
+    first, second, third = (state[:, 4:].mean(1) for state in states)
+    assert torch.allclose(features, torch.cat([first, second - first, third - second], 1), atol=1e-6)
+
+
+def test_a_trunk_of_few_layers_has_as_many_states_as_there_are(make_image_model):
+    for trunk_depth, depths in ((0.0, [0]), (0.25, [0, 1]), (0.75, [1, 2, 3])):
+        model = make_image_model("vit", trunk_depth=trunk_depth)
+        assert knowledge_of(model).depths == depths
 
 
 def test_staged_bases_are_refused_with_the_reason():
