@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from scipy import linalg
-from sklearn.covariance import empirical_covariance, shrunk_covariance
+from sklearn.covariance import shrunk_covariance
 from transformers import AutoModel
 
 from hf_lifelong import DriftAdapterConfig
@@ -77,15 +77,17 @@ class Classes:
 
     def add(self, features: np.ndarray, targets: np.ndarray, names: Sequence[str], task: int) -> None:
         """Adds the classes of a task: features `[N, F]`, targets `[N]` into `names`."""
-        for k in np.unique(targets):
-            rows = features[targets == k].astype(np.float64)
-            self.means.append(rows.mean(0))
-            self.labels.append(names[k])
-            self.tasks.append(task)
-            if self.shrinkage is not None:
-                self.covariance = self.covariance + empirical_covariance(rows)
+        found, place, counts = np.unique(targets, return_inverse=True, return_counts=True)
+        means = np.stack([features[targets == k].mean(0, dtype=np.float64) for k in found])
+        self.means += list(means)
+        self.labels += [names[k] for k in found]
+        self.tasks += [task] * len(found)
+        if self.shrinkage is not None:
+            # Every class counts the same, so its rows weigh 1 / n.
+            centred = (features - means[place]) / np.sqrt(counts[place])[:, None]
+            self.covariance = self.covariance + centred.T @ centred
 
-    def weights(self) -> tuple[np.ndarray, np.ndarray]:
+    def weights(self) -> Any:
         """Weights `[C, F]` and offsets `[C]` of the classes' linear scores, where all classes are equally likely."""
         means = np.stack(self.means)
         weights = means
@@ -93,6 +95,10 @@ class Classes:
             covariance = shrunk_covariance(self.covariance / len(means), self.shrinkage)
             weights = linalg.solve(covariance, means.T, assume_a="pos").T
         return weights, -0.5 * (weights * means).sum(1)
+
+    def scores(self, features: np.ndarray, weights: Any) -> np.ndarray:
+        """How much each class is preferred, `[N, C]`, from expanded features and what `weights` gave."""
+        return features @ weights[0].T + weights[1]
 
     def bytes_of(self, task: int) -> int:
         """What is stored of a task, as float32; the covariance, one for all, counts as the first one's."""
@@ -102,9 +108,15 @@ class Classes:
         return FLOAT32 * size
 
 
-def learn_statistics(tasks: Sequence[PreparedTask], setting: Setting, classes: Classes) -> Result:
-    """Takes in task after task and scores all tasks so far after each."""
-    backbone = on_device(AutoModel.from_pretrained(setting.model, dtype=torch.float32))
+def learn_statistics(
+    tasks: Sequence[PreparedTask], setting: Setting, classes: Classes, backbone: Any = None
+) -> Result:
+    """Takes in task after task and scores all tasks so far after each.
+
+    Args:
+        backbone (`nn.Module`, *optional*): What gives the features; by default the model as it is.
+    """
+    backbone = on_device(backbone or AutoModel.from_pretrained(setting.model, dtype=torch.float32))
     layers = setting.chosen["layers"]
     matrix, seconds, given = AccuracyMatrix(), 0.0, []
     tests = [features_of(backbone, task, task.test.features, layers) for task in tasks]
@@ -131,14 +143,14 @@ def score(
     task: PreparedTask,
     features: np.ndarray,
     classes: Classes,
-    weights: tuple[np.ndarray, np.ndarray] | None,
+    weights: Any,
     only: int | None = None,
 ) -> float:
     """The task's metric on its test rows; among the classes of task `only` where it is given."""
     references = task.task_kind.references(task.test.examples, task.columns, task.labels)
     answers = [""] * len(references)
     if labelled(task) and weights is not None:
-        scores = features @ weights[0].T + weights[1]
+        scores = classes.scores(features, weights)
         if only is not None:
             scores[:, np.array(classes.tasks) != only] = -np.inf
         answers = [classes.labels[k] for k in scores.argmax(1)]
