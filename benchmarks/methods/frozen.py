@@ -116,14 +116,15 @@ def learn_statistics(
     Args:
         backbone (`nn.Module`, *optional*): What gives the features; by default the model as it is.
     """
-    backbone = on_device(backbone or AutoModel.from_pretrained(setting.model, dtype=torch.float32))
+    as_loaded = backbone is None
+    backbone = on_device(AutoModel.from_pretrained(setting.model, dtype=torch.float32) if as_loaded else backbone)
     layers = setting.chosen["layers"]
     matrix, seconds, given = AccuracyMatrix(), 0.0, []
-    tests = [features_of(backbone, task, task.test.features, layers) for task in tasks]
+    tests = [features_of(backbone, task, task.test.features, layers, as_loaded) for task in tasks]
     for number, task in enumerate(tasks):
         start = time.perf_counter()
         if labelled(task):
-            features = classes.expanded(features_of(backbone, task, task.train, layers))
+            features = classes.expanded(features_of(backbone, task, task.train, layers, as_loaded))
             classes.add(features, np.array(task.train["labels"]), task.labels, number)
             tests[number] = classes.expanded(tests[number])
         weights = classes.weights() if classes.labels else None
@@ -157,36 +158,49 @@ def score(
     return task.task_kind.score(answers, references)[task.task_kind.metric]
 
 
-# Grids and methods read the same features, and a pass over images is nearly all that such a method costs.
-_IMAGES: dict[tuple[str, bytes], np.ndarray] = {}
+# Grids and methods read the same features, and a pass over the rows is much of what such a method costs.
+_FEATURES: dict[tuple[str, bytes], np.ndarray] = {}
 
 
-def features_of(backbone: Any, task: PreparedTask, rows: Dataset, layers: str) -> np.ndarray:
+def features_of(backbone: Any, task: PreparedTask, rows: Dataset, layers: str, as_loaded: bool = True) -> np.ndarray:
     """Features of encoded rows: of texts the mean hidden states `[N, H]` of the last layer, or `[N, layers * H]` of
     the embeddings and all layers, or those of our trunk, side by side; of images class token and mean of the patches,
-    normalised as the backbone does, `[N, 2 * H]` of the last layer or `[N, 8 * H]` of the last four."""
+    normalised as the backbone does, `[N, 2 * H]` of the last layer or `[N, 8 * H]` of the last four.
+
+    Args:
+        as_loaded (`bool`): Whether the backbone is as its name says, so that its features may be remembered.
+    """
     if not labelled(task):
         return np.zeros((len(rows), 0))
-    if "pixel_values" not in rows.column_names:
-        return text_features(backbone, task, rows, layers)
-    digest = hashlib.sha256(b"".join(image["bytes"] for image in rows["pixel_values"])).digest()
-    key = (backbone.config.name_or_path, digest)
-    if key not in _IMAGES:
-        _IMAGES[key] = image_features(backbone, task, rows)
-    features = _IMAGES[key]
-    return features if layers == "four" else features[:, -2 * backbone.config.hidden_size :]
+    of_images = "pixel_values" in rows.column_names
+    make = image_features if of_images else text_features
+    if as_loaded:
+        key = (backbone.config.name_or_path, digest_of(rows))
+        if key not in _FEATURES:
+            _FEATURES[key] = make(backbone, task, rows)
+        features = _FEATURES[key]
+    else:
+        features = make(backbone, task, rows)
+    hidden = backbone.config.hidden_size
+    trunk = 0 if of_images else hidden * (settle_trunk(DriftAdapterConfig(), backbone) + 1)
+    parts = {"last": slice(-2 * hidden if of_images else -hidden, None), "trunk": slice(trunk)}
+    return features[:, parts.get(layers, slice(None))].astype(np.float64)
+
+
+def digest_of(rows: Dataset) -> bytes:
+    """What tells encoded rows from others."""
+    if "pixel_values" in rows.column_names:
+        return hashlib.sha256(b"".join(image["bytes"] for image in rows["pixel_values"])).digest()
+    return hashlib.sha256(str(list(rows["input_ids"])).encode()).digest()
 
 
 @torch.no_grad()
-def text_features(backbone: Any, task: PreparedTask, rows: Dataset, layers: str) -> np.ndarray:
-    trunk = settle_trunk(DriftAdapterConfig(), backbone)
-
+def text_features(backbone: Any, task: PreparedTask, rows: Dataset) -> np.ndarray:
     def pooled(batch: dict[str, torch.Tensor]) -> torch.Tensor:
         states = backbone(**batch, output_hidden_states=True).hidden_states
-        chosen = {"all": states, "last": states[-1:], "trunk": states[: trunk + 1]}[layers]
-        return torch.cat([masked_mean(state, batch["attention_mask"]) for state in chosen], 1).cpu()
+        return torch.cat([masked_mean(state, batch["attention_mask"]) for state in states], 1).cpu()
 
-    return torch.stack(in_order(batches(task.tokenizer, rows, 64, pooled, backbone.device))).double().numpy()
+    return torch.stack(in_order(batches(task.tokenizer, rows, 64, pooled, backbone.device))).numpy()
 
 
 @torch.no_grad()
@@ -197,4 +211,4 @@ def image_features(backbone: Any, task: PreparedTask, rows: Dataset) -> np.ndarr
         parts = [image_parts(backbone.layernorm(state.float())).flatten(1) for state in states]
         return torch.cat(parts, 1).cpu()
 
-    return torch.stack(in_order(batches(task.tokenizer, rows, 64, pooled, backbone.device))).double().numpy()
+    return torch.stack(in_order(batches(task.tokenizer, rows, 64, pooled, backbone.device))).numpy()
