@@ -73,7 +73,7 @@ class RouterSums(TaskStatistic):
         return {"gram": gram, "total": total}
 
     def describe(self, values: Values) -> dict[str, float]:
-        return {"length of the mean": float(values["total"].norm())}
+        return {"trace of the Gram matrix": float(values["gram"].trace())}
 
 
 class RidgeRouter(RetrievalPolicy):
