@@ -58,8 +58,8 @@ OFF = {"gradient_noise": 0.0, "input_noise": 0.0, "drift_dropout": False, "cycli
 LAYERS = ["all", "last"]
 SHRINKAGES = [0.01, 0.1, 0.5]
 GAMMAS = [0.1, 0.3, 1.0]
-KERNELS = {"gamma": GAMMAS, "shrinkage": [0.01, 0.1]}
-RIDGES = [0.1, 1e3, 1e5]
+KERNELS = {"gamma": [0.03, 0.1, 0.3], "shrinkage": SHRINKAGES}
+RIDGES = [0.1, 1e3, 1e5, 1e6]
 # All layers, as was chosen for class means and discriminants. The cost of solving is the cube of the width: that of
 # RanPAC, 10,000 as published, would be eight times as much.
 RANDOM = {"layers": "all", "width": 5_000}
