@@ -39,7 +39,7 @@ CHOICE = {"streams": ["domains"], "tasks": 3, "train_texts": 300, "seed": 100}
 # Two small streams of the shipped data with the embedded model, for a run of a minute or two.
 QUICK = {"train_texts": 150, "test_texts": 60, "epochs": 2, "variants": False}
 QUICK_RUN = {"streams": ["shipped", "shipped_reversed"], "methods": ["ours", "sequential"]}
-MAIN = ["domains", "lookalikes", "classes", "classes20", "mixed", "return", "long"]
+MAIN = ["domains", "lookalikes", "classes", "classes20", "mixed", "return", "long", "intents", "banking"]
 
 
 @dataclass(frozen=True)

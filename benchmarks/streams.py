@@ -10,7 +10,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 from datasets import ClassLabel, Dataset, load_dataset
+from label_names import BANKING77, CIFAR10, CIFAR100, DBPEDIA, INTENTS, NEWSGROUPS, SUPERCLASSES
 
 SHIPPED = Path(__file__).parents[1] / "recipes" / "data"
 TEXT = {"text": "text", "label": "label"}
@@ -55,6 +57,9 @@ SOURCES = {
     ),
     "imdb": Source("stanfordnlp/imdb"),
     "newsgroups20": Source("SetFit/20_newsgroups"),
+    # Rows that belong to no intent have a label of their own there, which no task names.
+    "clinc150": Source("clinc/clinc_oos", config="plus", renamed={"intent": "label"}),
+    "banking77": Source("legacy-datasets/banking77"),
     "squad": Source("rajpurkar/squad", test="validation", columns=SPANS, kind="question-answering"),
     # On the Hub only in other selections.
     "amazon5": Source(),
@@ -80,12 +85,14 @@ class Cut:
             for; rows of other labels are left out. Without it, all labels as they are.
         half (`int`, *optional*): 0 or 1: the task takes one half of the training rows.
         column (`str`, *optional*): Reads the labels from this column of the shipped data.
+        rare (`str`, *optional*): A label of which only a tenth of the training rows is taken.
     """
 
     data: str
     labels: dict[str, tuple[str, ...]] | None = None
     half: int | None = None
     column: str | None = None
+    rare: str | None = None
 
 
 def _kept(*names: str) -> dict[str, tuple[str, ...]]:
@@ -103,56 +110,6 @@ def _pairs(data: str, names: list[str]) -> dict[str, Cut]:
 
 
 STARS = ("very negative", "negative", "neutral", "positive", "very positive")
-DBPEDIA = (  # noqa: SIM905
-    "Company,Educational Institution,Artist,Athlete,Office Holder,Mean of Transportation,Building,Natural Place,"
-    "Village,Animal,Plant,Album,Film,Written Work"
-).split(",")
-NEWSGROUPS = [
-    "alt.atheism",
-    "comp.graphics",
-    "comp.os.ms-windows.misc",
-    "comp.sys.ibm.pc.hardware",
-    "comp.sys.mac.hardware",
-    "comp.windows.x",
-    "misc.forsale",
-    "rec.autos",
-    "rec.motorcycles",
-    "rec.sport.baseball",
-    "rec.sport.hockey",
-    "sci.crypt",
-    "sci.electronics",
-    "sci.med",
-    "sci.space",
-    "soc.religion.christian",
-    "talk.politics.guns",
-    "talk.politics.mideast",
-    "talk.politics.misc",
-    "talk.religion.misc",
-]
-CIFAR10 = "airplane,automobile,bird,cat,deer,dog,frog,horse,ship,truck".split(",")  # noqa: SIM905
-SUPERCLASSES = {
-    "aquatic mammals": "beaver,dolphin,otter,seal,whale",
-    "fish": "aquarium_fish,flatfish,ray,shark,trout",
-    "flowers": "orchid,poppy,rose,sunflower,tulip",
-    "food containers": "bottle,bowl,can,cup,plate",
-    "fruit and vegetables": "apple,mushroom,orange,pear,sweet_pepper",
-    "household electrical devices": "clock,keyboard,lamp,telephone,television",
-    "household furniture": "bed,chair,couch,table,wardrobe",
-    "insects": "bee,beetle,butterfly,caterpillar,cockroach",
-    "large carnivores": "bear,leopard,lion,tiger,wolf",
-    "large man-made outdoor things": "bridge,castle,house,road,skyscraper",
-    "large natural outdoor scenes": "cloud,forest,mountain,plain,sea",
-    "large omnivores and herbivores": "camel,cattle,chimpanzee,elephant,kangaroo",
-    "medium-sized mammals": "fox,porcupine,possum,raccoon,skunk",
-    "non-insect invertebrates": "crab,lobster,snail,spider,worm",
-    "people": "baby,boy,girl,man,woman",
-    "reptiles": "crocodile,dinosaur,lizard,snake,turtle",
-    "small mammals": "hamster,mouse,rabbit,shrew,squirrel",
-    "trees": "maple_tree,oak_tree,palm_tree,pine_tree,willow_tree",
-    "vehicles 1": "bicycle,bus,motorcycle,pickup_truck,train",
-    "vehicles 2": "lawn_mower,rocket,streetcar,tank,tractor",
-}
-CIFAR100 = sorted(",".join(SUPERCLASSES.values()).split(","))
 TOPICS = ["Nikola_Tesla", "Chloroplast", "Rhine", "Doctor_Who"]
 
 TASKS = {
@@ -167,6 +124,13 @@ TASKS = {
         for i, part in enumerate(("first", "again"))
     },
     **_pairs("dbpedia14", DBPEDIA),
+    **{
+        f"dbpedia14 {i + 1}, imbalanced": Cut("dbpedia14", _kept(*DBPEDIA[2 * i : 2 * i + 2]), rare=DBPEDIA[2 * i + 1])
+        for i in range(7)
+    },
+    "clinc150": Cut("clinc150", _kept(*",".join(INTENTS.values()).split(","))),
+    **{f"clinc150 {name}": Cut("clinc150", _kept(*names.split(","))) for name, names in INTENTS.items()},
+    **_groups("banking77", BANKING77, 7),
     **_pairs("newsgroups20", NEWSGROUPS),
     **_pairs("ag_news", ["World", "Sports", "Business", "Sci/Tech"]),
     **_pairs("trec", ["ABBR", "ENTY", "DESC", "HUM", "LOC", "NUM"]),
@@ -181,8 +145,8 @@ TASKS = {
 STREAMS = {
     "domains": ["sst2", "ag_news", "trec", "dbpedia14", "sms_spam", "boolq"],
     "lookalikes": ["sst2", "imdb", "amazon", "sentiment_sentences"],
-    "classes": [name for name in TASKS if name.startswith("dbpedia14 ")],
-    "classes20": [name for name in TASKS if name.startswith("newsgroups20 ")],
+    "classes": [f"dbpedia14 {i}" for i in range(1, 8)],
+    "classes20": [f"newsgroups20 {i}" for i in range(1, 11)],
     "mixed": ["sentiment_sentences", "squad", "ag_news", "boolq"],
     "return": ["sst2, first", "ag_news, first", "trec", "sst2, again", "dbpedia14", "ag_news, again"],
     "long": [
@@ -193,6 +157,10 @@ STREAMS = {
         *("amazon 1 or 5", "amazon 2 or 4", "amazon 2 or 3"),
         *("sst2", "imdb", "sms_spam", "boolq", "sentiment_sentences"),
     ],
+    "intents": [f"clinc150 {name}" for name in INTENTS],
+    "banking": [f"banking77 {i}" for i in range(1, 12)],
+    # Every other class has a tenth of its rows.
+    "classes_imbalanced": [f"dbpedia14 {i}, imbalanced" for i in range(1, 8)],
     # Of images.
     "mnist": [f"mnist {i}" for i in range(1, 6)],
     "cifar10": [f"cifar10 {i}" for i in range(1, 6)],
@@ -233,6 +201,8 @@ def load_task(
         middle = len(train) // 2
         train = train.select(range(middle) if cut.half == 0 else range(middle, len(train)))
     train, test = train.shuffle(seed=seed), test.shuffle(seed=0)
+    if cut.rare is not None:
+        train = _thinned(train, cut.rare)
     n_train = min(train_size, int(len(train) / (1 + validation_share)))
     n_validation = int(n_train * validation_share)
     return {
@@ -243,6 +213,13 @@ def load_task(
         "test": test.select(range(min(test_size, len(test)))),
         "columns": dict(TEXT) if cut.column else source.columns,
     }
+
+
+def _thinned(data: Dataset, rare: str) -> Dataset:
+    """The rows without the last nine tenths of those with a label."""
+    labels = np.array(data["label"])
+    rows = np.flatnonzero(labels == data.features["label"].str2int(rare))
+    return data.select(np.setdiff1d(np.arange(len(labels)), rows[len(rows) // 10 :]))
 
 
 def _splits(cut: Cut, source: Source, data_dir: str | None) -> tuple[Dataset, Dataset]:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from scipy import linalg
-from sklearn.covariance import empirical_covariance, shrunk_covariance
+from sklearn.covariance import shrunk_covariance
 from transformers import AutoModel
 
 from hf_lifelong import DriftAdapterConfig
@@ -77,15 +77,17 @@ class Classes:
 
     def add(self, features: np.ndarray, targets: np.ndarray, names: Sequence[str], task: int) -> None:
         """Adds the classes of a task: features `[N, F]`, targets `[N]` into `names`."""
-        for k in np.unique(targets):
-            rows = features[targets == k].astype(np.float64)
-            self.means.append(rows.mean(0))
-            self.labels.append(names[k])
-            self.tasks.append(task)
-            if self.shrinkage is not None:
-                self.covariance = self.covariance + empirical_covariance(rows)
+        found, place, counts = np.unique(targets, return_inverse=True, return_counts=True)
+        means = np.stack([features[targets == k].mean(0, dtype=np.float64) for k in found])
+        self.means += list(means)
+        self.labels += [names[k] for k in found]
+        self.tasks += [task] * len(found)
+        if self.shrinkage is not None:
+            # Every class counts the same, so its rows weigh 1 / n.
+            centred = (features - means[place]) / np.sqrt(counts[place])[:, None]
+            self.covariance = self.covariance + centred.T @ centred
 
-    def weights(self) -> tuple[np.ndarray, np.ndarray]:
+    def weights(self) -> Any:
         """Weights `[C, F]` and offsets `[C]` of the classes' linear scores, where all classes are equally likely."""
         means = np.stack(self.means)
         weights = means
@@ -93,6 +95,10 @@ class Classes:
             covariance = shrunk_covariance(self.covariance / len(means), self.shrinkage)
             weights = linalg.solve(covariance, means.T, assume_a="pos").T
         return weights, -0.5 * (weights * means).sum(1)
+
+    def scores(self, features: np.ndarray, weights: Any) -> np.ndarray:
+        """How much each class is preferred, `[N, C]`, from expanded features and what `weights` gave."""
+        return features @ weights[0].T + weights[1]
 
     def bytes_of(self, task: int) -> int:
         """What is stored of a task, as float32; the covariance, one for all, counts as the first one's."""
@@ -102,16 +108,23 @@ class Classes:
         return FLOAT32 * size
 
 
-def learn_statistics(tasks: Sequence[PreparedTask], setting: Setting, classes: Classes) -> Result:
-    """Takes in task after task and scores all tasks so far after each."""
-    backbone = on_device(AutoModel.from_pretrained(setting.model, dtype=torch.float32))
+def learn_statistics(
+    tasks: Sequence[PreparedTask], setting: Setting, classes: Classes, backbone: Any = None
+) -> Result:
+    """Takes in task after task and scores all tasks so far after each.
+
+    Args:
+        backbone (`nn.Module`, *optional*): What gives the features; by default the model as it is.
+    """
+    as_loaded = backbone is None
+    backbone = on_device(AutoModel.from_pretrained(setting.model, dtype=torch.float32) if as_loaded else backbone)
     layers = setting.chosen["layers"]
     matrix, seconds, given = AccuracyMatrix(), 0.0, []
-    tests = [features_of(backbone, task, task.test.features, layers) for task in tasks]
+    tests = [features_of(backbone, task, task.test.features, layers, as_loaded) for task in tasks]
     for number, task in enumerate(tasks):
         start = time.perf_counter()
         if labelled(task):
-            features = classes.expanded(features_of(backbone, task, task.train, layers))
+            features = classes.expanded(features_of(backbone, task, task.train, layers, as_loaded))
             classes.add(features, np.array(task.train["labels"]), task.labels, number)
             tests[number] = classes.expanded(tests[number])
         weights = classes.weights() if classes.labels else None
@@ -131,50 +144,63 @@ def score(
     task: PreparedTask,
     features: np.ndarray,
     classes: Classes,
-    weights: tuple[np.ndarray, np.ndarray] | None,
+    weights: Any,
     only: int | None = None,
 ) -> float:
     """The task's metric on its test rows; among the classes of task `only` where it is given."""
     references = task.task_kind.references(task.test.examples, task.columns, task.labels)
     answers = [""] * len(references)
     if labelled(task) and weights is not None:
-        scores = features @ weights[0].T + weights[1]
+        scores = classes.scores(features, weights)
         if only is not None:
             scores[:, np.array(classes.tasks) != only] = -np.inf
         answers = [classes.labels[k] for k in scores.argmax(1)]
     return task.task_kind.score(answers, references)[task.task_kind.metric]
 
 
-# Grids and methods read the same features, and a pass over images is nearly all that such a method costs.
-_IMAGES: dict[tuple[str, bytes], np.ndarray] = {}
+# Grids and methods read the same features, and a pass over the rows is much of what such a method costs.
+_FEATURES: dict[tuple[str, bytes], np.ndarray] = {}
 
 
-def features_of(backbone: Any, task: PreparedTask, rows: Dataset, layers: str) -> np.ndarray:
+def features_of(backbone: Any, task: PreparedTask, rows: Dataset, layers: str, as_loaded: bool = True) -> np.ndarray:
     """Features of encoded rows: of texts the mean hidden states `[N, H]` of the last layer, or `[N, layers * H]` of
     the embeddings and all layers, or those of our trunk, side by side; of images class token and mean of the patches,
-    normalised as the backbone does, `[N, 2 * H]` of the last layer or `[N, 8 * H]` of the last four."""
+    normalised as the backbone does, `[N, 2 * H]` of the last layer or `[N, 8 * H]` of the last four.
+
+    Args:
+        as_loaded (`bool`): Whether the backbone is as its name says, so that its features may be remembered.
+    """
     if not labelled(task):
         return np.zeros((len(rows), 0))
-    if "pixel_values" not in rows.column_names:
-        return text_features(backbone, task, rows, layers)
-    digest = hashlib.sha256(b"".join(image["bytes"] for image in rows["pixel_values"])).digest()
-    key = (backbone.config.name_or_path, digest)
-    if key not in _IMAGES:
-        _IMAGES[key] = image_features(backbone, task, rows)
-    features = _IMAGES[key]
-    return features if layers == "four" else features[:, -2 * backbone.config.hidden_size :]
+    of_images = "pixel_values" in rows.column_names
+    make = image_features if of_images else text_features
+    if as_loaded:
+        key = (backbone.config.name_or_path, digest_of(rows))
+        if key not in _FEATURES:
+            _FEATURES[key] = make(backbone, task, rows)
+        features = _FEATURES[key]
+    else:
+        features = make(backbone, task, rows)
+    hidden = backbone.config.hidden_size
+    trunk = 0 if of_images else hidden * (settle_trunk(DriftAdapterConfig(), backbone) + 1)
+    parts = {"last": slice(-2 * hidden if of_images else -hidden, None), "trunk": slice(trunk)}
+    return features[:, parts.get(layers, slice(None))].astype(np.float64)
+
+
+def digest_of(rows: Dataset) -> bytes:
+    """What tells encoded rows from others."""
+    if "pixel_values" in rows.column_names:
+        return hashlib.sha256(b"".join(image["bytes"] for image in rows["pixel_values"])).digest()
+    return hashlib.sha256(str(list(rows["input_ids"])).encode()).digest()
 
 
 @torch.no_grad()
-def text_features(backbone: Any, task: PreparedTask, rows: Dataset, layers: str) -> np.ndarray:
-    trunk = settle_trunk(DriftAdapterConfig(), backbone)
-
+def text_features(backbone: Any, task: PreparedTask, rows: Dataset) -> np.ndarray:
     def pooled(batch: dict[str, torch.Tensor]) -> torch.Tensor:
         states = backbone(**batch, output_hidden_states=True).hidden_states
-        chosen = {"all": states, "last": states[-1:], "trunk": states[: trunk + 1]}[layers]
-        return torch.cat([masked_mean(state, batch["attention_mask"]) for state in chosen], 1).cpu()
+        return torch.cat([masked_mean(state, batch["attention_mask"]) for state in states], 1).cpu()
 
-    return torch.stack(in_order(batches(task.tokenizer, rows, 64, pooled, backbone.device))).double().numpy()
+    return torch.stack(in_order(batches(task.tokenizer, rows, 64, pooled, backbone.device))).numpy()
 
 
 @torch.no_grad()
@@ -185,4 +211,4 @@ def image_features(backbone: Any, task: PreparedTask, rows: Dataset) -> np.ndarr
         parts = [image_parts(backbone.layernorm(state.float())).flatten(1) for state in states]
         return torch.cat(parts, 1).cpu()
 
-    return torch.stack(in_order(batches(task.tokenizer, rows, 64, pooled, backbone.device))).double().numpy()
+    return torch.stack(in_order(batches(task.tokenizer, rows, 64, pooled, backbone.device))).numpy()

@@ -16,6 +16,8 @@ from transformers import AutoModel, set_seed
 
 from hf_lifelong import DriftAdapterConfig, DriftTrainer, DriftTrainingArguments
 from hf_lifelong.adapter import Lifelong, active_config, drift_modules, lifelong_of, set_knowledge
+from hf_lifelong.retrieval import PolicyLike
+from hf_lifelong.statistics import TaskStatistic
 from hf_lifelong.training import PreparedTask, Split
 
 from .shared import Result, Setting, training_arguments
@@ -40,12 +42,19 @@ class Timed(DriftTrainer):
         return output
 
 
-def learn(tasks: Sequence[PreparedTask], setting: Setting, folder: str) -> Timed:
+def learn(
+    tasks: Sequence[PreparedTask],
+    setting: Setting,
+    folder: str,
+    retrieval: PolicyLike = "signature",
+    statistics: Sequence[TaskStatistic] = (),
+) -> Timed:
     """Learns the stream. `chosen` holds `adapter` and `training`: settings that differ from the defaults."""
     set_seed(setting.seed)
     base = AutoModel.from_pretrained(setting.model, dtype=torch.float32)
     lengths = {name: setting.budget[name] for name in ("max_length", "stride") if name in setting.budget}
-    config = DriftAdapterConfig(r=8, lora_alpha=16, **lengths, **setting.chosen.get("adapter", {}))
+    adapter = {"retrieval": retrieval, **lengths, **setting.chosen.get("adapter", {})}
+    config = DriftAdapterConfig(r=8, lora_alpha=16, **adapter)
     args = DriftTrainingArguments(
         folder,
         per_device_eval_batch_size=64,
@@ -56,6 +65,7 @@ def learn(tasks: Sequence[PreparedTask], setting: Setting, folder: str) -> Timed
         args,
         tasks=[task.task for task in tasks],
         processing_class=tasks[0].tokenizer,
+        statistics=statistics,
     )
     trainer.train()
     return trainer
@@ -66,7 +76,14 @@ def ours(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
     training."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = learn(tasks, setting, folder)
-        size = Path(folder, "adapter_model.safetensors").stat().st_size
+        result = result_of(trainer, folder)
+    result.beside["variants"] = variants(trainer, setting)
+    return result
+
+
+def result_of(trainer: Timed, folder: str) -> Result:
+    """What a learned stream gives; its adapter lies in a folder."""
+    size = Path(folder, "adapter_model.safetensors").stat().st_size
     matrix, config, knowledge = trainer.matrix, active_config(trainer.model), trainer.knowledge
     if matrix is None:
         raise RuntimeError("The stream was learned, but its accuracy matrix is missing.")
@@ -78,9 +95,9 @@ def ours(tasks: Sequence[PreparedTask], setting: Setting) -> Result:
         "groups": [task.group for task in knowledge.tasks],
         "trunk": trunk,
         "members": config.members,
-        "variants": variants(trainer, setting),
     }
-    return Result(matrix, [size // len(tasks)] * len(tasks), trainer.seconds, beside=beside)
+    count = len(knowledge.tasks)
+    return Result(matrix, [size // count] * count, trainer.seconds, beside=beside)
 
 
 def variants(trainer: DriftTrainer, setting: Setting) -> dict[str, dict[str, float]]:

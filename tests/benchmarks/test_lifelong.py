@@ -1,11 +1,14 @@
 """The evidence benchmark: cells, tables, and a small version of the claim."""
 
+import itertools
 import json
 import sys
 
 import datasets
 import lifelong
 import pytest
+import streams
+from datasets import ClassLabel, Dataset, DatasetDict
 from methods import METHODS
 from streams import STREAMS, TASKS, load_task, stream
 from transformers.utils import logging
@@ -104,6 +107,68 @@ def test_streams_are_made_of_known_tasks_and_orders_hold_the_same_tasks():
         assert set(tasks) <= set(TASKS) and len(set(tasks)) == len(tasks)
         assert stream(name, 0) == tasks and sorted(stream(name, 1)) == sorted(tasks)
     assert len(STREAMS["long"]) == 30 and len(STREAMS["classes"]) == 7 and len(STREAMS["classes20"]) == 10
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("intents", [15] * 10), ("banking", [7] * 11), ("classes", [2] * 7)])
+def test_a_stream_of_classes_holds_each_of_its_data_set_once(name, sizes):
+    found = [list(TASKS[task].labels) for task in STREAMS[name]]
+    assert [len(labels) for labels in found] == sizes
+    assert len(set(itertools.chain(*found))) == sum(sizes)
+
+
+def on_the_hub(names, column, monkeypatch):
+    """Replaces the Hub: every data set there has four rows of each name in both splits. Gives what was asked for."""
+    asked = []
+
+    def load(*args):
+        asked.append(args)
+        rows = {"text": [f"{name} {i}" for name in names for i in range(4)], column: sorted([*range(len(names))] * 4)}
+        data = Dataset.from_dict(rows).cast_column(column, ClassLabel(names=names))
+        return DatasetDict(train=data, test=data)
+
+    monkeypatch.setattr(streams, "load_dataset", load)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("task", "names", "column", "source"),
+    [
+        ("clinc150 meta", ["oos", "yes", "no", "pto_used"], "intent", ("clinc/clinc_oos", "plus")),
+        (
+            "banking77 1",
+            ["visa_or_mastercard", "age_limit", "atm_support"],
+            "label",
+            ("legacy-datasets/banking77", None),
+        ),
+    ],
+)
+def test_intents_come_from_the_hub_without_a_folder(task, names, column, source, monkeypatch):
+    asked = on_the_hub(names, column, monkeypatch)
+    found = load_task(task, None, 0, 100)
+    assert asked == [source]
+    labels = found["test"].features["label"]
+    assert labels.names == list(TASKS[task].labels)
+    wanted = {f"{name} {i}" for name in set(names) & set(labels.names) for i in range(4)}
+    rows = found["test"].to_dict()
+    assert set(rows["text"]) == wanted and 0 < len(wanted) < 4 * len(names)
+    assert all(text.startswith(labels.int2str(label)) for text, label in zip(rows["text"], rows["label"], strict=True))
+
+
+def test_a_rare_class_has_a_tenth_of_its_training_rows_and_all_test_rows(monkeypatch):
+    def load(*args):
+        rows = {"content": [str(i) for i in range(80)], "label": [0, 1] * 40}
+        data = Dataset.from_dict(rows).cast_column("label", ClassLabel(names=["Animal", "Village"]))
+        return DatasetDict(train=data, test=data)
+
+    monkeypatch.setattr(streams, "load_dataset", load)
+    few, all_rows = (load_task(name, None, 3, 1000) for name in ("dbpedia14 5, imbalanced", "dbpedia14 5"))
+    assert TASKS["dbpedia14 5, imbalanced"].rare == "Animal"
+    counts = [sum(list(task[part]["label"]).count(1) for part in ("train", "validation")) for task in (few, all_rows)]
+    # Rounding may leave one row out.
+    assert counts[0] in (3, 4) and counts[1] in (39, 40)
+    assert list(few["test"]["label"]).count(1) == 40
+    assert set(few["train"]["text"]) <= {*all_rows["train"]["text"], *all_rows["validation"]["text"]}
+    assert all(TASKS[name].rare == list(TASKS[name].labels)[1] for name in STREAMS["classes_imbalanced"])
 
 
 def test_a_task_of_some_classes_has_their_rows_alone_under_its_own_labels():

@@ -6,62 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from datasets import ClassLabel, Dataset
 from methods import METHODS, arrow, frozen, osf, ours, regularised
 from methods.sequential import joint, replay, separate, sequential
-from methods.shared import Setting, SharedLearner, answers_of, lora_backbone, prepare
+from methods.shared import SharedLearner, answers_of, lora_backbone
 from peft import PeftModel
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.neighbors import NearestCentroid
 from transformers import AutoModel, DataCollatorWithPadding
 
 from hf_lifelong.adapter.heads import lifelong_of
-
-WORDS = {
-    "films": {"bad": ["dull slow film", "a dull plot", "slow and dull"], "good": ["bright film", "a bright plot"]},
-    "news": {"sport": ["the match was won", "a goal"], "trade": ["shares fell", "the bank sold shares"]},
-    "shops": {"bad": ["the shoes broke", "late and broken"], "good": ["nice shoes", "came early and fits"]},
-}
-
-
-def texts(name, copies=4):
-    """A task of a few texts, twelve training rows or more; `films` and `shops` have the same label names."""
-    names = list(WORDS[name])
-    rows = [(text, names.index(label)) for label in names for text in WORDS[name][label]] * copies
-    data = Dataset.from_dict({"text": [text for text, _ in rows], "label": [label for _, label in rows]})
-    data = data.cast_column("label", ClassLabel(names=names))
-    return {"name": name, "kind": "text-classification", "train": data, "validation": data, "test": data}
-
-
-def questions():
-    row = {"question": "Who won?", "context": "Ada won it.", "answers": {"text": ["Ada"], "answer_start": [0]}}
-    data = Dataset.from_list([row] * 6)
-    return {"name": "questions", "kind": "question-answering", "train": data, "validation": data, "test": data}
-
-
-@pytest.fixture
-def setting(bert_folder):
-    def make(epochs=1, **chosen):
-        budget = {"epochs": epochs, "batch_size": 8, "max_length": 32, "stride": 8}
-        return Setting(str(bert_folder), 0, budget, {"learning_rate": 1e-2, "labels": "own", **chosen})
-
-    return make
-
-
-@pytest.fixture
-def stream(setting):
-    """`stream(*names)`: prepared tasks."""
-
-    def make(*names):
-        return prepare([questions() if name == "questions" else texts(name) for name in names], setting())
-
-    return make
-
-
-@pytest.fixture
-def learner(stream, setting):
-    """`learner(*names, **chosen)`: a learner of a stream that has learned nothing yet."""
-    return lambda *names, **chosen: SharedLearner(stream(*names), setting(**chosen))
 
 
 def parameters(model):
@@ -470,7 +423,7 @@ def test_arrow_with_one_task_answers_as_its_lora(stream, setting, monkeypatch):
 def test_a_method_runs_with_the_first_values_of_its_grid(name, stream, setting):
     method = METHODS[name]
     # Each member needs a step of its own, and an epoch of `questions` is one step.
-    epochs = {"epochs": 10 if name == "ours_members_10" else 5} if name.startswith("ours") else {}
+    epochs = {"epochs": 10 if name == "ours_members_10" else 5} if name.startswith(("ours", "any_ssr")) else {}
     chosen = method.settings({}) | ({"width": 64} if "width" in method.fixed else {})
     result = method.run(stream("films", "questions"), setting(**epochs, **chosen))
     assert len(result.matrix.scores) == len(result.bytes_per_task) == 2
