@@ -2,7 +2,9 @@
 
 from .closed_form import WEIGHTS, LossSums, best_weight, closed_form_of_sums, fit_closed_form, loss_sums
 from .constants import Constants
+from .familiarity import Familiarity, familiarity
 from .grouping import candidate_groups, joins, nearer_count, nearness, told_apart
+from .likelihood_ratio import LikelihoodRatio, Tail, likelihood_ratio, measure_tail
 from .manifest import CHANCE, FORMAT, LONGEST_NOTE, UNKNOWN, KnowledgeBase, LearnedTask, TaskData
 from .projection import checksum, projection_matrix
 from .reading import ManifestError
@@ -11,14 +13,11 @@ from .signatures import (
     LARGEST_FEATURE,
     ROWS_AT_ONCE,
     ROWS_AT_ONCE_GPU,
-    Familiarity,
     Router,
     Signature,
     check_features,
-    familiarity,
     fit_signature,
     group_posterior,
-    novelty,
     shared_router,
     signature_of_sums,
 )
@@ -39,12 +38,14 @@ __all__ = [
     "Familiarity",
     "KnowledgeBase",
     "LearnedTask",
+    "LikelihoodRatio",
     "LossSums",
     "ManifestError",
     "Router",
     "Signature",
     "StatisticRecord",
     "StoredTensor",
+    "Tail",
     "TaskData",
     "best_weight",
     "candidate_groups",
@@ -59,11 +60,12 @@ __all__ = [
     "group_posterior",
     "joined",
     "joins",
+    "likelihood_ratio",
     "loss_sums",
+    "measure_tail",
     "merge_sums",
     "nearer_count",
     "nearness",
-    "novelty",
     "projection_matrix",
     "read_statistics",
     "renamed",

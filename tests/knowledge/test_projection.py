@@ -38,7 +38,7 @@ def test_a_projection_keeps_lengths_and_never_changes(rule):
 
 
 def test_adapters_without_stated_constants_have_those_of_their_time():
-    same = [field.name for field in fields(Constants) if field.name != "projection"]
+    same = [field.name for field in fields(Constants) if field.name not in ("projection", "novelty", "directions")]
     assert all(getattr(UNSTATED, name) == getattr(Constants(), name) for name in same)
     data = KnowledgeBase().to_dict()
     assert KnowledgeBase.from_dict(data).constants == Constants()
@@ -46,6 +46,17 @@ def test_adapters_without_stated_constants_have_those_of_their_time():
     with pytest.raises(ManifestError, match=r"lacks \['constants'\]"):
         KnowledgeBase.from_dict(data)
     assert KnowledgeBase.from_dict({**data, "format": 3}).constants == UNSTATED
+
+
+def test_adapters_of_format_4_measure_novelty_as_then():
+    stated = Constants(directions=32).to_dict()
+    for name in ("novelty", "novelty_shrinkage", "usual_tail", "unmeasured_tail"):
+        del stated[name]
+    data = {**KnowledgeBase().to_dict(), "format": 4, "constants": stated}
+    found = KnowledgeBase.from_dict(data).constants
+    assert (found.novelty, found.directions, found.stretch) == ("distance", 32, 1.4)
+    with pytest.raises(ManifestError, match=r"`knowledge.constants` lacks \['novelty', "):
+        KnowledgeBase.from_dict({**data, "format": 5})
 
 
 def made(bert_folder, **config):
