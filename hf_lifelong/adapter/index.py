@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import cast
 
 import torch
 from torch import Tensor
 
 from ..knowledge import (
-    Familiarity,
     KnowledgeBase,
-    LikelihoodRatio,
+    Novelty,
     Router,
     Signature,
-    familiarity,
     group_posterior,
-    likelihood_ratio,
+    novelty_rule,
     shared_router,
 )
 from ..objectives import HeadKind, get_kind
@@ -114,7 +111,7 @@ class Index:
     def __init__(self, signature: Signature, knowledge: KnowledgeBase, shrinkage: float) -> None:
         self.signature, self.knowledge, self.shrinkage = signature, knowledge, shrinkage
         self._router: Router | None = None
-        self._novelty: LikelihoodRatio | Familiarity | None = None
+        self._novelty: Novelty | None = None
         self._tables: Tables | None = None
 
     @property
@@ -131,19 +128,15 @@ class Index:
         return router
 
     @property
-    def novelty_rule(self) -> LikelihoodRatio | Familiarity | None:
-        """What novelty is measured by; `None` if the tasks present cannot tell, as a single one without classes."""
-        if self._novelty is None and self.knowledge.tasks:
+    def novelty_rule(self) -> Novelty | None:
+        """What novelty is measured by; `None` if the tasks present cannot tell."""
+        router, tasks = self.router, self.knowledge.tasks
+        if self._novelty is None and router is not None:
+            counts, classes = torch.tensor([task.examples for task in tasks]), [task.classes for task in tasks]
+            tails, constants = [task.tail for task in tasks], self.knowledge.constants
             with torch.no_grad(), torch.autocast(self.signature.mean.device.type, enabled=False), _factorised():
-                self._novelty = self._rule()
+                self._novelty = novelty_rule(self.signature, router, counts, classes, tails, constants)
         return self._novelty
-
-    def _rule(self) -> LikelihoodRatio | Familiarity | None:
-        constants, tasks = self.knowledge.constants, self.knowledge.tasks
-        if constants.novelty == "distance":
-            return familiarity(self.signature, cast(Router, self.router), constants)
-        counts, classes = torch.tensor([task.examples for task in tasks]), [task.classes for task in tasks]
-        return likelihood_ratio(self.signature, counts, classes, [task.tail for task in tasks], constants)
 
     def tables(self, device: torch.device) -> Tables:
         """The manifest's contents as tensors on a device."""

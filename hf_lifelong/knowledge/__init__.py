@@ -2,10 +2,10 @@
 
 from .closed_form import WEIGHTS, LossSums, best_weight, closed_form_of_sums, fit_closed_form, loss_sums
 from .constants import Constants
-from .familiarity import Familiarity, familiarity
 from .grouping import candidate_groups, joins, nearer_count, nearness, told_apart
-from .likelihood_ratio import LikelihoodRatio, Tail, likelihood_ratio, measure_tail
+from .likelihood_ratio import Tail, measure_tail
 from .manifest import CHANCE, FORMAT, LONGEST_NOTE, UNKNOWN, KnowledgeBase, LearnedTask, TaskData
+from .novelty import Novelty, novelty_rule
 from .projection import checksum, projection_matrix
 from .reading import ManifestError
 from .records import StatisticRecord, StoredTensor, read_statistics
@@ -35,12 +35,11 @@ __all__ = [
     "WEIGHTS",
     "ClassSums",
     "Constants",
-    "Familiarity",
     "KnowledgeBase",
     "LearnedTask",
-    "LikelihoodRatio",
     "LossSums",
     "ManifestError",
+    "Novelty",
     "Router",
     "Signature",
     "StatisticRecord",
@@ -53,19 +52,18 @@ __all__ = [
     "checksum",
     "class_sums",
     "closed_form_of_sums",
-    "familiarity",
     "fit_closed_form",
     "fit_signature",
     "fourth_sums",
     "group_posterior",
     "joined",
     "joins",
-    "likelihood_ratio",
     "loss_sums",
     "measure_tail",
     "merge_sums",
     "nearer_count",
     "nearness",
+    "novelty_rule",
     "projection_matrix",
     "read_statistics",
     "renamed",

@@ -1,7 +1,4 @@
-"""Novelty by distance: how far an input lies from its task along the directions that tell tasks apart.
-
-The rule of adapters up to format 4. Later ones have `likelihood_ratio`.
-"""
+"""How far an input lies from its task along the directions that tell tasks apart."""
 
 from __future__ import annotations
 

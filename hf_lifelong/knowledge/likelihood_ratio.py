@@ -1,4 +1,4 @@
-"""Novelty by likelihood ratio: is an input better explained by a class of its task, or by all inputs as one Gaussian?
+"""Is an input better explained by a class of its task, or by all inputs as one Gaussian?
 
 Distances to classes alone mistake inputs that are unusual in ways that no task cares about, such as long texts, for
 unknown ones. Subtracting the distance to one Gaussian of all inputs removes what the two have in common (the relative
@@ -110,14 +110,14 @@ def likelihood_ratio(
     share = (counts.double() - 1).clamp_min(1).to(signature.mean.device)
     share = share / share.sum()
     owner = torch.tensor([t for t, count in enumerate(classes) for _ in range(count)], device=share.device)
-    root = _within(signature, share, constants.novelty_shrinkage)
+    root = _within(signature, share, constants.ratio_shrinkage)
     weight = share[owner] / torch.tensor(classes, device=share.device)[owner]
     mean = (weight.unsqueeze(1) * signature.classes.double()).sum(0)
     white = torch.linalg.solve_triangular(root, (signature.classes.double() - mean).T, upper=False).T
     spread = white * weight.sqrt().unsqueeze(1)
     # The directions in which the class means lie, in whitened coordinates, and the variance of the means along them.
     small = len(spread) < spread.shape[1]
-    variance, axes = leading_of(spread @ spread.T if small else spread.T @ spread, constants.directions)
+    variance, axes = leading_of(spread @ spread.T if small else spread.T @ spread, constants.ratio_directions)
     keep = variance > variance[0] * 1e-6
     if not bool(keep.any()) or not variance[0] > 0:
         return None
@@ -195,13 +195,11 @@ def _moments(own: Tensor, places: Tensor, real: Tensor, background: Tensor) -> t
 def limit_of(tail: Tail | None, directions: int, constants: Constants) -> float:
     """Standard deviations above which an input of a task counts as unknown.
 
-    The ratio is a sum over directions, so its tail approaches the usual one with the root of their number, which grows
-    with the tasks that are learned.
+    Real inputs lie further out than a Gaussian's, the more so the more directions are summed. Of few rows a signature
+    promises too much, which held-out inputs show; with more tasks and directions that fades.
     """
-    if tail is None:
-        return constants.unmeasured_tail
-    above = tail.excess - constants.usual_tail
-    return max(1.0, constants.usual_tail + above * math.sqrt(tail.directions / directions))
+    usual = constants.ratio_added + constants.ratio_stretch * math.sqrt(directions)
+    return usual if tail is None else max(usual, tail.excess * math.sqrt(tail.directions / directions))
 
 
 def measure_tail(signature: Signature, count: int, held_out: Tensor, constants: Constants) -> Tail | None:

@@ -6,8 +6,8 @@ import torch
 from scipy.linalg import eigh
 from scipy.stats import multivariate_normal
 
-from hf_lifelong.knowledge import Constants, Signature, Tail, fit_signature, likelihood_ratio, measure_tail
-from hf_lifelong.knowledge.likelihood_ratio import limit_of
+from hf_lifelong.knowledge import Constants, Signature, Tail, fit_signature, measure_tail, novelty_rule, shared_router
+from hf_lifelong.knowledge.likelihood_ratio import likelihood_ratio, limit_of
 
 BY = Constants()
 D = 6
@@ -47,7 +47,7 @@ def by_hand(signatures):
     share /= share.sum()
     scatter = [(s.factor.T.double() @ s.factor.double() + torch.diag(s.diagonal.double())).numpy() for s in signatures]
     within = sum(w * c for w, c in zip(share, scatter, strict=True))
-    within = (1 - BY.novelty_shrinkage) * within + BY.novelty_shrinkage * np.trace(within) / D * np.eye(D)
+    within = (1 - BY.ratio_shrinkage) * within + BY.ratio_shrinkage * np.trace(within) / D * np.eye(D)
     places = torch.cat([s.classes for s in signatures]).double().numpy()
     weight = np.concatenate(
         [np.full(len(s.classes), w / len(s.classes)) for s, w in zip(signatures, share, strict=True)]
@@ -101,7 +101,7 @@ def test_more_classes_than_features_give_the_same_coordinates(learned):
 
 def test_few_directions_are_the_leading_ones(learned):
     _, signatures = learned
-    whole, few = rule_of(signatures), rule_of(signatures, by=Constants(directions=2))
+    whole, few = rule_of(signatures), rule_of(signatures, by=Constants(ratio_directions=2))
     assert few.basis.shape == (2, D)
     torch.testing.assert_close(few.background, whole.background[:2])
 
@@ -139,12 +139,26 @@ def test_without_differences_nothing_can_be_told(same):
     assert likelihood_ratio(together(signatures), torch.tensor([80] * len(ones)), ones, [None] * len(ones), BY) is None
 
 
-def test_the_limit_approaches_the_usual_one_with_the_root_of_the_directions():
+def test_the_limit_is_the_usual_one_or_what_held_out_inputs_show():
+    assert limit_of(None, 16, BY) == pytest.approx(2 + 0.5 * 4)
     assert limit_of(Tail(12.0, 4), 4, BY) == pytest.approx(12.0)
-    assert limit_of(Tail(12.0, 4), 16, BY) == pytest.approx(3 + 9 / 2)
-    assert limit_of(Tail(1.0, 4), 16, BY) == pytest.approx(3 - 2 / 2)
-    assert limit_of(Tail(1.0, 100), 1, BY) == 1.0  # after most tasks were forgotten
-    assert limit_of(None, 4, BY) == BY.unmeasured_tail
+    assert limit_of(Tail(12.0, 4), 16, BY) == pytest.approx(12 / 2)
+    assert limit_of(Tail(1.0, 4), 16, BY) == pytest.approx(4.0)
+
+
+def test_novelty_is_the_mean_of_both_measures_or_the_only_one(learned):
+    (data, signatures), counts = learned, torch.tensor([240, 80, 160])
+    everything, ones = together(signatures), [None] * 3
+    router = shared_router(everything, counts, CLASSES, [0, 1, 2], 0.05, BY)
+    x, task = data[2][0], torch.full((160,), 2)
+    both = novelty_rule(everything, router, counts, CLASSES, ones, BY)
+    distance, ratio = (measure(x, task) for measure in both.measures)
+    torch.testing.assert_close(both(x, task), (distance + ratio) / 2 / 0.85)
+    old = novelty_rule(everything, router, counts, CLASSES, ones, Constants(novelty="distance"))
+    torch.testing.assert_close(old(x, task), distance)
+    alone, three = together(signatures[:1]), counts[:1]
+    only = novelty_rule(alone, shared_router(alone, three, [3], [0], 0.05, BY), three, [3], [None], BY)
+    assert len(only.measures) == 1 and only.limit == 1.0
 
 
 def test_few_held_out_inputs_put_the_limit_further_out(learned):

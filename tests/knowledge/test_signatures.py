@@ -4,10 +4,10 @@ import torch
 from scipy.stats import multivariate_normal
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from hf_lifelong.knowledge import Constants, Signature, familiarity, fit_signature, shared_router, signatures
+from hf_lifelong.knowledge import Constants, Signature, fit_signature, shared_router, signatures
+from hf_lifelong.knowledge.familiarity import familiarity
 
 BY = Constants()
-BY_DISTANCE = Constants(novelty="distance", directions=32)
 OWN = BY.own_share
 # Discriminants alone decide; all inputs are compared under covariances of the tasks' own.
 SURELY, NEVER_SURE = Constants(sure=0.0), Constants(sure=2.0)
@@ -94,7 +94,7 @@ def test_novelty_is_a_mahalanobis_distance_along_what_tells_tasks_apart():
     signatures = [fit_signature(draw(seed) + shift, D) for seed, shift in ((0, 0.0), (1, 2.0), (2, -1.0))]
     stacked = together(signatures)
     router = router_of(signatures, [50, 50, 50])
-    known, x = familiarity(stacked, router, BY_DISTANCE), draw(5, n=7)
+    known, x = familiarity(stacked, router, BY), draw(5, n=7)
     directions = (router.weight[:3] - router.weight[:3].mean(0)).double().numpy()[:2]
     own = np.stack([directions @ covariance_of(s) @ directions.T for s in signatures])
     limit = (1.4 * 2 + 3) / 2 * -2 * np.log(0.03)  # chi-squared with 2 degrees of freedom has a closed quantile
@@ -109,7 +109,7 @@ def test_own_texts_are_rarely_new_and_foreign_ones_mostly():
     noise = torch.randn(5, 500, D, generator=torch.Generator().manual_seed(0))
     places = 8 * torch.eye(D)
     signatures = [fit_signature(noise[i] + places[i], D) for i in range(3)]
-    known = familiarity(together(signatures), router_of(signatures, [500] * 3), BY_DISTANCE)
+    known = familiarity(together(signatures), router_of(signatures, [500] * 3), BY)
     first = torch.zeros(500, dtype=torch.long)
     assert (known(noise[3] + places[0], first) > 1).float().mean() < 0.05
     assert (known(noise[4] - places[0], first) > 1).float().mean() > 0.95
@@ -117,7 +117,7 @@ def test_own_texts_are_rarely_new_and_foreign_ones_mostly():
 
 def test_one_task_cannot_be_told_from_others():
     only = [fit_signature(draw(0), 2)]
-    assert familiarity(together(only), router_of(only, [50]), BY_DISTANCE) is None
+    assert familiarity(together(only), router_of(only, [50]), BY) is None
 
 
 def test_the_router_is_a_shared_covariance_gaussian():
@@ -178,7 +178,7 @@ def test_a_task_is_as_likely_as_its_likeliest_class():
 def test_novelty_of_a_task_with_classes_measures_its_whole_scatter():
     data = [labelled(0), labelled(1, classes=2), (draw(2, n=60), torch.zeros(60, dtype=torch.long))]
     signatures = [fit_signature(x, D, y, int(y.max()) + 1) for x, y in data]
-    known = familiarity(together(signatures), router_of(signatures, [60] * 3), BY_DISTANCE)
+    known = familiarity(together(signatures), router_of(signatures, [60] * 3), BY)
     whole = [
         covariance_of(s) + np.mean([np.outer(d, d) for d in (s.classes - s.mean).double().numpy()], 0)
         for s in signatures
