@@ -216,8 +216,8 @@ def measure_tail(signature: Signature, count: int, held_out: Tensor, constants: 
     Returns:
         [`Tail`]; `None` if the task has one class, or `n` is 0.
     """
-    stacks = (getattr(signature, part).unsqueeze(0) for part in ("mean", "factor", "diagonal"))
-    alone, classes = Signature(*stacks, signature.classes), [len(signature.classes)]
+    mean, factor, diagonal = (part.unsqueeze(0) for part in (signature.mean, signature.factor, signature.diagonal))
+    alone, classes = Signature(mean, factor, diagonal, signature.classes), [len(signature.classes)]
     rule = likelihood_ratio(alone, torch.tensor([count]), classes, [None], constants)
     if rule is None or not len(held_out):
         return None
