@@ -2,14 +2,15 @@
 
     python benchmarks/unknown.py --data_dir DATA --model MODEL
 
-Only the frozen trunk and the signatures matter here, so nothing is trained. Signatures come from training texts, own
-and foreign inputs from test texts.
+Only the frozen trunk and the signatures matter here, so nothing is trained. Signatures come from training texts,
+limits from validation texts, own and foreign inputs from test texts.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import datasets
@@ -23,7 +24,14 @@ from transformers import AutoModel, AutoTokenizer
 
 from hf_lifelong import DriftAdapterConfig
 from hf_lifelong.adapter import trunk_features
-from hf_lifelong.knowledge import Constants, Signature, familiarity, fit_signature, novelty, shared_router
+from hf_lifelong.knowledge import (
+    Constants,
+    Signature,
+    fit_signature,
+    measure_tail,
+    novelty_rule,
+    shared_router,
+)
 from hf_lifelong.objectives import encode_inputs
 
 UNSEEN = ["newsgroups20", "imdb", "amazon5", "sentiment_sentences"]
@@ -42,6 +50,29 @@ def features_of(model: torch.nn.Module, tokenizer: Any, rows: Any, columns: dict
     return torch.cat(parts)[np.argsort(order)]
 
 
+def novelty_of(
+    train: Sequence[torch.Tensor], labels: Sequence[torch.Tensor], held_out: Sequence[torch.Tensor]
+) -> Callable[[torch.Tensor], np.ndarray]:
+    """Novelty of features `[n, D]` → `[n]`, where each is asked of the likeliest task, as the learner does it.
+
+    Args:
+        train, labels, held_out (`list[Tensor]`): For each task features `[n, D]`, their classes `[n]`, and features of
+            its validation rows.
+    """
+    config, constants = DriftAdapterConfig(), Constants()
+    classes = [int(of_task.max()) + 1 for of_task in labels]
+    fitted = [
+        fit_signature(x, config.signature_rank, y, count) for x, y, count in zip(train, labels, classes, strict=True)
+    ]
+    stacks = (torch.stack([getattr(one, part) for one in fitted]) for part in ("mean", "factor", "diagonal"))
+    signature, counts = Signature(*stacks, torch.cat([one.classes for one in fitted])), [len(x) for x in train]
+    tails = [measure_tail(*one, constants) for one in zip(fitted, counts, held_out, strict=True)]
+    rows, groups = torch.tensor(counts), list(range(len(train)))
+    router = shared_router(signature, rows, classes, groups, config.signature_shrinkage, constants)
+    rule = novelty_rule(signature, router, rows, classes, tails, constants)
+    return lambda features: rule(features, router(features).argmax(1)).numpy()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir")
@@ -51,31 +82,16 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     base = AutoModel.from_pretrained(args.model, dtype=torch.float32)
     model = get_peft_model(base, DriftAdapterConfig(max_length=64, stride=16))
-    found = {}
-    for name in STREAMS["domains"] + UNSEEN:
+    found, known = {}, STREAMS["domains"]
+    for name in known + UNSEEN:
         task = load_task(name, args.data_dir, 0, 1000, test_size=500)
-        parts = ("train", "test") if name in STREAMS["domains"] else ("test",)
+        parts = ("train", "validation", "test") if name in known else ("test",)
         found[name] = {part: features_of(model, tokenizer, task[part], task["columns"]) for part in parts}
         found[name]["labels"] = torch.tensor([int(label) for label in task["train"]["label"]])
-    known, config = STREAMS["domains"], DriftAdapterConfig()
-    fitted = [
-        fit_signature(
-            found[name]["train"], config.signature_rank, found[name]["labels"], int(found[name]["labels"].max()) + 1
-        )
-        for name in known
-    ]
-    stacks = (torch.stack([getattr(one, part) for one in fitted]) for part in ("mean", "factor", "diagonal"))
-    signature = Signature(*stacks, torch.cat([one.classes for one in fitted]))
-    counts = torch.tensor([len(found[name]["train"]) for name in known])
-    classes = [len(one.classes) for one in fitted]
-    router = shared_router(
-        signature, counts, classes, list(range(len(known))), config.signature_shrinkage, Constants()
-    )
-    familiar = familiarity(signature, router, Constants())
+    learned = novelty_of(*([found[name][part] for name in known] for part in ("train", "labels", "validation")))
 
     def new(name: str) -> np.ndarray:
-        features = found[name]["test"]
-        return novelty(features, router(features).argmax(1), familiar).numpy()
+        return learned(found[name]["test"])
 
     own, rows = {name: new(name) for name in known}, []
     pool = np.concatenate(list(own.values()))

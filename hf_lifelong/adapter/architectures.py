@@ -71,7 +71,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 # Default share of the layers in the trunk. A quarter of a language model's depth is enough to tell tasks apart; an
-# encoder has fewer layers and needs half. What tells images apart comes later (DINOv2-small, held-out training images).
+# encoder has fewer layers and needs half. What tells images apart comes later (DINOv2-small, held-out images).
 TRUNK_DEPTH, TRUNK_DEPTH_CAUSAL, TRUNK_DEPTH_IMAGES = 0.5, 0.25, 5 / 6
 
 # Names in transformers of the embedding tables for learned positions and for token types.

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from ..knowledge import (
-    Familiarity,
     KnowledgeBase,
+    Novelty,
     Router,
     Signature,
-    familiarity,
     group_posterior,
-    novelty,
+    novelty_rule,
     shared_router,
 )
 from ..objectives import HeadKind, get_kind
@@ -101,7 +100,7 @@ class Tables:
 
 
 class Index:
-    """Discriminants, familiarity and tables of the tasks present, each computed on first use.
+    """Discriminants, the rule of novelty and tables of the tasks present, each computed on first use.
 
     Args:
         signature ([`~knowledge.Signature`]): The signatures of all tasks, `[tasks, …]`.
@@ -112,7 +111,7 @@ class Index:
     def __init__(self, signature: Signature, knowledge: KnowledgeBase, shrinkage: float) -> None:
         self.signature, self.knowledge, self.shrinkage = signature, knowledge, shrinkage
         self._router: Router | None = None
-        self._familiarity: Familiarity | None = None
+        self._novelty: Novelty | None = None
         self._tables: Tables | None = None
 
     @property
@@ -129,12 +128,15 @@ class Index:
         return router
 
     @property
-    def familiarity(self) -> Familiarity | None:
-        """What novelty is measured with; `None` for a single task."""
-        if self._familiarity is None and self.router is not None:
+    def novelty_rule(self) -> Novelty | None:
+        """What novelty is measured by; `None` if the tasks present cannot tell."""
+        router, tasks = self.router, self.knowledge.tasks
+        if self._novelty is None and router is not None:
+            counts, classes = torch.tensor([task.examples for task in tasks]), [task.classes for task in tasks]
+            tails, constants = [task.tail for task in tasks], self.knowledge.constants
             with torch.no_grad(), torch.autocast(self.signature.mean.device.type, enabled=False), _factorised():
-                self._familiarity = familiarity(self.signature, self.router, self.knowledge.constants)
-        return self._familiarity
+                self._novelty = novelty_rule(self.signature, router, counts, classes, tails, constants)
+        return self._novelty
 
     def tables(self, device: torch.device) -> Tables:
         """The manifest's contents as tensors on a device."""
@@ -164,14 +166,14 @@ class Index:
         return group_posterior(self.likelihood(features, tables.allowed(kinds)), tables.group_of_task, tables.groups)
 
     def novelty(self, features: Tensor, group: Tensor) -> Tensor:
-        """Novelty of each row with respect to the nearest task of its group, `[B]`; 0 if `familiarity` is `None`."""
-        distances = self.familiarity
-        if distances is None:
+        """Novelty of each row with respect to the likeliest task of its group, `[B]`; 0 without a `novelty_rule`."""
+        rule = self.novelty_rule
+        if rule is None:
             return features.new_zeros(len(features))
         in_group = self.tables(group.device).group_of_task == group[:, None]
         with torch.autocast(features.device.type, enabled=False):
             nearest = self.likelihood(features).masked_fill(~in_group, float("-inf")).argmax(1)
-            return novelty(features, nearest, distances)
+            return rule(features, nearest)
 
 
 def _padded(lists: list[list[int]]) -> list[list[int]]:

@@ -3,7 +3,9 @@
 from .closed_form import WEIGHTS, LossSums, best_weight, closed_form_of_sums, fit_closed_form, loss_sums
 from .constants import Constants
 from .grouping import candidate_groups, joins, nearer_count, nearness, told_apart
+from .likelihood_ratio import Tail, measure_tail
 from .manifest import CHANCE, FORMAT, LONGEST_NOTE, UNKNOWN, KnowledgeBase, LearnedTask, TaskData
+from .novelty import Novelty, novelty_rule
 from .projection import checksum, projection_matrix
 from .reading import ManifestError
 from .records import StatisticRecord, StoredTensor, read_statistics
@@ -11,14 +13,11 @@ from .signatures import (
     LARGEST_FEATURE,
     ROWS_AT_ONCE,
     ROWS_AT_ONCE_GPU,
-    Familiarity,
     Router,
     Signature,
     check_features,
-    familiarity,
     fit_signature,
     group_posterior,
-    novelty,
     shared_router,
     signature_of_sums,
 )
@@ -36,15 +35,16 @@ __all__ = [
     "WEIGHTS",
     "ClassSums",
     "Constants",
-    "Familiarity",
     "KnowledgeBase",
     "LearnedTask",
     "LossSums",
     "ManifestError",
+    "Novelty",
     "Router",
     "Signature",
     "StatisticRecord",
     "StoredTensor",
+    "Tail",
     "TaskData",
     "best_weight",
     "candidate_groups",
@@ -52,7 +52,6 @@ __all__ = [
     "checksum",
     "class_sums",
     "closed_form_of_sums",
-    "familiarity",
     "fit_closed_form",
     "fit_signature",
     "fourth_sums",
@@ -60,10 +59,11 @@ __all__ = [
     "joined",
     "joins",
     "loss_sums",
+    "measure_tail",
     "merge_sums",
     "nearer_count",
     "nearness",
-    "novelty",
+    "novelty_rule",
     "projection_matrix",
     "read_statistics",
     "renamed",

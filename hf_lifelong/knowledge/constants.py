@@ -9,6 +9,7 @@ from typing import Any
 from .projection import RULES
 from .reading import ManifestError, check_count, check_number, check_type, same_keys
 
+NOVELTY_RULES = ("distance-and-ratio", "distance")
 # Smallest and largest value of each number. Counts have small limits because they determine memory.
 _SHARES = {
     "sure": (0.0, 1.0),
@@ -18,8 +19,12 @@ _SHARES = {
     "stretch": (0.0, 1000.0),
     "added": (0.0, 1000.0),
     "false_alarms": (1e-9, 0.999),
+    "ratio_shrinkage": (1e-6, 1.0),
+    "ratio_added": (1.0, 1000.0),
+    "ratio_stretch": (0.0, 1000.0),
+    "joint_limit": (0.01, 1.0),
 }
-_COUNTS = {"candidates": 16, "own_rank": 65_536, "most_candidates": 16, "directions": 1024}
+_COUNTS = {"candidates": 16, "own_rank": 65_536, "most_candidates": 16, "directions": 1024, "ratio_directions": 1024}
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,22 @@ class Constants:
         clear (`float`): Under `"cascade"`, from this posterior on, the signature alone decides.
         least (`float`): Under `"cascade"`, the smallest posterior of a group whose uncertainty is asked.
         most_candidates (`int`): Under `"cascade"`, the largest number of groups whose uncertainty is asked.
-        directions (`int`): Largest number of directions between tasks along which novelty is measured.
+        directions (`int`): Largest number of directions between tasks along which distance is measured.
         stretch, added (`float`): Along m directions, real inputs lie further out than a Gaussian's, by the factor
             `(stretch * m + added) / m`. Measured on the validation parts of ten text data sets with all-minilm-l6, in
             streams of 2 to 8 tasks. With it, about 3 % of a task's own inputs count as unknown.
-        false_alarms (`float`): Share of a Gaussian's inputs that lie beyond the limit before it is stretched.
+        false_alarms (`float`): Share of a Gaussian's inputs that lie beyond the limit before it is stretched, and of a
+            task's held-out inputs beyond its [`Tail`].
+        novelty (`str`): What novelty is measured by, one of `NOVELTY_RULES`.
+        ratio_directions (`int`): Largest number of directions between classes along which likelihoods are compared.
+        ratio_shrinkage (`float`): Share of the covariance that is replaced by its mean variance there. More than for
+            the choice of a group, because directions in which training inputs vary little by chance would make all
+            others look unknown.
+        ratio_added, ratio_stretch (`float`): Along q directions the limit of the ratio is at least
+            `ratio_added + ratio_stretch * sqrt(q)` standard deviations. These numbers, `joint_limit` and the shrinkage
+            were chosen on validation parts of six streams of texts with paraphrase-minilm-l3 and one with
+            all-minilm-l6, so that about 3 % of their own inputs count as unknown.
+        joint_limit (`float`): Limit of the mean of both measures.
         projection (`str`): Rule that projects features of wide hidden states, one of `projection.RULES`.
         checksum (`str`, *optional*): Checksum of the projection; `None` if features are not wide.
     """
@@ -56,6 +72,12 @@ class Constants:
     stretch: float = 1.4
     added: float = 3.0
     false_alarms: float = 0.03
+    novelty: str = "distance-and-ratio"
+    ratio_directions: int = 128
+    ratio_shrinkage: float = 0.7
+    ratio_added: float = 2.0
+    ratio_stretch: float = 0.5
+    joint_limit: float = 0.85
     projection: str = "splitmix64"
     checksum: str | None = None
 
@@ -64,6 +86,15 @@ class Constants:
         return asdict(self)
 
 
+# What adapters up to format 4 do not state.
+OLD_NOVELTY: Mapping[str, Any] = {
+    "novelty": "distance",
+    "ratio_directions": 128,
+    "ratio_shrinkage": 0.7,
+    "ratio_added": 2.0,
+    "ratio_stretch": 0.5,
+    "joint_limit": 0.85,
+}
 # The constants of adapters whose format does not state them.
 UNSTATED = Constants(
     sure=0.999,
@@ -78,13 +109,14 @@ UNSTATED = Constants(
     added=3.0,
     false_alarms=0.03,
     projection="torch",
+    **OLD_NOVELTY,
 )
 
 
-def read_constants(where: str, data: Any) -> Constants:
-    """Reads `Constants.to_dict`'s form (`ManifestError`)."""
+def read_constants(where: str, data: Any, old_novelty: bool = False) -> Constants:
+    """Reads `Constants.to_dict`'s form (`ManifestError`); with `old_novelty`, that of format 4."""
     check_type(where, data, dict)
-    constants: Mapping[str, Any] = data
+    constants: Mapping[str, Any] = {**data, **OLD_NOVELTY} if old_novelty else data
     same_keys(where, constants, {field.name for field in fields(Constants)})
     for name, (least, most) in _SHARES.items():
         check_number(f"{where}.{name}", constants[name], least, most)
@@ -92,6 +124,10 @@ def read_constants(where: str, data: Any) -> Constants:
         check_count(f"{where}.{name}", constants[name], 1, most)
     if constants["projection"] not in list(RULES):
         raise ManifestError(f"`{where}.projection` must be one of {list(RULES)}, not {constants['projection']!r:.60}")
+    if constants["novelty"] not in NOVELTY_RULES:
+        raise ManifestError(
+            f"`{where}.novelty` must be one of {list(NOVELTY_RULES)}, not {constants['novelty']!r:.60}"
+        )
     if constants["checksum"] is not None:
         check_type(f"{where}.checksum", constants["checksum"], str)
     return Constants(**constants)

@@ -12,12 +12,13 @@ from itertools import accumulate
 from typing import Any
 
 from .constants import UNSTATED, Constants, read_constants
-from .reading import ManifestError, check_count, check_type, same_keys
+from .likelihood_ratio import Tail
+from .reading import ManifestError, check_count, check_number, check_type, same_keys
 from .records import StatisticRecord, read_statistics
 
 # The format that is written, and the oldest one that is read. Older formats have signatures of other features.
-FORMAT, OLDEST = 4, 2
-CONSTANTS_SINCE = 4  # the first format that stores the constants
+FORMAT, OLDEST = 5, 2
+CONSTANTS_SINCE, TAILS_SINCE = 4, 5  # the first formats that store the constants, and where held-out inputs lay
 UNKNOWN = "unknown"  # the task reported for unknown inputs; no task can have this name
 # Advice for a task that does no better than always giving the same answer.
 CHANCE = (
@@ -76,6 +77,7 @@ class LearnedTask:
         statistics (`tuple[StatisticRecord, ...]`): Statistics measured when the task was committed, stored with it.
         extends (`str`, *optional*): The earlier task to which this one adds labels. Answers of both have the name of
             that task's group.
+        tail ([`Tail`], *optional*): Where its held-out inputs lay when it was committed.
     """
 
     name: str
@@ -94,6 +96,7 @@ class LearnedTask:
     baseline: float | None = None
     statistics: tuple[StatisticRecord, ...] = ()
     extends: str | None = None
+    tail: Tail | None = None
 
     @property
     def at_chance(self) -> bool:
@@ -248,8 +251,9 @@ class KnowledgeBase:
             entry["statistics"] = [record.to_dict() for record in task.statistics]
             if not task.statistics:
                 del entry["statistics"]
-            if task.extends is None:
-                del entry["extends"]
+            for key in ("extends", "tail"):
+                if entry[key] is None:
+                    del entry[key]
         return data
 
     @classmethod
@@ -295,7 +299,8 @@ class KnowledgeBase:
         if tasks and not data["depths"]:
             raise ManifestError("`knowledge.depths` must name at least one hidden state")
         _check_groups(tasks)
-        constants = read_constants("knowledge.constants", data["constants"]) if stated else UNSTATED
+        old = version < TAILS_SINCE
+        constants = read_constants("knowledge.constants", data["constants"], old) if stated else UNSTATED
         return cls(data["base"], data["trunk"], list(data["depths"]), tasks, data["scores"], constants)
 
 
@@ -324,8 +329,8 @@ def _read_task(i: int, data: Any) -> LearnedTask:
     where = f"knowledge.tasks[{i}]"
     check_type(where, data, dict)
     # Older formats lack these fields.
-    absent = {"data": asdict(TaskData()), "classes": 1, "baseline": None, "statistics": [], "extends": None}
-    data = {**absent, **data}
+    absent = {"data": asdict(TaskData()), "classes": 1, "baseline": None, "statistics": []}
+    data = {**absent, "extends": None, "tail": None, **data}
     data = {"constants": _constants_of_old(where, data), **data}
     same_keys(where, data, {f.name for f in fields(LearnedTask)})
     for key in ("name", "kind", "group"):
@@ -350,9 +355,22 @@ def _read_task(i: int, data: Any) -> LearnedTask:
     task_data = _read_data(f"{where}.data", data["data"])
     statistics = read_statistics(f"{where}.statistics", data["statistics"])
     constants = {name: float(number) for name, number in data["constants"].items()}
-    labels = tuple(data["labels"])
-    parsed = {"labels": labels, "data": task_data, "constants": constants, "statistics": statistics}
+    parsed = {
+        "labels": tuple(data["labels"]),
+        "data": task_data,
+        "constants": constants,
+        "statistics": statistics,
+        "tail": None if data["tail"] is None else _read_tail(f"{where}.tail", data["tail"]),
+    }
     return LearnedTask(**{**data, **parsed})
+
+
+def _read_tail(where: str, data: Any) -> Tail:
+    check_type(where, data, dict)
+    same_keys(where, data, {f.name for f in fields(Tail)})
+    check_number(f"{where}.excess", data["excess"], 1.0, LARGEST)
+    check_count(f"{where}.directions", data["directions"], 1, 1024)
+    return Tail(float(data["excess"]), data["directions"])
 
 
 def _constants_of_old(where: str, data: dict[str, Any]) -> dict[str, float]:

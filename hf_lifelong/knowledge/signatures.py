@@ -16,7 +16,6 @@ from itertools import accumulate
 
 import torch
 from scipy.linalg import eigh
-from scipy.stats import chi2
 from torch import Tensor
 
 from .constants import Constants
@@ -205,7 +204,7 @@ def fit_signature(features: Tensor, rank: int, labels: Tensor | None = None, cla
     places = torch.where(count > 0, places / count.clamp_min(1), places[labels[0]] / count[labels[0]])
     x = (x - places[labels]) / (len(x) - 1) ** 0.5
     # Eigenvectors of the n × n Gram matrix give the leading directions of the D × D scatter, which is not formed then.
-    factor = _factor(x.T @ x, rank) if len(x) > x.shape[1] else _leading(x @ x.T, rank)[1] @ x
+    factor = _factor(x.T @ x, rank) if len(x) > x.shape[1] else leading_of(x @ x.T, rank)[1] @ x
     return _signature(mean, places, factor, x.square().sum(0), rank)
 
 
@@ -232,7 +231,7 @@ def signature_of_sums(counts: Tensor, means: Tensor, scatter: Tensor, rank: int)
 
 
 def _factor(scatter: Tensor, rank: int) -> Tensor:
-    values, directions = _leading(scatter, rank)
+    values, directions = leading_of(scatter, rank)
     return directions * values.clamp_min(0).sqrt().unsqueeze(1)
 
 
@@ -243,7 +242,7 @@ def _signature(mean: Tensor, places: Tensor, factor: Tensor, variance: Tensor, r
     return Signature(mean.float(), factor.float(), diagonal.float(), places.float())
 
 
-def _leading(scatter: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def leading_of(scatter: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The k largest eigenvalues of a symmetric matrix `[n, n]`, `[k]`, and their eigenvectors as rows, `[k, n]`,
     largest first; k is `count`, at most n. Torch would compute all of them, which takes much longer."""
     n = len(scatter)
@@ -285,15 +284,15 @@ def shared_router(
     group, count = torch.tensor(groups, device=covariance.device), max(groups) + 1
     # As few of these matrices as possible live at the same time: they determine the peak memory of learning a task.
     floor = shrinkage * covariance.diagonal().mean()
-    common = _root(leading.mul_(-constants.own_share).add_(covariance), floor, shrinkage) if count > 1 else None
+    common = root_of(leading.mul_(-constants.own_share).add_(covariance), floor, shrinkage) if count > 1 else None
     del leading
     places = signature.classes.double()
-    weight, bias = _discriminants(places, _root(covariance, floor, shrinkage))
+    weight, bias = _discriminants(places, root_of(covariance, floor, shrinkage))
     owner = torch.tensor([task for task, count in enumerate(classes) for _ in range(count)], device=weight.device)
-    spread = _spread(signature, owner) * share[owner].sqrt().unsqueeze(1)
+    spread = class_spread(signature, owner) * share[owner].sqrt().unsqueeze(1)
     covariance.addmm_(spread.T, spread)
     floor = shrinkage * covariance.diagonal().mean()
-    apart, _ = _discriminants(signature.mean.double(), _root(covariance, floor, shrinkage))
+    apart, _ = _discriminants(signature.mean.double(), root_of(covariance, floor, shrinkage))
     del covariance
     own_scatter = None
     if common is not None:
@@ -357,7 +356,7 @@ def through_lower(rows: Tensor, lower: Tensor) -> Tensor:
     return product
 
 
-def _spread(signature: Signature, owner: Tensor) -> Tensor:
+def class_spread(signature: Signature, owner: Tensor) -> Tensor:
     """Scaled deviations of the class means from their task's mean, `[ΣC, D]`, float64. With the rows R of one task,
     `Rᵀ R` is the covariance of its class means, which all have the same weight."""
     away = (signature.classes - signature.mean[owner]).double()
@@ -365,7 +364,7 @@ def _spread(signature: Signature, owner: Tensor) -> Tensor:
     return away / count.index_add_(0, owner, torch.ones_like(away[:, 0]))[owner].sqrt().unsqueeze(1)
 
 
-def _root(covariance: Tensor, floor: Tensor, shrinkage: float) -> Tensor:
+def root_of(covariance: Tensor, floor: Tensor, shrinkage: float) -> Tensor:
     """The Cholesky factor of a covariance `[D, D]`, scaled by `1 - shrinkage`, with `floor` added to its diagonal."""
     shrunk = (1 - shrinkage) * covariance
     # Also adds far less than any real variance, to make constant features invertible (a task of one repeated text).
@@ -379,60 +378,3 @@ def _discriminants(mean: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
     centre = mean.mean(0)
     weight = torch.cholesky_solve((mean - centre).T, root).T
     return weight, -0.5 * ((mean + centre) * weight).sum(1)
-
-
-@dataclass(frozen=True)
-class Familiarity:
-    """Where the inputs of each task lie along the directions that tell the tasks apart.
-
-    Args:
-        basis (`Tensor`): `[m, D]`, the leading directions between the tasks' discriminants, m < tasks.
-        mean (`Tensor`): `[tasks, m]`.
-        precision (`Tensor`): `[tasks, m, m]`, inverse covariance: half of it the task's own, half the shared one.
-        limit (`float`): Squared distance above which an input counts as unknown.
-    """
-
-    basis: Tensor
-    mean: Tensor
-    precision: Tensor
-    limit: float
-
-
-def familiarity(signature: Signature, router: Router, constants: Constants) -> Familiarity | None:
-    """What `novelty` needs, computed from the tasks present; `None` for a single task.
-
-    Inputs of a task that was never learned lie between the learned tasks. In the hidden states as a whole they are not
-    far out, because long and short texts differ more than tasks do. Along the directions that tell tasks apart they
-    are.
-    """
-    apart = (router.apart - router.apart.mean(0)).double()
-    values, vectors = torch.linalg.eigh(apart @ apart.T)
-    keep = values > values.max() * 1e-6
-    keep[: max(len(values) - constants.directions, 1)] = False
-    if not keep.any():
-        return None
-    basis = vectors[:, keep].T @ apart
-    factor = torch.cat([factors.double() @ basis.T for factors in signature.factor.split(TASKS_AT_ONCE)])
-    of_task = factor.mT @ factor + (basis * signature.diagonal.double().unsqueeze(1)) @ basis.T
-    # A task's covariance is that of its inputs around the class means plus that of the class means.
-    spread = _spread(signature, router.owner) @ basis.T
-    of_task.index_add_(0, router.owner, spread.unsqueeze(2) * spread.unsqueeze(1))
-    covariance = (of_task + of_task.mean(0)) / 2
-    m = len(basis)
-    limit = (constants.stretch * m + constants.added) / m * float(chi2.ppf(1 - constants.false_alarms, m))
-    mean = signature.mean.double() @ basis.T
-    return Familiarity(basis.float(), mean.float(), torch.linalg.inv(covariance).float(), limit)
-
-
-def novelty(features: Tensor, task: Tensor, familiar: Familiarity) -> Tensor:
-    """How far inputs lie from a task along the directions that tell tasks apart, as a share of the limit.
-
-    Args:
-        features (`Tensor`): `[rows, D]`.
-        task (`Tensor`): `[rows]`, the task of each row.
-
-    Returns:
-        `[rows]`, squared distance; above 1 the input counts as unknown.
-    """
-    away = features @ familiar.basis.T - familiar.mean[task]
-    return torch.einsum("nm,nmk,nk->n", away, familiar.precision[task], away).clamp_min(0) / familiar.limit

@@ -41,6 +41,7 @@ from ..knowledge import (
     fit_signature,
     joins,
     loss_sums,
+    measure_tail,
     nearer_count,
     nearness,
     told_apart,
@@ -196,6 +197,9 @@ class TaskLearner:
         visit.learned = task.learned(len(visit.members), len(visit.features), visit.started_from)
         rank = active_config(model).signature_rank
         signature = fit_signature(visit.features, rank, visit.classes, visit.learned.classes)
+        held_out = self.trainer.evaluator.features_of(task, task.validation)
+        tail = measure_tail(signature, len(visit.features), held_out, self.knowledge.constants)
+        visit.learned = replace(visit.learned, tail=tail)
         add_task(model, visit.learned, visit.members, signature)
         self.trainer.evaluator.forget(task.name)  # answers stored under this name came from other members
         self._fit_closed_form(visit)

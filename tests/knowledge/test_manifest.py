@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from hf_lifelong.knowledge import FORMAT, KnowledgeBase, LearnedTask, ManifestError, TaskData
+from hf_lifelong.knowledge import FORMAT, KnowledgeBase, LearnedTask, ManifestError, Tail, TaskData
 from hf_lifelong.knowledge.constants import UNSTATED
 
 FILMS = TaskData("films", "ada/films", "short", 2000, "cc-by-4.0", "test")
@@ -18,7 +18,7 @@ def three():
     base = {"model_type": "bert", "hidden_size": 8, "layers": 4, "fingerprint": "abc", "dtype": "float32"}
     tasks = [
         task("one", data=FILMS),
-        task("two", members=3, labels=("x", "y", "z"), score=0.5),
+        task("two", members=3, labels=("x", "y", "z"), score=0.5, tail=Tail(4.5, 2)),
         task("one more", "one"),
     ]
     return KnowledgeBase(base, 2, [0, 1, 2], tasks, {"any": [1]})
@@ -118,8 +118,10 @@ def put(path, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put(["format"], FORMAT + 1), r"`knowledge.format` is 5, this package reads up to 4; upgrade"),
-        (put(["format"], 1), r"`knowledge.format` is 1, whose signatures .* reads 2 to 4: learn the tasks again"),
+        (put(["format"], FORMAT + 1), r"`knowledge.format` is 6, this package reads up to 5; upgrade"),
+        (put(["format"], 1), r"`knowledge.format` is 1, whose signatures .* reads 2 to 5: learn the tasks again"),
+        (put(["tasks", 1, "tail", "excess"], 0.5), r"`knowledge.tasks\[1\].tail.excess` must be a number from 1 to"),
+        (put(["tasks", 1, "tail"], [1, 2]), r"`knowledge.tasks\[1\].tail` must be a dict, not list"),
         (put(["format"], "1"), "`knowledge.format` must be a positive integer, not '1'"),
         (put(["format"], True), "`knowledge.format` must be a positive integer, not True"),
         (put(["base"], []), "`knowledge.base` must be a dict, not list"),

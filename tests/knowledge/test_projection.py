@@ -11,7 +11,7 @@ from transformers import AutoModel
 from hf_lifelong import DriftAdapterConfig, knowledge_of
 from hf_lifelong.adapter.bank import close_task, open_task
 from hf_lifelong.knowledge import Constants, KnowledgeBase, ManifestError
-from hf_lifelong.knowledge.constants import UNSTATED
+from hf_lifelong.knowledge.constants import OLD_NOVELTY, UNSTATED
 from hf_lifelong.knowledge.projection import RULES, checksum, projection_matrix, splitmix64
 
 
@@ -38,7 +38,7 @@ def test_a_projection_keeps_lengths_and_never_changes(rule):
 
 
 def test_adapters_without_stated_constants_have_those_of_their_time():
-    same = [field.name for field in fields(Constants) if field.name != "projection"]
+    same = [field.name for field in fields(Constants) if field.name not in ("projection", "novelty")]
     assert all(getattr(UNSTATED, name) == getattr(Constants(), name) for name in same)
     data = KnowledgeBase().to_dict()
     assert KnowledgeBase.from_dict(data).constants == Constants()
@@ -46,6 +46,17 @@ def test_adapters_without_stated_constants_have_those_of_their_time():
     with pytest.raises(ManifestError, match=r"lacks \['constants'\]"):
         KnowledgeBase.from_dict(data)
     assert KnowledgeBase.from_dict({**data, "format": 3}).constants == UNSTATED
+
+
+def test_adapters_of_format_4_measure_novelty_as_then():
+    stated = Constants(directions=16).to_dict()
+    for name in OLD_NOVELTY:
+        del stated[name]
+    data = {**KnowledgeBase().to_dict(), "format": 4, "constants": stated}
+    found = KnowledgeBase.from_dict(data).constants
+    assert (found.novelty, found.directions) == ("distance", 16)
+    with pytest.raises(ManifestError, match=r"`knowledge.constants` lacks \['joint_limit', "):
+        KnowledgeBase.from_dict({**data, "format": 5})
 
 
 def made(bert_folder, **config):

@@ -4,7 +4,8 @@ import torch
 from scipy.stats import multivariate_normal
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from hf_lifelong.knowledge import Constants, Signature, familiarity, fit_signature, novelty, shared_router, signatures
+from hf_lifelong.knowledge import Constants, Signature, fit_signature, shared_router, signatures
+from hf_lifelong.knowledge.familiarity import familiarity
 
 BY = Constants()
 OWN = BY.own_share
@@ -101,7 +102,7 @@ def test_novelty_is_a_mahalanobis_distance_along_what_tells_tasks_apart():
         covariance = (own[task] + own.mean(0)) / 2
         away = (x - signatures[task].mean).double().numpy() @ directions.T
         expected = np.einsum("nd,de,ne->n", away, np.linalg.inv(covariance), away) / limit
-        np.testing.assert_allclose(novelty(x, torch.full((7,), task), known), expected, rtol=1e-3)
+        np.testing.assert_allclose(known(x, torch.full((7,), task)), expected, rtol=1e-3)
 
 
 def test_own_texts_are_rarely_new_and_foreign_ones_mostly():
@@ -110,8 +111,8 @@ def test_own_texts_are_rarely_new_and_foreign_ones_mostly():
     signatures = [fit_signature(noise[i] + places[i], D) for i in range(3)]
     known = familiarity(together(signatures), router_of(signatures, [500] * 3), BY)
     first = torch.zeros(500, dtype=torch.long)
-    assert (novelty(noise[3] + places[0], first, known) > 1).float().mean() < 0.05
-    assert (novelty(noise[4] - places[0], first, known) > 1).float().mean() > 0.95
+    assert (known(noise[3] + places[0], first) > 1).float().mean() < 0.05
+    assert (known(noise[4] - places[0], first) > 1).float().mean() > 0.95
 
 
 def test_one_task_cannot_be_told_from_others():

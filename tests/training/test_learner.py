@@ -142,6 +142,18 @@ def test_each_step_gives_what_the_next_one_needs(prepare, tmp_path):
     assert {name: digest(tmp_path / "out" / name) for name in FILES[:2]} == saved(trainer, tmp_path / "saved")
 
 
+def test_a_task_keeps_where_its_held_out_inputs_lie_whatever_was_learned_before(plain):
+    tails = []
+    for tasks in ([sentiment(), topics()], [topics()]):
+        trainer = plain()
+        for task in map(trainer.prepared, tasks):
+            TaskLearner(trainer).prepare([task])
+            TaskLearner(trainer).learn(task, [task])
+        tails.append([task.tail for task in knowledge_of(trainer.model).tasks])
+    assert tails[0][0].excess >= 1 and tails[0][0].directions == 1
+    assert tails[0][1] == tails[1][0]
+
+
 def test_a_step_that_breaks_off_leaves_the_model_as_it_was(plain, tmp_path, monkeypatch):
     trainer = plain()
     tasks = [trainer.prepared(task) for task in (sentiment(), topics())]
