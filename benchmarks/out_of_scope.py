@@ -3,7 +3,8 @@
     python benchmarks/out_of_scope.py --data_dir DATA --model MODEL
 
 CLINC150 with its own out-of-scope questions, which nothing is trained or chosen on. A method of `METHODS` learns the
-stream *intents* and gives scores of the test questions, in scope and out of it: the larger, the less known.
+stream *intents* and gives scores of the test questions, in scope and out of it: the larger, the less known. Ours has a
+limit, too: `called_unknown` are the shares of the questions in scope and out of it that lie beyond it.
 """
 
 from __future__ import annotations
@@ -21,14 +22,19 @@ import torch
 from datasets import Dataset, concatenate_datasets, load_dataset
 from lifelong import BUDGET
 from methods import METHODS as TRAINED
-from methods.shared import Setting, SharedLearner, batches, in_order, prepare
+from methods.shared import Setting, SharedLearner, batches, in_order, on_device, prepare
+from peft import get_peft_model
 from record import RESULTS, header
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp, softmax
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from streams import SOURCES, load_task, stream
+from transformers import AutoModel
 from transformers.utils import logging
+from unknown import novelty_of
 
+from hf_lifelong import DriftAdapterConfig
+from hf_lifelong.adapter import trunk_features
 from hf_lifelong.adapter.forward import masked_mean
 from hf_lifelong.objectives import encode_inputs
 from hf_lifelong.training import PreparedTask
@@ -84,9 +90,29 @@ def joint(tasks: Sequence[PreparedTask], unknown: Dataset, setting: Setting) -> 
     return {name: (known, other) for name, (known, other) in found.items()}
 
 
+def ours(tasks: Sequence[PreparedTask], unknown: Dataset, setting: Setting) -> Scores:
+    """The novelty of the lifelong learner, which needs no member: only the frozen trunk and the signatures."""
+    base = AutoModel.from_pretrained(setting.model, dtype=torch.float32)
+    lengths = {name: setting.budget[name] for name in ("max_length", "stride")}
+    model = on_device(get_peft_model(base, DriftAdapterConfig(**lengths)))
+
+    def features(rows: Dataset) -> torch.Tensor:
+        def run(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+            return trunk_features(model, batch).cpu()
+
+        return torch.stack(in_order(batches(tasks[0].tokenizer, rows, 64, run, next(model.parameters()).device)))
+
+    labels = [torch.tensor(task.train["labels"]) for task in tasks]
+    train, held_out = [features(task.train) for task in tasks], [features(task.validation.features) for task in tasks]
+    novelty = novelty_of(train, labels, held_out)
+    known = torch.cat([features(task.test.features) for task in tasks])
+    return {"novelty": (novelty(known), novelty(features(unknown)))}
+
+
 # What is compared: a function of the tasks, of the out-of-scope questions and of the setting, and the method whose
 # chosen hyperparameters it takes.
 METHODS: dict[str, tuple[Callable[[Sequence[PreparedTask], Dataset, Setting], Scores], str]] = {
+    "ours": (ours, "ours"),
     "joint": (joint, "joint"),
 }
 
@@ -142,6 +168,7 @@ def run(name: str, args: Any) -> dict[str, Any]:
         "in_scope": len(next(iter(scores.values()))[0]),
         "out_of_scope": len(unknown),
         "scores": {key: detection(*values) for key, values in scores.items()},
+        **({"called_unknown": [float((part > 1).mean()) for part in scores["novelty"]]} if name == "ours" else {}),
     }
 
 
