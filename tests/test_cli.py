@@ -19,6 +19,7 @@ from poisoned_texts import poisoned
 from poisoned_texts import texts as clean_texts
 from safetensors.torch import load_file
 from transformers import AutoModelForTokenClassification, Trainer
+from typer.core import TyperCommand
 from typer.testing import CliRunner
 
 import hf_lifelong
@@ -528,6 +529,16 @@ def test_push_makes_one_commit_and_says_where(hub, learned, own, tiny_folder):  
     assert said == f"{hub.endpoint}/me/new/discussions/1\n" and repo.refs["main"] == found["commit"]
 
 
+def test_push_with_a_space_pushes_the_page_too(hub, learned, tiny_folder):  # noqa: F811
+    hub.write_folder(BASE, tiny_folder("bert"))
+    argv = ("push", learned, "new", "--base-model", BASE, "--private", "--space")
+    assert "leave one out" in fails(*argv, "--create-pr", code=2)
+    found = json.loads(run(*argv, "--json"))
+    assert found["space"] == f"{hub.endpoint}/spaces/me/new"
+    assert set(hub.repos) == {BASE, "me/new", "spaces/me/new"} and hub.repos["spaces/me/new"].private
+    assert run(*argv).splitlines()[1] == found["space"]
+
+
 def test_push_says_what_is_wrong(hub, learned, own, tiny_folder, tmp_path):  # noqa: F811
     hub.write_folder(BASE, tiny_folder("bert"))
     assert 'Give `base_model="<its name on the Hub>"`' in fails("push", learned, "me/new")
@@ -600,6 +611,12 @@ def test_help_and_version_are_quick_and_name_every_command():
     for command in commands:
         assert run(command, "--help").lower().startswith("usage: hf-lifelong ") or command == "learn"
     assert run("--version") == f"hf-lifelong {hf_lifelong.__version__}\n"
+
+
+def test_help_has_no_backslashes_of_rich(monkeypatch):
+    """As in Typer up to 0.20, whatever Typer is installed."""
+    monkeypatch.setattr(TyperCommand, "get_help", lambda self, ctx: "--port  Port.  \\[default: 8000]")
+    assert run("serve", "--help") == "--port  Port.  [default: 8000]\n"
 
 
 def test_the_installed_program_runs():

@@ -11,17 +11,19 @@ import os
 import sys
 import warnings
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from .. import __version__
 from ..utils.console import mute_bars, mute_notes
 from ..utils.texts import one_line
 from .lines import as_input, batches, dump, numbered
 from .options import FourBits, Json, Model, Retrieval, Revision
+from .push import push
 from .serve import serve
 
 # Errors that the user can fix. Any other error is a bug, and shows its traceback.
@@ -45,6 +47,13 @@ class Commands(TyperGroup):
             raise typer.Exit(1) from error
 
 
+class Command(TyperCommand):
+    """Help without the backslashes that Typer up to 0.20, which Flower needs, puts before brackets for Rich."""
+
+    def get_help(self, ctx: Any) -> str:
+        return super().get_help(ctx).replace("\\[", "[")
+
+
 app = typer.Typer(
     name="hf-lifelong",
     cls=Commands,
@@ -53,6 +62,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+command = partial(app.command, cls=Command)
 
 
 def _version(requested: bool) -> None:
@@ -93,7 +105,7 @@ def learn(ctx: typer.Context) -> None:
         typer.echo(report, err=learning.stream is not None)
 
 
-@app.command()
+@command()
 def predict(
     model: Model,
     texts: Annotated[
@@ -159,7 +171,7 @@ def _line(answer: dict[str, Any]) -> str:
     return f"{one_line(answer['task'])}\t{'-' if score is None else f'{score:.3f}'}\t{one_line(text)}"
 
 
-@app.command()
+@command()
 def watch(
     model: Model,
     input: Annotated[
@@ -189,7 +201,7 @@ def watch(
         typer.echo(dump({"input": number, **asdict(verdict)}))
 
 
-@app.command()
+@command()
 def inspect(model: Model, revision: Revision = None, as_json: Json = False) -> None:
     """Show what an adapter has learned.
 
@@ -201,7 +213,7 @@ def inspect(model: Model, revision: Revision = None, as_json: Json = False) -> N
     typer.echo(dump(describe(saved), indent=2) if as_json else to_report(saved))
 
 
-@app.command()
+@command()
 def audit(
     model: Model,
     data: Annotated[
@@ -239,7 +251,7 @@ def audit(
     typer.echo(dump(as_dict, indent=2) if as_json else data_to_lines(found))
 
 
-@app.command()
+@command()
 def export(
     model: Model,
     group: Annotated[str, typer.Argument(metavar="GROUP", help="Name or number of a group, or a task of it.")],
@@ -265,7 +277,7 @@ def export(
     typer.echo(dump({**asdict(report), "folder": str(report.folder)}, indent=2) if as_json else text)
 
 
-@app.command()
+@command()
 def forget(
     model: Model,
     task: Annotated[str, typer.Argument(metavar="TASK", help="Task to forget.")],
@@ -299,7 +311,7 @@ def forget(
     typer.echo(f"Forgot `{one_line(task)}`. {target} knows {names or 'no task'}.")
 
 
-@app.command()
+@command()
 def union(
     model: Model,
     other: Annotated[str, typer.Argument(metavar="OTHER", help="Adapter on the same base: a folder, or an id.")],
@@ -327,48 +339,11 @@ def union(
     typer.echo(f"{output} knows {listed or 'no task'}.")
 
 
-@app.command()
-def push(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of an adapter.")],
-    repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="Repository, such as me/model.")],
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
-    revision: Annotated[str | None, typer.Option(help="Branch; `main` without it.")] = None,
-    message: Annotated[str | None, typer.Option(help="Message of the commit.")] = None,
-    base_model: Annotated[str | None, typer.Option(help="Name of the base on the Hub, for one from a folder.")] = None,
-    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request, change no branch.")] = False,
-    parent_commit: Annotated[str | None, typer.Option(help="The commit that this push follows or replaces.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Push an adapter to the Hub, in one commit.
-
-    Nothing is overwritten that it does not continue. The token is that of `hf auth login` or HF_TOKEN.
-    """
-    from ..hub import CARD, CONFIG, addressed, push_to_hub
-    from ..utils.files import read_json
-
-    card, config = folder / CARD, folder / CONFIG
-    text = None
-    if card.is_file() and config.is_file():
-        text = addressed(card.read_text(encoding="utf-8"), read_json(config), repo_id, base_model)
-    commit = push_to_hub(
-        folder,
-        repo_id,
-        card=text,
-        base_model=base_model,
-        private=private or None,
-        revision=revision,
-        commit_message=message,
-        create_pr=create_pr,
-        parent_commit=parent_commit,
-    )
-    result = {"url": commit.pr_url or commit.commit_url, "commit": commit.oid}
-    typer.echo(dump(result, indent=2) if as_json else result["url"])
+command()(push)
+command()(serve)
 
 
-app.command()(serve)
-
-
-@app.command("estimate-memory")
+@command("estimate-memory")
 def estimate_memory(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Base: a folder, or an id on the Hub.")],
     bits: Annotated[

@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
-from importlib.metadata import version
 from typing import Any
 
 try:
@@ -21,6 +20,7 @@ try:
 except ImportError as error:
     raise ImportError('A server needs FastAPI: run `pip install "hf_lifelong[serve]"`.') from error
 
+from .. import __version__
 from ..utils.texts import one_line
 from . import openai
 from .engine import Engine
@@ -88,9 +88,7 @@ def create_app(engine: Engine, hosts: Sequence[str] | None = None) -> FastAPI:
         await asyncio.to_thread(engine.close)
 
     # The pages of FastAPI that describe an API load their scripts from elsewhere.
-    app = FastAPI(
-        title="hf_lifelong", version=version("hf_lifelong"), lifespan=lifespan, docs_url=None, redoc_url=None
-    )
+    app = FastAPI(title="hf_lifelong", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     if hosts is not None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     app.add_middleware(BodyLimit, limits=engine.limits)
