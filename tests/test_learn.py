@@ -116,10 +116,11 @@ def test_a_recipe_adds_arguments_and_other_defaults():
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], "`tasks` is None; give a list of tasks"),
+        ([], "`tasks` says what to learn: it is not given. Give a list of tasks"),
         (["--tasks", "[]"], "`tasks` is []"),
         (["--tasks", "[3]"], "`tasks[0]` is 3; give a mapping"),
         (["--tasks", "[{name: a}]"], "`tasks[0]` lacks `kind`; a task needs `name`, `kind`, `dataset`."),
+        (["--tasks", "[{url: a}]"], "`tasks[0]` has the unknown key `url`; a task has name, kind, dataset, "),
         (["--tasks", "[{nam: a}]"], "`tasks[0]` has the unknown key `nam`; did you mean `name`?"),
         (["--tasks", "[{name: 3, kind: a, dataset: b}]"], "`name` of task 3 is 3; give a text."),
         (["--tasks", "[{name: a, kind: a, dataset: b, columns: [x]}]"], "`columns` of task `a`"),

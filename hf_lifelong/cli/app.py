@@ -21,8 +21,10 @@ from typer.core import TyperCommand, TyperGroup
 from .. import __version__
 from ..utils.console import mute_bars, mute_notes
 from ..utils.texts import one_line
-from .lines import as_input, batches, dump, numbered
-from .options import FourBits, Json, Model, Retrieval, Revision
+from .ask import predict, watch
+from .errors import as_options
+from .lines import dump
+from .options import FourBits, Json, Model, Revision
 from .push import push
 from .serve import serve
 
@@ -41,6 +43,7 @@ class Commands(TyperGroup):
         except USER_ERRORS as error:
             said = str(error.args[0] if isinstance(error, KeyError) else error)
             message = one_line(" ".join([said, *getattr(error, "__notes__", ())]))
+            message = as_options(message, self.commands.get(ctx.invoked_subcommand or ""))
             if ctx.params["debug"] or (isinstance(error, KeyError) and " " not in message):
                 raise  # a KeyError without a sentence is a bug too
             typer.echo(f"Error: {message}", err=True)
@@ -105,100 +108,8 @@ def learn(ctx: typer.Context) -> None:
         typer.echo(report, err=learning.stream is not None)
 
 
-@command()
-def predict(
-    model: Model,
-    texts: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="INPUT", help='What to answer: texts, JSON: {"question": …, "context": …}, or image files.'
-        ),
-    ] = None,
-    input: Annotated[
-        str | None,
-        typer.Option(
-            help="File with one input a line: text, path, or JSON where it begins with `{`; `-` reads stdin."
-        ),
-    ] = None,
-    as_json: Json = False,
-    abstain: Annotated[
-        bool, typer.Option("--abstain", help="Answer `unknown` to inputs of no task it knows.")
-    ] = False,
-    labels: Annotated[
-        bool, typer.Option("--labels", help="Of a language model: the likeliest label of the task, not a text.")
-    ] = False,
-    retrieval: Annotated[Retrieval | None, typer.Option(help="How groups are chosen, if not as trained.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Inputs that are answered at once.")] = 32,
-    revision: Revision = None,
-    load_in_4bit: FourBits = False,
-) -> None:
-    """Answer inputs without being told their tasks.
-
-    One answer a line, in the order of the inputs: task, score (`-` of a number) and answer, with tabs between; with
-    --json an object.
-    """
-    if bool(texts) == (input is not None):
-        raise typer.BadParameter("give either inputs or `--input`", param_hint="INPUT")
-    from ..adapter import modality_of
-    from ..loading import load
-    from ..pipeline import LifelongPipeline
-
-    lines = enumerate(texts, 1) if texts else numbered(str(input), "--input")
-    inputs = (as_input(line, number, input) for number, line in lines)
-    first = next(inputs, None)
-    if first is None:
-        raise ValueError(f"`--input` {input} holds nothing to answer; give one input per line.")
-    loaded, processor = load(model, revision=revision, load_in_4bit=load_in_4bit)
-    answer: Any = LifelongPipeline(model=loaded, **{modality_of(loaded).processor: processor})  # type: ignore[arg-type]
-    if labels and not answer.generates:
-        raise ValueError("`--labels` is for language models; this adapter answers with labels in any case.")
-    options: dict[str, Any] = {"labels": True} if labels else {}
-    if retrieval is not None:
-        options["policy"] = retrieval
-    done = 0
-    for batch in batches(first, inputs, batch_size):
-        try:
-            answers = answer(batch, batch_size=batch_size, abstain=abstain, **options)
-        except ValueError as error:
-            raise ValueError(f"Of the inputs from number {done + 1} (inputs[0]) on: {error}") from error
-        done += len(batch)
-        typer.echo("\n".join(dump(answered) if as_json else _line(answered) for answered in answers))
-
-
-def _line(answer: dict[str, Any]) -> str:
-    content, score = answer["answer"], answer["score"]
-    text = "" if content is None else " ".join(content) if isinstance(content, list) else str(content)
-    return f"{one_line(answer['task'])}\t{'-' if score is None else f'{score:.3f}'}\t{one_line(text)}"
-
-
-@command()
-def watch(
-    model: Model,
-    input: Annotated[
-        str, typer.Argument(metavar="FILE", help="One input a line, as for `predict --input`; `-` reads stdin.")
-    ] = "-",
-    expected_run: Annotated[int, typer.Option(min=100, help="Inputs between two false alarms, on average.")] = 2000,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Inputs that are read at once; with 1 each is judged as soon as it comes.")
-    ] = 32,
-    revision: Revision = None,
-    load_in_4bit: FourBits = False,
-) -> None:
-    """Say where a stream of inputs changes, without learning.
-
-    One JSON object a line, in the order of the inputs: `input` (its number, from 0), `outcome` (`same`; `return` of
-    a task that the adapter knows; `new`), `group`, `since` (the input where the new task began) and `evidence` (1 or
-    more where the stream changes).
-    """
-    from ..loading import load
-    from ..streams import watch as watch_inputs
-
-    inputs = (as_input(line, number, input) for number, line in numbered(input, "FILE"))
-    loaded, processor = load(model, revision=revision, load_in_4bit=load_in_4bit)
-    for number, verdict in enumerate(
-        watch_inputs(loaded, processor, inputs, expected_run=expected_run, batch_size=batch_size)
-    ):
-        typer.echo(dump({"input": number, **asdict(verdict)}))
+command()(predict)
+command()(watch)
 
 
 @command()
@@ -246,6 +157,7 @@ def audit(
         shown = to_lines(audits) or "No task has been learned yet."
         typer.echo(dump({name: to_dict(one) for name, one in audits.items()}, indent=2) if as_json else shown)
         return
+    mute_bars()
     found = audit_data(saved, data, {"text": text, "label": label}, task, false_alarms, load_in_4bit)
     as_dict = {"asked": found.asked, **(to_dict(found.audit) or {})}
     typer.echo(dump(as_dict, indent=2) if as_json else data_to_lines(found))
@@ -269,6 +181,7 @@ def export(
     from ..adapter import knowledge_of
     from ..loading import load
 
+    mute_bars()
     loaded, _ = load(model, revision=revision, load_in_4bit=load_in_4bit)
     is_number = group.isdigit() and group not in knowledge_of(loaded).names
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # the report says the same
@@ -306,6 +219,7 @@ def forget(
     target = output or saved.folder
     if not yes:
         typer.confirm(f"Forget `{one_line(task)}`, and write what remains to {target}?", abort=True, err=True)
+    mute_bars()
     remaining = forget_saved(saved, task, target, load_in_4bit=load_in_4bit)
     names = ", ".join(f"`{one_line(name)}`" for name in remaining.names)
     typer.echo(f"Forgot `{one_line(task)}`. {target} knows {names or 'no task'}.")
@@ -334,6 +248,7 @@ def union(
     if not all(old and new for old, _, new in pairs):
         raise typer.BadParameter("give an old and a new name, such as topics=topics-2", param_hint="--rename")
     names = {old: new for old, _, new in pairs}
+    mute_bars()
     known = union_saved(pull(model, revision=revision), pull(other), output, names, load_in_4bit=load_in_4bit)
     listed = ", ".join(f"`{one_line(name)}`" for name in known.names)
     typer.echo(f"{output} knows {listed or 'no task'}.")
@@ -372,7 +287,7 @@ def estimate_memory(
     """
     from ..adapter import DriftAdapterConfig
     from ..memory import estimate_memory as estimate
-    from .learning import rank
+    from .parsing import rank
 
     config = DriftAdapterConfig(r=rank(r), members=members, trunk_depth=trunk_depth, task_type=task_type)
     memory = estimate(
