@@ -246,9 +246,8 @@ def learn(
         processor = load_processor(name, modality_of(base))
         model = get_peft_model(base, config)
     if training.audit == "off" and was_audited(knowledge_of(model)):
-        warnings.warn(
-            "The adapter's newest task was audited, and this launch audits none: give `audit`.", stacklevel=2
-        )
+        message = "The task that the adapter learned last was audited, and this launch audits none; `audit` sets it."
+        warnings.warn(message, stacklevel=2)
     given: dict[str, Any] = {"kind": learning.kind, "columns": learning.columns}
     given |= {"tasks": tasks or None, "stream": StreamRows(learning.stream) if learning.stream is not None else None}
     trainer = DriftTrainer(model, training, processing_class=processor, callbacks=list(callbacks), **given)

@@ -38,13 +38,7 @@ class FolderTeacher:
         task = {"name": name, "kind": kind, "dataset": file, "columns": dict(columns)}
         learning = LearnArguments(adapter=str(self.folder), tasks=[task], load_in_4bit=self.load_in_4bit)
         audit = "report" if was_audited(pull(self.folder).knowledge) else "off"
-        settings = {
-            **defaults(),
-            "audit": audit,
-            "disable_tqdm": True,
-            "save_strategy": "no",
-            "num_train_epochs": epochs,
-        }
+        settings = {**defaults(), "disable_tqdm": True, "save_strategy": "no", "num_train_epochs": epochs}
         training = DriftTrainingArguments(output_dir=str(self.folder), audit=audit, **settings)
         learn(learning, AdapterArguments(), training, [_Steps(on_progress)])
 

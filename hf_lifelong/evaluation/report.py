@@ -23,7 +23,7 @@ def format_score(value: float | None, sign: bool = False, decimals: int = 3) -> 
 
 def summary_line(matrix: AccuracyMatrix) -> str:
     """Returns the metrics of the whole stream in one line; arrows show which direction is better."""
-    scored, count = sum(score is not None for score in matrix.scores[-1]), len(matrix.tasks)
+    scored, count = sum(score is not None for row in matrix.scores[-1:] for score in row), len(matrix.tasks)
     over = f" over {scored} of {count} tasks" if scored < count else ""
     metrics = [
         f"average accuracy ↑ {format_score(matrix.average_accuracy())}{over}",

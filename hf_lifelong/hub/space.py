@@ -6,6 +6,7 @@ shows here, whether or not this version is published anywhere.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import tempfile
@@ -38,7 +39,7 @@ import os
 
 from hf_lifelong.serving import serve
 
-serve({repo_id!r}, revision={revision!r}, host="0.0.0.0", port=int(os.environ.get("GRADIO_SERVER_PORT", 7860)))
+serve({adapter}, host="0.0.0.0", port=int(os.environ.get("GRADIO_SERVER_PORT", 7860)))
 """
 TEXT = """
 # {title}
@@ -94,7 +95,8 @@ def push_space(
 
 def write_space(folder: Path, repo_id: str, revision: str | None = None, modality: str = "text") -> None:
     """Writes the files of a Space into an empty folder: `app.py`, what it needs, this package, and the card."""
-    code = CODE.format(first=FIRST_LINE, repo_id=repo_id, revision=revision)
+    adapter = json.dumps(repo_id) + (f", revision={json.dumps(revision)}" if revision is not None else "")
+    code = CODE.format(first=FIRST_LINE, adapter=adapter)
     (folder / APP).write_text(code, encoding="utf-8")
     (folder / REQUIREMENTS).write_text("\n".join(requirements(EXTRAS[modality])) + "\n", encoding="utf-8")
     source = Path(__file__).parents[1]

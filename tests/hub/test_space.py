@@ -39,7 +39,7 @@ def test_a_space_is_one_commit_with_an_app_and_the_package(hub, pushed):  # noqa
     sources = {f"hf_lifelong/{path.relative_to(PACKAGE).as_posix()}": path for path in PACKAGE.rglob("*.py")}
     expected = {".gitattributes", "README.md", "app.py", "requirements.txt", "hf_lifelong/py.typed", *sources}
     assert set(files) == expected and all(files[name] == path.read_bytes() for name, path in sources.items())
-    assert f"serve('{REPO}', revision='main', " in files["app.py"].decode()
+    assert f'\nserve("{REPO}", revision="main", host=' in files["app.py"].decode()
     card = SpaceCard(files["README.md"].decode(), ignore_metadata_errors=False).data
     assert (card.sdk, card.app_file, card.models, card.title) == ("gradio", "app.py", [REPO], "learner")
     assert card.python_version == f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -61,6 +61,7 @@ def test_a_second_push_replaces_the_package_and_leaves_other_files(hub, pushed):
     hub.write(SPACE, {"hf_lifelong/gone.py": "", "notes.txt": "mine", "app.py": hub.repos[SPACE].files()["app.py"]})
     push_space(pushed)
     files = hub.repos[SPACE].files()
+    assert f'\nserve("{REPO}", host=' in files["app.py"].decode()
     assert "hf_lifelong/gone.py" not in files and files["notes.txt"] == b"mine"
 
 
