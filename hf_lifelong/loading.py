@@ -94,6 +94,9 @@ def load_base(
         task_type (`str`, *optional*): As in [`DriftAdapterConfig`].
         dtype, load_in_4bit, trainable: As in [`load`].
         options: For `from_pretrained`, such as `revision`, `token` and `device_map`.
+
+    Raises:
+        PullError: when it cannot be fetched or read.
     """
     kind = AutoModelForCausalLM if task_type == "CAUSAL_LM" else AutoModel
     if load_in_4bit:
@@ -102,7 +105,10 @@ def load_base(
         compute = torch.bfloat16 if is_slow else dtype
         bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)
         options = {**options, "quantization_config": bits}
-    base = kind.from_pretrained(name, dtype=dtype, use_safetensors=True, trust_remote_code=False, **options)
+    try:
+        base = kind.from_pretrained(name, dtype=dtype, use_safetensors=True, trust_remote_code=False, **options)
+    except (OSError, ValueError, SafetensorError, TransportError) as error:
+        raise PullError(f"The base `{name}` was not loaded ({reason_of(error)[1]}).") from error
     if load_in_4bit and trainable:  # the training arguments decide about checkpointing
         return prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     return base
@@ -164,10 +170,9 @@ def _processor(saved: SavedAdapter, options: dict[str, Any]) -> Any:
 def _base(saved: SavedAdapter, options: dict[str, Any], **settings: Any) -> Any:
     try:
         # transformers would also load an adapter in the base's place, of any method.
-        if find_adapter_config_file(saved.base, **options) is not None:
-            raise ManifestError(f"`base_model_name_or_path` is `{saved.base}`, which is an adapter, no base.")
-        return load_base(saved.base, saved.config.get("task_type"), **options, **settings)
-    except ManifestError:
-        raise
-    except (OSError, ValueError, SafetensorError, TransportError) as error:
+        is_adapter = find_adapter_config_file(saved.base, **options) is not None
+    except (OSError, ValueError, TransportError) as error:
         raise PullError(f"The base `{saved.base}` was not loaded ({reason_of(error)[1]}).") from error
+    if is_adapter:
+        raise ManifestError(f"`base_model_name_or_path` is `{saved.base}`, which is an adapter, no base.")
+    return load_base(saved.base, saved.config.get("task_type"), **options, **settings)

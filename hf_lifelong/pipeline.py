@@ -16,7 +16,16 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from .adapter import active_config, knowledge_of, lifelong_of, predict, route
 from .adapter.forward import NOWHERE, answer_prompts, decode_answers, shared_lock
 from .knowledge import UNKNOWN, KnowledgeBase
-from .objectives import DataError, Modality, encode_inputs, encode_prompts, ensure_padding, prompt_of
+from .objectives import (
+    DataError,
+    Modality,
+    answer_columns,
+    encode_inputs,
+    encode_prompts,
+    ensure_padding,
+    kinds_on,
+    prompt_of,
+)
 
 OPTIONS = ("policy", "group", "answer", "uncertainty", "per_batch", "kinds", "abstain")
 """Options of a pipeline. With a language model, the options of its `generate` are accepted too."""
@@ -56,7 +65,8 @@ class LifelongPipeline(Pipeline):
     - `answer`: a label, a number, a span, one label per token, or with a language model a text. A span is `""` if the
       context has no answer and the task has such questions. `None` for an unknown task.
     - `score`: the probability of the answer; `None` for a number.
-    - `uncertainty` and `margin`, and with `abstain` also `novelty`.
+    - `uncertainty` and `margin`, and with `abstain` also `novelty`. For an unknown task `score` and `margin` are 0
+      and `uncertainty` is 1.
     - `start` and `end`, for spans: positions in characters.
     """
 
@@ -178,7 +188,8 @@ class LifelongPipeline(Pipeline):
         if self.generates:
             ensure_padding(self.tokenizer)
             templates = [task.template for task in knowledge_of(self.model).tasks if task.template]
-            prompts = [prompt_of(item, i, templates) for i, item in enumerate(items, start)]
+            answers = answer_columns(kinds_on(config.task_type))
+            prompts = [prompt_of(item, i, templates, answers) for i, item in enumerate(items, start)]
             ids = encode_prompts(self.tokenizer, prompts, config.max_length)
             return {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}, []
         return encode_inputs(items, self.of_base, config.max_length, config.stride, start, self.modality)
@@ -312,8 +323,8 @@ class LifelongPipeline(Pipeline):
         task = knowledge.tasks[answer.pop("task")]
         result = {"task": knowledge.answers_as(task), "kind": task.kind, **answer}
         if abstain and result["novelty"] > 1:
-            result |= {"task": UNKNOWN, "answer": None}
-        elif not abstain:
+            return {"task": UNKNOWN, "kind": task.kind, **NOTHING, "novelty": result["novelty"]}
+        if not abstain:
             result.pop("novelty", None)
         return result
 

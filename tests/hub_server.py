@@ -59,7 +59,7 @@ class Commit:
 
 @dataclass
 class Repo:
-    """A model repository: commits, and what branches and pull requests (`refs/pr/<n>`) point to."""
+    """A repository of a model or a Space: commits, and what branches and pull requests (`refs/pr/<n>`) point to."""
 
     name: str
     private: bool = False
@@ -105,7 +105,7 @@ class HubServer:
     """A Hub that runs while the `with` block does.
 
     Attributes:
-        repos (`dict`): Repositories by `namespace/name`.
+        repos (`dict`): Repositories by `namespace/name`; Spaces by `spaces/namespace/name`.
         users (`dict`): User of each token; a user writes into the namespace of that name only.
         requests (`list`): `(method, path)` of every request, in the order of arrival.
         waits (`list`): Seconds that the client of this process would have waited before trying again.
@@ -284,7 +284,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def repo(self, name: str, write: bool = False) -> Repo:
         user, repo = self.user(), self.hub.repos.get(name)
-        owns = user == name.split("/")[0]
+        owns = user == name.split("/")[-2]
         if repo is None or (repo.private and not owns):
             raise _Reply(404 if user else 401, "Repository not found", "RepoNotFound")
         if write and not owns:
@@ -307,12 +307,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def create_repo(self) -> None:
         asked, user = json.loads(self.body), self.user()
-        name = f"{asked.get('organization') or user}/{asked['name']}"
+        owner, place = asked.get("organization") or user, "spaces/" if asked.get("type") == "space" else ""
+        name = f"{place}{owner}/{asked['name']}"
         if user is None:
             raise _Reply(401, "Invalid username or password.")
-        answer = {"url": f"{self.hub.endpoint}/{name}", "name": name, "id": name}
-        if name.split("/")[0] != user:
-            raise _Reply(403, f"You don't have the rights to create a model under the namespace {name.split('/')[0]}")
+        bare = name.removeprefix("spaces/")
+        answer = {"url": f"{self.hub.endpoint}/{name}", "name": bare, "id": bare}
+        if owner != user:
+            raise _Reply(403, f"You don't have the rights to create a model under the namespace {owner}")
+        if place and not asked.get("sdk"):
+            raise _Reply(400, "a Space needs an SDK")
         if name in self.hub.repos:
             return self.send({**answer, "error": "You already created this model repo"}, 409)
         self.hub.create(name, asked.get("visibility") == "private")
@@ -402,7 +406,8 @@ class _Handler(BaseHTTPRequestHandler):
         about = {"tags": [], "downloads": 0, "likes": 0, "lastModified": DATE, "createdAt": DATE, "gated": False}
         config = commit.files.get("config.json")
         about["config"] = json.loads(config.data) if config else {}
-        self.send({"id": name, "sha": commit.oid, "private": repo.private, "siblings": siblings, **about})
+        bare = name.removeprefix("spaces/")
+        self.send({"id": bare, "sha": commit.oid, "private": repo.private, "siblings": siblings, **about})
 
     def entry(self, path: str, file: File) -> dict[str, Any]:
         found: dict[str, Any] = {"type": "file", "path": path, "oid": file.blob, "size": len(file.data)}
@@ -470,8 +475,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send([{"id": c.oid, "title": c.message, "message": "", "authors": [], "date": DATE} for c in history])
 
 
-REPO, PART = r"([^/]+/[^/]+)", r"([^/]+)"
-MODEL = f"/api/models/{REPO}"
+REPO, PART = r"((?:spaces/)?[^/]+/[^/]+)", r"([^/]+)"
+MODEL = r"/api/(?:models/|(?=spaces/))((?:spaces/)?[^/]+/[^/]+)"
 ROUTES = (
     ("GET", r"/api/whoami-v2", "whoami"),
     ("POST", r"/api/repos/create", "create_repo"),

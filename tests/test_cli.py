@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 import yaml
 from hub_server import hub  # noqa: F401
 from peft import PeftModel
@@ -19,12 +20,14 @@ from poisoned_texts import poisoned
 from poisoned_texts import texts as clean_texts
 from safetensors.torch import load_file
 from transformers import AutoModelForTokenClassification, Trainer
+from typer.core import TyperCommand
 from typer.testing import CliRunner
 
 import hf_lifelong
 from hf_lifelong import knowledge_of
 from hf_lifelong.adapter import forget
 from hf_lifelong.cli.app import app
+from hf_lifelong.cli.errors import as_options
 from hf_lifelong.hub import pull, push_to_hub
 from hf_lifelong.loading import load
 from hf_lifelong.retrieval import POLICIES
@@ -237,7 +240,75 @@ def test_predict_as_json_is_what_the_pipeline_says_batch_by_batch(learned):
     texts = [*TEXTS, json.dumps({"text": "a good film", "text_pair": "of the day"})]
     right = expected(learned, [*TEXTS, json.loads(texts[2])], batch_size=1, abstain=True, policy="cascade")
     options = ("--json", "--abstain", "--retrieval", "cascade", "--batch-size", "1")
-    assert [json.loads(line) for line in run("predict", learned, *texts, *options).splitlines()] == right
+    found = [json.loads(line) for line in run("predict", learned, *texts, *options).splitlines()]
+    assert found == [{"input": number, **answer} for number, answer in enumerate(right)]
+
+
+def test_predict_keeps_the_numbers_of_lines_and_rows(learned, tmp_path):
+    lines = [f"{a['task']}\t{a['score']:.3f}\t{a['answer']}" for a in expected(learned, TEXTS)]
+    (tmp_path / "in.txt").write_text(f"\n{TEXTS[0]}\n\n\n{TEXTS[1]}\n")
+    assert run("predict", learned, "--input", tmp_path / "in.txt") == f"\n{lines[0]}\n\n\n{lines[1]}\n"
+    found = run("predict", learned, "--input", tmp_path / "in.txt", "--json", "--batch-size", 1).splitlines()
+    assert [json.loads(line)["input"] for line in found] == [1, 4]
+
+
+def test_predict_reads_tables(learned, tmp_path):
+    """With a label and other columns beside the text, in any encoding and with any separator that `learn` reads."""
+    right = expected(learned, TEXTS)
+    lines = [f"{a['task']}\t{a['score']:.3f}\t{a['answer']}" for a in right]
+    rows = [("id", "text", "label"), ("1", TEXTS[0], "good"), ("2", "", ""), ("3", TEXTS[1], "bad")]
+    for name, separator, encoding in (("a.csv", ",", "utf-8-sig"), ("b.csv", ";", "utf-16"), ("c.TSV", "\t", "utf-8")):
+        (tmp_path / name).write_text("\n".join(map(separator.join, rows)) + "\n", encoding=encoding)
+        assert run("predict", learned, "--input", tmp_path / name) == f"{lines[0]}\n\n{lines[1]}\n"
+    found = run("predict", learned, "--input", tmp_path / "a.csv", "--json").splitlines()
+    assert list(map(json.loads, found)) == [{"input": 0, **right[0]}, {"input": 2, **right[1]}]
+    (tmp_path / "d.csv").write_text(f"body,title\n{TEXTS[0]},\n{TEXTS[1]},a title\n")
+    named = run("predict", learned, "--input", tmp_path / "d.csv", "--columns", "{text: body}")
+    assert named.splitlines() == lines
+    pair = run(
+        "predict", learned, "--input", tmp_path / "d.csv", "--columns", "{text: body, text_pair: title}", "--json"
+    )
+    with_pair = expected(learned, [{"text": TEXTS[0], "text_pair": ""}, {"text": TEXTS[1], "text_pair": "a title"}])
+    assert [json.loads(line)["answer"] for line in pair.splitlines()] == [answer["answer"] for answer in with_pair]
+    (tmp_path / "e.jsonl").write_text("".join(json.dumps({"body": text, "label": 1}) + "\n" for text in TEXTS))
+    assert run("predict", learned, "--input", tmp_path / "e.jsonl", "--columns", "{text: body}").splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    ("table", "columns", "said"),
+    [
+        ("", None, "in.csv has nothing in it; give a table with a header and rows."),
+        ("text,label\n", None, "in.csv has a header but no rows"),
+        (
+            "body,label\na,b\n",
+            None,
+            "has the columns ['body', 'label'], and an input needs one of these: question",
+        ),
+        ("body,label\na,b\n", None, "such as `--columns '{text: body}'`."),
+        ("body,label\na,b\n", "{text: boddy}", "`--columns` names 'boddy', but"),
+        ("body,label\na,b\n", "{text: boddy}", "; did you mean `body`?"),
+        ("body\na\n", "text", "`--columns` is 'text'; give names of columns by role, such as '{text: body}'."),
+        ("text,label\na,b,c\n", None, "row 0 has more cells than the header, ['text', 'label']"),
+        ('text\n"a\n', None, "is no table that can be read (unexpected end of data)."),
+    ],
+)
+def test_predict_says_what_is_wrong_with_a_table(learned, tmp_path, table, columns, said):
+    (tmp_path / "in.csv").write_text(table)
+    options = () if columns is None else ("--columns", columns)
+    assert said in fails("predict", learned, "--input", tmp_path / "in.csv", *options)
+
+
+def test_errors_name_options_of_the_command_line(learned):
+    asked = '{"question": "Who?", "context": "Ada."}'
+    assert "or `--abstain` to answer it with `unknown`" in fails("predict", learned, asked)
+    assert json.loads(run("predict", learned, asked, "--abstain", "--json"))["task"] == "unknown"
+    command = typer.main.get_command(app)
+    push, learn = command.commands["push"], command.commands["learn"]
+    said = 'Give `revision="a1"`, `create_pr=True` or `other=True`; or `r="full"`.'
+    assert as_options(said, push) == 'Give `--revision a1`, `--create-pr` or `other=True`; or `r="full"`.'
+    said = "Give it as columns={'text': ...}, with `resume_from_checkpoint=True`."
+    assert as_options(said, learn) == "Give it as `columns: {text: ...}`, with `--resume_from_checkpoint True`."
+    assert as_options(said) == said
 
 
 def test_predict_prints_each_batch_before_it_reads_the_next(learned):
@@ -268,7 +339,9 @@ def test_predict_says_what_is_wrong(learned, tmp_path, bert_folder):
     assert "is not UTF-8 text" in fails("predict", learned, "--input", tmp_path / "latin.txt")
     assert "`--labels` is for language models" in fails("predict", learned, "fine", "--labels")
     assert "no known form of input" in fails("predict", learned, '{"body": "fine"}')
-    assert "adapter_config.json" in fails("predict", bert_folder, "fine")
+    assert "is no adapter: it has no `adapter_config.json`. It is a model" in fails("predict", bert_folder, "fine")
+    (tmp_path / "nothing").mkdir()
+    assert "`. Give what `DriftTrainer` saved." in fails("predict", tmp_path / "nothing", "fine")
     assert "no folder here, and no name on the Hub" in fails("predict", tmp_path / "nowhere", "fine")
     for argv in ((), ("fine", "--input", "-")):
         assert "give either inputs or `--input`" in fails("predict", learned, *argv, code=2)
@@ -528,9 +601,19 @@ def test_push_makes_one_commit_and_says_where(hub, learned, own, tiny_folder):  
     assert said == f"{hub.endpoint}/me/new/discussions/1\n" and repo.refs["main"] == found["commit"]
 
 
+def test_push_with_a_space_pushes_the_page_too(hub, learned, tiny_folder):  # noqa: F811
+    hub.write_folder(BASE, tiny_folder("bert"))
+    argv = ("push", learned, "new", "--base-model", BASE, "--private", "--space")
+    assert "leave one out" in fails(*argv, "--create-pr", code=2)
+    found = json.loads(run(*argv, "--json"))
+    assert found["space"] == f"{hub.endpoint}/spaces/me/new"
+    assert set(hub.repos) == {BASE, "me/new", "spaces/me/new"} and hub.repos["spaces/me/new"].private
+    assert run(*argv).splitlines()[1] == found["space"]
+
+
 def test_push_says_what_is_wrong(hub, learned, own, tiny_folder, tmp_path):  # noqa: F811
     hub.write_folder(BASE, tiny_folder("bert"))
-    assert 'Give `base_model="<its name on the Hub>"`' in fails("push", learned, "me/new")
+    assert "Give `--base-model <its name on the Hub>`" in fails("push", learned, "me/new")
     assert "`model` has no `adapter_config.json`" in fails("push", tmp_path, "me/new", "--base-model", BASE)
     run("push", learned, "me/new", "--base-model", BASE)
     run("forget", own, "films", "--yes")
@@ -584,6 +667,14 @@ def test_estimate_memory_says_bytes_and_a_table(bert_folder):
 # The program
 
 
+def test_help_of_learn_leaves_out_what_is_transformers_own():
+    short, everything = run("learn", "--help"), run("learn", "--help-all")
+    for shown in ("--tasks", "--members", "--audit ", "--num_train_epochs", "--help-all"):
+        assert shown in short and shown in everything
+    assert "--torchdynamo" not in short and "--torchdynamo" in everything
+    assert len(short.splitlines()) < 250 < len(everything.splitlines())
+
+
 def test_the_entry_point_is_the_main_function():
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
     module, _, name = project["project"]["scripts"]["hf-lifelong"].partition(":")
@@ -600,6 +691,12 @@ def test_help_and_version_are_quick_and_name_every_command():
     for command in commands:
         assert run(command, "--help").lower().startswith("usage: hf-lifelong ") or command == "learn"
     assert run("--version") == f"hf-lifelong {hf_lifelong.__version__}\n"
+
+
+def test_help_has_no_backslashes_of_rich(monkeypatch):
+    """As in Typer up to 0.20, whatever Typer is installed."""
+    monkeypatch.setattr(TyperCommand, "get_help", lambda self, ctx: "--port  Port.  \\[default: 8000]")
+    assert run("serve", "--help") == "--port  Port.  [default: 8000]\n"
 
 
 def test_the_installed_program_runs():

@@ -2,14 +2,20 @@
 
 import csv
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import pytest
 import yaml
 from datasets import Dataset, DatasetDict
+from learned import learn_task
+from peft import get_peft_model
+from transformers import AutoModel
 
-from hf_lifelong import DriftAdapterConfig
-from hf_lifelong.cli.learning import defaults, learn, parse, read_yaml
+from hf_lifelong import DriftAdapterConfig, KnowledgeBase, knowledge_of
+from hf_lifelong.cli import learning, teaching
+from hf_lifelong.cli.learning import defaults, learn, parse, read_yaml, was_audited
+from hf_lifelong.hub import PullError
+from hf_lifelong.knowledge import StatisticRecord
 from hf_lifelong.memory import estimate_memory
 from hf_lifelong.training.sources import TaskSource
 
@@ -116,10 +122,11 @@ def test_a_recipe_adds_arguments_and_other_defaults():
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], "`tasks` is None; give a list of tasks"),
+        ([], "`tasks` says what to learn: it is not given. Give a list of tasks"),
         (["--tasks", "[]"], "`tasks` is []"),
         (["--tasks", "[3]"], "`tasks[0]` is 3; give a mapping"),
         (["--tasks", "[{name: a}]"], "`tasks[0]` lacks `kind`; a task needs `name`, `kind`, `dataset`."),
+        (["--tasks", "[{url: a}]"], "`tasks[0]` has the unknown key `url`; a task has name, kind, dataset, "),
         (["--tasks", "[{nam: a}]"], "`tasks[0]` has the unknown key `nam`; did you mean `name`?"),
         (["--tasks", "[{name: 3, kind: a, dataset: b}]"], "`name` of task 3 is 3; give a text."),
         (["--tasks", "[{name: a, kind: a, dataset: b, columns: [x]}]"], "`columns` of task `a`"),
@@ -264,7 +271,7 @@ def test_code_that_comes_with_a_base_is_never_run(ask, tmp_path, monkeypatch):
     monkeypatch.setattr(TaskSource, "load", lambda *given: None)
     tasks = json.dumps([TASK])
     arguments = parse(["--model_name_or_path", str(base), "--tasks", tasks, "--output_dir", str(tmp_path / "out")])
-    with pytest.raises(ValueError, match="custom code"):
+    with pytest.raises((ValueError, PullError), match="custom code"):
         learn(*arguments) if ask == "learn" else estimate_memory(str(base))
     assert not canary.exists()
 
@@ -282,3 +289,48 @@ def test_data_with_a_script_is_one_error(tmp_path):
         TaskSource("films", "text-classification", str(tmp_path / "data")).load()
     with pytest.raises(ValueError, match="`dataset` of task 'films' is empty"):
         TaskSource("films", "text-classification", " ")
+
+
+def test_an_adapter_is_no_base_and_a_missing_base_is_named(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    for base, kind, words in (
+        (tmp_path, ValueError, "which is an adapter. Give it as `adapter`"),
+        ("me/nothing", PullError, "The base `me/nothing` was not loaded"),
+    ):
+        argv = ["--model_name_or_path", str(base), "--tasks", "[]", "--output_dir", str(tmp_path / "out")]
+        tasks, adapter, training = parse(argv)
+        tasks.tasks, tasks.stream = None, "rows.csv"
+        with pytest.raises(kind, match=words):
+            learn(tasks, adapter, training)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("", "the file is empty"), ("text,label\n", "it has a header but no rows")]
+)
+def test_a_file_without_rows_is_said(tmp_path, text, words):
+    (tmp_path / "rows.csv").write_text(text)
+    with pytest.raises(ValueError, match=f"`dataset` of task `films` is .*rows.csv', which cannot be loaded: {words}"):
+        TaskSource("films", "text-classification", str(tmp_path / "rows.csv")).load()
+
+
+def test_a_later_task_is_audited_on_a_page_and_asked_for_in_a_launch(bert_folder, tokenizer, tmp_path, monkeypatch):
+    model = get_peft_model(
+        AutoModel.from_pretrained(bert_folder), DriftAdapterConfig(r=2, members=1, signature_rank=2)
+    )
+    learn_task(model, "films", "text-classification", ("bad", "good"), 0)
+    model.save_pretrained(str(tmp_path))
+    tokenizer.save_pretrained(str(tmp_path))
+    audited = replace(knowledge_of(model).tasks[0], statistics=(StatisticRecord("audit", ()),))
+    assert was_audited(KnowledgeBase(tasks=[audited])) and not was_audited(knowledge_of(model))
+    assert not was_audited(KnowledgeBase(tasks=[audited, knowledge_of(model).tasks[0]]))
+    seen = []
+    monkeypatch.setattr(teaching, "learn", lambda learning, adapter, training, callbacks: seen.append(training.audit))
+    for was in (True, False):
+        monkeypatch.setattr(teaching, "was_audited", lambda knowledge, was=was: was)
+        teaching.FolderTeacher(tmp_path).learn("mail", "text-classification", "mail.csv", {}, 1, lambda share: None)
+    assert seen == ["report", "off"]
+    monkeypatch.setattr(learning, "was_audited", lambda knowledge: True)
+    monkeypatch.setattr(TaskSource, "load", lambda *given: None)
+    argv = ["--adapter", str(tmp_path), "--tasks", json.dumps([TASK]), "--output_dir", str(tmp_path / "out")]
+    with pytest.warns(UserWarning, match="this launch audits none; `audit` sets it"), pytest.raises(ValueError):
+        learn(*parse(argv))

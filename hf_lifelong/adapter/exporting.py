@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ..compat import Conv1D
-from ..knowledge import LearnedTask
+from ..knowledge import KnowledgeBase, LearnedTask
 from ..objectives import get_kind
 from ..storage import FULL, LOW_RANK, layer_of
 from ..utils.files import write_tensors
@@ -120,7 +120,7 @@ def export(
         labels=task.labels,
         members=tuple(members),
         form=form,
-        note=reading_note(form, task.kind),
+        note=" ".join(filter(None, [reading_note(form, task.kind), _labels_elsewhere(knowledge, index)])),
         **facts,
     )
     readme = write_readme(report, drift.base_model_name_or_path, knowledge.base.get("dtype"))
@@ -203,6 +203,17 @@ def _members(task: LearnedTask, member: int | None) -> range:
             f"{task.members - 1}, or leave it out to merge all."
         )
     return range(member, member + 1)
+
+
+def _labels_elsewhere(knowledge: KnowledgeBase, group: int) -> str:
+    """Which labels of the answering task a group does not have, because another group learned them (`extends`)."""
+    name = knowledge.answers_as(knowledge.tasks[knowledge.newest[group]])
+    others = {knowledge.groups[i]: knowledge.tasks[knowledge.newest[i]].labels for i in knowledge.groups_of(name)}
+    others.pop(knowledge.groups[group])
+    if not others:
+        return ""
+    listed = ", ".join(f"{', '.join(labels)} (group `{other}`)" for other, labels in others.items())
+    return f"Labels of `{name}` that other groups learned are not in it, so it answers such inputs wrongly: {listed}."
 
 
 def _check_rank(rank: int | None, full_rank: int, members: int) -> None:

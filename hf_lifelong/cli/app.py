@@ -11,17 +11,21 @@ import os
 import sys
 import warnings
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from .. import __version__
 from ..utils.console import mute_bars, mute_notes
 from ..utils.texts import one_line
-from .lines import as_input, batches, dump, numbered
-from .options import FourBits, Json, Model, Retrieval, Revision
+from .ask import predict, watch
+from .errors import as_options
+from .lines import dump
+from .options import FourBits, Json, Model, Revision
+from .push import push
 from .serve import serve
 
 # Errors that the user can fix. Any other error is a bug, and shows its traceback.
@@ -39,10 +43,18 @@ class Commands(TyperGroup):
         except USER_ERRORS as error:
             said = str(error.args[0] if isinstance(error, KeyError) else error)
             message = one_line(" ".join([said, *getattr(error, "__notes__", ())]))
+            message = as_options(message, self.commands.get(ctx.invoked_subcommand or ""))
             if ctx.params["debug"] or (isinstance(error, KeyError) and " " not in message):
                 raise  # a KeyError without a sentence is a bug too
             typer.echo(f"Error: {message}", err=True)
             raise typer.Exit(1) from error
+
+
+class Command(TyperCommand):
+    """Help without the backslashes that Typer up to 0.20, which Flower needs, puts before brackets for Rich."""
+
+    def get_help(self, ctx: Any) -> str:
+        return super().get_help(ctx).replace("\\[", "[")
 
 
 app = typer.Typer(
@@ -53,6 +65,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+command = partial(app.command, cls=Command)
 
 
 def _version(requested: bool) -> None:
@@ -93,103 +108,11 @@ def learn(ctx: typer.Context) -> None:
         typer.echo(report, err=learning.stream is not None)
 
 
-@app.command()
-def predict(
-    model: Model,
-    texts: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="INPUT", help='What to answer: texts, JSON: {"question": …, "context": …}, or image files.'
-        ),
-    ] = None,
-    input: Annotated[
-        str | None,
-        typer.Option(
-            help="File with one input a line: text, path, or JSON where it begins with `{`; `-` reads stdin."
-        ),
-    ] = None,
-    as_json: Json = False,
-    abstain: Annotated[
-        bool, typer.Option("--abstain", help="Answer `unknown` to inputs of no task it knows.")
-    ] = False,
-    labels: Annotated[
-        bool, typer.Option("--labels", help="Of a language model: the likeliest label of the task, not a text.")
-    ] = False,
-    retrieval: Annotated[Retrieval | None, typer.Option(help="How groups are chosen, if not as trained.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Inputs that are answered at once.")] = 32,
-    revision: Revision = None,
-    load_in_4bit: FourBits = False,
-) -> None:
-    """Answer inputs without being told their tasks.
-
-    One answer a line, in the order of the inputs: task, score (`-` of a number) and answer, with tabs between; with
-    --json an object.
-    """
-    if bool(texts) == (input is not None):
-        raise typer.BadParameter("give either inputs or `--input`", param_hint="INPUT")
-    from ..adapter import modality_of
-    from ..loading import load
-    from ..pipeline import LifelongPipeline
-
-    lines = enumerate(texts, 1) if texts else numbered(str(input), "--input")
-    inputs = (as_input(line, number, input) for number, line in lines)
-    first = next(inputs, None)
-    if first is None:
-        raise ValueError(f"`--input` {input} holds nothing to answer; give one input per line.")
-    loaded, processor = load(model, revision=revision, load_in_4bit=load_in_4bit)
-    answer: Any = LifelongPipeline(model=loaded, **{modality_of(loaded).processor: processor})  # type: ignore[arg-type]
-    if labels and not answer.generates:
-        raise ValueError("`--labels` is for language models; this adapter answers with labels in any case.")
-    options: dict[str, Any] = {"labels": True} if labels else {}
-    if retrieval is not None:
-        options["policy"] = retrieval
-    done = 0
-    for batch in batches(first, inputs, batch_size):
-        try:
-            answers = answer(batch, batch_size=batch_size, abstain=abstain, **options)
-        except ValueError as error:
-            raise ValueError(f"Of the inputs from number {done + 1} (inputs[0]) on: {error}") from error
-        done += len(batch)
-        typer.echo("\n".join(dump(answered) if as_json else _line(answered) for answered in answers))
+command()(predict)
+command()(watch)
 
 
-def _line(answer: dict[str, Any]) -> str:
-    content, score = answer["answer"], answer["score"]
-    text = "" if content is None else " ".join(content) if isinstance(content, list) else str(content)
-    return f"{one_line(answer['task'])}\t{'-' if score is None else f'{score:.3f}'}\t{one_line(text)}"
-
-
-@app.command()
-def watch(
-    model: Model,
-    input: Annotated[
-        str, typer.Argument(metavar="FILE", help="One input a line, as for `predict --input`; `-` reads stdin.")
-    ] = "-",
-    expected_run: Annotated[int, typer.Option(min=100, help="Inputs between two false alarms, on average.")] = 2000,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Inputs that are read at once; with 1 each is judged as soon as it comes.")
-    ] = 32,
-    revision: Revision = None,
-    load_in_4bit: FourBits = False,
-) -> None:
-    """Say where a stream of inputs changes, without learning.
-
-    One JSON object a line, in the order of the inputs: `input` (its number, from 0), `outcome` (`same`; `return` of
-    a task that the adapter knows; `new`), `group`, `since` (the input where the new task began) and `evidence` (1 or
-    more where the stream changes).
-    """
-    from ..loading import load
-    from ..streams import watch as watch_inputs
-
-    inputs = (as_input(line, number, input) for number, line in numbered(input, "FILE"))
-    loaded, processor = load(model, revision=revision, load_in_4bit=load_in_4bit)
-    for number, verdict in enumerate(
-        watch_inputs(loaded, processor, inputs, expected_run=expected_run, batch_size=batch_size)
-    ):
-        typer.echo(dump({"input": number, **asdict(verdict)}))
-
-
-@app.command()
+@command()
 def inspect(model: Model, revision: Revision = None, as_json: Json = False) -> None:
     """Show what an adapter has learned.
 
@@ -201,7 +124,7 @@ def inspect(model: Model, revision: Revision = None, as_json: Json = False) -> N
     typer.echo(dump(describe(saved), indent=2) if as_json else to_report(saved))
 
 
-@app.command()
+@command()
 def audit(
     model: Model,
     data: Annotated[
@@ -234,12 +157,13 @@ def audit(
         shown = to_lines(audits) or "No task has been learned yet."
         typer.echo(dump({name: to_dict(one) for name, one in audits.items()}, indent=2) if as_json else shown)
         return
+    mute_bars()
     found = audit_data(saved, data, {"text": text, "label": label}, task, false_alarms, load_in_4bit)
     as_dict = {"asked": found.asked, **(to_dict(found.audit) or {})}
     typer.echo(dump(as_dict, indent=2) if as_json else data_to_lines(found))
 
 
-@app.command()
+@command()
 def export(
     model: Model,
     group: Annotated[str, typer.Argument(metavar="GROUP", help="Name or number of a group, or a task of it.")],
@@ -257,6 +181,7 @@ def export(
     from ..adapter import knowledge_of
     from ..loading import load
 
+    mute_bars()
     loaded, _ = load(model, revision=revision, load_in_4bit=load_in_4bit)
     is_number = group.isdigit() and group not in knowledge_of(loaded).names
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # the report says the same
@@ -265,7 +190,7 @@ def export(
     typer.echo(dump({**asdict(report), "folder": str(report.folder)}, indent=2) if as_json else text)
 
 
-@app.command()
+@command()
 def forget(
     model: Model,
     task: Annotated[str, typer.Argument(metavar="TASK", help="Task to forget.")],
@@ -294,12 +219,13 @@ def forget(
     target = output or saved.folder
     if not yes:
         typer.confirm(f"Forget `{one_line(task)}`, and write what remains to {target}?", abort=True, err=True)
+    mute_bars()
     remaining = forget_saved(saved, task, target, load_in_4bit=load_in_4bit)
     names = ", ".join(f"`{one_line(name)}`" for name in remaining.names)
     typer.echo(f"Forgot `{one_line(task)}`. {target} knows {names or 'no task'}.")
 
 
-@app.command()
+@command()
 def union(
     model: Model,
     other: Annotated[str, typer.Argument(metavar="OTHER", help="Adapter on the same base: a folder, or an id.")],
@@ -322,53 +248,17 @@ def union(
     if not all(old and new for old, _, new in pairs):
         raise typer.BadParameter("give an old and a new name, such as topics=topics-2", param_hint="--rename")
     names = {old: new for old, _, new in pairs}
+    mute_bars()
     known = union_saved(pull(model, revision=revision), pull(other), output, names, load_in_4bit=load_in_4bit)
     listed = ", ".join(f"`{one_line(name)}`" for name in known.names)
     typer.echo(f"{output} knows {listed or 'no task'}.")
 
 
-@app.command()
-def push(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of an adapter.")],
-    repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="Repository, such as me/model.")],
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
-    revision: Annotated[str | None, typer.Option(help="Branch; `main` without it.")] = None,
-    message: Annotated[str | None, typer.Option(help="Message of the commit.")] = None,
-    base_model: Annotated[str | None, typer.Option(help="Name of the base on the Hub, for one from a folder.")] = None,
-    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request, change no branch.")] = False,
-    parent_commit: Annotated[str | None, typer.Option(help="The commit that this push follows or replaces.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Push an adapter to the Hub, in one commit.
-
-    Nothing is overwritten that it does not continue. The token is that of `hf auth login` or HF_TOKEN.
-    """
-    from ..hub import CARD, CONFIG, addressed, push_to_hub
-    from ..utils.files import read_json
-
-    card, config = folder / CARD, folder / CONFIG
-    text = None
-    if card.is_file() and config.is_file():
-        text = addressed(card.read_text(encoding="utf-8"), read_json(config), repo_id, base_model)
-    commit = push_to_hub(
-        folder,
-        repo_id,
-        card=text,
-        base_model=base_model,
-        private=private or None,
-        revision=revision,
-        commit_message=message,
-        create_pr=create_pr,
-        parent_commit=parent_commit,
-    )
-    result = {"url": commit.pr_url or commit.commit_url, "commit": commit.oid}
-    typer.echo(dump(result, indent=2) if as_json else result["url"])
+command()(push)
+command()(serve)
 
 
-app.command()(serve)
-
-
-@app.command("estimate-memory")
+@command("estimate-memory")
 def estimate_memory(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Base: a folder, or an id on the Hub.")],
     bits: Annotated[
@@ -397,7 +287,7 @@ def estimate_memory(
     """
     from ..adapter import DriftAdapterConfig
     from ..memory import estimate_memory as estimate
-    from .learning import rank
+    from .parsing import rank
 
     config = DriftAdapterConfig(r=rank(r), members=members, trunk_depth=trunk_depth, task_type=task_type)
     memory = estimate(

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, get_type_hints
 
 import torch
-import yaml
 from peft import get_peft_model
-from transformers import HfArgumentParser, TrainerCallback, set_seed
+from transformers import TrainerCallback, set_seed
 
-from ..adapter import DriftAdapterConfig, modality_of
-from ..compat import string_to_bool
+from ..adapter import DriftAdapterConfig, knowledge_of, modality_of
+from ..hub import CONFIG
+from ..knowledge import KnowledgeBase
 from ..loading import load, load_base, load_processor
+from ..safety import TaskAudit
 from ..storage import TASK_TYPES
 from ..training import (
     DriftTrainer,
@@ -25,18 +26,10 @@ from ..training import (
     TaskSource,
     check_samples,
     show_bars,
-    suggestion,
 )
-from .lines import JsonRows
-
-
-def rank(text: str) -> int | str:
-    """`r` of a `DriftAdapterConfig`, which checks it, from the command line."""
-    return int(text) if text.removeprefix("-").isdecimal() else text
-
-
-# Names of argument types in `--help`.
-KINDS = {int: "INTEGER", float: "NUMBER", string_to_bool: "TRUE|FALSE", rank: "INTEGER|full"}
+from ..utils.texts import suggestion
+from .parsing import EVERYTHING, Brief, Formatter, Parser, rank, read_yaml
+from .tables import StreamRows
 
 
 @dataclass
@@ -49,8 +42,9 @@ class LearnArguments:
         revision (`str`, *optional*): Branch, tag or commit of `adapter` on the Hub.
         tasks (`list[dict]`): The tasks in order, each with the arguments of [`~training.sources.TaskSource`]; on the
             command line as YAML or JSON.
-        stream (`str`, *optional*): Instead of `tasks`, a file with rows that come without saying where a task ends, a
-            JSON object in each line; `-` reads stdin. To resume, the same rows must be given from the first on.
+        stream (`str`, *optional*): Instead of `tasks`, rows that come without saying where a task ends: a table
+            (`.csv`, `.tsv`), or a file with a JSON object in each line; `-` reads stdin. To resume, the same rows must
+            be given from the first on.
         kind (`str`, *optional*): With `stream`: the kind of task that its rows are learned as.
         columns (`dict[str, str]`, *optional*): With `stream`: role → column; on the command line as YAML or JSON.
         load_in_4bit (`bool`, *optional*, defaults to `False`): Whether the base is quantised to 4 bits (NF4,
@@ -81,7 +75,9 @@ class LearnArguments:
     )
     stream: str | None = field(
         default=None,
-        metadata={"help": "Instead of tasks: a file of JSON lines whose boundaries are found; `-` reads stdin."},
+        metadata={
+            "help": "Instead of tasks: a .csv, .tsv or file of JSON lines whose boundaries are found; `-` reads stdin."
+        },
     )
     kind: str | None = field(default=None, metadata={"help": "With a stream: kind of task that it is learned as."})
     columns: dict[str, str] | str | None = field(
@@ -113,9 +109,11 @@ class LearnArguments:
         if self.stream is not None and self.tasks is None:
             return []
         if not isinstance(self.tasks, list) or not self.tasks:
+            what = "says what to learn: it is not given" if self.tasks is None else f"is {self.tasks!r:.100}"
             raise ValueError(
-                f"`tasks` is {self.tasks!r:.100}; give a list of tasks, each with name, kind and dataset; "
-                "or a `stream` with its `kind`."
+                f"`tasks` {what}. Give a list of tasks, each with name, kind and dataset, in the `--config` file or "
+                "as `--tasks '[{name: films, kind: text-classification, dataset: films.csv}]'`; or `--stream FILE` "
+                "with its `--kind`."
             )
         return [TaskSource.from_dict(task, f"tasks[{i}]") for i, task in enumerate(self.tasks)]
 
@@ -183,15 +181,16 @@ def parse(
         ValueError: for values that an argument does not take.
     """
     classes = (LearnArguments, AdapterArguments, DriftTrainingArguments, *extra)
-    parser = _Parser(
+    parser = Parser(
         classes,
         prog=prog,
         usage="%(prog)s [--config FILE] [--argument value ...]",
         description=description,
         allow_abbrev=False,
-        formatter_class=_Formatter,
+        formatter_class=Formatter if EVERYTHING in argv else Brief,
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML file with any of the arguments below.")
+    parser.add_argument(EVERYTHING, action="help", help="The same with all of transformers' training arguments.")
+    parser.add_argument("--config", metavar="FILE", help="YAML file with any arguments.")
     parser.set_defaults(**{**defaults(), **(preset or {})})
     config = parser.file_of(argv)
     from_file = parser.read(config) if config is not None else []
@@ -234,6 +233,7 @@ def learn(
         raise ValueError(f"{names} cannot be given with `adapter`, which has its own settings; leave them out.")
     if learning.adapter is None and learning.model_name_or_path is None:
         raise ValueError("Give `model_name_or_path` for a new adapter, or `adapter` for one that continues learning.")
+    _check_base(learning.model_name_or_path)
     config = DriftAdapterConfig(**settings)
     tasks = [source.load(learning.max_train_samples, learning.max_test_samples) for source in sources]
     options: dict[str, Any] = {"dtype": base_dtype(training), "load_in_4bit": learning.load_in_4bit}
@@ -245,8 +245,11 @@ def learn(
         base = load_base(name, config.task_type, trainable=True, **options)
         processor = load_processor(name, modality_of(base))
         model = get_peft_model(base, config)
+    if training.audit == "off" and was_audited(knowledge_of(model)):
+        message = "The task that the adapter learned last was audited, and this launch audits none; `audit` sets it."
+        warnings.warn(message, stacklevel=2)
     given: dict[str, Any] = {"kind": learning.kind, "columns": learning.columns}
-    given |= {"tasks": tasks or None, "stream": JsonRows(learning.stream) if learning.stream is not None else None}
+    given |= {"tasks": tasks or None, "stream": StreamRows(learning.stream) if learning.stream is not None else None}
     trainer = DriftTrainer(model, training, processing_class=processor, callbacks=list(callbacks), **given)
     if not training.disable_tqdm and trainer.stream is None:
         show_bars(trainer)
@@ -256,6 +259,19 @@ def learn(
     if training.push_to_hub:
         trainer.push_to_hub()
     return trainer, scores
+
+
+def was_audited(knowledge: KnowledgeBase) -> bool:
+    """Whether the task that was learned last was audited."""
+    return any(record.name == TaskAudit.name for task in knowledge.tasks[-1:] for record in task.statistics)
+
+
+def _check_base(name: str | None) -> None:
+    """Refuses a folder of an adapter in the place of a base (`ValueError`)."""
+    if name is not None and Path(name, CONFIG).is_file():
+        raise ValueError(
+            f"`model_name_or_path` is {name!r}, which is an adapter. Give it as `adapter`; it brings its own base."
+        )
 
 
 class Answered(StreamCallback):
@@ -280,65 +296,3 @@ def use_all_cores(training: DriftTrainingArguments) -> None:
 def base_dtype(training: DriftTrainingArguments) -> torch.dtype:
     """The dtype of the frozen base. On a CPU it is float32, which autocast needs."""
     return torch.bfloat16 if torch.cuda.is_available() and training.bf16 else torch.float32
-
-
-def read_yaml(text: str, where: str) -> Any:
-    """Reads YAML or JSON; anything else raises `ValueError`."""
-    try:
-        return yaml.safe_load(text)
-    except RecursionError as error:
-        raise ValueError(f"`{where}` is YAML that nests too deeply.") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"`{where}` is not YAML: {' '.join(str(error).split())}") from error
-
-
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows each argument under one name, with the type of its value, and its default unless that is `None`."""
-
-    def _format_action_invocation(self, action: argparse.Action) -> str:
-        choices = list(action.choices or [])
-        kind: Any = action.type
-        value = action.metavar or "|".join(map(str, choices if len(choices) < 5 else [])) or KINDS.get(kind, "TEXT")
-        return action.option_strings[-1 if action.nargs == 0 else 0] + ("" if action.nargs == 0 else f" {value}")
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
-
-
-class _Parser(HfArgumentParser):
-    """An `HfArgumentParser` with a settings file and one-line errors."""
-
-    @property
-    def names(self) -> list[str]:
-        return [f.name for cls in self.dataclass_types for f in fields(cls) if f.init]
-
-    def error(self, message: str) -> Any:
-        self.exit(2, f"Error: {message} (`{self.prog} --help` lists the arguments)\n")
-
-    @staticmethod
-    def file_of(argv: Sequence[str]) -> str | None:
-        first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        first.add_argument("--config")
-        return first.parse_known_args(argv)[0].config
-
-    def read(self, path: str) -> list[str]:
-        """Returns the settings of a file as an equivalent command line. Settings that have none, such as lists, are
-        set as defaults."""
-        try:
-            loaded = read_yaml(Path(path).read_text(encoding="utf-8"), path) or {}
-        except (OSError, ValueError) as error:
-            self.error(f"--config: {error}")
-        if not isinstance(loaded, dict):
-            self.error(f"--config: `{path}` must hold `key: value` lines, not a {type(loaded).__name__}")
-        hints = {name: str(hint) for cls in self.dataclass_types for name, hint in get_type_hints(cls).items()}
-        line = []
-        for name, value in loaded.items():
-            if name not in self.names:
-                self.error(f"--config: `{path}` has the unknown key `{name}`{suggestion(name, self.names)}")
-            if isinstance(value, list | dict) and not any(many in hints[name] for many in ("list", "dict")):
-                self.error(f"--config: `{name}` is {value!r:.100}, but takes one value")
-            if value is None or isinstance(value, list | dict):
-                self.set_defaults(**{name: value})
-            else:
-                line.append(f"--{name}={value}")
-        return line

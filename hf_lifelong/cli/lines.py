@@ -1,4 +1,4 @@
-"""Inputs and rows that come line by line from a file or from stdin, and JSON that is safe for a terminal."""
+"""Inputs that come line by line from a file or from stdin, and JSON that is safe for a terminal."""
 
 from __future__ import annotations
 
@@ -52,32 +52,6 @@ def as_input(line: str, number: int, source: str | None) -> Any:
     except ValueError as error:
         where = f"`{source}`, line {number}" if source is not None else f"input {number}"
         raise ValueError(f'{where}: {error}. A text that begins with a brace is given as {{"text": "…"}}.') from error
-
-
-class JsonRows:
-    """Rows for learning: a JSON object in each line of a file, or of stdin for `-`.
-
-    Args:
-        source (`str`): The file.
-
-    Raises:
-        ValueError: when the file cannot be read, or a line is no JSON object; names the line.
-    """
-
-    def __init__(self, source: str) -> None:
-        self.source = source
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for number, line in numbered(self.source, "--stream"):
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ValueError(
-                    f"`{self.source}`, line {number}: {error}; give a JSON object in each line."
-                ) from error
-            if not isinstance(row, dict):
-                raise ValueError(f"`{self.source}`, line {number}: {line!r:.60} is no JSON object.")
-            yield row
 
 
 def batches(first: Any, rest: Iterable[Any], size: int) -> Iterator[list[Any]]:

@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from ..hub import pull
 from ..training import DriftTrainingArguments
 from .forget import forget_saved
-from .learning import AdapterArguments, LearnArguments, defaults, learn
+from .learning import AdapterArguments, LearnArguments, defaults, learn, was_audited
 
 
 class FolderTeacher:
@@ -34,11 +34,12 @@ class FolderTeacher:
         epochs: int,
         on_progress: Callable[[float], None],
     ) -> None:
-        """Learns a task from a file of rows."""
+        """Learns a task from a file of rows; audited if the task before it was."""
         task = {"name": name, "kind": kind, "dataset": file, "columns": dict(columns)}
         learning = LearnArguments(adapter=str(self.folder), tasks=[task], load_in_4bit=self.load_in_4bit)
+        audit = "report" if was_audited(pull(self.folder).knowledge) else "off"
         settings = {**defaults(), "disable_tqdm": True, "save_strategy": "no", "num_train_epochs": epochs}
-        training = DriftTrainingArguments(output_dir=str(self.folder), **settings)
+        training = DriftTrainingArguments(output_dir=str(self.folder), audit=audit, **settings)
         learn(learning, AdapterArguments(), training, [_Steps(on_progress)])
 
     def forget(self, name: str) -> None:

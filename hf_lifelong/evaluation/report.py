@@ -23,8 +23,10 @@ def format_score(value: float | None, sign: bool = False, decimals: int = 3) -> 
 
 def summary_line(matrix: AccuracyMatrix) -> str:
     """Returns the metrics of the whole stream in one line; arrows show which direction is better."""
+    scored, count = sum(score is not None for row in matrix.scores[-1:] for score in row), len(matrix.tasks)
+    over = f" over {scored} of {count} tasks" if scored < count else ""
     metrics = [
-        f"average accuracy ↑ {format_score(matrix.average_accuracy())}",
+        f"average accuracy ↑ {format_score(matrix.average_accuracy())}{over}",
         f"BWT ↑ {format_score(matrix.bwt(), sign=True)} (negative = forgetting)",
         f"forgetting ↓ {format_score(matrix.forgetting())}",
     ]

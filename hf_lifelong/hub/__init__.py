@@ -23,6 +23,7 @@ from .saved import (
     saved_statistics,
     task_sizes,
 )
+from .space import push_space
 from .transfer import base_name, draw_matrix, keep_active, public_base, push_to_hub, write_matrix
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "public",
     "public_base",
     "pull",
+    "push_space",
     "push_to_hub",
     "quoting",
     "read_saved",

@@ -82,8 +82,8 @@ ADVICE = {
     429: "Too many requests were made; wait and try again.",
 }
 OTHERWISE = (
-    "It is not in the cache either, or not all of it, and no folder here; check the name, or try again when the Hub "
-    "can be reached."
+    "There is no folder of this name, and of the Hub it is not in the cache, or not all of it; check the name, or try "
+    "again when the Hub can be reached."
 )
 
 

@@ -128,13 +128,16 @@ def _most(name: str) -> float:
 
 
 def check_files(where: str | Path, sizes: Mapping[str, int], all_files: Collection[str]) -> None:
-    """Refuses an adapter that lacks a file or has one that is too large (`DamagedFileError`).
+    """Refuses what is no adapter (`ManifestError`), lacks a file or has one that is too large (`DamagedFileError`).
 
     Args:
         where (`str` or `Path`): Folder or repository, for the error message.
         sizes (`Mapping[str, int]`): Size in bytes of each of the adapter's files.
         all_files (`Collection[str]`): Names of all files there.
     """
+    if CONFIG not in all_files:
+        base = " It is a model, which may be the base of a new one." if "config.json" in all_files else ""
+        raise ManifestError(f"`{where}` is no adapter: it has no `{CONFIG}`.{base} Give what `DriftTrainer` saved.")
     for name in (CONFIG, TENSORS):
         if sizes.get(name):
             continue

@@ -97,13 +97,13 @@ def push_to_hub(
         PushError: when the Hub cannot be reached or refuses the push. The branch is unchanged, or has the complete
             commit if the connection was lost at the very end. Either way the same call can be repeated.
     """
-    _check_repo_id("repo_id", repo_id)
+    check_repo_id("repo_id", repo_id)
     if card is not None and not isinstance(card, str):
         raise ValueError(f"`card` must be the text of a model card, not `{type(card).__name__}`.")
     api, branch = HfApi(token=token), revision or "main"
     with tempfile.TemporaryDirectory() as folder:
         knowledge = _write(model, Path(folder), card, tokenizer, base_model)
-        with _explained(repo_id):
+        with explained(repo_id):
             repo_id = repo_id if "/" in repo_id else f"{api.whoami()['name']}/{repo_id}"
             memory = _last_push.setdefault(model, {}) if not isinstance(model, str | os.PathLike) else {}
             key = (repo_id, branch)
@@ -165,7 +165,7 @@ def _check_private(info: ModelInfo, private: bool | None) -> None:
         )
 
 
-def _check_repo_id(argument: str, name: Any) -> None:
+def check_repo_id(argument: str, name: Any) -> None:
     """Refuses a name that cannot be a repository's (`ValueError`)."""
     if hub_id(name) is None:
         raise ValueError(f"`{argument}` is {name!r}; it must be a name on the Hub, such as `me/model`.")
@@ -232,7 +232,7 @@ def base_name(saved: str | None, given: str | None) -> str:
             'could load. Give `base_model="<its name on the Hub>"` (for a trainer: `hub_base_model` in its arguments; '
             "on the command line: `--base-model`)."
         )
-    _check_repo_id("base_model", name)
+    check_repo_id("base_model", name)
     return name
 
 
@@ -290,7 +290,7 @@ ADVICE = {
 
 
 @contextmanager
-def _explained(repo_id: str) -> Iterator[None]:
+def explained(repo_id: str) -> Iterator[None]:
     """Turns the client's errors into a `PushError` that says what to do."""
     try:
         yield

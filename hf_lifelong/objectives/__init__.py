@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .prompts import encode_answers, encode_prompts, ensure_padding, fields_of, prompt_of
     from .reading import read_image
     from .uncertainty import MemberAnswers, entropy_of_mean, mean_by_pair, variance_between
-    from .untold import encode_inputs
+    from .untold import answer_columns, encode_inputs
 
 __all__ = [
     "LOG_2",
@@ -45,6 +45,7 @@ __all__ = [
     "MissingColumnError",
     "Modality",
     "TaskKind",
+    "answer_columns",
     "as_seen",
     "check_enough",
     "column_values",
@@ -73,6 +74,7 @@ __getattr__ = lazily(
     __name__,
     {
         "InputForm": ".forms",
+        "answer_columns": ".untold",
         "encode_inputs": ".untold",
         "read_image": ".reading",
         "LOG_2": ".numeric",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..utils.rendering import RENDERER
@@ -28,11 +28,13 @@ FORMS = 'a string, {"text": ...}, {"text": ..., "text_pair": ...} or {"question"
 """The forms of input that `prompt_of` knows, in words."""
 
 
-def prompt_of(entry: Any, index: int, templates: Iterable[str] = ()) -> str:
+def prompt_of(entry: Any, index: int, templates: Iterable[str] = (), answers: Collection[str] = ()) -> str:
     """The prompt of an input that arrives without a task: the text itself, or fields in a template, as in training.
 
     Args:
         templates (`list[str]`): Templates of the learned tasks; one with the same fields comes before `TEMPLATES`.
+        answers (`set[str]`): Fields that hold the answer in labelled data; left out of an input that has no known form
+            with them.
 
     Raises:
         ValueError: If an input has none of the forms, or is empty; the message names its index.
@@ -40,14 +42,17 @@ def prompt_of(entry: Any, index: int, templates: Iterable[str] = ()) -> str:
     check_unicode(entry, index)
     text = entry
     if isinstance(entry, Mapping):
-        candidates = (*templates, *TEMPLATES.values())
-        template = next((t for t in candidates if fields_of(t) == set(entry)), None)
-        text = entry["text"] if set(entry) == {"text"} and not template else None
+        candidates = (*templates, *TEMPLATES.values(), "{text}")
+        template = next(
+            (t for fields in (set(entry), set(entry) - set(answers)) for t in candidates if fields_of(t) == fields),
+            None,
+        )
+        text = None
         if template:
-            missing = [field for field, value in entry.items() if value is None]
+            missing = sorted(field for field in fields_of(template) if entry[field] is None)
             if missing:
                 raise ValueError(f"inputs[{index}]: nothing stands in {missing[0]!r}, which its prompt is made of.")
-            text = template.format_map(entry)
+            text = entry["text"] if template == "{text}" else template.format_map(entry)
     if not isinstance(text, str):
         raise ValueError(f"inputs[{index}] is {entry!r:.200}, which is no known form of input; give {FORMS}.")
     if not text.strip():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..utils.texts import without_panics
@@ -10,7 +10,7 @@ from .forms import InputForm
 from .head import HeadKind
 from .inputs import check_unicode
 from .modality import TEXT, Modality
-from .register import head_kind, kinds_on
+from .register import get_kind, head_kind, kinds_on
 
 
 def kinds_by_form(modality: Modality = TEXT) -> dict[InputForm, tuple[str, ...]]:
@@ -20,6 +20,15 @@ def kinds_by_form(modality: Modality = TEXT) -> dict[InputForm, tuple[str, ...]]
         for form in head_kind(name).forms:
             kinds[form] = (*kinds.get(form, ()), name)
     return kinds
+
+
+def answer_columns(kinds: Iterable[str]) -> set[str]:
+    """The names of columns that hold the answer in data of these kinds of task, such as `label`."""
+    found = set()
+    for kind in map(get_kind, kinds):
+        *_, answer = kind.columns
+        found |= {kind.columns[answer], *kind.aliases.get(answer, ())}
+    return found
 
 
 @without_panics()
@@ -38,7 +47,7 @@ def encode_inputs(
     Args:
         inputs (`list` of length E): Strings, `{"text": ..., "text_pair": ...}` (`text_pair` may be left out),
             `{"question": ..., "context": ...}`, `{"tokens": [...]}`, or any form that a registered kind answers, in
-            any mixture.
+            any mixture. A row of labelled data may keep its answer (`label`, `answers`, …), which is not looked at.
         tokenizer: The backbone's tokenizer, or its image processor.
         max_length (`int`): Longest feature, in tokens, special tokens included.
         stride (`int`): Tokens of context that neighbouring windows share.
@@ -54,7 +63,9 @@ def encode_inputs(
         ValueError: If an input has none of the forms; the message names its index.
     """
     kinds = kinds_by_form(modality)
-    forms = [_form_of(entry, start + i, kinds) for i, entry in enumerate(inputs)]
+    answers = answer_columns(name for names in kinds.values() for name in names)
+    fitted = [_fitted(entry, start + i, kinds, answers) for i, entry in enumerate(inputs)]
+    forms, inputs = [form for form, _ in fitted], [entry for _, entry in fitted]
     extras = dict.fromkeys(extra for names in kinds.values() for n in names for extra in head_kind(n).extras)
     features: list[dict[str, Any]] = []
     for form in dict.fromkeys(forms):
@@ -71,11 +82,16 @@ def encode_inputs(
     return table, [form.source(entry) for form, entry in zip(forms, inputs, strict=True)]
 
 
-def _form_of(entry: Any, index: int, forms: Mapping[InputForm, Any]) -> InputForm:
+def _fitted(entry: Any, index: int, forms: Mapping[InputForm, Any], answers: Collection[str]) -> tuple[InputForm, Any]:
+    """The form of an input, and the input in it: a row of labelled data without its answer."""
     check_unicode(entry, index)
-    for form in forms:
-        if form.fits(entry):
-            return form
+    asked = entry
+    if isinstance(entry, Mapping):
+        asked = {name: value for name, value in entry.items() if name not in answers}
+    for given in (entry, asked):
+        for form in forms:
+            if form.fits(given):
+                return form, given
     *words, last = [form.words for form in forms]
-    given = f"{', '.join(words)} or {last}" if words else last
-    raise ValueError(f"inputs[{index}] is {entry!r:.200}, which is no known form of input; give {given}.")
+    known = f"{', '.join(words)} or {last}" if words else last
+    raise ValueError(f"inputs[{index}] is {entry!r:.200}, which is no known form of input; give {known}.")

@@ -37,8 +37,10 @@ class TaskWeakDirections(TaskStatistic):
 
     def describe(self, values: Values) -> Mapping[str, str | int | float | bool]:
         std = values["std"]
+        if not bool(std.any()):
+            return {"directions": "not measured, its rows are too few to vary in every direction of the features"}
         return {
             "directions": len(std),
-            "of them without variance": int((std == 0).sum()),
+            "in which its rows do not vary": int((std == 0).sum()),
             "largest std": float(f"{float(std.max()):.4g}"),
         }

@@ -9,18 +9,19 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
-from importlib.metadata import version
 from typing import Any
 
 try:
     from fastapi import FastAPI, Request, Response
     from fastapi.responses import JSONResponse, StreamingResponse
+    from fastapi.routing import APIRoute
     from pydantic import BaseModel, ConfigDict, Field, ValidationError
     from starlette.exceptions import HTTPException
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 except ImportError as error:
     raise ImportError('A server needs FastAPI: run `pip install "hf_lifelong[serve]"`.') from error
 
+from .. import __version__
 from ..utils.texts import one_line
 from . import openai
 from .engine import Engine
@@ -33,6 +34,7 @@ from .writing import Prompt
 
 logger = logging.getLogger(__name__)
 
+METHODS, WRONG_METHOD = {"DELETE", "GET", "PATCH", "POST", "PUT"}, 405
 FAILED = "The server failed; its log says why."
 PATHS = (
     "/answer",
@@ -88,9 +90,7 @@ def create_app(engine: Engine, hosts: Sequence[str] | None = None) -> FastAPI:
         await asyncio.to_thread(engine.close)
 
     # The pages of FastAPI that describe an API load their scripts from elsewhere.
-    app = FastAPI(
-        title="hf_lifelong", version=version("hf_lifelong"), lifespan=lifespan, docs_url=None, redoc_url=None
-    )
+    app = FastAPI(title="hf_lifelong", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     if hosts is not None:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     app.add_middleware(BodyLimit, limits=engine.limits)
@@ -103,7 +103,8 @@ def create_app(engine: Engine, hosts: Sequence[str] | None = None) -> FastAPI:
 
     @app.exception_handler(HTTPException)
     async def not_found(request: Request, error: HTTPException) -> JSONResponse:
-        return JSONResponse(openai.error_of(error.status_code, one_line(str(error.detail))), error.status_code)
+        answer = openai.error_of(error.status_code, one_line(str(error.detail)))
+        return JSONResponse(answer, error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> JSONResponse:  # the traceback goes into the log
@@ -179,7 +180,24 @@ def create_app(engine: Engine, hosts: Sequence[str] | None = None) -> FastAPI:
         """Counts in the text format of Prometheus."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
+    _refuse_other_methods(app)
     return app
+
+
+def _refuse_other_methods(app: FastAPI) -> None:
+    """Answers every other method of a path with 405. Otherwise the page, which is mounted at `/`, would answer."""
+    for route in [route for route in app.routes if isinstance(route, APIRoute)]:
+        others = sorted(METHODS - (route.methods or set()))
+        app.add_api_route(route.path, _refusing(route), methods=others, include_in_schema=False)
+
+
+def _refusing(route: APIRoute) -> Callable[[], Any]:
+    taken = ", ".join(sorted(route.methods or ()))
+
+    async def refused() -> None:
+        raise HTTPException(WRONG_METHOD, f"`{route.path}` takes {taken}.", {"Allow": taken})
+
+    return refused
 
 
 async def _asked(request: Request) -> Ask:

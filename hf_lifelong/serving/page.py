@@ -139,7 +139,7 @@ def _ask_tab(gradio: Any, engine: Engine) -> None:
             for name, label in FIELDS.items()
         ]
         form.change(lambda form: [gradio.update(visible=name in FORMS[form]) for name in FIELDS], form, fields)
-    abstain = gradio.Checkbox(True, label="May answer that it does not know such inputs", elem_id="abstain")
+    abstain = gradio.Checkbox(False, label="May answer that it does not know such inputs", elem_id="abstain")
     button = gradio.Button("Ask", variant="primary", elem_id="ask")
     with gradio.Row():
         answer = gradio.Textbox(label="Answer", lines=2, interactive=False, elem_id="answer")
@@ -192,7 +192,7 @@ def shown_answer(engine: Engine, given: Any, abstain: bool) -> tuple[str, dict[s
     is_unknown, content = found["task"] == UNKNOWN, found["answer"]
     answer = "unknown: like nothing that it has learned" if is_unknown else _text(content)
     sure = [] if is_unknown or found.get("score") is None else [f"score {found['score']:.3f}"]
-    sure += [f"margin to the runner-up {found['margin']:.3f}"]
+    sure += [] if is_unknown else [f"margin to the runner-up {found['margin']:.3f}"]
     if "novelty" in found:
         sure.append(f"novelty {min(found['novelty'], 1e6):.3g} (unknown above 1)")
     try:

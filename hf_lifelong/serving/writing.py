@@ -116,7 +116,7 @@ class Write:
             if self.abstain and prompt.listener is not None and whole:
                 prompt.listener(whole)
             task = UNKNOWN if is_unknown else served.knowledge.answers_as(tasks[i])
-            margin = float(found.margin[i])
+            margin = 0.0 if is_unknown else float(found.margin[i])
             answers.append(Written(whole, text.ended, lengths[i], len(text.tokens), task, margin, novelty[i]))
         return answers
 

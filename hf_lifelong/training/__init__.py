@@ -8,12 +8,13 @@ from .data import PreparedTask, Split
 from .drift import gradient_noise_hook
 from .evaluator import Evaluator, Scores
 from .events import StreamCallback
+from .files import encoding_of, separator_of
 from .learner import TaskLearner, Visit
 from .measuring import majority, measure
 from .progress import TaskBar, show_bars
 from .protocol import TaskTrainer, Trained
 from .reading import Boundary
-from .sources import TaskSource, suggestion
+from .sources import TaskSource
 from .statistics import fitted_statistics
 from .stream import restore
 from .tasks import Task, check_samples
@@ -38,6 +39,7 @@ __all__ = [
     "Visit",
     "adapter_record",
     "check_samples",
+    "encoding_of",
     "fitted_statistics",
     "gradient_noise_hook",
     "majority",
@@ -45,8 +47,8 @@ __all__ = [
     "newest_commit",
     "plot_confused",
     "restore",
+    "separator_of",
     "show_bars",
-    "suggestion",
     "task_folder",
     "write_commit",
 ]

@@ -19,6 +19,7 @@ from ..adapter import DriftAdapterConfig
 from ..knowledge import LONGEST_NOTE, LearnedTask, TaskData
 from ..objectives import TaskKind, check_enough, get_kind, head_kind
 from ..storage import check_kind
+from ..utils.texts import suggestion
 from .modules import with_module
 from .parts import Part, draw, spread_over
 from .tasks import MODULES, Task
@@ -75,11 +76,12 @@ class PreparedTask:
         }
         task = replace(task, columns={role: task.columns[role] for role in task.columns.keys() - others.keys()})
         if unread := sorted(task.columns.keys() - self.task_kind.columns.keys()):
-            raise ValueError(
-                f"Task `{task.name}`: columns has the unknown role {unread[0]!r}; a {task.kind} task has the roles "
-                f"{', '.join(self.task_kind.columns)}, and others are read by statistics: `fairness=` in the "
-                "arguments reads `group`, and `statistics=[...]` of the trainer what each statistic names."
+            hint = suggestion(unread[0], self.task_kind.columns) or (
+                f"; a {task.kind} task has the roles {', '.join(self.task_kind.columns)}, and others are read by "
+                "statistics: `fairness=` in the arguments reads `group`, and `statistics=[...]` of the trainer what "
+                "each statistic names."
             )
+            raise ValueError(f"Task `{task.name}`: columns has the unknown role {unread[0]!r}{hint}")
         self.task, self.name, self.kind = task, task.name, task.kind
         self.samples: dict[tuple[str, int], tuple[list[int], Split]] = {}
         self.tokenizer, self.config = tokenizer, config

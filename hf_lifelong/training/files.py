@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,21 @@ def load_files(path: Path) -> DatasetDict:
         raise ValueError(f"files that end in {path.suffix!r} are not read; convert it to one of {formats}")
     else:
         files = [path]
+        check_filled(path)
         source = {"path": FORMATS[path.suffix.lower()], "data_files": str(path)}
     options = _options(files)
     data = load_dataset(**source, **options)
     return DatasetDict({name: _rows(split, bool(options)) for name, split in data.items()})
+
+
+def check_filled(path: Path) -> None:
+    """Refuses a file without rows (`ValueError`)."""
+    with path.open("rb") as file:
+        filled = list(islice(filter(bytes.strip, file), 2))
+    if not filled:
+        raise ValueError("the file is empty")
+    if FORMATS[path.suffix.lower()] == "csv" and len(filled) < 2:
+        raise ValueError("it has a header but no rows")
 
 
 def _options(files: list[Path]) -> dict[str, Any]:

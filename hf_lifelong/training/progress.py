@@ -92,7 +92,10 @@ class StreamBars(TaskBar):
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any) -> None:
         super().on_log(args, state, control, logs)
         if "eval_average_accuracy" in logs:
-            self.close(f"average accuracy so far {logs['eval_average_accuracy']:.3f}")
+            names = self.trainer.knowledge.names
+            scored, count = len({task.name for task in self.trainer.tasks} & set(names)), len(names)
+            over = "so far" if scored == count else f"over {scored} of {count} tasks"
+            self.close(f"average accuracy {over} {logs['eval_average_accuracy']:.3f}")
 
 
 def show_bars(trainer: DriftTrainer) -> None:

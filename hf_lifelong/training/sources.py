@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from datasets import DatasetDict, load_dataset
 from datasets.exceptions import DatasetsError
 
+from ..utils.texts import suggestion
 from .files import FORMATS, load_files
 from .tasks import Task, check_samples
 
@@ -82,7 +82,8 @@ class TaskSource:
         names = [f.name for f in fields(cls)]
         unknown = [key for key in data if key not in names]
         if unknown:
-            raise ValueError(f"`{where}` has the unknown key `{unknown[0]}`{suggestion(unknown[0], names)}.")
+            hint = suggestion(unknown[0], names) or f"; a task has {', '.join(names)}."
+            raise ValueError(f"`{where}` has the unknown key `{unknown[0]}`{hint}")
         required = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
         missing = [key for key in required if key not in data]
         if missing:
@@ -151,9 +152,3 @@ def causes(error: BaseException | None) -> str:
         messages.append(" ".join(str(error).split()).rstrip("."))
         error = error.__cause__
     return ": ".join(dict.fromkeys(messages))
-
-
-def suggestion(name: Any, names: Iterable[str]) -> str:
-    """A "did you mean" for error messages if an unknown name is close to one of `names`; else empty."""
-    near = difflib.get_close_matches(str(name), list(names), n=1)
-    return f"; did you mean `{near[0]}`?" if near else ""

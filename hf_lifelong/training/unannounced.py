@@ -349,6 +349,8 @@ class SegmentLearner:
 
     def _say_how_to_resume(self, error: Exception) -> None:
         reading = self.reading
+        if not reading.position:
+            return
         of_task = f" The rows of the task are those with a label, from input {reading.start} on."
         error.add_note(
             f"What was learned of the stream is in `{self.args.output_dir}`; {reading.position} inputs of it were "

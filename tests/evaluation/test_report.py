@@ -64,6 +64,12 @@ def test_extra_rows_follow_with_their_own_metrics(three):
     assert "oracle" not in other
 
 
+def test_an_average_over_some_tasks_says_so(three):
+    """A later launch scores the tasks of its own data only."""
+    three.add("mail", "accuracy", 0.5, {"mail": 0.75}, {"mail": 0.75})
+    assert "average accuracy ↑ 0.750 over 1 of 4 tasks, BWT ↑ ·" in to_text(three)
+
+
 def test_extra_rows_that_do_not_fit_are_refused(three):
     with pytest.raises(ValueError, match=r"`extra\['x'\]` has 1 entries for 3 tasks"):
         to_text(three, {"x": [[0.9]]})

@@ -103,7 +103,7 @@ def test_without_the_hub_the_cache_answers(hub, make, tokenizer, how, monkeypatc
     else:
         hub.fail("", 503, times=10**6)
     assert pull(REPO) == saved
-    with pytest.raises(PullError, match=r"`me/unknown` was not loaded\. It is not in the cache either"):
+    with pytest.raises(PullError, match=r"`me/unknown` was not loaded\. There is no folder of this name"):
         pull("me/unknown")
     if how == "offline":
         same(answers(load(REPO)[0], encode(tokenizer)), answers(model, encode(tokenizer)))
@@ -153,7 +153,7 @@ def test_a_download_that_breaks_is_not_taken_for_whole(hub, make, tokenizer, los
         pull(REPO)
     after = push_to_hub(learn(model, "news", seed=1), REPO, tokenizer=tokenizer).oid
     hub.die(f"/resolve/.*{lost}", times=10**6)
-    with pytest.raises(PullError, match=r"was not loaded\. It is not in the cache either, or not all of it"):
+    with pytest.raises(PullError, match=r"was not loaded\. There is no folder of this name, and of the Hub it is"):
         pull(REPO, revision=after)
     if known:
         assert pull(REPO).commit == before

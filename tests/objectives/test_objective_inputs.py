@@ -103,3 +103,15 @@ def test_no_inputs(tokenizer):
     features, sources = encode([], tokenizer)
     assert sources == features["example"] == []
     assert set(features) == {*tokenizer.model_input_names, "example", "kinds", "offsets", "words"}
+
+
+def test_the_answer_of_a_labelled_row_is_not_looked_at(tokenizer):
+    asked = [*MIXED, {"text": "label"}]
+    answers = [{"answers": {"text": ["Jim"]}}, {}, {"ner_tags": [0, 0, 0]}, {"label": 1}, {"answers": None}]
+    answers += [{"labels": "good"}, {"score": 0.5}, {"label": None}]
+    labelled = [
+        {**entry, **one} if isinstance(entry, dict) else entry for entry, one in zip(asked, answers, strict=True)
+    ]
+    assert encode(labelled, tokenizer) == encode(asked, tokenizer)
+    with pytest.raises(ValueError, match=r"inputs\[0\] is {'text': 'a', 'id': 3}, which is no known form"):
+        encode([{"text": "a", "id": 3}], tokenizer)

@@ -137,6 +137,12 @@ def test_bad_prompts_and_answers(language_tokenizer):
             prompt_of(entry, 7)
     assert prompt_of({"text": "a", "text_pair": "b"}, 0) == "a\nb"
     assert prompt_of({"text": "a"}, 0) == "a"
+    labelled = {"summary": "s", "text": "a", "label": 1}
+    assert prompt_of({"text": "a", "label": "b"}, 0, (), {"label", "summary"}) == "a"
+    assert prompt_of(labelled, 0, (), {"label", "summary"}) == "a"
+    assert prompt_of({"summary": "s"}, 0, ["{summary}!"], {"summary"}) == "s!"  # an input of this task
+    with pytest.raises(ValueError, match="no known form"):
+        prompt_of(labelled, 0)
 
 
 def test_values_of_a_template_are_written_as_in_training():

@@ -85,7 +85,7 @@ def test_the_weakest_directions_of_a_task_are_stored_as_they_are_found():
     shown = TaskWeakDirections().describe(values)
     assert shown == {
         "directions": 16,
-        "of them without variance": 1,
+        "in which its rows do not vary": 1,
         "largest std": pytest.approx(float(std[-1]), 1e-3),
     }
 

@@ -116,6 +116,10 @@ def test_the_page_asks_nothing_from_elsewhere(url):
     assert config["analytics_enabled"] is False
     assert not {"Teach", "Learn", "Forget"} & set(re.findall(r'"(?:label|value)": ?"(\w+)"', json.dumps(config)))
     assert httpx.get(f"{url}/health").json()["status"] == "ok"  # the server's own paths come first
+    wrong = httpx.get(f"{url}/answer")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+    assert wrong.json()["error"]["message"] == "`/answer` takes POST."
+    assert httpx.post(f"{url}/health").json()["error"]["message"] == "`/health` takes GET."
 
 
 def call(url, fn_index, data):
@@ -195,7 +199,7 @@ def test_asking_in_a_browser(visit, url, folder, width):
     model, tokenizer = load(folder)
     pipe = LifelongPipeline(model=model, tokenizer=tokenizer)
     page = visit(url, width)
-    page.locator("#abstain input").uncheck()
+    assert not page.locator("#abstain input").is_checked()  # as in a request or a pipeline
     value(page, "text").fill("a film")
     page.locator("#ask").click()
     until(page, "answer", f"^{pipe('a film')['answer']}$")

@@ -49,7 +49,7 @@ def test_stdin_is_the_same_and_can_be_resumed(taught, bert_folder, tmp_path):
     given += ("--output_dir", tmp_path / "out", *TINY, *FAST)
     broken = run("learn", *given, input=lines(STREAM[:200]) + "{half\n", code=1)
     said = broken.stderr.splitlines()[-1]
-    assert said.startswith("Error: `-`, line 201: ") and "`resume_from_checkpoint=True`" in said
+    assert said.startswith("Error: `-`, line 201: ") and "`--resume_from_checkpoint True`" in said
     run("learn", *given, "--resume_from_checkpoint", "true", input=lines(STREAM))
     for name in ("adapter_model.safetensors", "adapter_config.json"):
         assert (tmp_path / "out" / name).read_bytes() == (taught[0] / "out" / name).read_bytes()
@@ -58,10 +58,15 @@ def test_stdin_is_the_same_and_can_be_resumed(taught, bert_folder, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "stream", "message"),
     [
+        (("--kind", "text-classification"), "text,label\n", "give a JSON object in each line, or a table (.csv)."),
         (("--kind", "text-classification"), "[1, 2]\n", "line 1: '[1, 2]' is no JSON object"),
         ((), "{}\n", "`kind` is None; it says what the rows of `stream` are learned as"),
         (("--kind", "text-classification", "--max_train_samples", 5), "{}\n", "go with `tasks`; of a stream all rows"),
-        (("--kind", "text-classification", "--columns", "{text: body}"), "{}\n", "has no column 'body'"),
+        (
+            ("--kind", "text-classification", "--columns", "{text: body}"),
+            "{}\n",
+            "as `columns: {text: ...}`",
+        ),
     ],
 )
 def test_what_cannot_be_learned_is_one_line(bert_folder, tmp_path, argv, stream, message):
@@ -90,6 +95,17 @@ def test_watching_prints_a_verdict_for_each_input(taught, tmp_path):
     assert set(found[0]) == {"input", "outcome", "group", "since", "evidence"}
     assert run("watch", taught[0] / "out", "--expected-run", 1000, input="\n".join(inputs)).stdout == from_file.stdout
     assert (taught[0] / "out" / "adapter_model.safetensors").read_bytes() == before
+
+
+def test_a_table_is_watched_and_learned_as_lines_are(taught, bert_folder, tmp_path):
+    table = "".join(f"{row['text']},{row.get('label', '')}\n" for row in STREAM)
+    (tmp_path / "rows.csv").write_text("text,label\n" + table)
+    watched = run("watch", taught[0] / "out", tmp_path / "rows.csv").stdout
+    assert watched == run("watch", taught[0] / "out", taught[0] / "rows.jsonl").stdout  # labels are not looked at
+    given = ("--stream", tmp_path / "rows.csv", "--kind", "text-classification", "--output_dir", tmp_path / "out")
+    assert run("learn", "--model_name_or_path", bert_folder, *given, *TINY, *FAST).stdout == taught[1].stdout
+    tensors = "adapter_model.safetensors"
+    assert (tmp_path / "out" / tensors).read_bytes() == (taught[0] / "out" / tensors).read_bytes()
 
 
 def test_a_missing_file_is_said(taught, tmp_path):

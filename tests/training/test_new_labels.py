@@ -10,7 +10,7 @@ from training_helpers import rows, saved, sentiment
 from transformers import AutoModel
 from typer.testing import CliRunner
 
-from hf_lifelong import Task, forget, predict, union
+from hf_lifelong import Task, export, forget, predict, union
 from hf_lifelong.adapter import knowledge_of
 from hf_lifelong.cli.app import app
 from hf_lifelong.knowledge import KnowledgeBase
@@ -65,8 +65,17 @@ def test_a_task_answers_with_a_new_label_and_its_old_ones_as_before(train, token
         assert [a[key] for a, _ in kept] == [b[key] for _, b in kept]  # to the bit
 
 
-def test_a_caller_who_names_the_task_gets_new_labels_too(train, tokenizer):
+def test_a_caller_who_names_the_task_gets_new_labels_too(train, tokenizer, tmp_path):
     trainer = train([root(), sentiment(), more()], max_steps=12)
+    # Of the three groups, an export has the labels of one, and says which of its task are missing.
+    for group, missing in (
+        ("forms", "passage (group `more forms`)"),
+        ("more forms", "question, review (group `forms`)"),
+    ):
+        note = export(trainer.model, group, tmp_path / group).note
+        assert note.endswith(f"are not in it, so it answers such inputs wrongly: {missing}.")
+        assert note in (tmp_path / group / "README.md").read_text()
+    assert "other groups" not in export(trainer.model, sentiment().name, tmp_path / "sentiment").note
     new = texts("passage", 100, 110)
     told = asked(trainer, new, tokenizer, policy="oracle", group="forms")
     assert [answer["answer"] for answer in told].count("passage") >= 9

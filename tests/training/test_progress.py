@@ -5,7 +5,7 @@ from training_helpers import sentiment, topics
 from transformers import ProgressCallback
 
 from hf_lifelong.training import progress
-from hf_lifelong.training.progress import show_bars, steps_of
+from hf_lifelong.training.progress import StreamBars, show_bars, steps_of
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,8 @@ def test_a_line_then_one_bar_for_each_task(prepare, monkeypatch, capsys):
     assert [bar.partition(":")[0] for bar in bars] == ["sentiment (1 of 2)", "topics (2 of 2)"]
     for bar, score in zip(bars, [trainer.matrix.scores[0][0], trainer.matrix.average_accuracy()], strict=True):
         assert "3/3" in bar and f"average accuracy so far {score:.3f}" in bar
+    bars, shown = StreamBars(trainer), []
+    bars.close = shown.append
+    bars.bar, trainer.tasks = object(), trainer.tasks[1:]  # as in a later launch
+    bars.on_log(trainer.args, trainer.state, trainer.control, {"eval_average_accuracy": 0.75})
+    assert shown == ["average accuracy over 1 of 2 tasks 0.750"]
