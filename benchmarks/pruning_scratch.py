@@ -293,6 +293,24 @@ def changes_by_round(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
     return medians
 
 
+def underfits_from(row: dict[str, Any]) -> int | None:
+    """First round after a pruning in which the network no longer learns its training images."""
+    return next((i for i, point in enumerate(row["points"]) if i and point["train"] < 0.99), None)
+
+
+def by_limit(of: list[dict[str, Any]]) -> dict[str, Any]:
+    """What runs of one rule keep by the validation score and a limit on the rise, and by the limit alone."""
+    out: dict[str, Any] = {}
+    for limit in ("inf", *RISES):
+        ends = [stopped(row, float(limit)) for row in of]
+        alone = [first_rise(row, float(limit)) for row in of]
+        points = [row["points"][ROUNDS if end is None else end] for row, end in zip(of, alone, strict=True)]
+        kept = {key: round(float(np.mean([p[key] for p in points])), 4) for key in ("remaining", "test")}
+        out[f"rise_{limit}"] = {key: round(float(np.mean([e[key] for e in ends])), 4) for key in ends[0]}
+        out[f"rise_{limit}"]["by_index_alone"] = {"rounds": alone, **kept}
+    return out
+
+
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over seeds, by cell and rule."""
     out: dict[str, Any] = {}
@@ -307,12 +325,10 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
                 "last_train": mean(of, lambda r: r["points"][-1]["train"]),
                 "last_test": mean(of, lambda r: r["points"][-1]["test"]),
                 "last_remaining": mean(of, lambda r: r["points"][-1]["remaining"]),
+                "underfits_from": [underfits_from(row) for row in of],
+                **by_limit(of),
+                "course": [course(row) for row in of],
             }
-            for limit in ("inf", *RISES):
-                ends = [stopped(row, float(limit)) for row in of]
-                entry[f"rise_{limit}"] = {key: round(float(np.mean([e[key] for e in ends])), 4) for key in ends[0]}
-                entry[f"rise_{limit}"]["stopped_by_index_alone_at"] = [first_rise(r, float(limit)) for r in of]
-            entry["course"] = [course(row) for row in of]
             changes = [point["change"] for row in of for point in row["points"][:-1]]
             for key in CHANGES:
                 found = [value for change in changes for value in change.get(key, [])]

@@ -169,11 +169,11 @@ def labels_of(trainer: Any, group: Tensor, scores: Tensor) -> list[str]:
     return [tasks[g].labels[c] if c < len(tasks[g].labels) else "" for g, c in zip(group.tolist(), best, strict=True)]
 
 
-def measure(trainer: Any, tasks: list[Task], part: str = "test") -> dict[str, Any]:
-    """What the docstring says, over the images of all tasks."""
+def measure(trainer: Any, tasks: list[Task]) -> dict[str, Any]:
+    """What the docstring says, over the test images of all tasks, in the precision of training."""
     right: dict[str, list[float]] = {}
     for t, task in enumerate(tasks):
-        rows = getattr(task, part)
+        rows: Any = task.test
         images = [image.convert("RGB") for image in rows["image"]]
         pixels = trainer.processing_class(images, return_tensors="pt")["pixel_values"]
 
@@ -184,11 +184,12 @@ def measure(trainer: Any, tasks: list[Task], part: str = "test") -> dict[str, An
             right.setdefault(f"accuracy, {name}", []).append(float(np.mean(np.array(named) == np.array(labels))))
 
         batches = [{"pixel_values": batch} for batch in pixels.split(TOGETHER)]
-        note("oracle", [predict(trainer.model, batch, policy="oracle", group=t) for batch in batches])
-        for way, options in WAYS.items():
-            note(f"{way}, 1", [predict(trainer.model, batch, **options) for batch in batches])
-            together = [predict(trainer.model, batch, **options, per_batch=True) for batch in batches]
-            note(f"{way}, {TOGETHER}", together)
+        with torch.autocast("cpu", torch.bfloat16, enabled=trainer.args.bf16):
+            note("oracle", [predict(trainer.model, batch, policy="oracle", group=t) for batch in batches])
+            for way, options in WAYS.items():
+                note(f"{way}, 1", [predict(trainer.model, batch, **options) for batch in batches])
+                together = [predict(trainer.model, batch, **options, per_batch=True) for batch in batches]
+                note(f"{way}, {TOGETHER}", together)
     return {name: round(float(np.mean(values)), 4) for name, values in right.items()}
 
 
