@@ -224,32 +224,37 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return out
 
 
+def fill(todo: list[tuple[str, tuple[int, str, float], int]], folder: str) -> None:
+    """Runs the cells that the record lacks, and writes it after each."""
+    out = RESULTS / "scratch.json"
+    rows = json.loads(out.read_text())["rows"] if out.exists() else []
+    for data, cell, seed in todo:
+        members, drift, trunk = cell
+        name = f"{data}, {members} members, {drift}, trunk {trunk:g}"
+        if any((row["cell"], row["seed"]) == (name, seed) for row in rows):
+            continue
+        rows.append({"cell": name, "seed": seed, **run_cell(data, cell, seed, folder)})
+        command = {"command": "python benchmarks/scratch.py --data_dir DATA", "budget": DATA}
+        record = {**header("scratch"), **command, "summary": summarise(rows), "rows": rows}
+        out.write_text(json.dumps(record, indent=1) + "\n")
+        print(name, seed, rows[-1]["cpu_seconds"], flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--data", nargs="+", default=list(DATA), choices=list(DATA))
     parser.add_argument("--seeds", nargs="+", type=int, default=None, help="By default those of `DATA`.")
-    parser.add_argument("--most", type=int, default=None, help="Run at most this many cells.")
+    parser.add_argument("--members", nargs="+", type=int, default=[5, 10, 1])
+    parser.add_argument("--drift", nargs="+", default=list(DRIFT), choices=list(DRIFT))
     parser.add_argument("--choose", action="store_true")
     args = parser.parse_args()
-    out = RESULTS / "scratch.json"
-    rows = json.loads(out.read_text())["rows"] if out.exists() else []
-    todo = [(data, cell, seed) for data in args.data for cell in CELLS for seed in args.seeds or DATA[data]["seeds"]]
-    for data in args.data if args.choose else ():
-        choose(data, args.data_dir)
-    for data, cell, seed in [] if args.choose else todo:
-        members, drift, trunk = cell
-        name = f"{data}, {members} members, {drift}, trunk {trunk:g}"
-        if any((row["cell"], row["seed"]) == (name, seed) for row in rows):
-            continue
-        if args.most == 0:
-            break
-        args.most = None if args.most is None else args.most - 1
-        rows.append({"cell": name, "seed": seed, **run_cell(data, cell, seed, args.data_dir)})
-        command = {"command": "python benchmarks/scratch.py --data_dir DATA", "budget": DATA}
-        record = {**header("scratch"), **command, "summary": summarise(rows), "rows": rows}
-        out.write_text(json.dumps(record, indent=1) + "\n")
-        print(name, seed, rows[-1]["cpu_seconds"], flush=True)
+    if args.choose:
+        for data in args.data:
+            choose(data, args.data_dir)
+        return
+    cells = [cell for cell in CELLS if cell[0] in args.members and cell[1] in args.drift]
+    fill([(d, cell, s) for d in args.data for cell in cells for s in args.seeds or DATA[d]["seeds"]], args.data_dir)
 
 
 if __name__ == "__main__":
