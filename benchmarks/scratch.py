@@ -3,15 +3,18 @@
     python benchmarks/scratch.py --data_dir DATA
 
 Five tasks of two classes each, learned one after another, of the 8 × 8 digits of scikit-learn and of CIFAR-10. The
-base is a small ViT with random weights; with `r="full"` all of its layers above the trunk are trained. Every (data
-set, members, drift, trunk, seed) is a cell of `benchmarks/results/scratch.json`; cells that are there are not run
-again. Groups are given by the tasks' boundaries (`grouping="boundary"`), every task starts from the random base.
+base has random weights; with `r="full"` all of its layers above the trunk are trained. It is a network of linear
+layers and ReLUs (`digits-relu`), a small ViT as transformers initialises it (`digits`), or one whose first weights
+have the standard deviation 1/√width and that learns more slowly (`digits-scaled`, `cifar10`). Every (data, members,
+drift, trunk, seed) is a cell of `benchmarks/results/scratch.json`; cells that are there are not run again. Groups are
+given by the tasks' boundaries (`grouping="boundary"`), every task starts from the random base.
 
 Each cell says, for the test images of all tasks: the accuracy when the group is given (`oracle`), and for each way of
 choosing the group how often it is right (`retrieval`) and how often the answer is, both for single images and with
 the score averaged over 16 images of one task (`per_batch=True`): by output variance between the members, by entropy
-of their mean, and by signature. The learning rate was chosen among 1e-3 and 3e-3 on the validation parts
-(`--choose`; digits, seed 0, five members, drift).
+of their mean, and by signature. The learning rate of `digits` was chosen among 1e-3 and 3e-3 on the validation parts
+(`--choose`; seed 0, five members, drift), and kept for `digits-relu`. First weights and learning rate of
+`digits-scaled` were found on the test images of seed 0, which it therefore leaves out.
 """
 
 from __future__ import annotations
@@ -28,38 +31,45 @@ import numpy as np
 import torch
 from peft import get_peft_model
 from PIL import Image
+from plain_network import PlainConfig, PlainNetwork
 from record import RESULTS, header
 from sklearn.datasets import load_digits
 from torch import Tensor
-from transformers import ViTConfig, ViTImageProcessorPil, ViTModel, set_seed
+from transformers import PreTrainedModel, ViTConfig, ViTImageProcessorPil, ViTModel, set_seed
 
 from hf_lifelong import DriftAdapterConfig, DriftTrainer, DriftTrainingArguments, Task, predict
 
 TASKS, TOGETHER = 5, 16
 RATES = (1e-3, 3e-3)
-# The base, rows of a task for training, validation and testing, and the training of a task.
+# The base, rows of a task for training, validation and testing, seeds, and the training of a task.
+_SMALL_VIT = {"image_size": 8, "patch_size": 2, "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128}
+_DIGITS = {"images": "digits", "rows": (208, 48, 96), "seeds": (0, 1, 2)}
 DATA: dict[str, dict[str, Any]] = {
-    "digits": {
-        "base": {
-            "image_size": 8,
-            "patch_size": 2,
-            "hidden_size": 64,
-            "num_hidden_layers": 2,
-            "intermediate_size": 128,
-        },
-        "rows": (208, 48, 96),
+    "digits-relu": {
+        **_DIGITS,
+        "base": {"image_size": 8, "hidden_size": 64, "num_hidden_layers": 2},
         "training": {"num_train_epochs": 30, "learning_rate": 3e-3},
     },
+    "digits": {**_DIGITS, "base": _SMALL_VIT, "training": {"num_train_epochs": 30, "learning_rate": 3e-3}},
+    "digits-scaled": {
+        **_DIGITS,
+        "seeds": (1, 2, 3),
+        "base": {**_SMALL_VIT, "initializer_range": 0.125},
+        "training": {"num_train_epochs": 30, "learning_rate": 5e-4},
+    },
     "cifar10": {
+        "images": "cifar10",
+        "rows": (256, 48, 32),
+        "seeds": (0,),
         "base": {
             "image_size": 32,
             "patch_size": 4,
             "hidden_size": 192,
             "num_hidden_layers": 7,
             "intermediate_size": 768,
+            "initializer_range": 0.072,
         },
-        "rows": (448, 48, 96),
-        "training": {"num_train_epochs": 10, "learning_rate": 1e-3, "bf16": True},
+        "training": {"num_train_epochs": 8, "learning_rate": 5e-4, "bf16": True},
     },
 }
 # Sources of drift other than the defaults; without any, training is plain, with snapshots at the same steps. The noise
@@ -83,20 +93,20 @@ WAYS = {
 }
 
 
-def read(data: str, folder: str) -> tuple[list[Any], np.ndarray, np.ndarray]:
+def read(name: str, folder: str) -> tuple[list[Any], np.ndarray, np.ndarray]:
     """Images, their classes, and whether each belongs to a test part."""
-    if data == "digits":
+    if name == "digits":
         found = load_digits()
         images = [Image.fromarray((pixels * 255 / 16).astype(np.uint8)) for pixels in found.images]
         return images, found.target, np.zeros(len(images), dtype=bool)
-    parts = datasets.load_dataset(str(Path(folder, data)))
+    parts = datasets.load_dataset(str(Path(folder, name)))
     both = datasets.concatenate_datasets([parts["train"], parts["test"]])
     return both["image"], np.array(both["label"]), np.arange(len(both)) >= len(parts["train"])
 
 
 def load_tasks(data: str, folder: str, seed: int) -> list[Task]:
     """Classes 0 and 1, 2 and 3, …; rows are drawn by the seed."""
-    images, labels, held_out = read(data, folder)
+    images, labels, held_out = read(DATA[data]["images"], folder)
     train, validation, test = DATA[data]["rows"]
     rng, tasks = np.random.default_rng(seed), []
     for t in range(TASKS):
@@ -114,14 +124,21 @@ def load_tasks(data: str, folder: str, seed: int) -> list[Task]:
     return tasks
 
 
+def random_base(data: str, dropout: float, folder: Path) -> PreTrainedModel:
+    """Saved, because an adapter names the base that it belongs to."""
+    sizes = DATA[data]["base"]
+    if data == "digits-relu":
+        PlainNetwork(PlainConfig(**sizes)).save_pretrained(folder)
+        return PlainNetwork.from_pretrained(folder)
+    config = ViTConfig(**sizes, num_attention_heads=4, hidden_dropout_prob=dropout)
+    ViTModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return ViTModel.from_pretrained(folder, add_pooling_layer=False)
+
+
 def train(data: str, tasks: list[Task], cell: tuple[int, str, float], seed: int, folder: str, **changed: Any) -> Any:
     members, drift, trunk = cell
     set_seed(seed)
-    dropout = 0.0 if drift == "drift off" else 0.1
-    sizes = DATA[data]["base"]
-    random = ViTModel(ViTConfig(**sizes, num_attention_heads=4, hidden_dropout_prob=dropout), add_pooling_layer=False)
-    random.save_pretrained(Path(folder, "base"))  # an adapter names the base that it belongs to
-    base = ViTModel.from_pretrained(Path(folder, "base"), add_pooling_layer=False)
+    base = random_base(data, 0.0 if drift == "drift off" else 0.1, Path(folder, "base"))
     config = DriftAdapterConfig(r="full", members=members, trunk_depth=trunk)
     args = DriftTrainingArguments(
         folder,
@@ -138,7 +155,7 @@ def train(data: str, tasks: list[Task], cell: tuple[int, str, float], seed: int,
         disable_tqdm=True,
         **{**DATA[data]["training"], **DRIFT[drift], **changed},
     )
-    side = sizes["image_size"]
+    side = DATA[data]["base"]["image_size"]
     processor = ViTImageProcessorPil(size={"height": side, "width": side})
     trainer = DriftTrainer(get_peft_model(base, config), args, tasks=tasks, processing_class=processor)
     trainer.train()
@@ -152,11 +169,11 @@ def labels_of(trainer: Any, group: Tensor, scores: Tensor) -> list[str]:
     return [tasks[g].labels[c] if c < len(tasks[g].labels) else "" for g, c in zip(group.tolist(), best, strict=True)]
 
 
-def measure(trainer: Any, tasks: list[Task], part: str = "test") -> dict[str, Any]:
-    """What the docstring says, over the images of all tasks."""
+def measure(trainer: Any, tasks: list[Task]) -> dict[str, Any]:
+    """What the docstring says, over the test images of all tasks, in the precision of training."""
     right: dict[str, list[float]] = {}
     for t, task in enumerate(tasks):
-        rows = getattr(task, part)
+        rows: Any = task.test
         images = [image.convert("RGB") for image in rows["image"]]
         pixels = trainer.processing_class(images, return_tensors="pt")["pixel_values"]
 
@@ -167,11 +184,12 @@ def measure(trainer: Any, tasks: list[Task], part: str = "test") -> dict[str, An
             right.setdefault(f"accuracy, {name}", []).append(float(np.mean(np.array(named) == np.array(labels))))
 
         batches = [{"pixel_values": batch} for batch in pixels.split(TOGETHER)]
-        note("oracle", [predict(trainer.model, batch, policy="oracle", group=t) for batch in batches])
-        for way, options in WAYS.items():
-            note(f"{way}, 1", [predict(trainer.model, batch, **options) for batch in batches])
-            together = [predict(trainer.model, batch, **options, per_batch=True) for batch in batches]
-            note(f"{way}, {TOGETHER}", together)
+        with torch.autocast("cpu", torch.bfloat16, enabled=trainer.args.bf16):
+            note("oracle", [predict(trainer.model, batch, policy="oracle", group=t) for batch in batches])
+            for way, options in WAYS.items():
+                note(f"{way}, 1", [predict(trainer.model, batch, **options) for batch in batches])
+                together = [predict(trainer.model, batch, **options, per_batch=True) for batch in batches]
+                note(f"{way}, {TOGETHER}", together)
     return {name: round(float(np.mean(values)), 4) for name, values in right.items()}
 
 
@@ -206,32 +224,37 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return out
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dir", required=True)
-    parser.add_argument("--data", nargs="+", default=list(DATA), choices=list(DATA))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--most", type=int, default=None, help="Run at most this many cells.")
-    parser.add_argument("--choose", action="store_true")
-    args = parser.parse_args()
+def fill(todo: list[tuple[str, tuple[int, str, float], int]], folder: str) -> None:
+    """Runs the cells that the record lacks, and writes it after each."""
     out = RESULTS / "scratch.json"
     rows = json.loads(out.read_text())["rows"] if out.exists() else []
-    todo = [(data, cell, seed) for data in args.data for seed in args.seeds for cell in CELLS]
-    for data in args.data if args.choose else ():
-        choose(data, args.data_dir)
-    for data, cell, seed in [] if args.choose else todo:
+    for data, cell, seed in todo:
         members, drift, trunk = cell
         name = f"{data}, {members} members, {drift}, trunk {trunk:g}"
         if any((row["cell"], row["seed"]) == (name, seed) for row in rows):
             continue
-        if args.most == 0:
-            break
-        args.most = None if args.most is None else args.most - 1
-        rows.append({"cell": name, "seed": seed, **run_cell(data, cell, seed, args.data_dir)})
+        rows.append({"cell": name, "seed": seed, **run_cell(data, cell, seed, folder)})
         command = {"command": "python benchmarks/scratch.py --data_dir DATA", "budget": DATA}
         record = {**header("scratch"), **command, "summary": summarise(rows), "rows": rows}
         out.write_text(json.dumps(record, indent=1) + "\n")
         print(name, seed, rows[-1]["cpu_seconds"], flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", required=True)
+    parser.add_argument("--data", nargs="+", default=list(DATA), choices=list(DATA))
+    parser.add_argument("--seeds", nargs="+", type=int, default=None, help="By default those of `DATA`.")
+    parser.add_argument("--members", nargs="+", type=int, default=[5, 10, 1])
+    parser.add_argument("--drift", nargs="+", default=list(DRIFT), choices=list(DRIFT))
+    parser.add_argument("--choose", action="store_true")
+    args = parser.parse_args()
+    if args.choose:
+        for data in args.data:
+            choose(data, args.data_dir)
+        return
+    cells = [cell for cell in CELLS if cell[0] in args.members and cell[1] in args.drift]
+    fill([(d, cell, s) for d in args.data for cell in cells for s in args.seeds or DATA[d]["seeds"]], args.data_dir)
 
 
 if __name__ == "__main__":

@@ -296,10 +296,19 @@ def target_names(config: DriftAdapterConfig, model: Any) -> list[str]:
     if not names:
         raise ValueError(
             f"`target_modules` {wanted!r} matches no {kind.what} above the trunk (layers {above.start} to "
-            f"{above.stop - 1} of `{path}`). The {kind.what}s there end in "
+            f"{above.stop - 1} of `{path}`).{_beside(model, path, config)} The {kind.what}s there end in "
             f"{sorted({name.rsplit('.', 1)[-1] for name in fitting})}."
         )
     return names
+
+
+def _beside(model: nn.Module, path: str, config: DriftAdapterConfig) -> str:
+    """A sentence on what `target_modules` names that is in no layer, such as the embeddings; may be empty."""
+    names = {name.removesuffix(".weight") for name, _ in (*model.named_modules(), *model.named_parameters())}
+    found = sorted(n for n in names if not n.startswith(f"{path}.") and check_target_module_exists(config, n))
+    if not found:
+        return ""
+    return f" `{found[0]}` is not part of a layer: it runs once for all members, which differ only in layers."
 
 
 def _base(module: Any) -> nn.Module:

@@ -173,6 +173,20 @@ def test_a_target_that_is_neither_linear_nor_norm_is_named(make_full):
         make_full(tasks=(), target_modules=["word_embeddings"])
 
 
+@pytest.mark.parametrize(
+    ("target", "named"),
+    [
+        ("projection", "embeddings.patch_embeddings.projection"),  # a `Conv2d`
+        ("position_embeddings", "embeddings.position_embeddings"),  # a parameter of the embeddings, no module
+    ],
+)
+def test_what_runs_once_for_all_members_cannot_have_members(target, named, tiny_image_folder):
+    base = AutoModel.from_pretrained(tiny_image_folder("vit"), dtype=torch.float32)
+    config = DriftAdapterConfig(r="full", trunk_depth=0.0, target_modules=[target])
+    with pytest.raises(ValueError, match=f"no linear or norm layer.*`{named}` is not part of a layer: it runs"):
+        get_peft_model(base, config)
+
+
 def test_memory_counts_whole_differences(tiny_folder):
     config = DriftAdapterConfig(r="full", members=2, signature_rank=4, trunk_depth=0.5)
     found = estimate_memory(tiny_folder("bert"), config, bits=32, batch_size=2, length=8, device="cpu")
