@@ -183,7 +183,8 @@ def test_a_stream_that_dies_loses_nothing(learn, monkeypatch, tmp_path, at):
 
     with pytest.raises(ConnectionError, match="the line is dead") as raised:
         learn(dying())
-    assert "`resume_from_checkpoint=True`" in raised.value.__notes__[0]
+    notes = getattr(raised.value, "__notes__", [])  # none while no batch of the stream was dealt with
+    assert ["`resume_from_checkpoint=True`" in note for note in notes] == [True] * (at > 5)
     trainer, _ = learn(iter(stream), resume=True)
     learn(stream, folder="unbroken")
     assert len(trainer.knowledge.tasks) == 2 and digests(tmp_path / "out") == digests(tmp_path / "unbroken")
