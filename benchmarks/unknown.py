@@ -69,7 +69,7 @@ def novelty_of(
     tails = [measure_tail(*one, constants) for one in zip(fitted, counts, held_out, strict=True)]
     rows, groups = torch.tensor(counts), list(range(len(train)))
     router = shared_router(signature, rows, classes, groups, config.signature_shrinkage, constants)
-    rule = novelty_rule(signature, router, rows, classes, tails, constants)
+    rule = novelty_rule(signature, router, rows, classes, tails, config.signature_shrinkage, constants)
     return lambda features: rule(features, router(features).argmax(1)).numpy()
 
 

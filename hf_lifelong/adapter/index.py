@@ -135,7 +135,7 @@ class Index:
             counts, classes = torch.tensor([task.examples for task in tasks]), [task.classes for task in tasks]
             tails, constants = [task.tail for task in tasks], self.knowledge.constants
             with torch.no_grad(), torch.autocast(self.signature.mean.device.type, enabled=False), _factorised():
-                self._novelty = novelty_rule(self.signature, router, counts, classes, tails, constants)
+                self._novelty = novelty_rule(self.signature, router, counts, classes, tails, self.shrinkage, constants)
         return self._novelty
 
     def tables(self, device: torch.device) -> Tables:

@@ -23,6 +23,7 @@ _SHARES = {
     "ratio_added": (1.0, 1000.0),
     "ratio_stretch": (0.0, 1000.0),
     "joint_limit": (0.01, 1.0),
+    "most_share": (1.0, 1000.0),
 }
 _COUNTS = {"candidates": 16, "own_rank": 65_536, "most_candidates": 16, "directions": 1024, "ratio_directions": 1024}
 
@@ -56,7 +57,8 @@ class Constants:
             `ratio_added + ratio_stretch * sqrt(q)` standard deviations. These numbers, `joint_limit` and the shrinkage
             were chosen on validation parts of six streams of texts with paraphrase-minilm-l3 and one with
             all-minilm-l6, so that about 3 % of their own inputs count as unknown.
-        joint_limit (`float`): Limit of the mean of both measures.
+        joint_limit (`float`): Limit of the mean of both measures, each a share of its own limit.
+        most_share (`float`): Share at which each of both measures counts at most, so that neither decides alone.
         projection (`str`): Rule that projects features of wide hidden states, one of `projection.RULES`.
         checksum (`str`, *optional*): Checksum of the projection; `None` if features are not wide.
     """
@@ -78,6 +80,7 @@ class Constants:
     ratio_added: float = 2.0
     ratio_stretch: float = 0.5
     joint_limit: float = 0.85
+    most_share: float = 1.5
     projection: str = "splitmix64"
     checksum: str | None = None
 
@@ -94,6 +97,7 @@ OLD_NOVELTY: Mapping[str, Any] = {
     "ratio_added": 2.0,
     "ratio_stretch": 0.5,
     "joint_limit": 0.85,
+    "most_share": 1.5,
 }
 # The constants of adapters whose format does not state them.
 UNSTATED = Constants(

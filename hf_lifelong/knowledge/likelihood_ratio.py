@@ -107,10 +107,10 @@ def likelihood_ratio(
         tails (`list[Tail | None]`): Where each task's held-out inputs lay, if it was measured.
         constants ([`Constants`]): The adapter's constants.
     """
-    share = (counts.double() - 1).clamp_min(1).to(signature.mean.device)
-    share = share / share.sum()
+    share = shares_of(counts).to(signature.mean.device)
     owner = torch.tensor([t for t, count in enumerate(classes) for _ in range(count)], device=share.device)
-    root = _within(signature, share, constants.ratio_shrinkage)
+    covariance, shrinkage = within_classes(signature, share), constants.ratio_shrinkage
+    root = root_of(covariance, shrinkage * covariance.diagonal().mean(), shrinkage)
     weight = share[owner] / torch.tensor(classes, device=share.device)[owner]
     mean = (weight.unsqueeze(1) * signature.classes.double()).sum(0)
     white = torch.linalg.solve_triangular(root, (signature.classes.double() - mean).T, upper=False).T
@@ -158,12 +158,18 @@ def likelihood_ratio(
     )
 
 
-def _within(signature: Signature, share: Tensor, shrinkage: float) -> Tensor:
-    """The Cholesky factor of the covariance around the class means, `[D, D]`, which the tasks share by their rows."""
+def within_classes(signature: Signature, share: Tensor) -> Tensor:
+    """The covariance around the class means, `[D, D]`, lower triangle, of tasks that have these shares of the rows."""
     covariance = torch.diag(share @ signature.diagonal.double())
     for factor, weights in zip(signature.factor.split(TASKS_AT_ONCE), share.split(TASKS_AT_ONCE), strict=True):
         add_gram(covariance, (factor * weights.sqrt().float()[:, None, None]).flatten(0, 1))
-    return root_of(covariance, shrinkage * covariance.diagonal().mean(), shrinkage)
+    return covariance
+
+
+def shares_of(counts: Tensor) -> Tensor:
+    """Share of each task in the covariance, `[tasks]`, float64, by the rows that their signatures were fitted on."""
+    share = (counts.double() - 1).clamp_min(1)
+    return share / share.sum()
 
 
 def _moments(own: Tensor, places: Tensor, real: Tensor, background: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -8,6 +8,7 @@ from scipy.stats import multivariate_normal
 
 from hf_lifelong.knowledge import Constants, Signature, Tail, fit_signature, measure_tail, novelty_rule, shared_router
 from hf_lifelong.knowledge.likelihood_ratio import likelihood_ratio, limit_of
+from hf_lifelong.knowledge.novelty import optimism
 
 BY = Constants()
 D = 6
@@ -150,15 +151,41 @@ def test_novelty_is_the_mean_of_both_measures_or_the_only_one(learned):
     (data, signatures), counts = learned, torch.tensor([240, 80, 160])
     everything, ones = together(signatures), [None] * 3
     router = shared_router(everything, counts, CLASSES, [0, 1, 2], 0.05, BY)
-    x, task = data[2][0], torch.full((160,), 2)
-    both = novelty_rule(everything, router, counts, CLASSES, ones, BY)
-    distance, ratio = (measure(x, task) for measure in both.measures)
-    torch.testing.assert_close(both(x, task), (distance + ratio) / 2 / 0.85)
-    old = novelty_rule(everything, router, counts, CLASSES, ones, Constants(novelty="distance"))
+    x, task = torch.cat([data[2][0], 9 * data[2][0]]), torch.full((320,), 2)
+    both = novelty_rule(everything, router, counts, CLASSES, ones, 0.05, BY)
+    distance, ratio = both.distance(x, task), both.ratio(x, task)
+    assert both.optimism == 1.0 and distance.max() > 1.5
+    torch.testing.assert_close(both(x, task), (distance.clamp_max(1.5) + ratio.clamp_max(1.5)) / 2 / 0.85)
+    old = novelty_rule(everything, router, counts, CLASSES, ones, 0.05, Constants(novelty="distance"))
     torch.testing.assert_close(old(x, task), distance)
     alone, three = together(signatures[:1]), counts[:1]
-    only = novelty_rule(alone, shared_router(alone, three, [3], [0], 0.05, BY), three, [3], [None], BY)
-    assert len(only.measures) == 1 and only.limit == 1.0
+    router = shared_router(alone, three, [3], [0], 0.05, BY)
+    only = novelty_rule(alone, router, three, [3], [None], 0.05, BY)
+    assert only.distance is None
+    torch.testing.assert_close(only(x, task * 0), only.ratio(x, task * 0))
+
+
+def test_optimism_is_what_leaving_one_out_shows():
+    generator = torch.Generator().manual_seed(0)
+    d, rows = 30, 60
+    data = [torch.randn(rows, d, generator=generator).double() for _ in range(2)]
+    signatures = [fit_signature(x, d) for x in data]
+    found = optimism(together(signatures), torch.tensor([rows, rows]), 0.05)
+    x = torch.cat([x - x.mean(0) for x in data])
+    direction = torch.randn(d, generator=generator).double()
+
+    def along(rows, centred):
+        covariance = centred.T @ centred / (len(x) - 2)
+        shrunk = 0.95 * covariance + 0.05 * covariance.diagonal().mean() * torch.eye(d)
+        return torch.linalg.solve(shrunk, direction) @ rows.T
+
+    seen = along(x, x).square().mean()
+    left_out = torch.stack([along(x[i], torch.cat([x[:i], x[i + 1 :]])) for i in range(len(x))]).square().mean()
+    assert float(left_out / seen) == pytest.approx(found, rel=0.1)
+    assert found > 1.4
+    many = optimism(together(signatures), torch.tensor([60_000, 60_000]), 0.05)
+    few = optimism(together(signatures), torch.tensor([4, 4]), 0.05)
+    assert many == pytest.approx(1.0, abs=1e-3) and few == pytest.approx(0.05**-2)
 
 
 def test_few_held_out_inputs_put_the_limit_further_out(learned):
