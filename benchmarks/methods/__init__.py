@@ -83,6 +83,7 @@ METHODS = {
     "ranpac_first": Method(random_features.ranpac_first, {}, {**SEQUENTIAL, **RANDOM}, main=False),
     "klda": Method(random_features.klda, KERNELS, RANDOM, main=False),
     "klda_5": Method(random_features.klda, KERNELS, {**RANDOM, "draws": 5}, main=False, like="klda"),
+    "klda_trunk": Method(random_features.klda, KERNELS, {**RANDOM, "layers": "trunk"}, main=False, like="klda"),
     "any_ssr": Method(any_ssr.any_ssr, main=False, like="ours"),
     "slao": Method(slao.slao, {"learning_rate": LEARNING_RATES, "labels": LABELS}, main=False),
     "lda_trunk": Method(frozen.lda, {"shrinkage": SHRINKAGES}, {"layers": "trunk"}, main=False, like="lda"),
