@@ -79,8 +79,8 @@ class DriftAdapterConfig(PeftConfig):
             (the mean of its members' probabilities; not for language models).
         per_batch (`bool`, *optional*, defaults to `False`):
             Choose one group for a whole batch, whose inputs must then belong to one task.
-        signature_rank (`int`, *optional*, defaults to `128`):
-            Number of directions of the scatter that a signature keeps.
+        signature_rank (`int`, *optional*, defaults to `256`):
+            Number of directions of the scatter that a signature keeps, shared evenly by the classes of a task.
         signature_size (`int`, *optional*, defaults to `2048`):
             Largest number of features of a signature; wider hidden states go through a fixed random projection.
         signature_shrinkage (`float`, *optional*, defaults to `0.05`):
@@ -129,7 +129,9 @@ class DriftAdapterConfig(PeftConfig):
     )
     answer: str = field(default="merged", metadata={"help": "How a chosen group answers.", "choices": ANSWERS})
     per_batch: bool = field(default=False, metadata={"help": "Choose one group for a whole batch."})
-    signature_rank: int = field(default=128, metadata={"help": "Directions of the scatter that a signature keeps."})
+    signature_rank: int = field(
+        default=256, metadata={"help": "Directions of the scatter that a signature keeps, shared by a task's classes."}
+    )
     signature_size: int = field(default=2048, metadata={"help": "Largest number of features of a signature."})
     signature_shrinkage: float = field(
         default=0.05, metadata={"help": "Share of a covariance that is replaced by its mean variance, in (0, 1]."}

@@ -263,9 +263,7 @@ class Server:
     ) -> None:
         """Adds the task to the model, with its signature and closed-form head."""
         task, model = self.task, self.model
-        signature = signature_of_sums(
-            sums.counts, sums.means, sums.scatter.sum(0), active_config(model).signature_rank
-        )
+        signature = signature_of_sums(*sums, active_config(model).signature_rank, knowledge_of(model).constants.own)
         learned = LearnedTask(
             name=task.name,
             kind=KIND,

@@ -9,18 +9,8 @@ from .novelty import Novelty, novelty_rule
 from .projection import checksum, projection_matrix
 from .reading import ManifestError
 from .records import StatisticRecord, StoredTensor, read_statistics
-from .signatures import (
-    LARGEST_FEATURE,
-    ROWS_AT_ONCE,
-    ROWS_AT_ONCE_GPU,
-    Router,
-    Signature,
-    check_features,
-    fit_signature,
-    group_posterior,
-    shared_router,
-    signature_of_sums,
-)
+from .router import ROWS_AT_ONCE, ROWS_AT_ONCE_GPU, Router, group_posterior, shared_router
+from .signatures import LARGEST_FEATURE, Signature, check_features, fit_signature, signature_of_sums
 from .sums import ClassSums, class_sums, fourth_sums, merge_sums
 from .union import joined, renamed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -10,9 +11,13 @@ from .projection import RULES
 from .reading import ManifestError, check_count, check_number, check_type, same_keys
 
 NOVELTY_RULES = ("distance-and-ratio", "distance")
+OWNERS = ("class", "task")
+# The first formats that state what novelty is measured by, and what has a covariance of its own. Before, `sure` was a
+# posterior.
+NOVELTY_SINCE, OWN_SINCE = 5, 6
 # Smallest and largest value of each number. Counts have small limits because they determine memory.
 _SHARES = {
-    "sure": (0.0, 1.0),
+    "sure": (-10_000.0, 10_000.0),
     "own_share": (0.0, 0.99),
     "clear": (0.0, 1.0),
     "least": (0.0, 1.0),
@@ -33,12 +38,13 @@ class Constants:
     """The constants of an adapter's retrieval and novelty.
 
     Args:
-        sure (`float`): From this posterior on, the discriminants alone decide. In many dimensions they are sure of
-            most inputs. This value, `candidates`, `own_share` and `own_rank` were chosen on validation parts of the
-            streams of `benchmarks/streams.py` with paraphrase-minilm-l3.
+        sure (`float`): From these log-odds of the likeliest group on, the discriminants alone decide. In many
+            dimensions they are far too sure. This value, `own`, `candidates`, `own_share` and `own_rank` were chosen
+            on validation parts of the streams of `benchmarks/streams.py` with paraphrase-minilm-l3.
         candidates (`int`): Number of nearest groups that are compared for the other inputs.
-        own_share (`float`): Weight of a task's own covariance when its group is compared with others.
-        own_rank (`int`): Number of leading directions of each task in its own covariance.
+        own (`str`): What has a covariance of its own when groups are compared, one of `OWNERS`.
+        own_share (`float`): Weight of the own covariance.
+        own_rank (`int`): Largest number of leading directions in it.
         clear (`float`): Under `"cascade"`, from this posterior on, the signature alone decides.
         least (`float`): Under `"cascade"`, the smallest posterior of a group whose uncertainty is asked.
         most_candidates (`int`): Under `"cascade"`, the largest number of groups whose uncertainty is asked.
@@ -63,8 +69,9 @@ class Constants:
         checksum (`str`, *optional*): Checksum of the projection; `None` if features are not wide.
     """
 
-    sure: float = 0.999
-    candidates: int = 3
+    sure: float = 100.0
+    candidates: int = 8
+    own: str = "class"
     own_share: float = 0.1
     own_rank: int = 64
     clear: float = 0.9
@@ -101,8 +108,9 @@ OLD_NOVELTY: Mapping[str, Any] = {
 }
 # The constants of adapters whose format does not state them.
 UNSTATED = Constants(
-    sure=0.999,
+    sure=math.log(0.999 / 0.001),
     candidates=3,
+    own="task",
     own_share=0.1,
     own_rank=64,
     clear=0.9,
@@ -117,21 +125,33 @@ UNSTATED = Constants(
 )
 
 
-def read_constants(where: str, data: Any, old_novelty: bool = False) -> Constants:
-    """Reads `Constants.to_dict`'s form (`ManifestError`); with `old_novelty`, that of format 4."""
+def read_constants(where: str, data: Any, version: int) -> Constants:
+    """Reads `Constants.to_dict`'s form, or that of an older format (`ManifestError`)."""
     check_type(where, data, dict)
-    constants: Mapping[str, Any] = {**data, **OLD_NOVELTY} if old_novelty else data
+    constants: Mapping[str, Any] = data
+    if version < NOVELTY_SINCE:
+        constants = {**constants, **OLD_NOVELTY}
+    if version < OWN_SINCE:
+        constants = {**constants, "own": "task"}
     same_keys(where, constants, {field.name for field in fields(Constants)})
+    if version < OWN_SINCE:
+        check_number(f"{where}.sure", constants["sure"], 0.0, 1.0)
+        constants = {**constants, "sure": _log_odds(constants["sure"])}
     for name, (least, most) in _SHARES.items():
         check_number(f"{where}.{name}", constants[name], least, most)
     for name, most in _COUNTS.items():
         check_count(f"{where}.{name}", constants[name], 1, most)
     if constants["projection"] not in list(RULES):
         raise ManifestError(f"`{where}.projection` must be one of {list(RULES)}, not {constants['projection']!r:.60}")
-    if constants["novelty"] not in NOVELTY_RULES:
-        raise ManifestError(
-            f"`{where}.novelty` must be one of {list(NOVELTY_RULES)}, not {constants['novelty']!r:.60}"
-        )
+    for name, known in (("novelty", NOVELTY_RULES), ("own", OWNERS)):
+        if constants[name] not in known:
+            raise ManifestError(f"`{where}.{name}` must be one of {list(known)}, not {constants[name]!r:.60}")
     if constants["checksum"] is not None:
         check_type(f"{where}.checksum", constants["checksum"], str)
     return Constants(**constants)
+
+
+def _log_odds(share: float) -> float:
+    """Those of a posterior, within the limits of `sure`."""
+    least, most = _SHARES["sure"]
+    return most if share >= 1 else least if share <= 0 else math.log(share / (1 - share))

@@ -9,7 +9,9 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from .constants import Constants
-from .signatures import TASKS_AT_ONCE, Router, Signature, class_spread
+from .own_scatter import TASKS_AT_ONCE
+from .router import Router
+from .signatures import Signature, class_spread
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .manifest import KnowledgeBase
-from .signatures import Router, group_posterior
+from .router import Router, group_posterior
 
 
 def nearness(knowledge: KnowledgeBase, router: Router, features: Tensor) -> Tensor:

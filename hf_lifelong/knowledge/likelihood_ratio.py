@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from .constants import Constants
-from .signatures import TASKS_AT_ONCE, Signature, add_gram, leading_of, root_of
+from .own_scatter import TASKS_AT_ONCE
+from .signatures import Signature, leading_of
+from .triangular import add_gram, root_of
 
 # Inputs that are compared at a time, each with the precision of its task (64 KB at 128 directions).
 ROWS_AT_ONCE = 256

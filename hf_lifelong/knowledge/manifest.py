@@ -17,8 +17,8 @@ from .reading import ManifestError, check_count, check_number, check_type, same_
 from .records import StatisticRecord, read_statistics
 
 # The format that is written, and the oldest one that is read. Older formats have signatures of other features.
-FORMAT, OLDEST = 5, 2
-CONSTANTS_SINCE, TAILS_SINCE = 4, 5  # the first formats that store the constants, and where held-out inputs lay
+FORMAT, OLDEST = 6, 2
+CONSTANTS_SINCE = 4  # the first format that stores the constants
 UNKNOWN = "unknown"  # the task reported for unknown inputs; no task can have this name
 # Advice for a task that does no better than always giving the same answer.
 CHANCE = (
@@ -299,8 +299,7 @@ class KnowledgeBase:
         if tasks and not data["depths"]:
             raise ManifestError("`knowledge.depths` must name at least one hidden state")
         _check_groups(tasks)
-        old = version < TAILS_SINCE
-        constants = read_constants("knowledge.constants", data["constants"], old) if stated else UNSTATED
+        constants = read_constants("knowledge.constants", data["constants"], version) if stated else UNSTATED
         return cls(data["base"], data["trunk"], list(data["depths"]), tasks, data["scores"], constants)
 
 

@@ -15,7 +15,9 @@ from torch import Tensor
 from .constants import Constants
 from .familiarity import Familiarity, familiarity
 from .likelihood_ratio import LikelihoodRatio, Tail, likelihood_ratio, shares_of, within_classes
-from .signatures import Router, Signature, root_of
+from .router import Router
+from .signatures import Signature
+from .triangular import root_of
 
 # Of fewer rows than directions, the covariance says nothing about how far others lie; the factor stays finite.
 LARGEST_LEVERAGE = 0.95

@@ -304,7 +304,6 @@ def _compare_all(index: Index, features: Tensor, most: int) -> None:
     router = index.router
     if router is None or router.own_scatter is None:
         return
-    of_task = features.new_empty(len(features), len(router.apart))
     some = features[:most]
-    of_class, of_group = (some.new_empty(len(some), n) for n in (len(router.weight), router.groups))
-    router.own_scatter(some, of_class, of_task[:most], of_group, router.group)
+    classes = torch.zeros(len(some), min(router.candidates, router.groups), dtype=torch.long, device=features.device)
+    router.own_scatter.among(some, classes, None)

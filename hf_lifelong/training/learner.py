@@ -196,7 +196,9 @@ class TaskLearner:
             visit.router = lifelong_of(model).index.router  # saved here, because adding the task replaces it
         visit.learned = task.learned(len(visit.members), len(visit.features), visit.started_from)
         rank = active_config(model).signature_rank
-        signature = fit_signature(visit.features, rank, visit.classes, visit.learned.classes)
+        signature = fit_signature(
+            visit.features, rank, visit.classes, visit.learned.classes, self.knowledge.constants.own
+        )
         held_out = self.trainer.evaluator.features_of(task, task.validation)
         tail = measure_tail(signature, len(visit.features), held_out, self.knowledge.constants)
         visit.learned = replace(visit.learned, tail=tail)

@@ -134,7 +134,7 @@ def test_another_base_other_constants_or_half_a_task_are_refused(make, tiny_fold
         union(first, other)
     lifelong_of(other).knowledge["default"].base = knowledge_of(first).base
     lifelong_of(other).knowledge["default"].constants = Constants(sure=0.9)
-    with pytest.raises(ValueError, match=r"different constants: `sure` is 0\.999 in the first and 0\.9"):
+    with pytest.raises(ValueError, match=r"different constants: `sure` is 100\.0 in the first and 0\.9"):
         union(first, other)
     deeper = copy.deepcopy(second)
     open_task(deeper, "text-classification", ("bad", "good"), 2)

@@ -51,7 +51,7 @@ def test_sums_of_parts_are_those_of_all_rows(cuts):
 def test_a_signature_of_sums_is_the_one_of_the_rows(rows, size):
     features, labels = draw(rows, size)
     sums = merge_sums(parts_of(features, labels, 3, [rows // 2, rows - rows // 2]))
-    found = signature_of_sums(sums.counts, sums.means, sums.scatter.sum(0), rank=4)
+    found = signature_of_sums(sums.counts, sums.means, sums.scatter, rank=4)
     known = fit_signature(features, 4, labels, 3)
     assert torch.allclose(found.mean, known.mean, atol=1e-6) and torch.allclose(
         found.classes, known.classes, atol=1e-6
@@ -61,14 +61,14 @@ def test_a_signature_of_sums_is_the_one_of_the_rows(rows, size):
 
 def test_a_class_without_rows_gets_the_mean_of_another():
     sums = class_sums(*draw(), 4)
-    signature = signature_of_sums(sums.counts, sums.means, sums.scatter.sum(0), rank=2)
+    signature = signature_of_sums(sums.counts, sums.means, sums.scatter, rank=2)
     assert torch.equal(signature.classes[3], signature.classes[sums.counts.argmax()])
 
 
 def test_a_signature_needs_two_rows():
     sums = class_sums(torch.ones(1, 3), torch.tensor([0]), 2)
     with pytest.raises(ValueError, match="`counts` are of 1 rows"):
-        signature_of_sums(sums.counts, sums.means, sums.scatter.sum(0), rank=2)
+        signature_of_sums(sums.counts, sums.means, sums.scatter, rank=2)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), 1e9])

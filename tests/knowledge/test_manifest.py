@@ -118,8 +118,8 @@ def put(path, value):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (put(["format"], FORMAT + 1), r"`knowledge.format` is 6, this package reads up to 5; upgrade"),
-        (put(["format"], 1), r"`knowledge.format` is 1, whose signatures .* reads 2 to 5: learn the tasks again"),
+        (put(["format"], FORMAT + 1), r"`knowledge.format` is 7, this package reads up to 6; upgrade"),
+        (put(["format"], 1), r"`knowledge.format` is 1, whose signatures .* reads 2 to 6: learn the tasks again"),
         (put(["tasks", 1, "tail", "excess"], 0.5), r"`knowledge.tasks\[1\].tail.excess` must be a number from 1 to"),
         (put(["tasks", 1, "tail"], [1, 2]), r"`knowledge.tasks\[1\].tail` must be a dict, not list"),
         (put(["format"], "1"), "`knowledge.format` must be a positive integer, not '1'"),

@@ -38,7 +38,8 @@ def test_a_projection_keeps_lengths_and_never_changes(rule):
 
 
 def test_adapters_without_stated_constants_have_those_of_their_time():
-    same = [field.name for field in fields(Constants) if field.name not in ("projection", "novelty")]
+    other = ("projection", "novelty", "own", "sure", "candidates")
+    same = [field.name for field in fields(Constants) if field.name not in other]
     assert all(getattr(UNSTATED, name) == getattr(Constants(), name) for name in same)
     data = KnowledgeBase().to_dict()
     assert KnowledgeBase.from_dict(data).constants == Constants()
@@ -49,14 +50,29 @@ def test_adapters_without_stated_constants_have_those_of_their_time():
 
 
 def test_adapters_of_format_4_measure_novelty_as_then():
-    stated = Constants(directions=16).to_dict()
-    for name in OLD_NOVELTY:
+    stated = {**Constants(directions=16).to_dict(), "sure": 0.999}
+    for name in ("own", *OLD_NOVELTY):
         del stated[name]
     data = {**KnowledgeBase().to_dict(), "format": 4, "constants": stated}
     found = KnowledgeBase.from_dict(data).constants
     assert (found.novelty, found.directions) == ("distance", 16)
     with pytest.raises(ManifestError, match=r"`knowledge.constants` lacks \['joint_limit', "):
         KnowledgeBase.from_dict({**data, "format": 5})
+
+
+def test_adapters_of_format_5_compare_the_covariances_of_tasks_as_then():
+    stated = {**Constants().to_dict(), "sure": 0.999, "candidates": 3}
+    del stated["own"]
+    data = {**KnowledgeBase().to_dict(), "format": 5, "constants": stated}
+    found = KnowledgeBase.from_dict(data).constants
+    assert (found.own, found.candidates, found.sure) == ("task", 3, pytest.approx(6.9068, abs=1e-4))
+    for sure, limit in ((0.0, -1e4), (1.0, 1e4)):
+        again = KnowledgeBase.from_dict({**data, "constants": {**stated, "sure": sure}})
+        assert again.constants.sure == limit
+    for wrong in (1.1, "0.999", None):
+        with pytest.raises(ManifestError, match=r"`knowledge.constants.sure` must be a number from 0 to 1"):
+            KnowledgeBase.from_dict({**data, "constants": {**stated, "sure": wrong}})
+    assert KnowledgeBase.from_dict(KnowledgeBase(constants=found).to_dict()).constants == found
 
 
 def made(bert_folder, **config):

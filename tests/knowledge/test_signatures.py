@@ -1,16 +1,20 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy.stats import multivariate_normal
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from hf_lifelong.knowledge import Constants, Signature, fit_signature, shared_router, signatures
+from hf_lifelong.knowledge import Constants, Signature, fit_signature, shared_router
+from hf_lifelong.knowledge import router as routers
 from hf_lifelong.knowledge.familiarity import familiarity
+from hf_lifelong.knowledge.signatures import FEWEST_OWN, own_blocks
 
 BY = Constants()
 OWN = BY.own_share
 # Discriminants alone decide; all inputs are compared under covariances of the tasks' own.
-SURELY, NEVER_SURE = Constants(sure=0.0), Constants(sure=2.0)
+SURELY, NEVER_SURE = Constants(sure=-1e4), Constants(sure=float("inf"))
 
 D = 6
 
@@ -210,7 +214,7 @@ def test_leaving_tasks_out_and_joining_them_is_exact():
     a, b = (shared_router(s, counts, ones, [0, 1, 2], 0.05, BY) for s in (kept, never))
     assert torch.equal(a.weight, b.weight) and torch.equal(a.bias, b.bias)
     own_a, own_b = a.own_scatter, b.own_scatter
-    assert own_a.candidates == own_b.candidates
+    assert a.candidates == b.candidates
     assert all(torch.equal(v, getattr(own_b, k)) for k, v in vars(own_a).items() if isinstance(v, torch.Tensor))
 
 
@@ -235,6 +239,78 @@ def test_tasks_in_question_are_gaussians_with_covariances_partly_their_own():
     np.testing.assert_allclose(found - found[:, :1], expected - expected[:, :1], rtol=1e-3, atol=1e-3)
 
 
+def own_covariances(data, signatures):
+    """Of each class as groups are compared by it: its scatter around its mean, as a share of the task's inputs, times
+    the number of classes."""
+    for (x, labels), signature in zip(data, signatures, strict=True):
+        count = len(signature.classes)
+        for k in range(count):
+            rows = x[labels == k].double().numpy()
+            yield count * (len(rows) - 1) / (len(x) - 1) * np.cov(rows, rowvar=False)
+
+
+def test_classes_in_question_are_gaussians_with_covariances_partly_their_own():
+    shrinkage, data = 0.1, [labelled(0, n=90), labelled(1, n=70, classes=2), (draw(2, n=60), torch.zeros(60).long())]
+    data[0] = data[0][0], torch.where(torch.arange(90) < 30, 0, data[0][1])  # classes of unlike sizes
+    rank = 3 * FEWEST_OWN
+    fitted = [fit_signature(x, rank, y, int(y.max()) + 1) for x, y in data]
+    share = np.array([len(x) - 1 for x, _ in data]) / sum(len(x) - 1 for x, _ in data)
+    pooled = sum(s * covariance_of(signature) for s, signature in zip(share, fitted, strict=True))
+    floor = shrinkage * np.trace(pooled) / D * np.eye(D)
+    new = draw(9, n=50)
+    expected = np.stack(
+        [
+            multivariate_normal(mean, (1 - shrinkage) * ((1 - OWN) * pooled + OWN * own) + floor).logpdf(new.numpy())
+            for mean, own in zip(
+                torch.cat([s.classes for s in fitted]).double().numpy(), own_covariances(data, fitted), strict=True
+            )
+        ],
+        1,
+    )
+    # Of each task the class that is likeliest under the shared covariance is compared.
+    router = router_of(fitted, [len(x) for x, _ in data], shrinkage, by=NEVER_SURE)
+    linear = (new @ router.weight.T + router.bias).numpy()
+    ranges = (slice(0, 3), slice(3, 5), slice(5, 6))
+    expected = np.stack([expected[range(50), of.start + linear[:, of].argmax(1)] for of in ranges], 1)
+    found = router(new).numpy()
+    np.testing.assert_allclose(found - found[:, :1], expected - expected[:, :1], rtol=2e-3, atol=2e-3)
+
+
+def test_many_classes_share_the_scatter_of_their_task():
+    assert own_blocks(4, 4 * FEWEST_OWN, "class") == (4, FEWEST_OWN)
+    assert own_blocks(5, 4 * FEWEST_OWN, "class") == own_blocks(4, 4 * FEWEST_OWN, "task") == (1, 4 * FEWEST_OWN)
+    x, labels = labelled(0, n=90)
+    classes, whole = (fit_signature(x, 3 * FEWEST_OWN, labels, 3, own) for own in ("class", "task"))
+    np.testing.assert_allclose(covariance_of(classes), covariance_of(whole), rtol=1e-3, atol=1e-4)
+    of_class = classes.factor.view(3, FEWEST_OWN, D)[1].double()
+    rows = x[labels == 1].double()
+    rows = rows - rows.mean(0)
+    np.testing.assert_allclose(of_class.T @ of_class, rows.T @ rows / 89, rtol=1e-3, atol=1e-4)
+
+
+def test_a_class_without_texts_has_no_scatter():
+    x, labels = labelled(0, n=60)
+    signature = fit_signature(x, 4 * FEWEST_OWN, labels, 4)
+    assert not signature.factor[3 * FEWEST_OWN :].any()
+    router = router_of([signature, fit_signature(draw(1), 4 * FEWEST_OWN)], [60, 40], by=NEVER_SURE)
+    assert torch.isfinite(router(draw(9))).all()
+
+
+def test_a_narrow_class_loses_what_lies_far_to_a_wide_one_of_another_task():
+    """One covariance of both classes of the first task would be as wide as that of the second."""
+    noise, labels = torch.randn(4, 800, D, generator=torch.Generator().manual_seed(0)), torch.arange(800) % 2
+    far = 40 * torch.eye(D)[0]
+    mixed = torch.where(labels.unsqueeze(1) == 0, noise[0], far + 4 * noise[0])
+    second = 3 * noise[1]
+    new = 3 * noise[2] + torch.eye(D)[1]
+    hits = []
+    for own in ("class", "task"):
+        fitted = [fit_signature(mixed, 32, labels, 2, own), fit_signature(second, 32, own=own)]
+        router = router_of(fitted, [800, 800], by=replace(NEVER_SURE, own=own, own_share=0.9))
+        hits.append((router(new).argmax(1) == 1).float().mean())
+    assert hits[0] > 0.8 and hits[0] > hits[1] + 0.1
+
+
 def test_the_narrower_of_two_tasks_at_one_place_gets_what_lies_close():
     noise = torch.randn(3, 400, D, generator=torch.Generator().manual_seed(0))
     router = router_of([fit_signature(noise[0], D), fit_signature(4 * noise[1], D)], [400, 400])
@@ -244,10 +320,10 @@ def test_the_narrower_of_two_tasks_at_one_place_gets_what_lies_close():
 
 def test_only_the_nearest_tasks_are_compared_and_the_rest_stays_behind():
     fitted = [fit_signature(draw(i) + i, D) for i in range(6)]
-    router = router_of(fitted, [40] * 6, by=NEVER_SURE)
+    router = router_of(fitted, [40] * 6, by=replace(NEVER_SURE, candidates=3))
     x = draw(9, n=50)
     found = router(x)
-    nearest = (x @ router.weight.T + router.bias).topk(BY.candidates, 1).indices
+    nearest = (x @ router.weight.T + router.bias).topk(3, 1).indices
     compared = torch.zeros(50, 6, dtype=torch.bool).scatter(1, nearest, True)
     behind = found.masked_fill(compared, float("-inf")).amax(1)
     assert (behind <= found.masked_fill(~compared, float("inf")).amin(1)).all()
@@ -273,22 +349,28 @@ def test_tasks_of_one_group_are_not_in_question_among_themselves():
     assert shares == sorted(shares)  # more tasks of the narrow group take no places among the candidates
 
 
-def test_rows_alone_are_answered_as_rows_together(monkeypatch):
-    monkeypatch.setattr(signatures, "ROWS_AT_ONCE", 7)
-    fitted = [fit_signature(draw(i), 3) for i in range(5)]
-    router, x = router_of(fitted, [40] * 5), draw(9, n=50)
-    alone = torch.cat([router(row.unsqueeze(0)) for row in x])
-    np.testing.assert_allclose(router(x), alone, rtol=1e-4, atol=1e-4)
+@pytest.fixture(params=["class", "task"])
+def mixed(request):
+    """A router over tasks whose classes have scatters of their own, or share one."""
+    sizes, data = (3, 1, 2, 4, 2), [labelled(i, n=48, classes=c) for i, c in enumerate((3, 1, 2, 4, 2))]
+    fitted = [fit_signature(x, 32, y, c, request.param) for (x, y), c in zip(data, sizes, strict=True)]
+    return router_of(fitted, [48] * 5, by=replace(NEVER_SURE, own=request.param, candidates=3))
 
 
-def test_all_rows_at_once_are_answered_as_the_ones_in_question(monkeypatch):
+def test_rows_alone_are_answered_as_rows_together(monkeypatch, mixed):
+    monkeypatch.setattr(routers, "ROWS_AT_ONCE", 7)
+    x = draw(9, n=50)
+    alone = torch.cat([mixed(row.unsqueeze(0)) for row in x])
+    np.testing.assert_allclose(mixed(x), alone, rtol=1e-4, atol=1e-4)
+
+
+def test_all_rows_at_once_are_answered_as_the_ones_in_question(monkeypatch, mixed):
     """What a GPU and a compiled graph do, which cannot choose rows for free."""
-    fitted = [fit_signature(draw(i), 3) for i in range(5)]
-    router, x = router_of(fitted, [40] * 5), draw(9, n=50)
-    expected = router(x)
+    x = draw(9, n=50)
+    expected = mixed(x)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    monkeypatch.setattr(signatures, "ROWS_AT_ONCE_GPU", 7)
-    np.testing.assert_allclose(router(x), expected, rtol=1e-4, atol=1e-4)
+    monkeypatch.setattr(routers, "ROWS_AT_ONCE_GPU", 7)
+    np.testing.assert_allclose(mixed(x), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_many_texts_give_the_same_scatter_as_few_do():
