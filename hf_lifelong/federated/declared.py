@@ -29,7 +29,6 @@ REPLIES: Mapping[str, Mapping[str, Form]] = {
         "near_validation": ("float64", ("old_groups",)),
         "forward": ("int64", ("right_and_rows",)),
     },
-    "fourth": {"fourth": ("float64", ("classes",))},
     "weigh": {"rows": ("int64", ()), "losses": ("float64", ("weights",)), "squares": ("float64", ("weights",) * 2)},
     "group": {
         "new": ("int64", ("right_and_rows",)),

@@ -64,7 +64,7 @@ def lifelong_client(make_trainer: Callable[[Context], DriftTrainer]) -> ClientAp
                 raise ClientError(f"Its reply is not as declared: {wrong}.")
             return reply(message, context, {}, arrays=tensors)
 
-    for step in ("hello", "survey", "fourth", "weigh", "group", "statistics", "measure", "commit"):
+    for step in ("hello", "survey", "weigh", "group", "statistics", "measure", "commit"):
         register(step)
     return app
 
@@ -83,8 +83,6 @@ def take_step(client: Participant, step: str, message: Message) -> dict[str, Any
     task = client.task(config["task"], config["labels"])
     if step == "survey":
         return client.survey(task)
-    if step == "fourth":
-        return client.fourth(task, records["given"])
     with client.trying(config["start"], config["knowledge"], records["adapter"]):
         if step == "weigh":
             return client.weigh(task, records["given"])

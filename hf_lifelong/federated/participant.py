@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import set_seed
 
 from ..adapter import close_task, knowledge_of, lifelong_of, open_task, set_tasks_after
-from ..knowledge import KnowledgeBase, class_sums, fourth_sums, loss_sums, nearer_count, nearness
+from ..knowledge import KnowledgeBase, class_sums, loss_sums, nearer_count, nearness
 from ..training import (
     DriftTrainer,
     PreparedTask,
@@ -159,10 +159,6 @@ class Participant:
             "near_validation": self._near(validation),
             "forward": torch.tensor(forward),
         }
-
-    def fourth(self, task: PreparedTask, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        features, labels = self._signed(task)
-        return {"fourth": fourth_sums(features, labels, given["means"], given["scales"])}
 
     def weigh(self, task: PreparedTask, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """How well closed-form logits do beside the members on the validation rows."""

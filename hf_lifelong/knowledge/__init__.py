@@ -11,7 +11,7 @@ from .reading import ManifestError
 from .records import StatisticRecord, StoredTensor, read_statistics
 from .router import ROWS_AT_ONCE, ROWS_AT_ONCE_GPU, Router, group_posterior, shared_router
 from .signatures import LARGEST_FEATURE, Signature, check_features, fit_signature, signature_of_sums
-from .sums import ClassSums, class_sums, fourth_sums, merge_sums
+from .sums import ClassSums, class_sums, merge_sums
 from .union import joined, renamed
 
 __all__ = [
@@ -44,7 +44,6 @@ __all__ = [
     "closed_form_of_sums",
     "fit_closed_form",
     "fit_signature",
-    "fourth_sums",
     "group_posterior",
     "joined",
     "joins",

@@ -25,12 +25,6 @@ class ClassSums(NamedTuple):
     means: Tensor
     scatter: Tensor
 
-    @property
-    def scales(self) -> Tensor:
-        """Standard deviation of each feature in each class, `[C, D]`; 1 where it does not vary."""
-        variance = self.scatter.diagonal(dim1=1, dim2=2) / self.counts.clamp_min(1).unsqueeze(1)
-        return torch.where(variance > 0, variance, 1.0).sqrt()
-
 
 def class_sums(features: Tensor, labels: Tensor, classes: int) -> ClassSums:
     """The sums of rows.
@@ -62,16 +56,3 @@ def merge_sums(parts: Sequence[ClassSums]) -> ClassSums:
     mean = (counts.unsqueeze(2) * means).sum(0) / total.clamp_min(1).unsqueeze(1)
     away = counts.double().sqrt().unsqueeze(2) * (means - mean)
     return ClassSums(total, mean, scatter.sum(0) + torch.einsum("kcd,kce->cde", away, away))
-
-
-def fourth_sums(features: Tensor, labels: Tensor, means: Tensor, scales: Tensor) -> Tensor:
-    """Sum over the rows of each class of `‖z‖⁴`, with `z = (x - mean) / scale`: `[C]`, float64. It says how much the
-    covariance of a class is shrunk.
-
-    Args:
-        features (`Tensor`): `[n, D]`.
-        labels (`Tensor`): `[n]`, int64.
-        means, scales (`Tensor`): `[C, D]`, of the whole, as [`ClassSums`] has them.
-    """
-    squares = ((features.double() - means[labels]) / scales[labels]).square().sum(1).square()
-    return squares.new_zeros(len(means)).index_add_(0, labels, squares)

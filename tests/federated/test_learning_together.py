@@ -118,7 +118,7 @@ def test_steps_of_a_task_and_who_says_what(federation):
     grid, _, learn = federation()
     learn()
     steps = [message.metadata.message_type.removeprefix("query.") for message in grid.sent]
-    expected = ["hello", "survey", "train", "train", "fourth", "weigh", "group", "measure", "commit"]
+    expected = ["hello", "survey", "train", "train", "weigh", "group", "measure", "commit"]
     assert steps == [step for step in expected for _ in range(2)]
     assert {step for step in steps if step != "train"} == set(REPLIES)
     trained = replies(grid, "train")
@@ -163,7 +163,7 @@ class Silent(Watched):
     "fails",
     [
         (("survey", 0), ("train", 1)),
-        (("fourth", 0), ("weigh", 0), ("group", 0), ("measure", 0)),
+        (("weigh", 0), ("group", 0), ("measure", 0)),
         (("commit", 0),),
     ],
     ids=str,
