@@ -49,7 +49,7 @@ def test_every_field_is_documented_and_has_help(config, parent):
         ({"uncertainty": "both"}, "`uncertainty` is 'both'; choose one of"),
         ({"answer": "best"}, "`answer` is 'best'; choose one of"),
         ({"task_type": "SEQ_CLS"}, "`task_type` is 'SEQ_CLS'; heads belong to the adapter"),
-        ({"knowledge": {"format": 99}}, "`knowledge.format` is 99, this package reads up to 5; upgrade"),
+        ({"knowledge": {"format": 99}}, "`knowledge.format` is 99, this package reads up to 6; upgrade"),
     ],
 )
 def test_what_cannot_work_is_refused(setting, message):

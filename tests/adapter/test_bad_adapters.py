@@ -81,7 +81,7 @@ DAMAGES = {
     "NaN": (change_tensors, put_nan, "drift_signature_mean` holds NaN"),
     "fewer members stated": (change_manifest, drop_last_member, r"shape \(10, 32\), it must be \(7, 32\)"),
     "more members stated": (change_manifest, claim_many_members, r"it must be \(2000000006, 32\)"),
-    "newer format": (change_manifest, lambda m: m.update(format=FORMAT + 1), "is 6, this package reads up to 5"),
+    "newer format": (change_manifest, lambda m: m.update(format=FORMAT + 1), "is 7, this package reads up to 6"),
     "unknown field": (change_manifest, lambda m: m.update(colour="red"), r"unknown fields \['colour'\]"),
     "missing field": (change_manifest, lambda m: m.pop("tasks"), r"lacks \['tasks'\]"),
     "unknown kind": (change_manifest, lambda m: m["tasks"][0].update(kind="juggling"), "juggling"),
