@@ -1,4 +1,4 @@
-"""What answering without a task costs, against one PEFT LoRA of the same rank and modules on the same batch.
+"""What answering without a task costs, against one PEFT LoRA of the same rank and modules and the bare base.
 
     python benchmarks/answering.py --model MODEL            # MODEL: an encoder; add --tiny for a run of seconds
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ BARS = {"signature": 1.15, "cascade": 2.0, "uncertainty_batch1": 3.0}
 
 
 class Bench:
-    """One base, with our adapter on one copy of it and PEFT's on another.
+    """One base, bare, with our adapter on one copy of it and PEFT's on another.
 
     Args:
         name (`str`): Folder or id of a model, or one of `banks.SHAPES`.
@@ -37,14 +38,14 @@ class Bench:
     def __init__(self, name: str, rounds: int) -> None:
         self.name, self.rounds = Path(name).name, rounds
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        base = make_base(name).to(self.device)
-        self.vocabulary = base.config.vocab_size
-        self.ours = get_peft_model(twin(base), DriftAdapterConfig(r=R, members=MEMBERS))
+        self.base = make_base(name).to(self.device).eval()
+        self.vocabulary = self.base.config.vocab_size
+        self.ours = get_peft_model(twin(self.base), DriftAdapterConfig(r=R, members=MEMBERS))
         self.config = self.ours.peft_config["default"]
         self.lora_config = LoraConfig(
             r=R, lora_alpha=16, target_modules=sorted(self.config.target_modules), task_type="FEATURE_EXTRACTION"
         )
-        self.peft = get_peft_model(twin(base), self.lora_config).eval()
+        self.peft = get_peft_model(twin(self.base), self.lora_config).eval()
         self.rows: list[dict[str, Any]] = []
 
     def batch(self, rows: int, tokens: int) -> dict[str, torch.Tensor]:
@@ -64,11 +65,12 @@ class Bench:
 
     @torch.inference_mode()
     def compare(self, policy: str, rows: int, tokens: int, groups: int, alike: float = 0.0) -> None:
-        """Time of an answer by a policy as a ratio of one LoRA's forward."""
+        """Time of an answer by a policy as a ratio of one LoRA's forward and of the base's."""
         batch = self.batch(rows, tokens)
         self.teach(batch, groups, alike)
         self.config.retrieval = policy
-        found = interleaved({"ours": lambda: self.ours(**batch), "lora": lambda: self.peft(**batch)}, self.rounds)
+        models = {"ours": self.ours, "lora": self.peft, "base": self.base}
+        found = interleaved({name: partial(model, **batch) for name, model in models.items()}, self.rounds)
         answered = self.ours(**batch).group.unique().numel()
         self.note(policy, rows, tokens, groups, found, alike=alike, groups_in_batch=answered)
 
@@ -103,7 +105,9 @@ class Bench:
         self.note("uncertainty", rows, tokens, groups, found)
 
     def note(self, policy: str, rows: int, tokens: int, groups: int, found: dict[str, float], **more: Any) -> None:
-        ratios = {"ratio": found["ours"] / found["lora"]} if "lora" in found else {}
+        ratios = {}
+        if "lora" in found:
+            ratios = {"ratio": found["ours"] / found["lora"], "ratio_to_base": found["ours"] / found["base"]}
         if "switching" in found:
             ratios["speedup"] = found["switching"] / found["ours"]
             ratios["signature_to_adapter_names"] = found["signature"] / found["adapter_names"]
@@ -121,9 +125,11 @@ def summary(rows: list[dict[str, Any]], model: str) -> dict[str, float]:
         suffix = "" if base == model else f"_{base}"
         own = [row for row in rows if row["base"] == base]
         for groups in sorted({row["groups"] for row in own if row["policy"] == "signature"}):
-            ratios = [r["ratio"] for r in own if (r["policy"], r["groups"]) == ("signature", groups)]
+            same = [row for row in own if (row["policy"], row["groups"]) == ("signature", groups)]
+            ratios = [row["ratio"] for row in same]
             found[f"signature_ratio_{groups}{suffix}"] = max(ratios)
             found[f"signature_mean_ratio_{groups}{suffix}"] = round(sum(ratios) / len(ratios), 4)
+            found[f"signature_ratio_to_base_{groups}{suffix}"] = max(row["ratio_to_base"] for row in same)
         for row in own:
             if row["policy"] == "cascade":
                 found[f"cascade_ratio_{row['groups']}_{round(100 * row['alike'])}_percent_unclear{suffix}"] = row[
@@ -147,31 +153,31 @@ def main() -> None:
     many = (1, 10) if args.tiny else (1, 10, 100, 1000)
     shapes = ((1, 32), (8, 32)) if args.tiny else ((1, 32), (1, 128), (8, 128), (64, 32), (8, 512))
     bench = Bench(args.model, 2 if args.tiny else args.rounds)
+    head = header("answering") | {"command": "python benchmarks/answering.py --model MODEL", "model": bench.name}
+    head |= {"settings": {"members": MEMBERS, "r": R, "rounds": args.rounds, "bars": BARS}}
+
+    def save(rows: list[dict[str, Any]]) -> None:
+        result = {**head, "summary": summary(rows, bench.name), "rows": rows}
+        Path(args.out).write_text(json.dumps(result, indent=1) + "\n")
+
     for groups in many:
         for rows, tokens in shapes:
             bench.compare("signature", rows, tokens, groups)
+        save(bench.rows)
     for alike in (0.0, 0.25, 1.0):
         bench.compare("cascade", 8, 32 if args.tiny else 128, 16 if alike == 1 else 10, alike)
     for rows in (1,) if args.tiny else (1, 8, 64):
         bench.against_switching(rows, 32, 10)
     found = bench.rows
+    save(found)
     for name in () if args.tiny else ("gpt2-small", "llama-1b"):
         other = Bench(name, 3 if name == "llama-1b" else 5)
         for groups in (10,) if name == "llama-1b" else (1, 10, 100):
             for rows, tokens in ((1, 128),) if name == "llama-1b" else ((1, 128), (8, 128)):
                 other.compare("signature", rows, tokens, groups)
         found += other.rows
+        save(found)
         del other
-    head = header("answering") | {"command": "python benchmarks/answering.py --model MODEL"}
-    settings = {"members": MEMBERS, "r": R, "rounds": args.rounds, "bars": BARS}
-    result = {
-        **head,
-        "model": bench.name,
-        "settings": settings,
-        "summary": summary(found, bench.name),
-        "rows": found,
-    }
-    Path(args.out).write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ def fill(model: Any, means: Tensor, diagonal: Tensor) -> None:
     config, name, device = root.config["default"], "default", root.where()
     groups, features = means.shape
     members = groups * config.members
+    means, diagonal = means.to(device), diagonal.to(device)
 
     def put(module: nn.Module, container: str, tensor: Tensor) -> None:
         getattr(module, container)[name] = nn.Parameter(tensor.to(device), requires_grad=False)
@@ -62,14 +63,16 @@ def fill(model: Any, means: Tensor, diagonal: Tensor) -> None:
     for _, module in drift_modules(model):
         for container in () if module is root else ("drift_bank_A", "drift_bank_B"):
             shape = getattr(module, container)[name].shape[1:]
-            put(module, container, torch.randn(members, *shape) * 0.01)
-    put(root, "drift_bank_head_weight", torch.randn(members * len(LABELS), root.hidden_size) * 0.02)
+            put(module, container, torch.randn(members, *shape, device=device) * 0.01)
+    heads = torch.randn(members * len(LABELS), root.hidden_size, device=device)
+    put(root, "drift_bank_head_weight", heads * 0.02)
     put(root, "drift_bank_head_bias", torch.zeros(members * len(LABELS)))
     put(root, "drift_signature_mean", means.clone())
-    put(root, "drift_signature_factor", torch.randn(groups, config.signature_rank, features) * diagonal.sqrt() * 0.01)
+    factor = torch.randn(groups, config.signature_rank, features, device=device)
+    put(root, "drift_signature_factor", factor * diagonal.sqrt() * 0.01)
     put(root, "drift_signature_diagonal", diagonal.expand(groups, -1).clone())
     put(root, "drift_signature_classes", means.repeat_interleave(len(LABELS), 0))
-    put(root, "drift_closed_weight", torch.randn(groups * len(LABELS), features) * 0.01)
+    put(root, "drift_closed_weight", torch.randn(groups * len(LABELS), features, device=device) * 0.01)
     put(root, "drift_closed_bias", torch.zeros(groups * len(LABELS)))
     tasks = [
         LearnedTask(

@@ -10,6 +10,7 @@ both; the rounds of the two alternate, and a ratio is that of the medians.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import time
@@ -26,6 +27,7 @@ from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
 from hf_lifelong import DriftAdapterConfig
 from hf_lifelong.adapter import close_task, open_task
+from hf_lifelong.memory import estimate_memory
 
 SHAPE = {
     "hidden_size": 4096,
@@ -37,12 +39,14 @@ SHAPE = {
 }
 TINY = {**SHAPE, "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 2, "num_key_value_heads": 1}
 TINY |= {"intermediate_size": 128, "vocab_size": 512}
+SHARED = {"max_position_embeddings": 4096, "tie_word_embeddings": False}
+ADAPTER = {"task_type": "CAUSAL_LM", "r": 8, "members": 5}
 TRAIN_BATCH, ANSWER_BATCH, TOKENS, NEW_TOKENS = 4, 8, 512, 32
 
 
 def random_base(shape: dict[str, int], device: str) -> Any:
     """A Llama with random weights, its linear layers in 4 bits, made layer by layer so that it never exists whole."""
-    config = LlamaConfig(**shape, max_position_embeddings=4096, tie_word_embeddings=False)
+    config = LlamaConfig(**SHARED, **shape)
     quantisation = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
     )
@@ -51,7 +55,8 @@ def random_base(shape: dict[str, int], device: str) -> Any:
     model = replace_with_bnb_linear(model, modules_to_not_convert=["lm_head"], quantization_config=quantisation)
     for module in model.modules():
         if isinstance(module, bnb.nn.Linear4bit):
-            weight = torch.randn(module.out_features, module.in_features, dtype=torch.bfloat16) * 0.02
+            shape = module.out_features, module.in_features
+            weight = torch.randn(shape, dtype=torch.bfloat16, device=device) * 0.02
             module.weight = bnb.nn.Params4bit(weight, requires_grad=False, quant_type="nf4").to(device)
             continue
         for name, parameter in module.named_parameters(recurse=False):
@@ -90,13 +95,18 @@ def answer(model: Any, ids: torch.Tensor, new: int) -> float:
     return synchronised() - start
 
 
-def measured(model: Any, function: Any) -> tuple[float, int]:
-    """Seconds, and the most bytes on the GPU beyond those of the models that are held anyway, plus its own."""
+def allocated() -> int:
+    """Bytes of all tensors on the GPU, 0 without one."""
+    gc.collect()
+    return torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
+
+
+def measured(own: int, function: Any) -> tuple[float, int]:
+    """Seconds, and the most bytes on the GPU: those of the model itself and what came on top of both models."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         seconds = function()
-        own = sum(p.numel() * p.element_size() for p in model.parameters())
         return seconds, torch.cuda.max_memory_allocated() - before + own
     return function(), 0
 
@@ -109,12 +119,14 @@ def run(shape: dict[str, int], rounds: int, groups: int, tokens: int) -> dict[st
     def base() -> Any:
         return prepare_model_for_kbit_training(random_base(shape, device), use_gradient_checkpointing=True)
 
-    ours = get_peft_model(base(), DriftAdapterConfig(task_type="CAUSAL_LM", r=8, members=5))
-    targets = sorted(ours.peft_config["default"].target_modules)
-    lora = get_peft_model(base(), LoraConfig(r=8, lora_alpha=16, target_modules=targets, task_type="CAUSAL_LM"))
-    models = {"ours": ours, "lora": lora}
+    ours = get_peft_model(base(), DriftAdapterConfig(**ADAPTER))
     teach(ours, groups, 5, ids)
     open_task(ours, "text-generation", (), 0)
+    own = {"ours": allocated()}
+    targets = sorted(ours.peft_config["default"].target_modules)
+    lora = get_peft_model(base(), LoraConfig(r=8, lora_alpha=16, target_modules=targets, task_type="CAUSAL_LM"))
+    own["lora"] = allocated() - own["ours"]
+    models = {"ours": ours, "lora": lora}
     taken: dict[str, dict[str, list[float]]] = {n: {"train": [], "prefill": [], "answer": []} for n in models}
     peak = {name: {"train": 0, "answer": 0} for name in models}
     optimizers = {
@@ -125,7 +137,7 @@ def run(shape: dict[str, int], rounds: int, groups: int, tokens: int) -> dict[st
     for i in range(rounds + 1):
         for name in order if i % 2 else order[::-1]:
             model = models[name]
-            seconds, size = measured(model, lambda: train_step(model, optimizers[name], ids[:TRAIN_BATCH]))  # noqa: B023
+            seconds, size = measured(own[name], lambda: train_step(model, optimizers[name], ids[:TRAIN_BATCH]))  # noqa: B023
             if i:  # the first round warms up
                 taken[name]["train"].append(seconds)
             peak[name]["train"] = max(peak[name]["train"], size)
@@ -133,13 +145,27 @@ def run(shape: dict[str, int], rounds: int, groups: int, tokens: int) -> dict[st
     for i in range(rounds + 1):
         for name in order if i % 2 else order[::-1]:
             model = models[name]
-            prefill, _ = measured(model, lambda: answer(model, ids, 1))  # noqa: B023
-            seconds, size = measured(model, lambda: answer(model, ids, NEW_TOKENS))  # noqa: B023
+            prefill, _ = measured(own[name], lambda: answer(model, ids, 1))  # noqa: B023
+            seconds, size = measured(own[name], lambda: answer(model, ids, NEW_TOKENS))  # noqa: B023
             if i:
                 taken[name]["prefill"].append(prefill)
                 taken[name]["answer"].append(seconds)
             peak[name]["answer"] = max(peak[name]["answer"], size)
-    return {"taken": taken, "peak_bytes": peak, "trunk_layers": ours.lifelong.conductor.trunk}
+    return {
+        "taken": taken,
+        "peak_bytes": peak,
+        "estimated_bytes": estimated(shape, groups, tokens, device),
+        "trunk_layers": ours.lifelong.conductor.trunk,
+    }
+
+
+def estimated(shape: dict[str, int], groups: int, tokens: int, device: str) -> dict[str, int]:
+    """What `estimate_memory` says of our training step and answer."""
+    config, adapter = LlamaConfig(**SHARED, **shape), DriftAdapterConfig(**ADAPTER)
+    asked = {"bits": 4, "tasks": groups, "length": tokens, "new_tokens": NEW_TOKENS, "device": device}
+    train = estimate_memory(config, adapter, batch_size=TRAIN_BATCH, gradient_checkpointing=True, **asked)
+    answer = estimate_memory(config, adapter, batch_size=ANSWER_BATCH, **asked)
+    return {"train": train.training, "answer": answer.answering}
 
 
 def summarise(found: dict[str, Any], tokens: int) -> dict[str, Any]:
@@ -155,6 +181,8 @@ def summarise(found: dict[str, Any], tokens: int) -> dict[str, Any]:
         summary[f"{name}_answering_tokens_per_second"] = round(ANSWER_BATCH / decode[name], 1)
         for part, size in found["peak_bytes"][name].items():
             summary[f"{name}_{part}_peak_gib"] = round(size / 2**30, 3) if size else None
+    for part, size in found["estimated_bytes"].items():
+        summary[f"ours_{part}_estimated_gib"] = round(size / 2**30, 3)
     return summary
 
 

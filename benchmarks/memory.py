@@ -2,6 +2,7 @@
 
     python benchmarks/memory.py --model all-minilm-l6     # measures, on the GPU where there is one and on the CPU
     python benchmarks/memory.py --table                   # what fits, estimated
+    python benchmarks/memory.py --model MODEL --tiny --out tiny.json      # to see that it runs
 
 Every measurement is a process of its own: the peak of two training steps (AdamW, gradient noise) or of one answer,
 of padded rows. On a GPU it is `torch.cuda.max_memory_allocated`. On the CPU it is the most memory that the process
@@ -16,6 +17,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,9 @@ CASES: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("llama", {"bits": 16, "batch_size": 4, "length": 256, "autocast": True}, "training"),
     ("llama", {"bits": 32, "batch_size": 1, "length": 1024, "new_tokens": 16}, "answering"),
     ("llama", {"bits": 16, "batch_size": 8, "length": 512, "new_tokens": 16, "tasks": 4}, "answering"),
+)
+TINY: tuple[tuple[str, dict[str, Any], str], ...] = (
+    ("minilm", {"bits": 32, "batch_size": 4, "length": 32}, "training"),
 )
 # Billions of weights → hidden size, layers, heads, key and value heads, inner size, tokens: Llama 1, 2, 3 and 3.2,
 # Yi 34B.
@@ -226,17 +231,27 @@ def row(case: tuple[str, dict[str, Any], str], model: str, device: str) -> dict[
     return {"estimated": said, "measured": measured, "error": round(said / measured - 1, 4)}
 
 
-def compare(model: str, out: Path) -> None:
-    """Fills the result file with the rows that it lacks: a killed run goes on."""
+def compare(model: str, out: Path, cases: tuple[Any, ...], devices: list[str], jobs: int) -> None:
+    """Fills the result file with the rows that it lacks: a killed run goes on. A case that fails stops no other."""
     rows = json.loads(out.read_text())["rows"] if out.exists() else {"cuda": [], "cpu": []}
-    for device in ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",):
-        for case in CASES:
+    failed = []
+    for device in devices:
+        missing = []
+        for case in cases:
             asked = {"base": case[0], "what": case[2], **case[1]}
-            if any(asked.items() <= known.items() and len(known) == len(asked) + 3 for known in rows[device]):
-                continue
-            rows[device].append(asked | row(case, model, device))
-            out.write_text(json.dumps(summarise(rows), indent=1) + "\n")
-            print(rows[device][-1], flush=True)
+            if not any(asked.items() <= known.items() and len(known) == len(asked) + 3 for known in rows[device]):
+                missing.append((asked, case))
+        with ThreadPoolExecutor(jobs) as pool:
+            running = [(asked, pool.submit(row, case, model, device)) for asked, case in missing]
+            for asked, future in running:
+                if future.exception() is not None:
+                    failed.append(f"{asked} on {device}: {future.exception()}")
+                    continue
+                rows[device].append(asked | future.result())
+                out.write_text(json.dumps(summarise(rows), indent=1) + "\n")
+                print(rows[device][-1], flush=True)
+    if failed:
+        raise SystemExit("\n".join(["Not measured:", *failed]))
 
 
 def summarise(rows: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -277,6 +292,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="folder or Hub id of all-minilm-l6")
     parser.add_argument("--table", action="store_true", help="print what fits on which GPU, estimated")
+    devices = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
+    parser.add_argument("--device", choices=devices, help="where to measure; default: on all")
+    parser.add_argument("--jobs", type=int, default=1, help="cases that are measured at a time")
+    parser.add_argument("--tiny", action="store_true", help="one small case, to see that it runs")
     parser.add_argument("--out", default=str(RESULTS / "memory.json"))
     parser.add_argument("--case", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -290,7 +309,8 @@ def main() -> None:
         torch.manual_seed(0)
         print(measure(base, args.model, settings, what, device))
     else:
-        compare(args.model, Path(args.out))
+        chosen = [args.device] if args.device else devices
+        compare(args.model, Path(args.out), TINY if args.tiny else CASES, chosen, args.jobs)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+import hf_lifelong
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -58,5 +60,7 @@ def header(name: str) -> dict[str, Any]:
         "command": f"python benchmarks/{name}.py --data_dir DATA --model all-minilm-l6",
         "date": date.today().isoformat(),
         "hardware": hardware(),
-        "versions": {p: version(p) for p in ("hf_lifelong", "torch", "transformers", "peft", "datasets")},
+        # The package itself may be there as a folder of sources, which has no metadata.
+        "versions": {"hf_lifelong": hf_lifelong.__version__}
+        | {p: version(p) for p in ("torch", "transformers", "peft", "datasets")},
     }

@@ -1,16 +1,17 @@
-"""What learning a task costs: `DriftTrainer` against `Trainer` with one PEFT LoRA, step by step in turns.
+"""What learning a task costs: `DriftTrainer` against `Trainer` with one PEFT LoRA or with none, in turns.
 
     python benchmarks/training.py --data_dir DATA --model all-minilm-l6
     python benchmarks/training.py --data_dir DATA --model MODEL --tiny --out tiny.json     # to see that it runs
 
-Three trainings on the same rows: ours, a LoRA of the same rank on the same linear layers (those above the trunk), and
-a LoRA on those of all layers. Each has a process of its own; a few steps of one alternate with a few of the others, so
-that whatever else the machine does falls on all of them. A ratio of step times is that of the medians.
+Four trainings on the same rows: ours, a LoRA of the same rank on the same linear layers (those above the trunk), a
+LoRA on those of all layers, and all weights of the base itself. Each has a process of its own; a few steps of one
+alternate with a few of the others, so that whatever else the machine does falls on all of them. A ratio of step times
+is that of the medians.
 
 The time of a task is that of training with snapshots, signature and grouping; three earlier groups have the same
 labels, which is the most that grouping compares with. It is without the scores on test data, which `Trainer` does not
-take. Peak memory is that of the same span in short runs of their own: on a GPU what torch allocated, on a CPU resident
-memory above what was resident once model and data were loaded, freed memory being given back at once.
+take. Peak memory is that of the same span: on a GPU what torch allocated; on a CPU, in short runs of their own,
+resident memory above what was resident once model and data were loaded, freed memory being given back at once.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ from hf_lifelong.adapter import add_task, close_task, lifelong_of, open_task, ta
 from hf_lifelong.knowledge import LearnedTask, fit_signature
 from hf_lifelong.training import PreparedTask, TaskLearner, Visit
 
-METHODS = ("ours", "lora", "lora_all_layers")
+METHODS = ("ours", "lora", "lora_all_layers", "full")
 RANK, MEMBERS, EARLIER = 8, 5, 3
 BATCH, LANGUAGE_BATCH, TOKENS = 32, 4, 64
 TURN, MEMORY_STEPS = 4, 8  # steps
@@ -216,15 +217,17 @@ def make_ours(setting: Setting, out: str, turns: Turns) -> tuple[DriftTrainer, P
     return trainer, prepared
 
 
-def make_lora(setting: Setting, out: str, turns: Turns, all_layers: bool) -> tuple[Trainer, PreparedTask]:
-    """A `Trainer` with a stock LoRA on the same linear layers, or on those of all layers."""
-    tokenizer, config = make_tokenizer(setting), adapter_config(setting, **({"trunk_depth": 0} if all_layers else {}))
+def make_rival(setting: Setting, out: str, turns: Turns, method: str) -> tuple[Trainer, PreparedTask]:
+    """A `Trainer` with a stock LoRA on the same linear layers or on those of all layers, or with the base itself."""
+    changes = {"trunk_depth": 0} if method == "lora_all_layers" else {}
+    tokenizer, config = make_tokenizer(setting), adapter_config(setting, **changes)
     prepared = PreparedTask(Task(**setting.task), tokenizer, config, 0.1)
     targets = target_names(config, load_base(setting, prepared, with_head=False))
     set_seed(setting.seed)
-    task_type = "CAUSAL_LM" if setting.shape else "SEQ_CLS"
-    lora = LoraConfig(task_type=task_type, r=RANK, lora_alpha=16, target_modules=targets)
-    model = get_peft_model(load_base(setting, prepared, with_head=True), lora)
+    model = load_base(setting, prepared, with_head=True)
+    if method != "full":
+        task_type = "CAUSAL_LM" if setting.shape else "SEQ_CLS"
+        model = get_peft_model(model, LoraConfig(task_type=task_type, r=RANK, lora_alpha=16, target_modules=targets))
     args = TrainingArguments(**training_arguments(setting, out))
     trainer = Trainer(
         model,
@@ -244,7 +247,7 @@ def learn(pipe: Connection, method: str, setting: Setting) -> None:
         if method == "ours":
             trainer, prepared = make_ours(setting, out, turns)
         else:
-            trainer, prepared = make_lora(setting, out, turns, all_layers=method == "lora_all_layers")
+            trainer, prepared = make_rival(setting, out, turns, method)
         loaded = reset_peak()
         turns.hand_over()
         highest = 0
@@ -262,7 +265,7 @@ def learn(pipe: Connection, method: str, setting: Setting) -> None:
         after = turns.stop()
         found = {"steps": turns.steps, "seconds": turns.whole, "seconds_after_training": after}
         found |= {"peak_bytes": max(highest, peak()) - loaded, "loaded_bytes": loaded}
-        if not setting.shape:
+        if not setting.shape and method != "full":  # the learning rate is one for adapters
             found["accuracy"] = accuracy(trainer, prepared)
     pipe.send(found)
 
@@ -319,7 +322,8 @@ def in_turns(setting: Setting, methods: tuple[str, ...] = METHODS) -> dict[str, 
         pipes[method], other = context.Pipe()
         context.Process(target=learn, args=(other, method, setting), daemon=True).start()
         other.close()  # so that a training that fails ends the wait for it
-        pipes[method].recv()
+    for pipe in pipes.values():
+        pipe.recv()
     found: dict[str, dict[str, Any]] = {}
     while len(found) < len(methods):
         for method in (m for m in methods if m not in found):
@@ -333,11 +337,11 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Ratios of ours to each LoRA, over all rounds; those of a language model end in its name."""
     summary: dict[str, Any] = {}
     for shape in dict.fromkeys(row["shape"] for row in rows):
-        own = [row for row in rows if row["shape"] == shape and row["part"] == "time"]
-        memory = [row for row in rows if row["shape"] == shape and row["part"] == "memory"]
+        own = [row for row in rows if row["shape"] == shape and "time" in row["part"]]
+        memory = [row for row in rows if row["shape"] == shape and "memory" in row["part"]]
         suffix = f"_{shape}" if shape else ""
         steps = {m: statistics.median(s for row in own for s in row[m]["steps"][1:]) for m in METHODS}
-        for rival, against in (("lora", ""), ("lora_all_layers", "_all_layers")):
+        for rival, against in (("lora", ""), ("lora_all_layers", "_all_layers"), ("full", "_full")):
             summary[f"step_time_ratio{against}{suffix}"] = round(steps["ours"] / steps[rival], 4)
             if memory:
                 summary[f"peak_memory_ratio{against}{suffix}"] = _ratio(memory, "peak_bytes", rival)
@@ -345,7 +349,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
                 summary[f"task_time_ratio{against}"] = _ratio(own, "seconds", rival)
         summary[f"step_seconds_ours{suffix}"] = round(steps["ours"], 4)
         if not shape:
-            for method in METHODS:
+            for method in METHODS[:-1]:
                 mean = statistics.mean(row[method]["accuracy"] for row in own)
                 summary[f"accuracy_{method}"] = round(mean, 4)
     return summary
@@ -395,9 +399,11 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for setting in settings(args):
         shape = setting.shape["model_type"] if setting.shape else None
-        if not shape:
+        cuda = torch.cuda.is_available()
+        if not (shape or cuda or args.tiny):
             rows.append({"shape": shape, "part": "memory", "seed": setting.seed, **memory_of(setting)})
-        rows.append({"shape": shape, "part": "time", "seed": setting.seed, **in_turns(setting)})
+        part = "time and memory" if cuda else "time"
+        rows.append({"shape": shape, "part": part, "seed": setting.seed, **in_turns(setting)})
         result = {**head, "summary": summarise(rows), "rows": rounded(rows)}
         Path(args.out).write_text(json.dumps(result, indent=1) + "\n")
         print(json.dumps(result["summary"], indent=1), flush=True)
