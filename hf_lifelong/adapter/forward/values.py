@@ -22,11 +22,13 @@ class Pooled:
         means (`tuple[Tensor, ...]`): `[B, H]` each, the means at the depths that the pass has reached.
         shares (`Tensor`): `[B, T, 1]`, weight of each token in the means.
         peak (`Tensor`, *optional*): `[B, H]`, largest values over a text's tokens at the first depth.
+        last (`Tensor`, *optional*): `[B, H]`, the last token's state at the last depth that the pass has reached.
     """
 
     means: tuple[Tensor, ...]
     shares: Tensor
-    peak: Tensor | None
+    peak: Tensor | None = None
+    last: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
