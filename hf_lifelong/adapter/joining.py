@@ -24,6 +24,7 @@ SHARED = (
     "uncertainty",
     "answer",
     "per_batch",
+    "unknown",
     "signature_rank",
     "signature_size",
     "signature_shrinkage",
