@@ -88,7 +88,7 @@ class DriftModel(BaseTuner):
         base = describe_base(model)
         trunk = settle_trunk(config, model)
         if config.knowledge is None:
-            self._new_knowledge = KnowledgeBase(base, trunk, depths_of(model, trunk), pooling=pooling_of(model))
+            self._new_knowledge = KnowledgeBase(base, trunk, depths_of(model, trunk), pooling=pooling_of(model, trunk))
         else:
             self._new_knowledge = KnowledgeBase.from_dict(config.knowledge)
             check_tasks(self._new_knowledge, config.task_type)

@@ -19,9 +19,9 @@ from .records import StatisticRecord, read_statistics
 # The format that is written, and the oldest one that is read. Older formats have signatures of other features.
 FORMAT, OLDEST = 5, 2
 CONSTANTS_SINCE, TAILS_SINCE = 4, 5  # the first formats that store the constants, and where held-out inputs lay
-# What the features of a text's signature are: its mean at each depth and, beside it, the largest values at the first
-# depth or the last token's state at the last one. A manifest that does not state it has the first.
-POOLINGS = ("mean-and-peak", "mean-and-last")
+# How the hidden states of a text's tokens become features: by their mean at each depth and the largest values at the
+# first, or by the last token alone. A manifest that does not state it has the first.
+POOLINGS = ("mean-and-peak", "last")
 UNKNOWN = "unknown"  # the task reported for unknown inputs; no task can have this name
 # Advice for a task that does no better than always giving the same answer.
 CHANCE = (
@@ -120,7 +120,7 @@ class KnowledgeBase:
         tasks (`list[LearnedTask]`): The learned tasks, oldest first.
         scores (`dict`, *optional*): The accuracy matrix (`AccuracyMatrix.to_dict`) of the last evaluation.
         constants ([`Constants`]): Numbers that answers depend on, in addition to the settings.
-        pooling (`str`): Which features of a text the signature has, one of `POOLINGS`.
+        pooling (`str`): How a text's hidden states become features, one of `POOLINGS`.
     """
 
     base: dict[str, Any] = field(default_factory=dict)
@@ -132,9 +132,9 @@ class KnowledgeBase:
     pooling: str = POOLINGS[0]
 
     def pooled_width(self, hidden_size: int) -> int:
-        """Number of features of one input before projection: the mean at each depth and, of a text, one more vector
-        by `pooling`."""
-        return (len(self.depths) + (self.modality == "text")) * hidden_size
+        """Number of features of one input before projection: one vector for each depth and, of a text by its mean, the
+        maximum at the first."""
+        return (len(self.depths) + (self.modality == "text" and self.pooling == POOLINGS[0])) * hidden_size
 
     @property
     def modality(self) -> str:

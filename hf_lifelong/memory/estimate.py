@@ -306,7 +306,9 @@ def _with_tasks(base: Any, config: DriftAdapterConfig, tasks: int, labels: int) 
         )
         for i in range(tasks)
     ]
-    knowledge = KnowledgeBase(describe_base(base), trunk, depths_of(base, trunk), learned, pooling=pooling_of(base))
+    knowledge = KnowledgeBase(
+        describe_base(base), trunk, depths_of(base, trunk), learned, pooling=pooling_of(base, trunk)
+    )
     config.knowledge = knowledge.to_dict()
     model = get_peft_model(base, config)
     lifelong_of(model).unchecked.clear()  # nothing here has values that could be wrong

@@ -55,21 +55,20 @@ def test_the_last_token_is_found_on_either_side_of_the_padding():
 
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("model_type", FAMILIES)
-def test_features_are_the_mean_and_the_last_state_at_the_end_of_the_trunk(
+def test_features_are_the_last_tokens_state_at_the_end_of_the_trunk(
     model_type, side, make_language_model, tiny_language_folder, language_tokenizer
 ):
     model, batch = make_language_model(model_type, tasks=()), padded(language_tokenizer, side)
     base = AutoModelForCausalLM.from_pretrained(tiny_language_folder(model_type), dtype=torch.float32).eval()
     knowledge = knowledge_of(model)
-    assert (knowledge.depths, knowledge.pooling) == ([knowledge.trunk], "mean-and-last")
+    assert (knowledge.depths, knowledge.pooling) == ([knowledge.trunk], "last")
     found = trunk_features(model, batch)
-    assert found.shape == (4, 2 * base.config.hidden_size)
+    assert found.shape == (4, base.config.hidden_size)
     for i in range(4):
         ids = batch["input_ids"][i, batch["attention_mask"][i] == 1][None]
         with torch.no_grad():
             states = base(input_ids=ids, output_hidden_states=True).hidden_states[knowledge.trunk][0]
-        later = states[1:] if len(states) > 1 else states  # the first state is the same in all texts
-        torch.testing.assert_close(found[i], torch.cat([later.mean(0), states[-1]]), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found[i], states[-1], rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(trunk_features(model, {"input_ids": ids})[0], found[i], rtol=1e-4, atol=1e-4)
 
 
@@ -110,10 +109,16 @@ def test_adapters_with_other_features_neither_join_nor_share_a_model(base):
         learn_language_task(model, name, LANGUAGE_TASKS[name], 0)
     with pytest.raises(ValueError, match=r"made of different hidden states.*Learn the tasks of the older one again"):
         union(old, new)
-    narrow = as_before(AutoModelForCausalLM.from_config(base.config), signature_size=40)
-    config = DriftAdapterConfig(task_type="CAUSAL_LM", r=2, members=2, trunk_depth=0.5, signature_size=40)
+    narrow = as_before(AutoModelForCausalLM.from_config(base.config), signature_size=24)
+    config = DriftAdapterConfig(task_type="CAUSAL_LM", r=2, members=2, trunk_depth=0.5, signature_size=24)
     with pytest.raises(ValueError, match=r"made of different hidden states.*on a model of its own"):
         narrow.add_adapter("second", config)
+
+
+def test_without_a_trunk_all_tokens_are_read(make_language_model):
+    model = make_language_model("llama", tasks=(), trunk_depth=0.0)
+    knowledge = knowledge_of(model)
+    assert (knowledge.trunk, knowledge.depths, knowledge.pooling) == (0, [0], "mean-and-peak")
 
 
 def test_text_classification_on_a_decoder_reads_all_tokens(tiny_language_folder):

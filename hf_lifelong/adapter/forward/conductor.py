@@ -177,17 +177,15 @@ class Conductor(ABC):
 
     def _pool(self, current: Pass, hidden: Tensor) -> Pooled:
         pooled, mask = current.pooled, self.mask_of(current, hidden)
-        has_last = self.pooling == "mean-and-last"
+        reads_last = self.pooling == "last"
         if pooled is None:
-            has_peak = self.positions is None and not has_last
+            has_peak = self.positions is None and not reads_last
             pooled = Pooled((), self.weigh_tokens(mask), masked_max(hidden, mask) if has_peak else None)
-        means = (*pooled.means, shared_mean(hidden, pooled.shares))
-        return replace(pooled, means=means, last=last_state(hidden, mask) if has_last else None)
+        state = last_state(hidden, mask) if reads_last else shared_mean(hidden, pooled.shares)
+        return replace(pooled, states=(*pooled.states, state))
 
     def _fork(self, query: Query, pooled: Pooled | None, rows: int, device: torch.device) -> Fork:
-        features = None
-        if pooled is not None:
-            features = self._project(signature_features(pooled.means, pooled.peak, pooled.last))
+        features = None if pooled is None else self._project(signature_features(pooled.states, pooled.peak))
         if query.only_features and features is not None:
             raise TrunkDone(features)
         tables = self.root.index.tables(device)

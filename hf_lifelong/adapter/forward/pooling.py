@@ -52,14 +52,13 @@ def patch_mask(hidden: Tensor, specials: int) -> Tensor:
     return mask
 
 
-def signature_features(means: Sequence[Tensor], peak: Tensor | None, last: Tensor | None) -> Tensor:
-    """The features of signatures, `[B, D]`, from the means of the hidden states at each depth and, of texts, either
-    the largest values at the first depth or the last token's state at the last one, `[B, H]` each.
+def signature_features(states: Sequence[Tensor], peak: Tensor | None) -> Tensor:
+    """The features of signatures, `[B, D]`, from the pooled hidden states at each depth and, of texts by their mean,
+    the largest values at the first depth, `[B, H]` each.
 
-    They are the first mean and, for each further depth, what the layers up to it add. These differences are nearly
+    They are the first state and, for each further depth, what the layers up to it add. These differences are nearly
     uncorrelated, so a few directions and a diagonal describe their scatter. The largest values show which words a text
     has; of an image they would tell its brightest patch, which misleads more than it helps.
     """
-    added = [after - before for before, after in pairwise(means)]
-    besides = [] if peak is None else [peak - means[0]]
-    return torch.cat([means[0], *added, *besides, *([] if last is None else [last])], dim=1)
+    added = [after - before for before, after in pairwise(states)]
+    return torch.cat([states[0], *added, *([] if peak is None else [peak - states[0]])], dim=1)
