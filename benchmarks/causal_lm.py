@@ -206,13 +206,15 @@ def run(stream: Stream, method: str, seed: int, args: argparse.Namespace) -> dic
         size = (folder / "adapter_model.safetensors").stat().st_size
     details = {key.removeprefix("eval_"): value for key, value in scores.items() if key.startswith("eval_")}
     prompts = {task.name: list(task.test.examples[task.columns["prompt"]]) for task in prepared}
+    # The base itself, which now holds the adapter: the trainer's wrapper would round to bfloat16.
+    plain_text = {"before": before, **of_ours(base, tokenizer, prompts, plain, digests)}
     return {
         "seconds": seconds,
         "bytes": size,
         "matrix": matrix.to_dict(),
         "summary": matrix.summary(),
         "details": details,
-        "plain_text": {"before": before, **of_ours(model, tokenizer, prompts, plain, digests)},
+        "plain_text": plain_text,
         "adapter": record,
     }
 
