@@ -131,12 +131,13 @@ class LifelongPipeline(Pipeline):
         if not items:
             return []
         features, sources = self._encoded(items, start)
+        leaves_unknown = self.leaves_unknown and options.get("group") is None
         outputs = self._forward(
             features,
             start=start,
             batch_size=batch_size,
             ask=self._answer_batch,
-            novelty=abstain or self.leaves_unknown,
+            novelty=abstain or leaves_unknown,
             **options,
         )
         return self.postprocess(outputs, sources=sources, features=features, abstain=abstain)

@@ -134,7 +134,7 @@ class Write:
                 pipe.model,
                 tokenizer.pad(features, return_tensors="pt", padding_side="left"),
                 per_batch=False,  # a batch holds the rows of several clients
-                novelty=self.abstain or pipe.leaves_unknown,
+                novelty=self.abstain or (pipe.leaves_unknown and self.task is None),
                 eos_token_id=tokenizer.eos_token_id,
                 pad_token_id=tokenizer.pad_token_id,
                 streamer=rows,

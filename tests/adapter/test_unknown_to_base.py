@@ -91,9 +91,15 @@ def test_only_the_setting_leaves_unknown_inputs_to_the_base(near_two, language_t
 @pytest.mark.parametrize("settings", [{"retrieval": "cascade"}, {"retrieval": "uncertainty"}, {"resident_groups": 1}])
 def test_it_goes_with_other_settings(settings, near_two, tiny_language_folder, language_tokenizer):
     model, batch = near_two(**settings), rows_of(language_tokenizer)
-    far = row(batch, FAR[0])
+    positions = (batch["attention_mask"].cumsum(1) - 1).clamp_min(0)
     with torch.no_grad():
-        assert torch.equal(model(**far).logits, base_of(tiny_language_folder)(**far).logits)
+        right, found = base_of(tiny_language_folder)(**batch, position_ids=positions).logits, model(**batch).logits
+    asked = predict(model, batch, novelty=True)
+    far = asked.novelty > 1
+    assert torch.equal(asked.logits, found) and torch.equal(found[far], right[far])
+    given = predict(model, batch, "oracle", asked.group).logits
+    torch.testing.assert_close(found[~far, -1], given[~far, -1], rtol=1e-4, atol=1e-4)
+    assert far[FAR].all() and not torch.allclose(given[far], right[far], atol=1e-2)
 
 
 def test_the_pipeline_gives_the_text_of_the_base_and_calls_its_task_unknown(
@@ -111,6 +117,8 @@ def test_the_pipeline_gives_the_text_of_the_base_and_calls_its_task_unknown(
     assert found[2]["answer"] == text.strip()
     assert [one["answer"] for one in answer(TEXTS, max_new_tokens=6, abstain=True)][2:] == [None, None]
     assert [one["task"] for one in answer.route(TEXTS)] == ["films", "news", "unknown", "unknown"]
+    given = answer(TEXTS, max_new_tokens=6, policy="oracle", group="films")
+    assert {one["task"] for one in given} == {"films"} and given[2]["answer"] != found[2]["answer"]
 
 
 def test_it_is_for_language_models():

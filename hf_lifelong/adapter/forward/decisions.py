@@ -59,8 +59,8 @@ class Decisions:
         if tables.numeric is not None and not query.each_member:
             routing = comparable(routing, tables.numeric)
         plan = conductor.plan(query, tables, routing, rows)
-        if query.leaves_unknown and features is not None and routing.group is not None:
-            far = conductor.root.index.novelty(features, routing.group) > 1
+        if query.leaves_unknown and features is not None and routing.settled is not None:
+            far = conductor.root.index.novelty(features, routing.settled[0]) > 1
             if torch.compiler.is_compiling() or bool(far.any()):
                 plan = left_to_base(plan, far)
         return routing, plan

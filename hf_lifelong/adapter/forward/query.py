@@ -121,6 +121,7 @@ def checked_query(
         raise ValueError(
             f"`kinds` is {kinds!r}; give a list with kinds of learned tasks, which are {sorted(learned)}."
         )
+    leaves_unknown = config.unknown == "base" and group is None
     among = knowledge.groups_of(group) if isinstance(group, str) else []
     if len(among) > 1:  # the task got more labels later, so the configured policy chooses between its groups
         chosen, group = policy_of(config.retrieval, "retrieval", constants=knowledge.constants), None
@@ -134,7 +135,7 @@ def checked_query(
         kinds=tuple(kinds) if kinds else None,
         groups=tuple(among) if len(among) > 1 else None,
         states=states,
-        leaves_unknown=config.unknown == "base" and not isinstance(chosen, Oracle),
+        leaves_unknown=leaves_unknown,
     )
 
 
