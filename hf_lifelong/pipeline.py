@@ -60,7 +60,8 @@ class LifelongPipeline(Pipeline):
 
     An answer is a dict:
 
-    - `task`: the group that answered, or the one to which it adds labels; `"unknown"` if none did.
+    - `task`: the group that answered, or the one to which it adds labels; `"unknown"` if none did. A language model
+      whose configuration says `unknown="base"` answers such an input with the base's own text.
     - `kind`: the kind of task.
     - `answer`: a label, a number, a span, one label per token, or with a language model a text. A span is `""` if the
       context has no answer and the task has such questions. `None` for an unknown task.
@@ -130,8 +131,14 @@ class LifelongPipeline(Pipeline):
         if not items:
             return []
         features, sources = self._encoded(items, start)
+        leaves_unknown = self.leaves_unknown and options.get("group") is None
         outputs = self._forward(
-            features, start=start, batch_size=batch_size, ask=self._answer_batch, novelty=abstain, **options
+            features,
+            start=start,
+            batch_size=batch_size,
+            ask=self._answer_batch,
+            novelty=abstain or leaves_unknown,
+            **options,
         )
         return self.postprocess(outputs, sources=sources, features=features, abstain=abstain)
 
@@ -153,6 +160,7 @@ class LifelongPipeline(Pipeline):
         """
         if not inputs:
             return []
+        abstain = abstain or self.leaves_unknown
         features, _ = self._encoded(inputs, 0)
         found = self._forward(features, start=0, batch_size=batch_size, ask=self._route_batch, novelty=abstain)
         rows_of: list[list[dict[str, Any]]] = [[] for _ in inputs]
@@ -164,6 +172,11 @@ class LifelongPipeline(Pipeline):
     def generates(self) -> bool:
         """Whether the model is a language model and answers with texts."""
         return bool(active_config(self.model).task_type == "CAUSAL_LM")
+
+    @property
+    def leaves_unknown(self) -> bool:
+        """Whether the base answers inputs that are unlike those of all tasks."""
+        return bool(active_config(self.model).unknown == "base")
 
     @property
     def modality(self) -> Modality:
@@ -322,8 +335,11 @@ class LifelongPipeline(Pipeline):
         answer = dict(answer)
         task = knowledge.tasks[answer.pop("task")]
         result = {"task": knowledge.answers_as(task), "kind": task.kind, **answer}
-        if abstain and result["novelty"] > 1:
+        is_unknown = result.get("novelty", 0.0) > 1
+        if abstain and is_unknown:
             return {"task": UNKNOWN, "kind": task.kind, **NOTHING, "novelty": result["novelty"]}
+        if is_unknown:
+            result |= {"task": UNKNOWN, "margin": 0.0}
         if not abstain:
             result.pop("novelty", None)
         return result

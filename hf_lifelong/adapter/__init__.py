@@ -1,6 +1,6 @@
 """The PEFT method: configuration, injected layers, heads, hooks on the base model, and answers."""
 
-from .architectures import InputLimits, depths_of, input_limits, modality_of, settle_trunk, target_names
+from .architectures import InputLimits, depths_of, input_limits, modality_of, pooling_of, settle_trunk, target_names
 from .bank import (
     Snapshot,
     add_task,
@@ -67,6 +67,7 @@ __all__ = [
     "make_whole",
     "modality_of",
     "open_task",
+    "pooling_of",
     "predict",
     "register",
     "route",

@@ -249,8 +249,17 @@ def settle_trunk(config: DriftAdapterConfig, model: Any) -> int:
 
 def depths_of(model: Any, trunk: int) -> list[int]:
     """Hidden states (0 = embeddings) that make up a signature. Of images they are the last three of the trunk, because
-    lower layers describe what all images have in common."""
+    lower layers describe what all images have in common. Of prompts it is the trunk's end, where the last token has
+    read the most."""
+    if pooling_of(model, trunk) == "last":
+        return [trunk]
     return signature_depths(trunk) if modality_of(model) is TEXT else list(range(max(trunk - 2, 0), trunk + 1))
+
+
+def pooling_of(model: Any, trunk: int) -> str:
+    """How a text's hidden states become features, one of `POOLINGS`. The mean of a prompt says what it is about; its
+    last token, after which the answer begins, what is asked. Below the first layer, that token has read no other."""
+    return "last" if is_causal(model) and trunk else "mean-and-peak"
 
 
 def signature_depths(trunk: int, most: int = 4) -> list[int]:

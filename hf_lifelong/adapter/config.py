@@ -15,7 +15,7 @@ from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, WEIGHTS_NAME
 from ..compat import peft_type
 from ..knowledge import KnowledgeBase
 from ..retrieval import POLICIES, RetrievalPolicy, policy_of, read_name, saved_name
-from ..storage import ANSWERS, UNCERTAINTIES, are_names, check_settings
+from ..storage import ANSWERS, UNCERTAINTIES, UNKNOWNS, are_names, check_settings
 from ..utils.files import read_header
 
 METHOD = "DRIFT"  # its name in PEFT
@@ -79,7 +79,11 @@ class DriftAdapterConfig(PeftConfig):
             (the mean of its members' probabilities; not for language models).
         per_batch (`bool`, *optional*, defaults to `False`):
             Choose one group for a whole batch, whose inputs must then belong to one task.
-        signature_rank (`int`, *optional*, defaults to `256`):
+        unknown (`str`, *optional*, defaults to `"nearest"`):
+            What answers an input that is unlike those of the chosen task (`novelty` above 1): `"nearest"` (that task's
+            group all the same) or, for a language model, `"base"` (the base model as it was, without members). A group
+            that is given always answers.
+            signature_rank (`int`, *optional*, defaults to `256`):
             Number of directions of the scatter that a signature keeps, shared evenly by the classes of a task.
         signature_size (`int`, *optional*, defaults to `2048`):
             Largest number of features of a signature; wider hidden states go through a fixed random projection.
@@ -129,6 +133,13 @@ class DriftAdapterConfig(PeftConfig):
     )
     answer: str = field(default="merged", metadata={"help": "How a chosen group answers.", "choices": ANSWERS})
     per_batch: bool = field(default=False, metadata={"help": "Choose one group for a whole batch."})
+    unknown: str = field(
+        default="nearest",
+        metadata={
+            "help": "What answers an input unlike its task: its group or the base.",
+            "choices": UNKNOWNS,
+        },
+    )
     signature_rank: int = field(
         default=256, metadata={"help": "Directions of the scatter that a signature keeps, shared by a task's classes."}
     )

@@ -24,6 +24,7 @@ SHARED = (
     "uncertainty",
     "answer",
     "per_batch",
+    "unknown",
     "signature_rank",
     "signature_size",
     "signature_shrinkage",
@@ -97,10 +98,15 @@ def _check_bases(first: KnowledgeBase, second: KnowledgeBase) -> None:
                 f"The adapters were trained on different bases: `{name}` is {first.base.get(name)!r} for the first "
                 f"and {second.base.get(name)!r} for the second. Only adapters on one base can be joined."
             )
-    if (first.trunk, first.depths) != (second.trunk, second.depths):
+    if first.trunk != second.trunk:
         raise ValueError(
             f"The adapters have different trunks ({first.trunk} and {second.trunk} layers), so their signatures lie "
             "in different hidden states. Only adapters with the same `trunk_depth` can be joined."
+        )
+    if (first.depths, first.pooling) != (second.depths, second.pooling):
+        raise ValueError(
+            "The signatures of the adapters are made of different hidden states, as those of different versions of "
+            "this package can be. Learn the tasks of the older one again."
         )
     if first.base.get("dtype") != second.base.get("dtype"):
         warnings.warn(

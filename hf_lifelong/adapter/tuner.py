@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..knowledge import KnowledgeBase
 from ..storage import PREFIX, check_tasks, layer_of, sizes_of, spec_of
 from ..utils.digests import digest_of
-from .architectures import depths_of, is_causal, settle_trunk, target_names
+from .architectures import depths_of, is_causal, pooling_of, settle_trunk, target_names
 from .bank import forget
 from .checks import (
     check_base,
@@ -88,7 +88,7 @@ class DriftModel(BaseTuner):
         base = describe_base(model)
         trunk = settle_trunk(config, model)
         if config.knowledge is None:
-            self._new_knowledge = KnowledgeBase(base, trunk, depths_of(model, trunk))
+            self._new_knowledge = KnowledgeBase(base, trunk, depths_of(model, trunk), pooling=pooling_of(model, trunk))
         else:
             self._new_knowledge = KnowledgeBase.from_dict(config.knowledge)
             check_tasks(self._new_knowledge, config.task_type)
@@ -97,15 +97,17 @@ class DriftModel(BaseTuner):
         if root is None:
             return
         features = _features(self._new_knowledge, root.hidden_size, config)
-        if (trunk, self._new_knowledge.depths, features) != (
-            root.conductor.trunk,
-            root.conductor.depths,
-            root.features,
-        ):
+        conductor = root.conductor
+        if (trunk, features) != (conductor.trunk, root.features):
             raise ValueError(
                 f"`trunk_depth` and `signature_size` of adapter `{adapter_name}` give a trunk of {trunk} layers and "
-                f"{features} signature features, but this model has an adapter with {root.conductor.trunk} and "
+                f"{features} signature features, but this model has an adapter with {conductor.trunk} and "
                 f"{root.features}; adapters of one model share both."
+            )
+        if (self._new_knowledge.depths, self._new_knowledge.pooling) != (conductor.depths, conductor.pooling):
+            raise ValueError(
+                f"The signatures of adapter `{adapter_name}` and of the one that this model has are made of different "
+                "hidden states, as adapters of different versions can be. Load each on a model of its own."
             )
 
     def _create_and_replace(
@@ -137,7 +139,8 @@ class DriftModel(BaseTuner):
             hidden, knowledge = int(model.config.hidden_size), self._new_knowledge
             model.lifelong = Lifelong(self.context, hidden, _features(knowledge, hidden, config))
             conductor = CausalConductor if is_causal(model) else HeadConductor
-            model.lifelong.conductor = conductor(model, model.lifelong, knowledge.trunk, knowledge.depths)
+            of_signature = knowledge.trunk, knowledge.depths, knowledge.pooling
+            model.lifelong.conductor = conductor(model, model.lifelong, *of_signature)
             model.lifelong.conductor.handles.append(model.register_load_state_dict_pre_hook(check_state_dict))
         root = model.lifelong
         device = next(p.device for p in model.parameters())

@@ -27,4 +27,7 @@ def same_base(one: KnowledgeBase, other: KnowledgeBase) -> bool:
     def identity(knowledge: KnowledgeBase) -> dict[str, Any]:
         return {key: value for key, value in knowledge.base.items() if key != "dtype"}
 
-    return (identity(one), one.trunk, one.depths) == (identity(other), other.trunk, other.depths)
+    def features(knowledge: KnowledgeBase) -> tuple[Any, ...]:
+        return knowledge.trunk, knowledge.depths, knowledge.pooling
+
+    return (identity(one), features(one)) == (identity(other), features(other))

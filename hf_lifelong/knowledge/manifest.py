@@ -19,6 +19,9 @@ from .records import StatisticRecord, read_statistics
 # The format that is written, and the oldest one that is read. Older formats have signatures of other features.
 FORMAT, OLDEST = 6, 2
 CONSTANTS_SINCE = 4  # the first format that stores the constants
+# How the hidden states of a text's tokens become features: by their mean at each depth and the largest values at the
+# first, or by the last token alone. A manifest that does not state it has the first.
+POOLINGS = ("mean-and-peak", "last")
 UNKNOWN = "unknown"  # the task reported for unknown inputs; no task can have this name
 # Advice for a task that does no better than always giving the same answer.
 CHANCE = (
@@ -117,6 +120,7 @@ class KnowledgeBase:
         tasks (`list[LearnedTask]`): The learned tasks, oldest first.
         scores (`dict`, *optional*): The accuracy matrix (`AccuracyMatrix.to_dict`) of the last evaluation.
         constants ([`Constants`]): Numbers that answers depend on, in addition to the settings.
+        pooling (`str`): How a text's hidden states become features, one of `POOLINGS`.
     """
 
     base: dict[str, Any] = field(default_factory=dict)
@@ -125,11 +129,12 @@ class KnowledgeBase:
     tasks: list[LearnedTask] = field(default_factory=list)
     scores: dict[str, Any] | None = None
     constants: Constants = field(default_factory=Constants)
+    pooling: str = POOLINGS[0]
 
     def pooled_width(self, hidden_size: int) -> int:
-        """Number of features of one input before projection: the mean at each depth and, of a text, the maximum at the
-        first."""
-        return (len(self.depths) + (self.modality == "text")) * hidden_size
+        """Number of features of one input before projection: one vector for each depth and, of a text by its mean, the
+        maximum at the first."""
+        return (len(self.depths) + (self.modality == "text" and self.pooling == POOLINGS[0])) * hidden_size
 
     @property
     def modality(self) -> str:
@@ -246,6 +251,8 @@ class KnowledgeBase:
         """JSON-safe form: no tuples, no NaN, no times."""
         data = asdict(self)
         data["format"] = FORMAT
+        if self.pooling == POOLINGS[0]:
+            del data["pooling"]
         for task, entry in zip(self.tasks, data["tasks"], strict=True):
             entry["labels"] = list(task.labels)
             entry["statistics"] = [record.to_dict() for record in task.statistics]
@@ -284,6 +291,7 @@ class KnowledgeBase:
                 f"to {FORMAT}: learn the tasks again"
             )
         stated = version >= CONSTANTS_SINCE
+        data = {"pooling": POOLINGS[0], **data}
         same_keys("knowledge", data, {f.name for f in fields(cls) if stated or f.name != "constants"} | {"format"})
         check_type("knowledge.base", data["base"], dict)
         check_count("knowledge.trunk", data["trunk"])
@@ -292,6 +300,8 @@ class KnowledgeBase:
             check_count("knowledge.depths", depth, most=data["trunk"])
         if data["depths"] != sorted(set(data["depths"])):
             raise ManifestError(f"`knowledge.depths` must rise, not {data['depths']}")
+        if data["pooling"] not in POOLINGS:
+            raise ManifestError(f"`knowledge.pooling` must be one of {list(POOLINGS)}, not {data['pooling']!r:.60}")
         check_type("knowledge.tasks", data["tasks"], list)
         if data["scores"] is not None:
             check_type("knowledge.scores", data["scores"], dict)
@@ -300,7 +310,8 @@ class KnowledgeBase:
             raise ManifestError("`knowledge.depths` must name at least one hidden state")
         _check_groups(tasks)
         constants = read_constants("knowledge.constants", data["constants"], version) if stated else UNSTATED
-        return cls(data["base"], data["trunk"], list(data["depths"]), tasks, data["scores"], constants)
+        depths, pooling = list(data["depths"]), data["pooling"]
+        return cls(data["base"], data["trunk"], depths, tasks, data["scores"], constants, pooling)
 
 
 def _check_groups(tasks: list[LearnedTask]) -> None:

@@ -20,6 +20,7 @@ from ..adapter import (
     lifelong_of,
     modality_of,
     open_task,
+    pooling_of,
     settle_trunk,
 )
 from ..knowledge import KnowledgeBase, LearnedTask
@@ -305,7 +306,9 @@ def _with_tasks(base: Any, config: DriftAdapterConfig, tasks: int, labels: int) 
         )
         for i in range(tasks)
     ]
-    knowledge = KnowledgeBase(describe_base(base), trunk, depths_of(base, trunk), learned)
+    knowledge = KnowledgeBase(
+        describe_base(base), trunk, depths_of(base, trunk), learned, pooling=pooling_of(base, trunk)
+    )
     config.knowledge = knowledge.to_dict()
     model = get_peft_model(base, config)
     lifelong_of(model).unchecked.clear()  # nothing here has values that could be wrong

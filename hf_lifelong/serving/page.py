@@ -190,7 +190,8 @@ def shown_answer(engine: Engine, given: Any, abstain: bool) -> tuple[str, dict[s
     rows = inputs_of(given, engine.served.knowledge.modality, engine.limits)
     found = engine.submit(Answer(abstain=abstain), rows).result()[0]
     is_unknown, content = found["task"] == UNKNOWN, found["answer"]
-    answer = "unknown: like nothing that it has learned" if is_unknown else _text(content)
+    nothing = is_unknown and content is None
+    answer = "unknown: like nothing that it has learned" if nothing else _text(content)
     sure = [] if is_unknown or found.get("score") is None else [f"score {found['score']:.3f}"]
     sure += [] if is_unknown else [f"margin to the runner-up {found['margin']:.3f}"]
     if "novelty" in found:

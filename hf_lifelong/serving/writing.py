@@ -112,7 +112,7 @@ class Write:
         answers = []
         for i, (prompt, text) in enumerate(zip(prompts, texts, strict=True)):
             is_unknown = (novelty[i] or 0) > 1
-            whole = "" if is_unknown else text.finish()
+            whole = "" if is_unknown and self.abstain else text.finish()
             if self.abstain and prompt.listener is not None and whole:
                 prompt.listener(whole)
             task = UNKNOWN if is_unknown else served.knowledge.answers_as(tasks[i])
@@ -134,7 +134,7 @@ class Write:
                 pipe.model,
                 tokenizer.pad(features, return_tensors="pt", padding_side="left"),
                 per_batch=False,  # a batch holds the rows of several clients
-                novelty=self.abstain,
+                novelty=self.abstain or (pipe.leaves_unknown and self.task is None),
                 eos_token_id=tokenizer.eos_token_id,
                 pad_token_id=tokenizer.pad_token_id,
                 streamer=rows,

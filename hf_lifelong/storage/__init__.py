@@ -2,7 +2,16 @@
 
 from .checks import LayoutError, check_layout, check_values, dtype_in_header
 from .packing import check_statistics, pack, record_of, stored_statistics
-from .settings import ANSWERS, TASK_TYPES, UNCERTAINTIES, are_names, check_kind, check_settings, check_tasks
+from .settings import (
+    ANSWERS,
+    TASK_TYPES,
+    UNCERTAINTIES,
+    UNKNOWNS,
+    are_names,
+    check_kind,
+    check_settings,
+    check_tasks,
+)
 from .tensors import (
     FULL,
     LOW_RANK,
@@ -32,6 +41,7 @@ __all__ = [
     "TENSORS",
     "UNCERTAINTIES",
     "UNITS",
+    "UNKNOWNS",
     "LayoutError",
     "TensorSpec",
     "are_names",

@@ -15,6 +15,7 @@ from ..utils.texts import is_unicode
 
 UNCERTAINTIES = ("entropy", "variance")
 ANSWERS = ("merged", "ensemble")
+UNKNOWNS = ("nearest", "base")
 TASK_TYPES = ("FEATURE_EXTRACTION", "CAUSAL_LM")
 
 MOST_ALPHA = 1e6
@@ -79,6 +80,7 @@ CHECKS: dict[str, Check] = {
     "retrieval": check_policy,
     "uncertainty": _choice(UNCERTAINTIES),
     "answer": _choice(ANSWERS),
+    "unknown": _choice(UNKNOWNS),
     "r": _rank,
     "members": _count(1, 10_000),
     "signature_rank": _count(1, 2**16),
@@ -118,7 +120,13 @@ def check_settings(settings: Mapping[str, Any]) -> None:
                 '`answer` is "ensemble", but a language model answers with merged members: an ensemble would need a '
                 'cache for each member. Give `answer="merged"`.'
             )
-    elif {"stride", "max_length"} <= settings.keys() and settings["stride"] >= settings["max_length"] // 2:
+        return
+    if settings.get("unknown") == "base":
+        raise ValueError(
+            '`unknown` is "base", but a base without a head has no answer of its own. Leave it out, and ask with '
+            "`abstain=True`."
+        )
+    if {"stride", "max_length"} <= settings.keys() and settings["stride"] >= settings["max_length"] // 2:
         raise ValueError(
             f"`stride` is {settings['stride']}; it must be less than half of `max_length` ({settings['max_length']}), "
             "or windows would not move forward."

@@ -81,6 +81,12 @@ def test_manifests_from_before_data_was_noted_are_read(three):
     assert found == replace(three, constants=UNSTATED) and {task.data for task in found.tasks} == {TaskData()}
 
 
+def test_how_states_are_pooled_is_stated_where_it_is_not_as_it_always_was(three):
+    assert "pooling" not in three.to_dict() and three.pooled_width(8) == 8 * (len(three.depths) + 1)
+    last = replace(three, pooling="last")
+    assert KnowledgeBase.from_dict(last.to_dict()) == last and last.pooled_width(8) == 8 * len(three.depths)
+
+
 def test_constants_of_a_task_are_kept(three):
     knowledge = three.with_task(task("grades", constants={"mean": 2.5, "std": 1.0}))
     assert KnowledgeBase.from_dict(knowledge.to_dict()) == knowledge
@@ -128,6 +134,7 @@ def put(path, value):
         (put(["trunk"], -1), "`knowledge.trunk` must be an integer from 0"),
         (put(["depths"], [0, 3]), "`knowledge.depths` must be an integer from 0 to 2, not 3"),
         (put(["depths"], [1, 1]), "`knowledge.depths` must rise"),
+        (put(["pooling"], "first"), r"`knowledge.pooling` must be one of \['mean-and-peak', 'last'\], not 'first'"),
         (put(["depths"], []), "`knowledge.depths` must name"),
         (put(["depths"], None), "`knowledge.depths` must be a list, not NoneType"),
         (put(["tasks"], {}), "`knowledge.tasks` must be a list, not dict"),

@@ -56,8 +56,8 @@ class CausalConductor(Conductor):
 
     without_cache = {"use_cache": False}
 
-    def __init__(self, base: nn.Module, root: Lifelong, trunk: int, depths: list[int]) -> None:
-        super().__init__(base, root, trunk, depths)
+    def __init__(self, base: nn.Module, root: Lifelong, trunk: int, depths: list[int], pooling: str) -> None:
+        super().__init__(base, root, trunk, depths, pooling)
         self.under_way: WeakKeyDictionary[Any, UnderWay] = WeakKeyDictionary()
 
     def begun(self, base: nn.Module, kwargs: dict[str, Any], current: Pass) -> Pass:

@@ -27,7 +27,7 @@ from ..index import Tables
 from .context import Pass, asked_elsewhere
 from .decisions import Decisions
 from .plan import Plan, all_members, each_member, merged
-from .pooling import mask_for, masked_max, patch_mask, shared_mean, signature_features, token_shares
+from .pooling import last_state, mask_for, masked_max, patch_mask, shared_mean, signature_features, token_shares
 from .query import Query, query_of
 from .values import Fork, Pooled
 
@@ -58,9 +58,9 @@ class Conductor(ABC):
     targets: ClassVar[tuple[str, ...]] = ()
     without_cache: ClassVar[dict[str, Any]] = {}
 
-    def __init__(self, base: nn.Module, root: Lifelong, trunk: int, depths: list[int]) -> None:
+    def __init__(self, base: nn.Module, root: Lifelong, trunk: int, depths: list[int], pooling: str) -> None:
         self.root, self.context = root, root.context
-        self.trunk, self.depths = trunk, depths
+        self.trunk, self.depths, self.pooling = trunk, depths, pooling
         self.modality, self.positions = modality_of(base), positions_of(base)
         self.decisions = Decisions()
         self.projections: dict[str, Tensor] = {}  # by rule: the adapters of a model may have different rules
@@ -176,16 +176,16 @@ class Conductor(ABC):
         return hidden
 
     def _pool(self, current: Pass, hidden: Tensor) -> Pooled:
-        pooled = current.pooled
+        pooled, mask = current.pooled, self.mask_of(current, hidden)
+        reads_last = self.pooling == "last"
         if pooled is None:
-            mask = self.mask_of(current, hidden)
-            shares = self.weigh_tokens(mask)
-            peak = masked_max(hidden, mask) if self.positions is None else None
-            return Pooled((shared_mean(hidden, shares),), shares, peak)
-        return replace(pooled, means=(*pooled.means, shared_mean(hidden, pooled.shares)))
+            has_peak = self.positions is None and not reads_last
+            pooled = Pooled((), self.weigh_tokens(mask), masked_max(hidden, mask) if has_peak else None)
+        state = last_state(hidden, mask) if reads_last else shared_mean(hidden, pooled.shares)
+        return replace(pooled, states=(*pooled.states, state))
 
     def _fork(self, query: Query, pooled: Pooled | None, rows: int, device: torch.device) -> Fork:
-        features = None if pooled is None else self._project(signature_features(pooled.means, pooled.peak))
+        features = None if pooled is None else self._project(signature_features(pooled.states, pooled.peak))
         if query.only_features and features is not None:
             raise TrunkDone(features)
         tables = self.root.index.tables(device)

@@ -13,7 +13,7 @@ from ..checks import check_usable
 from ..heads import Lifelong
 from ..index import Index, Tables
 from .context import LOCK, Pass
-from .plan import Plan
+from .plan import Plan, left_to_base
 from .query import Query
 from .residence import Residence
 
@@ -58,7 +58,12 @@ class Decisions:
         routing = query.policy.route(evidence_of(query, conductor.root.index, tables, features, rows))
         if tables.numeric is not None and not query.each_member:
             routing = comparable(routing, tables.numeric)
-        return routing, conductor.plan(query, tables, routing, rows)
+        plan = conductor.plan(query, tables, routing, rows)
+        if query.leaves_unknown and features is not None and routing.settled is not None:
+            far = conductor.root.index.novelty(features, routing.settled[0]) > 1
+            if torch.compiler.is_compiling() or bool(far.any()):
+                plan = left_to_base(plan, far)
+        return routing, plan
 
     def finish(self, conductor: Planner, output: Any, current: Pass) -> Any:
         """The answer of a pass."""

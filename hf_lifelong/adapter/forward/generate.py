@@ -210,18 +210,20 @@ def answer_prompts(
 def likeliest_labels(
     model: nn.Module, batch: Mapping[str, Any], tokenizer: Any, answers: list[dict[str, Any]], group: Tensor
 ) -> list[dict[str, Any]]:
-    """The `answers` of [`answer_prompts`], with the likeliest label instead of the text if the task has labels."""
+    """The `answers` of [`answer_prompts`], with the likeliest label instead of the text if the task has labels and the
+    prompt is not known to be unlike its task."""
     tasks = knowledge_of(model).tasks
     if not any(tasks[answer["task"]].labels for answer in answers):
         return answers
     scored: Any = score_labels(model, batch, tokenizer, "oracle", group, novelty="novelty" in answers[0])
     best = scored.scores[:, 0].max(-1)
-    rows = zip(answers, best.indices.tolist(), best.values.tolist(), scored.uncertainty.tolist(), strict=True)
+    has_labels = [bool(tasks[one["task"]].labels) and one.get("novelty", 0.0) <= 1 for one in answers]
+    best_of = zip(best.indices.tolist(), best.values.tolist(), scored.uncertainty.tolist(), strict=True)
     return [
         answer | {"answer": tasks[answer["task"]].labels[label], "score": score, "uncertainty": uncertainty}
-        if tasks[answer["task"]].labels
+        if labelled
         else answer
-        for answer, label, score, uncertainty in rows
+        for answer, labelled, (label, score, uncertainty) in zip(answers, has_labels, best_of, strict=True)
     ]
 
 

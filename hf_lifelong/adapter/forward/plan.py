@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -117,6 +117,18 @@ def merged_by_group(tables: Tables, row: Tensor, group: Tensor) -> Plan:
         key=tuple(members.flatten().tolist()),
         index=index if len(groups) > 1 else None,
     )
+
+
+def left_to_base(plan: Plan, rows: Tensor) -> Plan:
+    """A merged plan in which the base alone answers `rows`, `[N]` bool: an entry of weight 0 is added for them."""
+    members = torch.cat([plan.members, plan.members[:1]])
+    weights = torch.full_like(plan.members, 1 / plan.members.shape[1], dtype=torch.float32)
+    weights = weights if plan.weights is None else plan.weights
+    weights = torch.cat([weights, torch.zeros_like(weights[:1])])
+    index = torch.zeros_like(plan.pair) if plan.index is None else plan.index
+    index = index.masked_fill(rows, len(plan.members))
+    key = None if plan.key is None else (*plan.key, *plan.key[: members.shape[1]])
+    return replace(plan, members=members, weights=weights, key=key, index=index)
 
 
 def merged_members(tables: Tables, group: Tensor) -> tuple[Tensor, Tensor | None]:

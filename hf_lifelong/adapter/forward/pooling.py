@@ -32,6 +32,13 @@ def masked_mean(hidden: Tensor, mask: Tensor) -> Tensor:
     return shared_mean(hidden, token_shares(mask))
 
 
+def last_state(hidden: Tensor, mask: Tensor) -> Tensor:
+    """State of each text's last token, on whichever side the padding is, float32: `[B, T, H]` and `[B, T]` →
+    `[B, H]`; of the first position for a text without tokens."""
+    place = torch.arange(mask.shape[1], device=mask.device).where(mask != 0, 0).amax(1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), place].float()
+
+
 def masked_max(hidden: Tensor, mask: Tensor) -> Tensor:
     """Largest value over tokens, float32: `[B, T, H]` and `[B, T]` → `[B, H]`; 0 for a text without tokens."""
     peak = hidden.float().masked_fill((mask == 0).unsqueeze(-1), float("-inf")).amax(1)
@@ -45,13 +52,13 @@ def patch_mask(hidden: Tensor, specials: int) -> Tensor:
     return mask
 
 
-def signature_features(means: Sequence[Tensor], peak: Tensor | None) -> Tensor:
-    """The features of signatures, `[B, (depths + 1) · H]`, from the means of the hidden states at each depth and, of
-    texts, the largest values at the first depth, `[B, H]` each.
+def signature_features(states: Sequence[Tensor], peak: Tensor | None) -> Tensor:
+    """The features of signatures, `[B, D]`, from the pooled hidden states at each depth and, of texts by their mean,
+    the largest values at the first depth, `[B, H]` each.
 
-    They are the first mean and, for each further depth, what the layers up to it add. These differences are nearly
+    They are the first state and, for each further depth, what the layers up to it add. These differences are nearly
     uncorrelated, so a few directions and a diagonal describe their scatter. The largest values show which words a text
     has; of an image they would tell its brightest patch, which misleads more than it helps.
     """
-    added = [after - before for before, after in pairwise(means)]
-    return torch.cat([means[0], *added, *([] if peak is None else [peak - means[0]])], dim=1)
+    added = [after - before for before, after in pairwise(states)]
+    return torch.cat([states[0], *added, *([] if peak is None else [peak - states[0]])], dim=1)

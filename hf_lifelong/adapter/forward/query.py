@@ -32,6 +32,7 @@ class Query:
         per_batch (`bool`): Choose one group for the whole batch.
         group (`Tensor`, *optional*): `[B]`, the group of each row, for the oracle.
         novelty (`bool`): Also measure how far each input lies from the task that answers.
+        leaves_unknown (`bool`): Whether inputs far from that task are answered by the base.
         kinds (`tuple[str, ...]`, *optional*): Only groups of these kinds may answer.
         groups (`tuple[int, ...]`, *optional*): Only these groups may answer.
         only_features (`bool`): Stop at the trunk's end and return its features.
@@ -50,6 +51,7 @@ class Query:
     only_features: bool = False
     states: bool = False
     only_vote: bool = False
+    leaves_unknown: bool = False
 
     @property
     def each_member(self) -> bool:
@@ -60,13 +62,20 @@ class Query:
     @property
     def needs_features(self) -> bool:
         """Whether the trunk's hidden states are pooled."""
-        return self.only_features or self.novelty or not self.policy.every_member
+        return self.only_features or self.novelty or self.leaves_unknown or not self.policy.every_member
 
 
 def query_of(config: DriftAdapterConfig, knowledge: KnowledgeBase, only_features: bool = False) -> Query:
     """The query of a plain forward pass, from the configuration."""
     policy = policy_of(config.retrieval, "retrieval", constants=knowledge.constants)
-    return Query(policy, config.uncertainty, config.answer, config.per_batch, only_features=only_features)
+    return Query(
+        policy,
+        config.uncertainty,
+        config.answer,
+        config.per_batch,
+        only_features=only_features,
+        leaves_unknown=config.unknown == "base",
+    )
 
 
 def checked_query(
@@ -112,6 +121,7 @@ def checked_query(
         raise ValueError(
             f"`kinds` is {kinds!r}; give a list with kinds of learned tasks, which are {sorted(learned)}."
         )
+    leaves_unknown = config.unknown == "base" and group is None
     among = knowledge.groups_of(group) if isinstance(group, str) else []
     if len(among) > 1:  # the task got more labels later, so the configured policy chooses between its groups
         chosen, group = policy_of(config.retrieval, "retrieval", constants=knowledge.constants), None
@@ -125,6 +135,7 @@ def checked_query(
         kinds=tuple(kinds) if kinds else None,
         groups=tuple(among) if len(among) > 1 else None,
         states=states,
+        leaves_unknown=leaves_unknown,
     )
 
 

@@ -19,12 +19,12 @@ class Pooled:
     """The signature's features that the trunk's layers have pooled so far.
 
     Args:
-        means (`tuple[Tensor, ...]`): `[B, H]` each, the means at the depths that the pass has reached.
-        shares (`Tensor`): `[B, T, 1]`, weight of each token in the means.
+        states (`tuple[Tensor, ...]`): `[B, H]` each, the pooled states at the depths that the pass has reached.
+        shares (`Tensor`): `[B, T, 1]`, weight of each token in means.
         peak (`Tensor`, *optional*): `[B, H]`, largest values over a text's tokens at the first depth.
     """
 
-    means: tuple[Tensor, ...]
+    states: tuple[Tensor, ...]
     shares: Tensor
     peak: Tensor | None
 
