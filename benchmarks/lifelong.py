@@ -231,12 +231,16 @@ def main() -> None:
     parser.add_argument("--orders", nargs="+", type=int, default=[0])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--budget", choices=["full", "small"], default="full", help="how much each task has")
-    parser.add_argument("--results", type=Path, default=RECORDS, help="folder with a folder of records of each budget")
+    parser.add_argument(
+        "--results", type=Path, help="folder with the records of each budget in a folder; `out` with `--quick`"
+    )
     parser.add_argument("--choose", action="store_true", help="choose hyperparameters on validation data")
     parser.add_argument("--quick", action="store_true", help="two small streams of the shipped data, one seed")
     args = parser.parse_args()
     if args.quick:
+        args.results = args.results or Path("out")  # among the records they would be in the index
         vars(args).update(QUICK_RUN, seeds=[0], orders=[0], data_dir=None, model=str(embedded_model()))
+    args.results = args.results or RECORDS
     compared = QUICK if args.quick else {"full": FULL, "small": SMALL}[args.budget]
     try:
         AutoConfig.from_pretrained(args.model)
