@@ -4,8 +4,8 @@
     python benchmarks/images.py --data_dir DATA --model MODEL --streams cifar10 --seeds 0 1 2
 
 *mnist* and *cifar10* two classes at a time, *cifar100* ten, *superclasses* the five classes of each of its twenty
-superclasses. Cells, tables and hyperparameters are made as in `lifelong.py`, in `benchmarks/results/images/` and
-`images_<stream>.json`; `_texts` in the names of a budget are images here.
+superclasses. Cells, tables and hyperparameters are made as in `lifelong.py`, in `benchmarks/results/streams/images/`;
+`_texts` in the names of a budget are images here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import datasets
 from lifelong import Comparison, choose, fill
 from methods import GAMMAS, METHODS, SHRINKAGES, Method, frozen, random_features
-from record import RESULTS
+from stream_records import RECORDS
 from transformers.utils import logging
 
 STREAMS = ["mnist", "cifar10", "cifar100", "superclasses"]
@@ -45,7 +45,9 @@ FROZEN = {
     "klda": Method(random_features.klda, {"gamma": GAMMAS, "shrinkage": SHRINKAGES}, {"layers": "four", **WIDTH}),
 }
 TRAINED = ["ours", "sequential", "joint", "separate", "replay_2", "ours_no_drift"]
-IMAGES = Comparison("images", BUDGET, BUDGETS, CHOICE, {**{name: METHODS[name] for name in TRAINED}, **FROZEN})
+IMAGES = Comparison(
+    "images", "images.py", BUDGET, BUDGETS, CHOICE, methods={**{name: METHODS[name] for name in TRAINED}, **FROZEN}
+)
 
 
 def main() -> None:
@@ -55,9 +57,9 @@ def main() -> None:
     parser.add_argument("--streams", nargs="+", choices=STREAMS, default=STREAMS)
     parser.add_argument("--methods", nargs="+", choices=list(IMAGES.methods), default=list(IMAGES.methods))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, default=RECORDS, help="folder in which `images` has the records")
     parser.add_argument("--choose", action="store_true", help="choose hyperparameters on validation data")
-    parser.set_defaults(orders=[0], train_texts=None, test_texts=None, quick=False)
+    parser.set_defaults(orders=[0])
     args = parser.parse_args()
     datasets.disable_progress_bars()
     logging.set_verbosity_error()

@@ -2,12 +2,13 @@
 
     python benchmarks/lifelong.py --choose --data_dir DATA --model MODEL
     python benchmarks/lifelong.py --data_dir DATA --model MODEL --streams domains --seeds 0 1 2
+    python benchmarks/lifelong.py --budget small --data_dir DATA --model MODEL
     python benchmarks/lifelong.py --quick
 
-Every (stream, method, order, seed) is a cell: a file in `benchmarks/results/lifelong/<stream>/`. Cells that are there
-are not run again, so that the tables fill up over several runs and machines; `lifelong_<stream>.json` beside that
-folder is made of all cells of a stream. `--choose` tries the grid of each method on validation data and writes what
-did best to `lifelong/chosen/<method>.json`, which later runs read. `lifelong_report.py` makes tables and pictures.
+Every (stream, method, order, seed) is a cell: a row of `benchmarks/results/streams/<budget>/<stream>.json`, written
+when it is done. Cells that are there are not run again, so that the tables fill up over several runs, and several
+processes may fill different streams. `--choose` tries the grid of each method on validation data and writes what did
+best to `chosen.json` beside them, which later runs read. `lifelong_report.py` makes tables and pictures.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,20 +25,27 @@ import datasets
 import numpy as np
 from methods import METHODS, Method
 from methods.shared import Result, Setting, prepare
-from record import RESULTS, header
+from record import header
+from stream_records import RECORDS, add_row, read_record, row_of
 from streams import STREAMS, load_task, stream
 from transformers import AutoConfig
 from transformers.utils import logging
 
-from hf_lifelong.utils.files import DamagedFileError, read_json, write_json
-
 BUDGET = {"train_texts": 1500, "test_texts": 500, "epochs": 3, "batch_size": 16, "max_length": 64, "stride": 16}
 # Contexts of questions are longer, and the scoring of thirty tasks after each of them is not to outlast the training.
 BUDGETS = {"mixed": {"max_length": 128, "stride": 32}, "long": {"test_texts": 100}}
+SMALL_BUDGET = {**BUDGET, "train_texts": 500, "test_texts": 250}
+SMALL_BUDGETS = {
+    "domains": {"test_texts": 500},
+    "mixed": BUDGETS["mixed"],
+    "long": {"train_texts": 200, "test_texts": 50},
+}
 # What the hyperparameters are chosen on: the first tasks of a stream, fewer texts, validation parts.
 CHOICE = {"streams": ["domains"], "tasks": 3, "train_texts": 300, "seed": 100}
+# Without training, all texts cost little more, and how much to shrink depends on how many there are.
+CHOICES = {method: {"train_texts": BUDGET["train_texts"]} for method in ("ncm", "lda", "ridge", "klda")}
 # Two small streams of the shipped data with the embedded model, for a run of a minute or two.
-QUICK = {"train_texts": 150, "test_texts": 60, "epochs": 2, "variants": False}
+QUICK_BUDGET = {**BUDGET, "train_texts": 150, "test_texts": 60, "epochs": 2, "variants": False}
 QUICK_RUN = {"streams": ["shipped", "shipped_reversed"], "methods": ["ours", "sequential"]}
 MAIN = ["domains", "lookalikes", "classes", "classes20", "mixed", "return", "long", "intents", "banking"]
 
@@ -47,34 +55,55 @@ class Comparison:
     """What is compared, and how.
 
     Args:
-        name (`str`): Of its script, of the folder of its cells, and in front of its result files.
+        name (`str`): The folder of its records.
+        script (`str`): The script that runs it, with the option that selects it.
         budget (`dict`): What every method is given.
         budgets (`dict[str, dict]`): What differs on some streams.
         choice (`dict`): What hyperparameters are chosen on: `streams`, `tasks`, `train_texts`, `seed`.
+        choices (`dict[str, dict]`): What differs of some methods.
         methods (`dict[str, Method]`): The methods.
     """
 
-    name: str = "lifelong"
-    budget: Mapping[str, Any] = field(default_factory=lambda: BUDGET)
-    budgets: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: BUDGETS)
+    name: str
+    script: str
+    budget: Mapping[str, Any]
+    budgets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     choice: Mapping[str, Any] = field(default_factory=lambda: CHOICE)
+    choices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     methods: Mapping[str, Method] = field(default_factory=lambda: METHODS)
 
 
-TEXTS = Comparison()
+FULL = Comparison("full", "lifelong.py --budget full", BUDGET, BUDGETS, choices=CHOICES)
+SMALL = Comparison("small", "lifelong.py --budget small", SMALL_BUDGET, SMALL_BUDGETS)
+QUICK = Comparison("quick", "lifelong.py --quick", QUICK_BUDGET)
+# What a row states of its own, because the rows of a record come from several days and machines.
+MEASURED = ("date", "hardware", "versions")
 
 
-def budget_of(name: str, args: Any, compared: Comparison) -> dict[str, Any]:
-    """What every method is given on a stream."""
-    given = {"train_texts": args.train_texts, "test_texts": args.test_texts}
-    most = {key: value for key, value in given.items() if value is not None}
-    return {**compared.budget, **compared.budgets.get(name, {}), **most, **(QUICK if args.quick else {})}
+def head_of(compared: Comparison, model: str, options: str, **about: Any) -> dict[str, Any]:
+    """The entries of a record before its rows."""
+    name = Path(model).name
+    command = f"python benchmarks/{compared.script} --data_dir DATA --model {name} {options}"
+    return {**header(compared.script.split(".")[0]), "command": command, "model": name, **about}
+
+
+def head_of_stream(name: str, model: str, compared: Comparison) -> dict[str, Any]:
+    """The same of a stream: also its tasks, and what every method is given on it."""
+    budget = {**compared.budget, **compared.budgets.get(name, {})}
+    return head_of(compared, model, f"--streams {name}", stream=name, tasks=stream(name, 0), budget=budget)
+
+
+def head_of_choice(model: str, compared: Comparison) -> dict[str, Any]:
+    """The same of the chosen hyperparameters: how many texts they were chosen on stands in each row."""
+    budget = {key: value for key, value in compared.budget.items() if key not in ("train_texts", "test_texts")}
+    return head_of(compared, model, "--choose", budget=budget)
 
 
 def run_cell(
-    name: str, method: str, order: int, seed: int, budget: dict[str, Any], args: Any, compared: Comparison
+    name: str, method: str, order: int, seed: int, head: dict[str, Any], args: Any, compared: Comparison
 ) -> dict[str, Any]:
     """One method on one stream: its scores, its costs, and how they were measured."""
+    budget = head["budget"]
     tasks = [
         load_task(task, args.data_dir, seed, budget["train_texts"], test_size=budget["test_texts"])
         for task in stream(name, order)
@@ -84,17 +113,14 @@ def run_cell(
     setting = Setting(args.model, seed, budget, chosen if seed == 0 else {**chosen, "variants": False})
     result = compared.methods[method].run(prepare(tasks, setting), setting)
     return {
-        **header(compared.name),
-        "model": Path(args.model).name,
-        "stream": name,
         "method": method,
         "order": order,
         "seed": seed,
-        "budget": budget,
+        **{key: head[key] for key in MEASURED},
         "chosen": chosen,
         **figures(result),
-        "matrix": result.matrix.to_dict(),
         "beside": result.beside,
+        "matrix": result.matrix.to_dict(),
     }
 
 
@@ -112,122 +138,74 @@ def figures(result: Result) -> dict[str, Any]:
     }
 
 
-def cells(folder: Path, name: str, compared: Comparison = TEXTS) -> list[dict[str, Any]]:
-    """All cells of a stream that were run."""
-    paths = sorted((folder / compared.name / name).glob("*.json"))
-    try:
-        return [read_json(path) for path in paths]
-    except DamagedFileError as error:
-        raise SystemExit(f"A cell is damaged; delete it, and it is run again. ({error})") from error
+def check_alike(record: dict[str, Any], head: dict[str, Any], path: Path) -> None:
+    """Refuses to fill a record with rows of another backbone or budget."""
+    if record["rows"] and any(record[key] != head[key] for key in ("model", "budget")):
+        raise SystemExit(
+            f"{path} has rows with {record['model']} and {record['budget']}, not with {head['model']} and "
+            f"{head['budget']}: give another folder as `--results`."
+        )
 
 
-def summarise(name: str, rows: Sequence[dict[str, Any]], compared: Comparison = TEXTS) -> dict[str, Any]:
-    """The result file of a stream: per method the means over its cells of the listed order, the same of each drawn
-    order, and every cell."""
-    numbers = sorted({row["order"] for row in rows})
-    orders = {number: [row for row in rows if row["order"] == number] for number in numbers}
-    return {
-        **header(compared.name),
-        "command": f"python benchmarks/{compared.name}.py --data_dir DATA --model {rows[0]['model']} --streams {name} "
-        f"--train_texts {rows[0]['budget']['train_texts']} --test_texts {rows[0]['budget']['test_texts']}",
-        "stream": name,
-        "tasks": stream(name, 0),
-        "model": rows[0]["model"],
-        "budget": rows[0]["budget"],
-        "summary": means_of(orders.pop(0, []), compared),
-        "drawn_orders": {str(order): means_of(found, compared) for order, found in orders.items()},
-        "rows": [{key: row[key] for key in row if key not in ("name", "command", "model", "budget")} for row in rows],
-    }
-
-
-def means_of(rows: Sequence[dict[str, Any]], compared: Comparison = TEXTS) -> dict[str, dict[str, Any]]:
-    """Per method the means over its cells."""
-    found = {method: [row for row in rows if row["method"] == method] for method in compared.methods}
-    return {method: mean_of(some) for method, some in found.items() if some}
-
-
-def mean_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Means and spread of the cells of one method."""
-    keys = dict.fromkeys(key for row in rows for key in row["summary"])
-    values = {key: [row["summary"][key] for row in rows if key in row["summary"]] for key in keys}
-    spread = float(np.std(values["average_accuracy"], ddof=1)) if len(rows) > 1 else None
-    return {
-        "cells": sorted([row["order"], row["seed"]] for row in rows),
-        **{key: round(float(np.mean(found)), 4) for key, found in values.items()},
-        "average_accuracy_std": None if spread is None else round(spread, 4),
-    }
-
-
-def check_alike(rows: Iterable[dict[str, Any]], model: str, budget: dict[str, Any], folder: Path) -> None:
-    """Refuses to fill a table with cells of another backbone or budget."""
-    for row in rows:
-        if (row["model"], row["budget"]) != (Path(model).name, budget):
-            raise SystemExit(
-                f"{folder} has cells of the stream {row['stream']} with {row['model']} and {row['budget']}, not with "
-                f"{Path(model).name} and {budget}: give another folder as `--results`."
-            )
-
-
-def fill(args: Any, compared: Comparison = TEXTS) -> None:
+def fill(args: Any, compared: Comparison) -> None:
     """Runs the cells that are missing, in the order that fills a column of the table first."""
     for name, seed, order, method in itertools.product(args.streams, args.seeds, args.orders, args.methods):
-        path = args.results / compared.name / name / f"{method}-order{order}-seed{seed}.json"
-        budget = budget_of(name, args, compared)
-        check_alike(cells(args.results, name, compared), args.model, budget, args.results)
-        if not path.exists():
-            cell = run_cell(name, method, order, seed, budget, args, compared)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, cell)
+        path = args.results / compared.name / f"{name}.json"
+        head, record = head_of_stream(name, args.model, compared), read_record(path)
+        check_alike(record, head, path)
+        if row_of(record, method, order, seed) is None:
+            cell = run_cell(name, method, order, seed, head, args, compared)
+            add_row(path, head, cell)
             accuracy, seconds = cell["summary"]["average_accuracy"], cell["summary"]["seconds"]
             print(f"{name}, {method}, order {order}, seed {seed}: {accuracy:.3f} in {seconds:.0f} s", flush=True)
-        result = summarise(name, cells(args.results, name, compared), compared)
-        write_json(args.results / f"{compared.name}_{name}.json", result)
 
 
 def chosen_of(method: str, folder: Path, compared: Comparison) -> dict[str, Any]:
     """The hyperparameters of a method: chosen on validation data, or the first of its grid."""
     known = compared.methods[method]
-    source = folder / compared.name / "chosen" / f"{known.like or method}.json"
-    return known.settings(read_json(source)["chosen"] if source.exists() else {})
+    rows = read_record(folder / compared.name / "chosen.json")["rows"]
+    found = {row["method"]: row["chosen"] for row in rows}
+    return known.settings(found.get(known.like or method, {}))
 
 
-def choose(args: Any, compared: Comparison = TEXTS) -> None:
+def choose(args: Any, compared: Comparison) -> None:
     """Tries every method's grid on validation data and writes what did best, with all that was tried."""
-    choice = {**compared.choice, **({} if args.train_texts is None else {"train_texts": args.train_texts})}
-    budget = {**compared.budget, "train_texts": choice["train_texts"]}
+    path, head = args.results / compared.name / "chosen.json", head_of_choice(args.model, compared)
     for method in args.methods:
-        path = args.results / compared.name / "chosen" / f"{method}.json"
-        known = read_json(path) if path.exists() else {}
-        if known and (known["choice"], known["budget"]) != (choice, budget):
-            raise SystemExit(f"{path} was chosen on {known['choice']}, not on {choice}: give another `--results`.")
-        tried = known.get("tried", [])
+        choice = {**compared.choice, **compared.choices.get(method, {})}
+        record = read_record(path)
+        check_alike(record, head, path)
+        known = row_of(record, method, None, None) or {"choice": choice, "tried": []}
+        if known["choice"] != choice:
+            raise SystemExit(
+                f"{method} of {path} was chosen on {known['choice']}, not on {choice}: give another `--results`."
+            )
+        tried = known["tried"]
         for candidate in compared.methods[method].candidates():
             if any(one["setting"] == candidate for one in tried):
                 continue
             scores = {
-                name: validation_score(name, method, candidate, budget, args, compared) for name in choice["streams"]
+                name: validation_score(name, method, candidate, choice, args, compared) for name in choice["streams"]
             }
             tried.append({"setting": candidate, "scores": scores, "mean": float(np.mean(list(scores.values())))})
             print(method, candidate, scores, flush=True)
             best = max(tried, key=lambda one: one["mean"])["setting"]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(
-                path, {**header(compared.name), "choice": choice, "budget": budget, "chosen": best, "tried": tried}
-            )
+            measured = {key: head[key] for key in MEASURED}
+            add_row(path, head, {"method": method, **measured, "choice": choice, "chosen": best, "tried": tried})
 
 
 def validation_score(
-    name: str, method: str, candidate: dict[str, Any], budget: dict[str, Any], args: Any, compared: Comparison
+    name: str, method: str, candidate: dict[str, Any], choice: dict[str, Any], args: Any, compared: Comparison
 ) -> float:
     """Average accuracy on the validation parts of a short stream; test texts are not looked at."""
     tasks = [
         {**task, "test": task["validation"]}
         for task in (
-            load_task(task, args.data_dir, compared.choice["seed"], budget["train_texts"], validation_share=0.4)
-            for task in stream(name, 0)[: compared.choice["tasks"]]
+            load_task(task, args.data_dir, choice["seed"], choice["train_texts"], validation_share=0.4)
+            for task in stream(name, 0)[: choice["tasks"]]
         )
     ]
-    setting = Setting(args.model, compared.choice["seed"], {**budget, "variants": False}, candidate)
+    setting = Setting(args.model, choice["seed"], {**compared.budget, "variants": False}, candidate)
     found = compared.methods[method].run(prepare(tasks, setting), setting).matrix.average_accuracy()
     if found is None:
         raise RuntimeError(f"{method} gave no score on {name}.")
@@ -252,24 +230,25 @@ def main() -> None:
     )
     parser.add_argument("--orders", nargs="+", type=int, default=[0])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--train_texts", type=int, help="most training texts a task, instead of the full budget's")
-    parser.add_argument("--test_texts", type=int, help="most test texts a task, likewise")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--budget", choices=["full", "small"], default="full", help="how much each task has")
+    parser.add_argument(
+        "--results", type=Path, help="folder with the records of each budget in a folder; `out` with `--quick`"
+    )
     parser.add_argument("--choose", action="store_true", help="choose hyperparameters on validation data")
     parser.add_argument("--quick", action="store_true", help="two small streams of the shipped data, one seed")
     args = parser.parse_args()
     if args.quick:
+        args.results = args.results or Path("out")  # among the records they would be in the index
         vars(args).update(QUICK_RUN, seeds=[0], orders=[0], data_dir=None, model=str(embedded_model()))
-    for name in ("train_texts", "test_texts"):
-        if (value := getattr(args, name)) is not None and value < 1:
-            parser.error(f"`--{name}` is {value}; give at least 1.")
+    args.results = args.results or RECORDS
+    compared = QUICK if args.quick else {"full": FULL, "small": SMALL}[args.budget]
     try:
         AutoConfig.from_pretrained(args.model)
     except (OSError, ValueError) as error:
         parser.error(f"`--model` is {args.model!r}; give the folder of an encoder or its id on the Hub. ({error})")
     datasets.disable_progress_bars()
     logging.set_verbosity_error()
-    (choose if args.choose else fill)(args)
+    (choose if args.choose else fill)(args, compared)
 
 
 if __name__ == "__main__":

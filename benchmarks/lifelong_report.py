@@ -1,8 +1,9 @@
 """From the records of `lifelong.py` and `images.py` to the tables of `docs/results.md`, `docs/guides/images.md` and
-`benchmarks/README.md`, and the pictures.
+`benchmarks/README.md`.
 
-python benchmarks/lifelong_report.py            # writes the pictures and the tables
-python benchmarks/lifelong_report.py --check    # only says whether the pages have the tables of the records
+python benchmarks/lifelong_report.py                      # writes the tables, and the picture beside the first
+python benchmarks/lifelong_report.py --check              # only says whether the pages have the tables of the records
+python benchmarks/lifelong_report.py --pictures FOLDER    # draws matrices, scores, confusions and costs of each stream
 """
 
 from __future__ import annotations
@@ -16,58 +17,15 @@ from typing import Any
 import images
 import numpy as np
 from lifelong import MAIN
+from lifelong_pictures import draw, draw_comparison
 from record import RESULTS
-
-from hf_lifelong.evaluation import AccuracyMatrix, plot_accuracy, plot_confusion, plot_costs, plot_matrix
-from hf_lifelong.utils.files import read_json
+from stream_figures import ABLATIONS, BOUNDS, IMAGE_NAMES, NAMES, TOLD, accuracies, listed, mean_of, results, told
+from stream_records import RECORDS
 
 MAIN_PAGE, DETAILS = RESULTS.parents[1] / "docs" / "results.md", RESULTS.parent / "README.md"
+PICTURE = RESULTS / "lifelong.png"
 IMAGES_PAGE = RESULTS.parents[1] / "docs" / "guides" / "images.md"
 BEGIN, END = "<!-- lifelong: begin -->", "<!-- lifelong: end -->"
-NAMES = {
-    "ours": "**hf_lifelong**, `signature` (the default)",
-    "ours, cascade": "hf_lifelong, `cascade`",
-    "ours, uncertainty": "hf_lifelong, `uncertainty` (our reading of DriftNet)",
-    "sequential": "one LoRA, task after task",
-    "ewc": "EWC",
-    "olora": "O-LoRA",
-    "osf": "OSF (PEFT)",
-    "lwf": "LwF",
-    "arrow": "Arrow (PEFT) over one LoRA a task",
-    "ncm": "nearest class mean, frozen",
-    "lda": "LDA, frozen",
-    "lda_trunk": "LDA on the trunk's layers alone",
-    "ridge": "ridge by sums (ACIL's solution), frozen",
-    "ranpac": "RanPAC without its first phase, frozen",
-    "ranpac_first": "RanPAC, backbone adapted to the first task",
-    "klda": "KLDA, frozen",
-    "klda_5": "KLDA, mean of five draws, frozen",
-    "slao": "SLAO",
-    "any_ssr": "hf_lifelong, group chosen by Any-SSR's router",
-    "replay_1": "replay of 1 % (stores examples)",
-    "replay_2": "replay of 2 % (stores examples)",
-    "joint": "one LoRA, all tasks at once",
-    "separate": "one LoRA a task, told the task",
-    "ours, oracle": "hf_lifelong, told the task",
-}
-# Rows of the table of images.
-IMAGE_NAMES = {
-    "ours": NAMES["ours"],
-    "ours_no_drift": "the same, no drift",
-    "ours, members alone": "the same, without the closed-form head",
-    "ours, closed form alone": "the same, the closed-form head alone",
-    "ours, uncertainty": NAMES["ours, uncertainty"],
-    "sequential": NAMES["sequential"],
-    "ncm": NAMES["ncm"],
-    "lda": NAMES["lda"],
-    "klda": NAMES["klda"],
-    "ranpac": NAMES["ranpac"],
-    **{name: NAMES[name] for name in ("replay_2", "joint", "separate", "ours, oracle")},
-}
-# What sees more than a stream allows stands apart.
-BOUNDS = ("joint", "separate", "ours, oracle")
-# Names of rows where the task of every input is given.
-TOLD = {**NAMES, "ours": "**hf_lifelong**", "separate": "one LoRA a task"}
 # Other figures below a table: label, method, key.
 FIGURES = (
     ("hf_lifelong: forgetting ↓", "ours", "forgetting"),
@@ -75,64 +33,6 @@ FIGURES = (
     ("hf_lifelong: forward transfer ↑", "ours", "fwt"),
     ("hf_lifelong: right group chosen ↑", "ours", "retrieval_accuracy"),
 )
-# The same training of ours with another retrieval or answer, and trainings with one setting changed.
-ABLATIONS = {
-    "ours": "the default",
-    "ours, ensemble": "mean of the members' probabilities",
-    "ours, last member": "last weights only",
-    "ours, members alone": "without the closed-form head",
-    "ours, closed form alone": "the closed-form head alone",
-    "ours, uncertainty": "`uncertainty`, of the mean probabilities (entropy)",
-    "ours, variance": "`uncertainty`, between the members (variance)",
-    "ours_members_1": "1 member",
-    "ours_members_2": "2 members",
-    "ours_members_10": "10 members",
-    "ours_no_drift": "no drift",
-    "ours_gradient_noise_alone": "gradient noise alone",
-    "ours_input_noise_alone": "input noise alone",
-    "ours_drift_dropout_alone": "dropout alone",
-    "ours_cyclic_learning_rate_alone": "cyclic learning rate alone",
-    "ours_from_fresh": "start afresh, also with labels that are known",
-    "ours_from_previous": "start from the previous task",
-    "ours_trunk_0.0": "no trunk",
-    "ours_trunk_0.25": "trunk of a quarter",
-    "ours_trunk_0.75": "trunk of three quarters (here the default's two layers)",
-}
-
-
-def results(folder: Path, script: str = "lifelong", streams: Iterable[str] = MAIN) -> dict[str, dict[str, Any]]:
-    """The result file of every stream that ours was run on."""
-    paths = {name: folder / f"{script}_{name}.json" for name in streams}
-    found = {name: read_json(path) for name, path in paths.items() if path.exists()}
-    return {name: result for name, result in found.items() if "ours" in result["summary"]}
-
-
-def accuracies(result: dict[str, Any]) -> dict[str, list[float]]:
-    """Average accuracy by row of a table, seed by seed: of every method, and what was scored of our own training."""
-    found: dict[str, list[float]] = {}
-    for row in listed(result):
-        method = row["method"]
-        found.setdefault(method, []).append(row["summary"]["average_accuracy"])
-        if method == "ours":
-            found.setdefault("ours, oracle", []).append(row["summary"]["oracle_accuracy"])
-            for name, scored in row["beside"]["variants"].items():
-                found.setdefault(f"ours, {name}", []).append(scored["average_accuracy"])
-    return found
-
-
-def told(result: dict[str, Any]) -> dict[str, list[float]]:
-    """The same where the task of every input is given."""
-    found: dict[str, list[float]] = {}
-    for row in listed(result):
-        key = {"ours": "oracle_accuracy", "separate": "average_accuracy"}.get(row["method"], "accuracy_task_given")
-        if key in row["summary"]:
-            found.setdefault(row["method"], []).append(row["summary"][key])
-    return found
-
-
-def listed(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The cells of a stream whose tasks come in the order that it is listed in."""
-    return [row for row in result["rows"] if row["order"] == 0]
 
 
 def table(scores: dict[str, dict[str, list[float]]], names: dict[str, str], head: str) -> list[str]:
@@ -146,8 +46,8 @@ def table(scores: dict[str, dict[str, list[float]]], names: dict[str, str], head
         if name not in scores[stream]:
             return "·"
         value = means[stream][name]
-        shown = f"**{short(value)}**" if name in marked and value == best[stream] else short(value)
-        return f"{shown}¹" if len(scores[stream][name]) == 1 < most[stream] else shown
+        text = f"**{short(value)}**" if name in marked and value == best[stream] else short(value)
+        return f"{text}¹" if len(scores[stream][name]) == 1 < most[stream] else text
 
     rows = [name for name in names if any(name in column for column in scores.values())]
     lines = [line(names[name], [cell(name, stream) for stream in scores]) for name in rows]
@@ -162,10 +62,8 @@ def short(value: float) -> str:
     return f"{value + 0.0:.3f}".replace("0.", ".", 1)
 
 
-def figures(found: dict[str, dict[str, Any]], label: str, method: str, key: str) -> str:
-    """A line of the table with another figure of a method."""
-    values = [result["summary"].get(method, {}).get(key) for result in found.values()]
-    return line(f"*{label}*", ["·" if value is None else short(value) for value in values])
+def shown(value: float | None) -> str:
+    return "·" if value is None else short(value)
 
 
 def seeds_of(found: dict[str, dict[str, Any]]) -> str:
@@ -193,25 +91,22 @@ def comparison(
     models = ", ".join(sorted({result["model"] for result in found.values()}))
     lines = table({stream: accuracies(result) for stream, result in found.items()}, names, head)
     for label, method, key in FIGURES:
-        if any(key in result["summary"].get(method, {}) for result in found.values()):
-            lines.append(figures(found, label, method, key))
+        values = [mean_of(listed(result), method, key) for result in found.values()]
+        if any(value is not None for value in values):
+            lines.append(line(f"*{label}*", map(shown, values)))
     return [*lines, "", f"{seeds_of(found)}; {models}; 3 epochs; {budgets_of(found, rows)}."]
 
 
 def orders(found: dict[str, dict[str, Any]]) -> list[str]:
     """Lines of a table: average accuracy of ours by the order of the tasks."""
-    by_order = {
-        stream: {"as listed": result["summary"], **{f"drawn, {k}": v for k, v in result["drawn_orders"].items()}}
-        for stream, result in found.items()
-    }
-    names = list(dict.fromkeys(name for summaries in by_order.values() for name in summaries))
-    scores = [
-        [summaries.get(name, {}).get("ours", {}).get("average_accuracy") for summaries in by_order.values()]
-        for name in names
-    ]
-    cells = [["·" if score is None else short(score) for score in row] for row in scores]
+    numbers = sorted({row["order"] for result in found.values() for row in result["rows"]})
+    lines = []
+    for number in numbers:
+        rows = [[row for row in result["rows"] if row["order"] == number] for result in found.values()]
+        cells = [shown(mean_of(some, "ours", "average_accuracy")) for some in rows]
+        lines.append(line(f"drawn, {number}" if number else "as listed", cells))
     head = line("order of the tasks, average accuracy ↑", [f"*{stream}*" for stream in found])
-    return [head, "|---" * (len(found) + 1) + "|", *map(line, names, cells)]
+    return [head, "|---" * (len(found) + 1) + "|", *lines]
 
 
 def tables(found: dict[str, dict[str, Any]], full: dict[str, dict[str, Any]]) -> dict[Path, list[list[str]]]:
@@ -223,10 +118,10 @@ def tables(found: dict[str, dict[str, Any]], full: dict[str, dict[str, Any]]) ->
         comparison(found, "average accuracy ↑, small budget"),
     ]
     ablated = set(ABLATIONS) - {"ours"}
-    changed = {stream: accuracies(r) for stream, r in found.items() if ablated & set(r["summary"])}
+    changed = {stream: accuracies(r) for stream, r in found.items() if ablated & {row["method"] for row in listed(r)}}
     if changed:
         others.append(table(changed, ABLATIONS, "one thing changed, average accuracy ↑"))
-    drawn = {stream: result for stream, result in found.items() if result["drawn_orders"]}
+    drawn = {stream: result for stream, result in found.items() if len(listed(result)) < len(result["rows"])}
     if drawn:
         others.append(orders(drawn))
     return {MAIN_PAGE: [comparison(full, "average accuracy ↑")], DETAILS: others}
@@ -241,49 +136,20 @@ def filled(text: str, parts: list[list[str]]) -> str:
     return "".join(pieces)
 
 
-def draw(found: dict[str, dict[str, Any]], folder: Path) -> None:
-    """Pictures of every stream: our matrix beside sequential training, our scores over the stream, where our answers
-    came from, all costs."""
-    for stream, result in found.items():
-        first = {row["method"]: row for row in reversed(result["rows"])}
-        if "ours" not in first:
-            continue
-        matrix = AccuracyMatrix.from_dict(first["ours"]["matrix"])
-        beside = first.get("sequential")
-        rows = None if beside is None else (NAMES["sequential"], beside["matrix"]["scores"])
-        pictures = folder / "lifelong" / stream
-        plot_matrix(matrix, pictures / "matrix.png", rows)
-        plot_accuracy(matrix, pictures / "accuracy.png")
-        plot_confusion(matrix, pictures / "confusion.png")
-        plot_costs(costs(first), pictures / "costs.png")
-
-
-def costs(rows: dict[str, dict[str, Any]]) -> dict[str, list[tuple[int, float, float]]]:
-    """Per method its points: tasks learned, bytes stored, forwards of an answer."""
-    found = {
-        NAMES[method].replace("*", "").replace("`", ""): [
-            (i + 1, size, row["summary"]["forwards"]) for i, size in enumerate(row["bytes_stored"])
-        ]
-        for method, row in rows.items()
-        if method in NAMES and method not in BOUNDS
-    }
-    ours = rows["ours"]
-    trunk, members = (ours["beside"][key] for key in ("trunk", "members"))
-    found["hf_lifelong, uncertainty"] = [
-        (i + 1, size, trunk + (1 - trunk) * members * (i + 1)) for i, size in enumerate(ours["bytes_stored"])
-    ]
-    return found
+def pages(folder: Path) -> dict[Path, list[list[str]]]:
+    """The tables of each page that the records in a folder give."""
+    full, small = (results(folder / budget, MAIN) for budget in ("full", "small"))
+    pictures = results(folder / "images", images.STREAMS)
+    return tables(small, full) | {IMAGES_PAGE: [comparison(pictures, "average accuracy ↑", IMAGE_NAMES, "images")]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, default=RECORDS)
     parser.add_argument("--check", action="store_true", help="change nothing; fail where a page has other figures")
+    parser.add_argument("--pictures", type=Path, help="draw the pictures of every stream into this folder")
     args = parser.parse_args()
-    found, full = results(args.results), results(args.results / "full")
-    shown = results(args.results, "images", images.STREAMS)
-    pages = tables(found, full) | {IMAGES_PAGE: [comparison(shown, "average accuracy ↑", IMAGE_NAMES, "images")]}
-    for page, parts in pages.items():
+    for page, parts in pages(args.results).items():
         text = page.read_text()
         new = filled(text, parts)
         if not args.check:
@@ -292,8 +158,10 @@ def main() -> None:
             raise SystemExit(f"{page.name}: a table is not that of the records; run this again.")
     if args.check:
         return
-    draw(found, args.results)
-    draw(full, args.results / "full")
+    draw_comparison(results(args.results / "full", MAIN), PICTURE)
+    if args.pictures:
+        for budget in ("full", "small"):
+            draw(results(args.results / budget, MAIN), args.pictures / budget)
 
 
 if __name__ == "__main__":

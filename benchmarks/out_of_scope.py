@@ -20,14 +20,14 @@ import datasets
 import numpy as np
 import torch
 from datasets import Dataset, concatenate_datasets, load_dataset
-from lifelong import BUDGET
-from methods import METHODS as TRAINED
+from lifelong import BUDGET, FULL, chosen_of
 from methods.shared import Setting, SharedLearner, batches, in_order, on_device, prepare
 from peft import get_peft_model
 from record import RESULTS, header
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp, softmax
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from stream_records import RECORDS
 from streams import SOURCES, load_task, stream
 from transformers import AutoModel
 from transformers.utils import logging
@@ -38,7 +38,6 @@ from hf_lifelong.adapter import trunk_features
 from hf_lifelong.adapter.forward import masked_mean
 from hf_lifelong.objectives import encode_inputs
 from hf_lifelong.training import PreparedTask
-from hf_lifelong.utils.files import read_json
 
 Scores = dict[str, tuple[np.ndarray, np.ndarray]]
 """Score → its values of the questions in scope and of those out of it."""
@@ -154,8 +153,7 @@ def out_of_scope(data_dir: str | None) -> list[str]:
 def run(name: str, args: Any) -> dict[str, Any]:
     """One method: how well each of its scores does."""
     method, like = METHODS[name]
-    chosen = TRAINED[like].settings(read_json(args.chosen / f"{TRAINED[like].like or like}.json")["chosen"])
-    setting = Setting(args.model, args.seed, BUDGET, chosen)
+    setting = Setting(args.model, args.seed, BUDGET, chosen_of(like, RECORDS, FULL))
     sizes = {"train_size": BUDGET["train_texts"], "test_size": BUDGET["test_texts"]}
     tasks = prepare([load_task(task, args.data_dir, args.seed, **sizes) for task in stream("intents", 0)], setting)
     texts = [{"text": text} for text in out_of_scope(args.data_dir)]
@@ -178,7 +176,6 @@ def main() -> None:
     parser.add_argument("--model", default="sentence-transformers/paraphrase-MiniLM-L3-v2")
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--chosen", type=Path, default=RESULTS / "full" / "lifelong" / "chosen")
     parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     datasets.disable_progress_bars()

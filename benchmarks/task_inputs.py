@@ -5,7 +5,7 @@
 On the thirty tasks of the stream `long`, on the frozen trunk, before any of them is trained. (a) A closed-form head on
 a fifth of the signature's features against one on all, and on as many drawn at random. (b) Whether tasks that use the
 same features are those whose inputs went astray: the rank correlation, over all pairs of tasks, of their overlap with
-the confusion that `lifelong.py` measured (`results/full/lifelong/long/ours-order0-seed0.json`); beside it that of what
+the confusion that `lifelong.py` measured (`results/streams/full/long.json`, its first seed); beside it that of what
 is simpler, the distance of the tasks' means. (c) What the statistic takes, in seconds of the process on one
 thread, and as a share of the training of a task in that run.
 """
@@ -24,6 +24,7 @@ from methods.shared import Setting, batches, in_order, prepare
 from peft import get_peft_model
 from record import RESULTS, header
 from scipy.stats import spearmanr
+from stream_records import RECORDS, read_record, row_of
 from streams import load_task, stream
 from transformers import AutoModel
 
@@ -42,19 +43,26 @@ from hf_lifelong.statistics import TaskRows
 
 BUDGET = {"epochs": 1, "batch_size": 16, "max_length": 64, "stride": 16}
 SHUFFLES = 999
-MEASURED = RESULTS / "full" / "lifelong" / "long" / "ours-order0-seed0.json"
+
+
+def measured() -> dict[str, Any]:
+    """The cell of our first seed on the stream, with the full budget."""
+    cell = row_of(read_record(RECORDS / "full" / "long.json"), "ours", 0, 0)
+    if cell is None:
+        raise SystemExit("no cell to compare with: run `lifelong.py --streams long --methods ours --seeds 0`.")
+    return cell
 
 
 def measured_confusion(tasks: list[str]) -> np.ndarray:
     """Share of a task's test inputs `[T, T]` that was answered by another task at the end of the stream."""
-    confusion = json.loads(MEASURED.read_text())["matrix"]["confusion"]
+    confusion = measured()["matrix"]["confusion"]
     return np.array([[confusion[own].get(other, 0.0) for other in tasks] for own in tasks])
 
 
 def training_seconds() -> float:
     """Of one task of that run, without its scoring (on its machine's clock, with 1,500 texts a task)."""
-    measured = json.loads(MEASURED.read_text())
-    return measured["summary"]["seconds"] / len(measured["matrix"]["tasks"])
+    cell = measured()
+    return cell["summary"]["seconds"] / len(cell["matrix"]["tasks"])
 
 
 def accuracy(head: tuple[torch.Tensor, torch.Tensor] | None, features: torch.Tensor, labels: torch.Tensor) -> float:

@@ -7,11 +7,12 @@ from mkdocs.structure.files import File
 
 DOCS = Path(__file__).parent
 LINK = re.compile(r"\]\((?:\.\./)+((?:benchmarks|notebooks)/[^)#]+)")
+BENCHMARKS = DOCS.parent / "benchmarks" / "README.md"
 
 
 def on_files(files, config):
     linked = {target for page in DOCS.rglob("*.md") for target in LINK.findall(page.read_text("utf-8"))}
-    linked |= {str(path.relative_to(DOCS.parent)) for path in DOCS.parent.glob("benchmarks/results/*.png")}
+    linked |= {f"benchmarks/{target}" for target in re.findall(r"\]\((results/[^)#]+)", BENCHMARKS.read_text("utf-8"))}
     for target in sorted(linked):
         files.append(File.generated(config, target, abs_src_path=str(DOCS.parent / target)))
     return files

@@ -46,7 +46,9 @@ def sync(path: Path) -> None:
 
 
 @contextmanager
-def _atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields a path to write to; what was written replaces the file at once, or not at all where an error is raised.
+    Missing folders are created."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.parent / f".{path.name}.unfinished"
@@ -61,7 +63,7 @@ def _atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 def write_json(path: str | os.PathLike[str], data: Any) -> None:
     """Writes JSON atomically; refuses NaN and infinity, which are not JSON (`ValueError`)."""
     text = json.dumps(data, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    with _atomic_file(path) as fresh:
+    with atomic_file(path) as fresh:
         fresh.write_text(text + "\n", encoding="utf-8")
 
 
@@ -119,7 +121,7 @@ def write_tensors(
     path: str | os.PathLike[str], tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None
 ) -> None:
     """Writes a safetensors file atomically, with `metadata` in its header."""
-    with _atomic_file(path) as fresh:
+    with atomic_file(path) as fresh:
         contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, fresh, metadata={"format": "pt", **(metadata or {})})
 

@@ -1,8 +1,8 @@
-"""The evidence benchmark: cells, tables, and a small version of the claim."""
+"""The evidence benchmark: cells, choices, and a small version of the claim."""
 
 import itertools
-import json
 import sys
+from dataclasses import replace
 
 import datasets
 import lifelong
@@ -10,6 +10,8 @@ import pytest
 import streams
 from datasets import ClassLabel, Dataset, DatasetDict
 from methods import METHODS
+from methods.shared import Result
+from stream_records import add_row, read_record
 from streams import STREAMS, TASKS, load_task, stream
 from transformers.utils import logging
 
@@ -21,7 +23,8 @@ def run():
 
     def call(folder):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(lifelong, "QUICK", {**lifelong.QUICK, "train_texts": 96, "test_texts": 40, "max_length": 40})
+            budget = {**lifelong.QUICK.budget, "train_texts": 96, "test_texts": 40, "max_length": 40}
+            patch.setattr(lifelong, "QUICK", replace(lifelong.QUICK, budget=budget))
             patch.setattr(sys, "argv", ["lifelong.py", "--quick", "--results", str(folder)])
             lifelong.main()
 
@@ -42,36 +45,92 @@ def quick(run, tmp_path_factory):
 @pytest.mark.slow
 def test_on_two_small_streams_ours_keeps_what_sequential_training_forgets(quick):
     for name in ("shipped", "shipped_reversed"):
-        summary = json.loads((quick / f"lifelong_{name}.json").read_text())["summary"]
-        ours, sequential = summary["ours"], summary["sequential"]
+        record = read_record(quick / "quick" / f"{name}.json")
+        ours, sequential = (row["summary"] for row in record["rows"])
+        assert [row["method"] for row in record["rows"]] == ["ours", "sequential"] and record["stream"] == name
         assert ours["average_accuracy"] > sequential["average_accuracy"] + 0.2
         assert ours["forgetting"] <= 0.05
 
 
 @pytest.mark.slow
 def test_a_cell_that_is_there_is_not_run_again(run, quick):
-    cells = sorted((quick / "lifelong").rglob("*.json"))
-    before = [(path, path.stat().st_mtime_ns) for path in cells]
+    records = sorted((quick / "quick").iterdir())
+    before = [(path, path.stat().st_mtime_ns) for path in records]
     run(quick)
-    assert [(path, path.stat().st_mtime_ns) for path in cells] == before
-    assert len(cells) == 4
+    assert [(path, path.stat().st_mtime_ns) for path in records] == before
+    assert [path.name for path in records] == ["shipped.json", "shipped_reversed.json"]
 
 
-@pytest.mark.slow
-def test_cells_of_another_budget_are_not_mixed_into_a_table(quick):
-    path = next((quick / "lifelong" / "shipped").glob("ours*"))
-    row = json.loads(path.read_text())
-    with pytest.raises(SystemExit, match="give another folder as `--results`"):
-        lifelong.check_alike([row], "another-model", row["budget"], quick)
-    lifelong.check_alike([row], row["model"], row["budget"], quick)
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    """`bench(*options)`: `lifelong.py` on methods that learn nothing; gives what was run, and `tmp_path` is filled."""
+    score = {"average_accuracy": 0.5}
+
+    class Matrix:
+        summary, to_dict, average_accuracy = lambda self: score, lambda self: {"scores": []}, lambda self: 0.5
+
+    def call(*options, model="a-model"):
+        ran = []
+
+        def learn(tasks, setting):
+            ran.append((setting.seed, setting.budget.get("train_texts"), setting.chosen))
+            return Result(Matrix(), [1], 1.0, 1.0)
+
+        methods = {name: replace(METHODS[name], run=learn) for name in ("lda", "sequential")}
+        for name in ("FULL", "SMALL"):
+            monkeypatch.setattr(lifelong, name, replace(getattr(lifelong, name), methods=methods))
+        monkeypatch.setattr(lifelong, "prepare", lambda tasks, setting: tasks)
+        monkeypatch.setattr(lifelong, "load_task", lambda *args, **options: {"validation": args[3]})
+        monkeypatch.setattr(lifelong.AutoConfig, "from_pretrained", lambda model: None)
+        monkeypatch.setattr(lifelong.datasets, "disable_progress_bars", lambda: None)
+        monkeypatch.setattr(lifelong.logging, "set_verbosity_error", lambda: None)
+        command = ["--streams", "domains", "--model", model, "--results", str(tmp_path), *options]
+        monkeypatch.setattr(sys, "argv", ["lifelong.py", "--methods", "sequential", "lda", *command])
+        lifelong.main()
+        return ran
+
+    return call
 
 
-def test_a_damaged_cell_is_named_with_what_to_do(tmp_path):
-    path = tmp_path / "lifelong" / "domains" / "ours-order0-seed0.json"
-    path.parent.mkdir(parents=True)
-    path.write_text('{"method": ')
-    with pytest.raises(SystemExit, match=r"delete it, and it is run again.*ours-order0-seed0"):
-        lifelong.cells(tmp_path, "domains")
+def test_only_cells_that_a_record_lacks_are_run(bench, tmp_path):
+    assert len(bench("--seeds", "1")) == 2
+    assert [seed for seed, *_ in bench("--seeds", "0", "1")] == [0, 0]
+    record = read_record(tmp_path / "full" / "domains.json")
+    found = [(row["method"], row["order"], row["seed"]) for row in record["rows"]]
+    assert found == [("lda", 0, 0), ("lda", 0, 1), ("sequential", 0, 0), ("sequential", 0, 1)]
+    assert record["model"] == "a-model" and record["tasks"] == STREAMS["domains"]
+    assert record["command"].endswith("--budget full --data_dir DATA --model a-model --streams domains")
+
+
+def test_each_budget_has_a_folder_of_its_own(bench, tmp_path):
+    assert {texts for _, texts, _ in bench("--seeds", "0")} == {1500}
+    assert {texts for _, texts, _ in bench("--seeds", "0", "--budget", "small")} == {500}
+    full, small = (read_record(tmp_path / name / "domains.json") for name in ("full", "small"))
+    assert [record["budget"]["train_texts"] for record in (full, small)] == [1500, 500]
+
+
+def test_cells_of_another_backbone_or_budget_are_not_mixed_into_a_record(bench, monkeypatch):
+    bench("--seeds", "0")
+    with pytest.raises(SystemExit, match=r"domains.json has rows with a-model and .*give another folder as"):
+        bench("--seeds", "1", model="another-model")
+    monkeypatch.setattr(lifelong, "FULL", replace(lifelong.FULL, budget={**lifelong.BUDGET, "epochs": 1}))
+    with pytest.raises(SystemExit, match="with a-model"):
+        bench("--seeds", "1")
+
+
+def test_what_did_best_is_recorded_once_and_used(bench, tmp_path):
+    assert len(bench("--choose")) == 4 + 6
+    assert not bench("--choose")
+    path = tmp_path / "full" / "chosen.json"
+    record = read_record(path)
+    rows = {row["method"]: row for row in record["rows"]}
+    # LDA, which needs no training, is chosen with all texts.
+    assert {name: row["choice"]["train_texts"] for name, row in rows.items()} == {"lda": 1500, "sequential": 300}
+    assert len(rows["lda"]["tried"]) == 6 and record["model"] == "a-model"
+    assert rows["lda"]["chosen"] == METHODS["lda"].candidates()[0]  # all score alike here
+    best = {"layers": "last", "shrinkage": 0.5}
+    add_row(path, record, {**rows["lda"], "chosen": best})
+    assert best in [used for *_, used in bench("--seeds", "0")]
 
 
 def test_a_data_set_without_its_folder_is_named(tmp_path):
@@ -79,16 +138,12 @@ def test_a_data_set_without_its_folder_is_named(tmp_path):
         load_task("sst2", str(tmp_path), 0, 10)
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [(["--train_texts", "0"], "`--train_texts` is 0; give at least 1"), ([], "give the folder of an encoder")],
-)
-def test_what_cannot_be_used_is_refused_before_anything_runs(given, said, tmp_path, monkeypatch, capsys):
-    command = ["lifelong.py", "--model", str(tmp_path / "nowhere"), "--results", str(tmp_path), *given]
+def test_a_model_that_cannot_be_used_is_refused_before_anything_runs(tmp_path, monkeypatch, capsys):
+    command = ["lifelong.py", "--model", str(tmp_path / "nowhere"), "--results", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", command)
     with pytest.raises(SystemExit, match="2"):
         lifelong.main()
-    assert said in capsys.readouterr().err
+    assert "give the folder of an encoder" in capsys.readouterr().err
 
 
 def test_a_method_runs_with_what_was_chosen_and_with_the_first_of_its_grid_before_that():
@@ -177,12 +232,3 @@ def test_a_task_of_some_classes_has_their_rows_alone_under_its_own_labels():
     assert set(task["train"]["label"]) == {0, 1, 2, 3}
     texts = [set(task[part]["text"]) for part in ("train", "validation", "test")]
     assert not texts[0] & texts[1] and not texts[0] & texts[2]
-
-
-def test_means_and_spread_are_those_of_the_cells():
-    rows = [{"order": 0, "seed": s, "summary": {"average_accuracy": a}} for s, a in ((0, 0.6), (1, 0.8))]
-    assert lifelong.mean_of(rows) == {
-        "cells": [[0, 0], [0, 1]],
-        "average_accuracy": 0.7,
-        "average_accuracy_std": 0.1414,
-    }

@@ -1,14 +1,11 @@
 """The tables of the evidence benchmark are those of the records."""
 
-import json
-
-import lifelong
+import lifelong_pictures
 import lifelong_report
 import pytest
+from stream_figures import mean_of, results
 
 from hf_lifelong.evaluation import AccuracyMatrix
-
-FOLDERS = (lifelong_report.RESULTS, lifelong_report.RESULTS / "full")
 
 
 def row(method, accuracy, seed=0, **beside):
@@ -39,13 +36,7 @@ def result():
     ours = {"summary": {"oracle_accuracy": 0.9}, "variants": variants, "trunk": 0.5, "members": 5}
     rows = [row("ours", 0.8, **ours), row("ours", 0.84, seed=1, **ours), row("sequential", 0.4), row("separate", 0.95)]
     budget = {"train_texts": 500, "test_texts": 250}
-    return {
-        "model": "tiny",
-        "budget": budget,
-        "summary": lifelong.means_of(rows),
-        "drawn_orders": {},
-        "rows": rows,
-    }
+    return {"model": "tiny", "budget": budget, "rows": rows}
 
 
 def test_the_table_has_means_and_marks_the_best_of_what_a_stream_allows(result):
@@ -72,8 +63,7 @@ def test_the_full_budget_stands_in_the_documentation_and_the_rest_beside_the_ben
 
 
 def test_ablations_have_a_table_where_they_were_run(result):
-    rows = [*result["rows"], row("ours_no_drift", 0.81)]
-    changed = {**result, "summary": lifelong.means_of(rows), "rows": rows}
+    changed = {**result, "rows": [*result["rows"], row("ours_no_drift", 0.81)]}
     table = lifelong_report.tables({"domains": changed, "return": result}, {})[lifelong_report.DETAILS][2]
     assert table[0] == "| one thing changed, average accuracy ↑ | *domains* |"
     assert "| the default | **.820** |" in table and "| no drift | .810¹ |" in table
@@ -83,8 +73,7 @@ def test_ablations_have_a_table_where_they_were_run(result):
 def test_other_orders_have_a_table_and_do_not_count_in_the_others(result):
     variants = {"cascade": {"average_accuracy": 0.1}}
     drawn = [{**row("ours", 0.7, summary={"oracle_accuracy": 0.1}, variants=variants), "order": 2}]
-    given = {key: result[key] for key in ("model", "budget")}
-    both = lifelong.summarise("domains", [{**one, **given} for one in [*result["rows"], *drawn]])
+    both = {**result, "rows": [*result["rows"], *drawn]}
     *others, orders = lifelong_report.tables({"domains": both, "return": result}, {})[lifelong_report.DETAILS]
     assert others == lifelong_report.tables({"domains": result, "return": result}, {})[lifelong_report.DETAILS]
     assert orders[0] == "| order of the tasks, average accuracy ↑ | *domains* |"
@@ -102,25 +91,36 @@ def test_tables_go_between_their_marks():
 
 
 def test_pictures_are_drawn_and_uncertainty_costs_all_members(result, tmp_path):
-    (tmp_path / "lifelong" / "domains").mkdir(parents=True)
-    lifelong_report.draw({"domains": result}, tmp_path)
-    names = {path.name for path in (tmp_path / "lifelong" / "domains").iterdir()}
+    lifelong_pictures.draw({"domains": result}, tmp_path)
+    names = {path.name for path in (tmp_path / "domains").iterdir()}
     assert names == {"matrix.png", "accuracy.png", "confusion.png", "costs.png"}
-    costs = lifelong_report.costs({r["method"]: r for r in result["rows"]})
+    costs = lifelong_pictures.costs({r["method"]: r for r in result["rows"]})
     assert costs["hf_lifelong, uncertainty"] == [(1, 10, 3.0), (2, 20, 5.5)]
 
 
+@pytest.mark.parametrize("streams", [1, 4])
+def test_the_comparison_is_drawn_with_a_panel_for_each_stream(streams, result, tmp_path):
+    lifelong_pictures.draw_comparison({f"stream {i}": result for i in range(streams)}, tmp_path / "all.png")
+    assert (tmp_path / "all.png").stat().st_size > 10_000
+
+
+def test_a_mean_is_of_the_cells_that_have_the_figure(result):
+    assert mean_of(result["rows"], "ours", "average_accuracy") == pytest.approx(0.82)
+    assert mean_of(result["rows"], "ours", "oracle_accuracy") == 0.9
+    assert mean_of(result["rows"], "sequential", "oracle_accuracy") is None
+    halves = [{"method": "lda", "summary": {"forgetting": value}} for value in (0.02, 0.015)]
+    assert lifelong_report.short(mean_of(halves, "lda", "forgetting")) == ".018"
+
+
+def test_only_streams_that_ours_was_run_on_have_a_column(tmp_path):
+    (tmp_path / "a.json").write_text('{"rows": [{"method": "lda", "order": 0}]}')
+    (tmp_path / "b.json").write_text('{"rows": [{"method": "ours", "order": 0}]}')
+    assert list(results(tmp_path, ["a", "b", "c"])) == ["b"]
+
+
 def test_the_pages_have_the_tables_of_the_committed_records():
-    found, full = (lifelong_report.results(folder) for folder in FOLDERS)
-    for page, parts in lifelong_report.tables(found, full).items():
+    pages = lifelong_report.pages(lifelong_report.RECORDS)
+    assert {page.name for page in pages} == {"results.md", "README.md", "images.md"}
+    for page, parts in pages.items():
         text = page.read_text()
         assert text == lifelong_report.filled(text, parts)
-
-
-@pytest.mark.parametrize("folder", FOLDERS, ids=["small budget", "full budget"])
-def test_every_cell_of_a_table_is_in_its_folder(folder):
-    for name, result in lifelong_report.results(folder).items():
-        for found in result["rows"]:
-            cell = f"{found['method']}-order{found['order']}-seed{found['seed']}.json"
-            cell = json.loads((folder / "lifelong" / name / cell).read_text())
-            assert cell["summary"] == found["summary"] and cell["matrix"] == found["matrix"]
