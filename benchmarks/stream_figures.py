@@ -26,6 +26,7 @@ NAMES = {
     "ranpac": "RanPAC without its first phase, frozen",
     "ranpac_first": "RanPAC, backbone adapted to the first task",
     "klda": "KLDA, frozen",
+    "klda_trunk": "KLDA on the trunk's layers alone",
     "klda_5": "KLDA, mean of five draws, frozen",
     "slao": "SLAO",
     "any_ssr": "hf_lifelong, group chosen by Any-SSR's router",
