@@ -25,8 +25,15 @@ from record import RESULTS, header
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_lifelong import DriftAdapterConfig, Task
-from hf_lifelong.adapter import Index, active_config, describe_base, knowledge_of, lifelong_of, trunk_features
-from hf_lifelong.adapter.architectures import signature_depths
+from hf_lifelong.adapter import (
+    Index,
+    active_config,
+    depths_of,
+    describe_base,
+    knowledge_of,
+    lifelong_of,
+    trunk_features,
+)
 from hf_lifelong.knowledge import KnowledgeBase, LearnedTask, Signature, fit_signature
 from hf_lifelong.objectives import encode_prompts, get_kind
 
@@ -43,7 +50,8 @@ def model_with(pooling: str, name: str) -> Any:
         return model.eval()
     trunk = knowledge_of(model).trunk
     base = model.unload()
-    config.knowledge = KnowledgeBase(describe_base(base), trunk, signature_depths(trunk)).to_dict()
+    depths = depths_of(base.base_model, trunk)  # those of a model without its head, which reads all tokens
+    config.knowledge = KnowledgeBase(describe_base(base), trunk, depths).to_dict()
     return get_peft_model(base, config).eval()
 
 
