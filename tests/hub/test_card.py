@@ -91,7 +91,7 @@ Shares in [0, 1]; no input came with the name of its task. All are of the test d
 - **Members:** `r` 8, `lora_alpha` 16, `lora_dropout` 0, `target_modules` query, value, `members` 5
 - **Trunk:** the bottom 3 of 6 layers …
 - **Retrieval and answer:** `retrieval` signature, `uncertainty` entropy, `answer` merged, `per_batch` off, \
-`signature_rank` 128, `signature_size` 2,048, `signature_shrinkage` 0.05
+`signature_rank` 256, `signature_size` 2,048, `signature_shrinkage` 0.05
 - **Inputs:** `max_length` 128, `stride` 32
 
 ## Training

@@ -295,7 +295,7 @@ HOSTILE = {
     "no targets": (config(target_modules=[]), "`target_modules` must be a list of the layers' names"),
     "text as trunk depth": (config(trunk_depth="deep"), "`trunk_depth` is 'deep'; it must be a share"),
     "manifest of a list": (config(knowledge=[]), "`knowledge` must be an object, not list"),
-    "newer format": (manifest(format=FORMAT + 1), "adapter_config.json`: `knowledge.format` is 6.*upgrade with"),
+    "newer format": (manifest(format=FORMAT + 1), "adapter_config.json`: `knowledge.format` is 7.*upgrade with"),
     "format that is true": (manifest(format=True), "`knowledge.format` must be a positive integer"),
     "constants of a list": (manifest(constants=[]), "`knowledge.constants` must be a dict, not list"),
     "many candidates": (
