@@ -318,11 +318,12 @@ def test_the_command_answers_what_waits_before_it_stops(folder):
             with ThreadPoolExecutor(8) as pool:
                 body = {"inputs": [QUESTION] * 64}
                 found = [pool.submit(httpx.post, f"{url}/answer", json=body, timeout=60) for _ in range(8)]
-                while httpx.get(f"{url}/health").json()["waiting"] < 64:
+                while (waiting := httpx.get(f"{url}/health").json()["waiting"]) < 64:
                     time.sleep(0.01)
                 process.send_signal(signal.SIGTERM)
-                codes = [future.result().status_code for future in found]
-            assert codes == [200] * 8
+                # Requests that had not been read by then may be refused.
+                answered = [future.result() for future in found if future.exception() is None]
+            assert {answer.status_code for answer in answered} == {200} and len(answered) * 64 >= waiting
             rest = process.stderr.read()
             assert process.wait(30) in (0, -signal.SIGTERM) and "Traceback" not in rest
         finally:
