@@ -159,7 +159,15 @@ def main() -> None:
             rows.append({"stream": name, **measured(tasks_of(name, args.data_dir, model, tokenizer))})
         head = header("signatures")
         head["command"] = f"python benchmarks/signatures.py --data_dir DATA --model {Path(args.model).name}"
-        write_json(args.out, {**head, "budget": {**BUDGET, "kernel": KERNEL, "ranks": RANKS}, "rows": rows})
+        write_json(
+            args.out,
+            {
+                **head,
+                "model": Path(args.model).name,
+                "budget": {**BUDGET, "kernel": KERNEL, "ranks": RANKS},
+                "rows": rows,
+            },
+        )
         print(rows[-1], flush=True)
 
 
