@@ -61,13 +61,8 @@ class OwnScatter:
         """The same, where all classes are of the blocks `used`, `[U]`, rising; `None` stands for all blocks."""
         asked, centred = self.block[classes], features - self.centre
         if used is None:
-            at, count, of_row, within, along = (
-                asked,
-                len(self.volume),
-                self.of_row,
-                self.within,
-                centred @ self.factor.T,
-            )
+            at, count = asked, len(self.volume)
+            of_row, within, along = self.of_row, self.within, centred @ self.factor.T
         else:
             # Block by block, because one product would have to copy the blocks first, which takes longer.
             bounds = [slice(self.bounds[i], self.bounds[i + 1]) for i in used.tolist()]
