@@ -153,7 +153,7 @@ def main() -> None:
     many = (1, 10) if args.tiny else (1, 10, 100, 1000)
     shapes = ((1, 32), (8, 32)) if args.tiny else ((1, 32), (1, 128), (8, 128), (64, 32), (8, 512))
     bench = Bench(args.model, 2 if args.tiny else args.rounds)
-    head = header("answering") | {"command": "python benchmarks/answering.py --model MODEL", "model": bench.name}
+    head = header("python benchmarks/answering.py --model MODEL", args.model)
     head |= {"settings": {"members": MEMBERS, "r": R, "rounds": args.rounds, "bars": BARS}}
 
     def save(rows: list[dict[str, Any]]) -> None:

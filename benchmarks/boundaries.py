@@ -305,8 +305,9 @@ def main() -> None:
     rows = {name: row for name, row in rows.items() if not any(name.startswith(again) for again in args.again)}
 
     def write() -> None:
+        head = header("python benchmarks/boundaries.py --data_dir DATA --model MODEL", args.model)
         summary = {**kept, **summarise(rows, kept)}
-        args.out.write_text(json.dumps({**header("boundaries"), "summary": summary, "rows": rows}, indent=1) + "\n")
+        args.out.write_text(json.dumps({**head, "summary": summary, "rows": rows}, indent=1) + "\n")
 
     for name, run in cells:
         if name not in rows and name.startswith(tuple(args.only)):

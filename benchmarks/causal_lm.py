@@ -232,10 +232,8 @@ def summarise(name: str, rows: list[dict[str, Any]], args: argparse.Namespace) -
             if losses_of:
                 mean = sum(losses_of) / len(losses_of) / len(PLAIN_TEXTS)
                 summary[f"{method}_plain_text_loss_{moment}"] = round(mean, 4)
-    head = header("causal_lm")
-    head["command"] = "python benchmarks/causal_lm.py --data_dir DATA --model SMOLLM2" + (
-        "" if name == "three" else f" --streams {name}"
-    )
+    options = "" if name == "three" else f" --streams {name}"
+    head = header(f"python benchmarks/causal_lm.py --data_dir DATA --model MODEL{options}", args.model)
     sizes = {"train_texts": stream.train, "validation_texts": VALIDATION, "test_texts": TEST}
     budget = {
         **BUDGET,
@@ -248,7 +246,7 @@ def summarise(name: str, rows: list[dict[str, Any]], args: argparse.Namespace) -
         "metric": "exact match of what is generated",
         "seconds": "of a processor, all threads together",
     }
-    found = {**head, "stream": name, "model": Path(args.model).name, "budget": budget, "summary": summary}
+    found = {**head, "stream": name, "budget": budget, "summary": summary}
     return {**found, "rows": rows}
 
 

@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="one shape and few rounds, to see that it runs")
     parser.add_argument("--out", default=str(RESULTS / "compiled.json"))
     args = parser.parse_args()
-    head = header("compiled") | {"command": "python benchmarks/compiled.py --model MODEL"}
+    head = header("python benchmarks/compiled.py --model MODEL", args.model)
     head |= {"settings": {"backend": BACKEND, "groups": GROUPS, "rounds": args.rounds}}
     rows: list[dict[str, Any]] = []
     bench = Bench(args.model, 2 if args.tiny else args.rounds)

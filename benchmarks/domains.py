@@ -37,7 +37,7 @@ def run_cell(method: str, seed: int, args: argparse.Namespace) -> dict[str, Any]
     return {"seconds": round(time.time() - start, 1), **result}
 
 
-def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def summarise(rows: list[dict[str, Any]], model: str) -> dict[str, Any]:
     """One result file: means over the seeds, and every row."""
     of = {method: [row for row in rows if row["method"] == method] for method in METHODS}
 
@@ -58,7 +58,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
         for policy in ("signature", "cascade", "uncertainty"):
             summary[f"{key}_{policy}"] = mean("ours", f"{key}_{policy}")
     return {
-        **header("domains"),
+        **header("python benchmarks/domains.py --data_dir DATA --model MODEL", model),
         "budget": {
             **BUDGET,
             "bf16_autocast": True,
@@ -81,7 +81,13 @@ def main() -> None:
     parser.add_argument("--out", default=str(RESULTS / "domains.json"))
     args = parser.parse_args()
     datasets.disable_progress_bars()
-    fill(Path(args.out), args.methods, args.seeds, lambda method, seed: run_cell(method, seed, args), summarise)
+    fill(
+        Path(args.out),
+        args.methods,
+        args.seeds,
+        lambda method, seed: run_cell(method, seed, args),
+        lambda rows: summarise(rows, args.model),
+    )
 
 
 if __name__ == "__main__":

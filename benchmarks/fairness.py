@@ -170,10 +170,8 @@ def main() -> None:
         row = {**key, **run(), "cpu_seconds": round(time.process_time() - start, 1)}
         rows = [*recorded(out), row]  # read again: another process may have measured other cells meanwhile
         rows.sort(key=lambda row: ["tables", "texts", "tasks"].index(row["kind"]))
-        command = {"command": "python benchmarks/fairness.py {tables,texts,tasks} --data_dir DATA --model MODEL"}
-        out.write_text(
-            json.dumps({**header("fairness"), **command, "summary": summarise(rows), "rows": rows}, indent=1) + "\n"
-        )
+        head = header("python benchmarks/fairness.py {tables,texts,tasks} --data_dir DATA --model MODEL", args.model)
+        out.write_text(json.dumps({**head, "summary": summarise(rows), "rows": rows}, indent=1) + "\n")
         print(key, row["cpu_seconds"], flush=True)
     draw(recorded(out), out.with_suffix(".png"))
 

@@ -131,7 +131,7 @@ def run_cell(method: str, seed: int, args: argparse.Namespace) -> dict[str, Any]
     }
 
 
-def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def summarise(rows: list[dict[str, Any]], model: str) -> dict[str, Any]:
     def mean(method: str) -> float | None:
         values = [row["accuracy"] for row in rows if row["method"] == method]
         return round(sum(values) / len(values), 4) if values else None
@@ -141,7 +141,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     for method in METHODS[1:]:
         apart = [score - seeds["pooled"][seed] for seed, score in seeds[method].items() if seed in seeds["pooled"]]
         summary[f"{method}_minus_pooled"] = [round(difference, 4) for difference in apart]
-    found = header("federated")
+    found = header("python benchmarks/federated.py --data_dir DATA --model MODEL", model)
     versions = {**found["versions"], "flwr": version("flwr")}
     settings = {
         "train_rows": TRAIN_SIZE,
@@ -152,8 +152,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
         **SETTINGS,
     }
     note = "`seconds` are CPU seconds of one process on a machine with other work"
-    command = "python benchmarks/federated.py --data_dir DATA --model paraphrase-minilm-l3"
-    told = {"command": command, "versions": versions, "settings": settings, "note": note}
+    told = {"versions": versions, "settings": settings, "note": note}
     return {**found, **told, "summary": summary, "rows": rows}
 
 
@@ -165,4 +164,10 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--out", default=str(RESULTS / "federated.json"))
     args = parser.parse_args()
-    fill(Path(args.out), args.methods, args.seeds, lambda method, seed: run_cell(method, seed, args), summarise)
+    fill(
+        Path(args.out),
+        args.methods,
+        args.seeds,
+        lambda method, seed: run_cell(method, seed, args),
+        lambda rows: summarise(rows, args.model),
+    )

@@ -141,9 +141,9 @@ def main() -> None:
         for row in rows
         for part in ("prefill", "decode")
     }
-    head = header("generation") | {"command": "python benchmarks/generation.py --model MODEL"}
+    head = header("python benchmarks/generation.py --model MODEL", args.model)
     settings = {"groups": args.groups, "members": args.members, "r": args.r, "new_tokens": NEW_TOKENS}
-    result = {**head, "model": Path(args.model).name, "settings": settings, "summary": summary, "rows": rows}
+    result = {**head, "settings": settings, "summary": summary, "rows": rows}
     Path(args.out).write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -198,7 +198,7 @@ def main() -> None:
     tokens = 32 if args.tiny else TOKENS
     shape = TINY if args.tiny else SHAPE
     found = run(shape, args.rounds, args.groups, tokens)
-    head = header("gpu_8b") | {"command": "python benchmarks/gpu_8b.py"}
+    head = header("python benchmarks/gpu_8b.py")
     settings = {"shape": shape, "tokens": tokens, "train_batch": TRAIN_BATCH, "answer_batch": ANSWER_BATCH}
     result = {**head, "settings": settings, "summary": summarise(found, tokens), "rows": [found]}
     Path(args.out).write_text(json.dumps(result, indent=1) + "\n")

@@ -119,8 +119,7 @@ def summarise(rows: list[dict[str, Any]], model: str) -> dict[str, Any]:
         for depth in DEPTHS
         for pool in POOLS
     }
-    command = f"python benchmarks/image_trunks.py --data_dir DATA --model {Path(model).name}"
-    head = {**header("image_trunks"), "command": command}
+    head = header("python benchmarks/image_trunks.py --data_dir DATA --model MODEL", model)
     return {**head, "side": BUDGET["side"], "seeds": list(SEEDS), "summary": summary, "rows": rows}
 
 

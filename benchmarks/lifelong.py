@@ -82,9 +82,7 @@ MEASURED = ("date", "hardware", "versions")
 
 def head_of(compared: Comparison, model: str, options: str, **about: Any) -> dict[str, Any]:
     """The entries of a record before its rows."""
-    name = Path(model).name
-    command = f"python benchmarks/{compared.script} --data_dir DATA --model {name} {options}"
-    return {**header(compared.script.split(".")[0]), "command": command, "model": name, **about}
+    return {**header(f"python benchmarks/{compared.script} --data_dir DATA --model MODEL {options}", model), **about}
 
 
 def head_of_stream(name: str, model: str, compared: Comparison) -> dict[str, Any]:

@@ -145,8 +145,8 @@ def main() -> None:
         "resident_answer_to_all": round(most["resident_answer_seconds"] / most["answer_seconds"], 3),
         **{key: most[key] for key in ("first_answer_seconds", "add_seconds", "forget_seconds")},
     }
-    head = header("many_tasks") | {"command": "python benchmarks/many_tasks.py --model MODEL"}
-    result = {**head, "model": Path(args.model).name, "batch": [ROWS, TOKENS], "summary": summary, "rows": rows}
+    head = header("python benchmarks/many_tasks.py --model MODEL", args.model)
+    result = {**head, "batch": [ROWS, TOKENS], "summary": summary, "rows": rows}
     Path(args.out).write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -248,14 +248,14 @@ def compare(model: str, out: Path, cases: tuple[Any, ...], devices: list[str], j
                     failed.append(f"{asked} on {device}: {future.exception()}")
                     continue
                 rows[device].append(asked | future.result())
-                out.write_text(json.dumps(summarise(rows), indent=1) + "\n")
+                out.write_text(json.dumps(summarise(rows, model), indent=1) + "\n")
                 print(rows[device][-1], flush=True)
     if failed:
         raise SystemExit("\n".join(["Not measured:", *failed]))
 
 
-def summarise(rows: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    head = header("memory") | {"command": "python benchmarks/memory.py --model all-minilm-l6"}
+def summarise(rows: dict[str, list[dict[str, Any]]], model: str) -> dict[str, Any]:
+    head = header("python benchmarks/memory.py --model MODEL", model)
     # In bfloat16 a process on the CPU was seen to hold more than its tensors; in float32 it does not.
     parts = rows | {"cpu_float32": [row for row in rows["cpu"] if row["bits"] == 32]}
     worst = {name: max((abs(row["error"]) for row in known), default=None) for name, known in parts.items()}

@@ -184,7 +184,8 @@ def main() -> None:
     known = json.loads(path.read_text())["rows"] if path.exists() else []
     for name in args.methods:
         known = [row for row in known if (row["method"], row["seed"]) != (name, args.seed)] + [run(name, args)]
-        record = {**header("out_of_scope"), "model": Path(args.model).name, "budget": BUDGET, "rows": known}
+        head = header("python benchmarks/out_of_scope.py --data_dir DATA --model MODEL", args.model)
+        record = {**head, "budget": BUDGET, "rows": known}
         path.write_text(json.dumps(record, indent=1) + "\n")
         print(json.dumps(known[-1], indent=1))
 

@@ -128,10 +128,9 @@ def main() -> None:
                 for row in rows
                 for what in ("right", "unknown")
             }
-            head = header("prompt_signatures")
-            head["command"] = "python benchmarks/prompt_signatures.py --data_dir DATA --model SMOLLM2"
+            head = header("python benchmarks/prompt_signatures.py --data_dir DATA --model MODEL", args.model)
             budget = {"test_texts": TEST, "train_texts": {name: one.train for name, one in STREAMS.items()}}
-            record = {**head, "model": Path(args.model).name, "budget": budget, "summary": means, "rows": rows}
+            record = {**head, "budget": budget, "summary": means, "rows": rows}
             out.write_text(json.dumps(record, indent=1) + "\n")
 
 

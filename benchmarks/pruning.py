@@ -324,7 +324,7 @@ def main() -> None:
         start = time.time()
         rows.append(key | run())
         result = {
-            **header("pruning"),
+            **header("python benchmarks/pruning.py --data_dir DATA --model MODEL", args.model),
             "budget": {**BUDGET, "rounds": ROUNDS, "test_texts": TEST_TEXTS, "bf16_autocast": True},
             "seeds": sorted({row["seed"] for row in whole_curves(rows)}),
             "rules": {name: str(rule) for name, rule in RULES.items()},

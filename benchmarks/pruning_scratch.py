@@ -385,8 +385,8 @@ def main() -> None:
                 continue
             budget = {"train_images": train, "epochs": epochs, "batch": batch}
             rows += [{"cell": cell, **budget, **row} for row in run_cell(kind, data, seed, epochs, batch)]
-            command = {"command": "python benchmarks/pruning_scratch.py --data_dir DATA"}
-            record = {**header("pruning_scratch"), **command, "summary": summarise(rows), "rows": rows}
+            head = header("python benchmarks/pruning_scratch.py --data_dir DATA")
+            record = {**head, "summary": summarise(rows), "rows": rows}
             out.write_text(json.dumps(record) + "\n")
             draw(rows, RESULTS / "pruning_scratch.png")
             print(f"{cell} seed {seed}: {rows[-1]['cpu_seconds_of_all_rules']} CPU s", flush=True)

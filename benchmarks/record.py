@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Callable
 from datetime import date
 from importlib.metadata import version
@@ -53,11 +54,18 @@ def fill(
             print(f"{method} seed {seed}: {rows[-1]['seconds']} s", flush=True)
 
 
-def header(name: str) -> dict[str, Any]:
-    """The first entries of the result of `benchmarks/<name>.py`."""
+def header(command: str, model: str | None = None) -> dict[str, Any]:
+    """The first entries of a result file.
+
+    Args:
+        command (`str`): The command that makes it, with DATA for the folder of the data sets and MODEL for the model.
+        model (`str`, *optional*): The model's folder or id, of which the last part takes the place of MODEL.
+    """
+    name = None if model is None else Path(model).name
     return {
-        "name": name,
-        "command": f"python benchmarks/{name}.py --data_dir DATA --model all-minilm-l6",
+        "name": re.findall(r"(\w+)\.py", command)[0],
+        "command": command if name is None else command.replace("MODEL", name),
+        **({} if name is None else {"model": name}),
         "date": date.today().isoformat(),
         "hardware": hardware(),
         # The package itself may be there as a folder of sources, which has no metadata.

@@ -160,10 +160,13 @@ def cells(
 
 def write(rows: list[Row], setting: Setting, images: ImageSetting, out: Path) -> None:
     """The record of these rows."""
-    command = {"command": f"python benchmarks/safety.py --data_dir DATA --model {MODEL} --image_model {IMAGE_MODEL}"}
+    image_model = Path(images.model).name
+    head = header(
+        f"python benchmarks/safety.py --data_dir DATA --model MODEL --image_model {image_model}", setting.model
+    )
     settings = [{**vars(one), "model": Path(one.model).name, "data_dir": "DATA"} for one in (setting, images)]
     about = {"setting": settings[0], "image_setting": settings[1], "notes": NOTES}
-    record = {**header("safety"), **command, **about, "summary": summarise(rows), "rows": rows}
+    record = {**head, **about, "summary": summarise(rows), "rows": rows}
     out.write_text(json.dumps(record, indent=1) + "\n")
 
 

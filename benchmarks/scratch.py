@@ -234,8 +234,8 @@ def fill(todo: list[tuple[str, tuple[int, str, float], int]], folder: str) -> No
         if any((row["cell"], row["seed"]) == (name, seed) for row in rows):
             continue
         rows.append({"cell": name, "seed": seed, **run_cell(data, cell, seed, folder)})
-        command = {"command": "python benchmarks/scratch.py --data_dir DATA", "budget": DATA}
-        record = {**header("scratch"), **command, "summary": summarise(rows), "rows": rows}
+        head = header("python benchmarks/scratch.py --data_dir DATA")
+        record = {**head, "budget": DATA, "summary": summarise(rows), "rows": rows}
         out.write_text(json.dumps(record, indent=1) + "\n")
         print(name, seed, rows[-1]["cpu_seconds"], flush=True)
 

@@ -380,8 +380,8 @@ def main() -> None:
         start = time.process_time()
         result = run()
         rows.append({**key, **result, "seconds": round(time.process_time() - start, 2)})
-        command = {"command": "python benchmarks/selection.py {planted,tables --data_dir DATA,wide,random}"}
-        record = {**header("selection"), **command, "summary": summarise(rows), "rows": rows}
+        head = header("python benchmarks/selection.py {planted,tables --data_dir DATA,wide,random}")
+        record = {**head, "summary": summarise(rows), "rows": rows}
         out.write_text(json.dumps(record, indent=1) + "\n")
         print(key, {k: v for k, v in rows[-1].items() if k not in (*key, "kept")}, flush=True)
     draw(rows, out.with_suffix(".png"))

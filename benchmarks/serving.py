@@ -133,10 +133,9 @@ def main() -> None:
         rows = [measure(engine, url, texts, size, rounds, engine.limits.batch_size) for size in (1, 8)]
         runner.should_exit = True
         thread.join()
+    command = f"python benchmarks/serving.py --model MODEL --inputs {args.inputs} --rounds {args.rounds}"
     result = {
-        **header("serving"),
-        "command": f"python benchmarks/serving.py --model MODEL --inputs {args.inputs} --rounds {args.rounds}",
-        "model": Path(args.model).name,
+        **header(command, args.model),
         "settings": {"clients": CLIENTS, "groups": GROUPS, "rounds": rounds, "bar": BAR},
         "load": [round(load, 1) for load in os.getloadavg()],
         "summary": {f"throughput_ratio_{row['inputs_per_request']}_per_request": row["cpu_ratio"] for row in rows},

@@ -157,13 +157,11 @@ def main() -> None:
             continue
         with torch.no_grad():
             rows.append({"stream": name, **measured(tasks_of(name, args.data_dir, model, tokenizer))})
-        head = header("signatures")
-        head["command"] = f"python benchmarks/signatures.py --data_dir DATA --model {Path(args.model).name}"
+        head = header("python benchmarks/signatures.py --data_dir DATA --model MODEL", args.model)
         write_json(
             args.out,
             {
                 **head,
-                "model": Path(args.model).name,
                 "budget": {**BUDGET, "kernel": KERNEL, "ranks": RANKS},
                 "rows": rows,
             },

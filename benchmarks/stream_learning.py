@@ -166,12 +166,11 @@ def main() -> None:
                 cell.write_text(json.dumps(learn(args, told, seed), indent=1) + "\n")
                 print(name, cell.read_text(), flush=True)
             rows[name] = json.loads(cell.read_text())
-    known = (
-        json.loads(args.out.read_text()) if args.out.exists() else {**header("boundaries"), "rows": {}, "summary": {}}
-    )
+    head = header("python benchmarks/stream_learning.py --data_dir DATA --model MODEL", args.model)
+    known = json.loads(args.out.read_text()) if args.out.exists() else {**head, "rows": {}, "summary": {}}
     known["rows"] |= rows
     known["summary"] |= summarise(rows)
-    known["learned"] = {**header("stream_learning"), "model": Path(args.model).name, "epochs": args.epochs}
+    known["learned"] = {**head, "epochs": args.epochs}
     args.out.write_text(json.dumps(known, indent=1) + "\n")
 
 

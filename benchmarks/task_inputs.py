@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -164,9 +163,9 @@ def main() -> None:
             means.append(mean)
             print(row, flush=True)
     summary = summarise(rows, importances, torch.stack(means))
-    budget = {"train_texts": args.train_texts, "test_texts": args.test_texts, "model": Path(args.model).name}
-    command = f"python benchmarks/task_inputs.py --data_dir DATA --model {budget['model']}"
-    record = {**header("task_inputs"), "command": command, "budget": budget, "summary": summary, "rows": rows}
+    budget = {"train_texts": args.train_texts, "test_texts": args.test_texts}
+    head = header("python benchmarks/task_inputs.py --data_dir DATA --model MODEL", args.model)
+    record = {**head, "budget": budget, "summary": summary, "rows": rows}
     (RESULTS / "task_inputs.json").write_text(json.dumps(record, indent=1) + "\n")
     overlap = task_overlap({task: {"importances": value} for task, value in importances.items()})
     plot_overlap(overlap, RESULTS / "task_inputs.png")

@@ -395,7 +395,8 @@ def main() -> None:
     given = {
         name: getattr(args, name) for name in ("data", "texts", "test_texts", "epochs", "rounds", "steps", "bf16")
     }
-    head = header("training") | {"model": Path(args.model).name, "settings": fixed | given}
+    head = header("python benchmarks/training.py --data_dir DATA --model MODEL", args.model)
+    head |= {"settings": fixed | given}
     rows: list[dict[str, Any]] = []
     for setting in settings(args):
         shape = setting.shape["model_type"] if setting.shape else None

@@ -103,7 +103,7 @@ def main() -> None:
         rows.append({"data": name, "seen": False, "called_unknown": float((values > 1).mean()), "auroc": auroc})
     aurocs = [row["auroc"] for row in rows if not row["seen"]]
     result = {
-        **header("unknown"),
+        **header("python benchmarks/unknown.py --data_dir DATA --model MODEL", args.model),
         "summary": {
             "false_abstentions": round(float((pool > 1).mean()), 4),
             "auroc_mean": round(float(np.mean(aurocs)), 4),
