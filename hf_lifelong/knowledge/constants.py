@@ -12,8 +12,8 @@ from .reading import ManifestError, check_count, check_number, check_type, same_
 
 NOVELTY_RULES = ("distance-and-ratio", "distance")
 OWNERS = ("class", "task")
-# The first formats that state what novelty is measured by, and what has a covariance of its own. Before, `sure` was a
-# posterior.
+# The first formats that state what novelty is measured by, and what has a covariance of its own. Before the second,
+# `sure` was a posterior, and the ratio weighed half for all tasks.
 NOVELTY_SINCE, OWN_SINCE = 5, 6
 # Smallest and largest value of each number. Counts have small limits because they determine memory.
 _SHARES = {
@@ -27,6 +27,7 @@ _SHARES = {
     "ratio_shrinkage": (1e-6, 1.0),
     "ratio_added": (1.0, 1000.0),
     "ratio_stretch": (0.0, 1000.0),
+    "ratio_gain": (0.0, 1000.0),
     "joint_limit": (0.01, 1.0),
     "most_share": (1.0, 1000.0),
 }
@@ -60,11 +61,13 @@ class Constants:
             the choice of a group, because directions in which training inputs vary little by chance would make all
             others look unknown.
         ratio_added, ratio_stretch (`float`): Along q directions the limit of the ratio is at least
-            `ratio_added + ratio_stretch * sqrt(q)` standard deviations. These numbers, `joint_limit` and the shrinkage
-            were chosen on validation parts of six streams of texts with paraphrase-minilm-l3 and one with
-            all-minilm-l6, so that about 3 % of their own inputs count as unknown.
-        joint_limit (`float`): Limit of the mean of both measures, each a share of its own limit.
-        most_share (`float`): Share at which each of both measures counts at most, so that neither decides alone.
+            `ratio_added + ratio_stretch * sqrt(q)` standard deviations. These numbers, `ratio_gain`, `joint_limit` and
+            the shrinkage were chosen on validation parts of six streams of texts with paraphrase-minilm-l3 and one
+            with all-minilm-l6, so that about 3 % of their own inputs count as unknown.
+        ratio_gain (`float`): The ratio weighs `1 - 0.5 / (1 + ratio_gain * (C - 2))` in the mean of both measures for
+            a task of C classes, half for two.
+        joint_limit (`float`): Limit of the mean where both weigh half, each as a share of its own limit.
+        most_share (`float`): Share at which each of both measures counts at most.
         projection (`str`): Rule that projects features of wide hidden states, one of `projection.RULES`.
         checksum (`str`, *optional*): Checksum of the projection; `None` if features are not wide.
     """
@@ -86,6 +89,7 @@ class Constants:
     ratio_shrinkage: float = 0.7
     ratio_added: float = 2.0
     ratio_stretch: float = 0.5
+    ratio_gain: float = 0.125
     joint_limit: float = 0.85
     most_share: float = 1.5
     projection: str = "splitmix64"
@@ -103,6 +107,7 @@ OLD_NOVELTY: Mapping[str, Any] = {
     "ratio_shrinkage": 0.7,
     "ratio_added": 2.0,
     "ratio_stretch": 0.5,
+    "ratio_gain": 0.0,
     "joint_limit": 0.85,
     "most_share": 1.5,
 }
@@ -132,7 +137,7 @@ def read_constants(where: str, data: Any, version: int) -> Constants:
     if version < NOVELTY_SINCE:
         constants = {**constants, **OLD_NOVELTY}
     if version < OWN_SINCE:
-        constants = {**constants, "own": "task"}
+        constants = {**constants, "own": "task", "ratio_gain": 0.0}
     same_keys(where, constants, {field.name for field in fields(Constants)})
     if version < OWN_SINCE:
         check_number(f"{where}.sure", constants["sure"], 0.0, 1.0)

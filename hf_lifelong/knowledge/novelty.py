@@ -1,7 +1,7 @@
 """How unlike its task an input is: by its distance from the task as a whole, and by how its classes explain it.
 
-Each finds inputs that the other misses: of other domains the first, of classes that nobody asked for the second.
-Neither decides alone.
+Each finds inputs that the other misses: of other domains the first, of classes that nobody asked for the second. The
+second says the more, the more classes a task has.
 """
 
 from __future__ import annotations
@@ -25,21 +25,23 @@ LARGEST_LEVERAGE = 0.95
 
 @dataclass(frozen=True)
 class Novelty:
-    """The mean of two measures, each a share of its own limit.
+    """The weighted mean of two measures, each a share of its own limit; or one of them, where the other is `None`.
 
     Args:
         distance ([`Familiarity`], *optional*): Distance from the task as a whole.
         ratio ([`LikelihoodRatio`], *optional*): How its classes explain the input; at least one of both is there.
         optimism (`float`): Factor of squared distances of inputs that the signatures were not fitted on.
-        most (`float`): Share at which each measure counts at most, if there are two.
-        limit (`float`): The mean above which an input counts as unknown.
+        most (`float`): Share at which each of both measures counts at most.
+        weight (`Tensor`, *optional*): `[tasks]`, weight of the ratio where both are there.
+        limit (`Tensor`, *optional*): `[tasks]`, the mean above which an input then counts as unknown.
     """
 
     distance: Familiarity | None
     ratio: LikelihoodRatio | None
     optimism: float = 1.0
     most: float = float("inf")
-    limit: float = 1.0
+    weight: Tensor | None = None
+    limit: Tensor | None = None
 
     def __call__(self, features: Tensor, task: Tensor) -> Tensor:
         """Novelty of each row as a share of the limit, `[rows]`; above 1 the input counts as unknown.
@@ -49,9 +51,10 @@ class Novelty:
             task (`Tensor`): `[rows]`, the task of each row.
         """
         shares = [measure(features, task) for measure in (self.distance, self.ratio) if measure is not None]
-        if self.distance is not None:
-            shares[0] = shares[0] / self.optimism
-        return torch.stack(shares).clamp_max(self.most).mean(0) / self.limit
+        if self.weight is None or self.limit is None:
+            return shares[0]
+        far, unlike = (shares[0] / self.optimism).clamp_max(self.most), shares[1].clamp_max(self.most)
+        return torch.lerp(far, unlike, self.weight[task]) / self.limit[task]
 
 
 def optimism(signature: Signature, counts: Tensor, shrinkage: float) -> float:
@@ -105,4 +108,15 @@ def novelty_rule(
         return None if ratio is None else Novelty(None, ratio)
     # The stretch of distances was measured on tasks of many rows, and holds what little optimism there is of those.
     factor = max(optimism(signature, counts, shrinkage) / constants.stretch, 1.0)
-    return Novelty(distance, ratio, factor, constants.most_share, constants.joint_limit)
+    weight, limit = weights(torch.tensor(classes, device=signature.mean.device), constants)
+    return Novelty(distance, ratio, factor, constants.most_share, weight, limit)
+
+
+def weights(classes: Tensor, constants: Constants) -> tuple[Tensor, Tensor]:
+    """Weight of the ratio and limit of the mean, `[tasks]` each, of tasks with so many classes (`[tasks]`).
+
+    Means of two measures vary less than each, the most where both weigh half: as measures of one variance and one
+    correlation do.
+    """
+    weight = 1 - 0.5 / (1 + constants.ratio_gain * (classes - 2).clamp_min(0))
+    return weight, (1 - 4 * (1 - constants.joint_limit**2) * weight * (1 - weight)).sqrt()

@@ -8,7 +8,7 @@ from scipy.stats import multivariate_normal
 
 from hf_lifelong.knowledge import Constants, Signature, Tail, fit_signature, measure_tail, novelty_rule, shared_router
 from hf_lifelong.knowledge.likelihood_ratio import likelihood_ratio, limit_of
-from hf_lifelong.knowledge.novelty import optimism
+from hf_lifelong.knowledge.novelty import optimism, weights
 
 BY = Constants()
 D = 6
@@ -163,6 +163,15 @@ def test_novelty_is_the_mean_of_both_measures_or_the_only_one(learned):
     only = novelty_rule(alone, router, three, [3], [None], 0.05, BY)
     assert only.distance is None
     torch.testing.assert_close(only(x, task * 0), only.ratio(x, task * 0))
+
+
+def test_the_ratio_weighs_the_more_the_more_classes_a_task_has():
+    weight, limit = weights(torch.tensor([1, 2, 6, 15]), BY)
+    assert weight.tolist() == pytest.approx([0.5, 0.5, 1 - 0.5 / 1.5, 1 - 0.5 / 2.625])
+    assert limit[:2].tolist() == pytest.approx([0.85, 0.85])
+    assert limit[2:].tolist() == pytest.approx([(1 - 1.11 * 2 / 9) ** 0.5, 0.9104], abs=1e-4)
+    weight, limit = weights(torch.tensor([2, 15]), Constants(ratio_gain=0.0))
+    assert weight.tolist() == [0.5, 0.5] and limit.tolist() == pytest.approx([0.85, 0.85])
 
 
 def test_optimism_is_what_leaving_one_out_shows():

@@ -38,7 +38,7 @@ def test_a_projection_keeps_lengths_and_never_changes(rule):
 
 
 def test_adapters_without_stated_constants_have_those_of_their_time():
-    other = ("projection", "novelty", "own", "sure", "candidates")
+    other = ("projection", "novelty", "own", "sure", "candidates", "ratio_gain")
     same = [field.name for field in fields(Constants) if field.name not in other]
     assert all(getattr(UNSTATED, name) == getattr(Constants(), name) for name in same)
     data = KnowledgeBase().to_dict()
@@ -62,10 +62,12 @@ def test_adapters_of_format_4_measure_novelty_as_then():
 
 def test_adapters_of_format_5_compare_the_covariances_of_tasks_as_then():
     stated = {**Constants().to_dict(), "sure": 0.999, "candidates": 3}
-    del stated["own"]
+    for name in ("own", "ratio_gain"):
+        del stated[name]
     data = {**KnowledgeBase().to_dict(), "format": 5, "constants": stated}
     found = KnowledgeBase.from_dict(data).constants
     assert (found.own, found.candidates, found.sure) == ("task", 3, pytest.approx(6.9068, abs=1e-4))
+    assert found.ratio_gain == 0
     for sure, limit in ((0.0, -1e4), (1.0, 1e4)):
         again = KnowledgeBase.from_dict({**data, "constants": {**stated, "sure": sure}})
         assert again.constants.sure == limit
