@@ -83,8 +83,9 @@ class DriftAdapterConfig(PeftConfig):
             What answers an input that is unlike those of the chosen task (`novelty` above 1): `"nearest"` (that task's
             group all the same) or, for a language model, `"base"` (the base model as it was, without members). A group
             that is given always answers.
-            signature_rank (`int`, *optional*, defaults to `256`):
-            Number of directions of the scatter that a signature keeps, shared evenly by the classes of a task.
+        signature_rank (`int`, *optional*, defaults to `256`):
+            Number of directions of the scatter that a signature keeps, shared evenly by the classes of a task if each
+            gets at least 8.
         signature_size (`int`, *optional*, defaults to `2048`):
             Largest number of features of a signature; wider hidden states go through a fixed random projection.
         signature_shrinkage (`float`, *optional*, defaults to `0.05`):

@@ -167,13 +167,14 @@ class Index:
 
     def novelty(self, features: Tensor, group: Tensor) -> Tensor:
         """Novelty of each row with respect to the likeliest task of its group, `[B]`; 0 without a `novelty_rule`."""
-        rule = self.novelty_rule
-        if rule is None:
+        rule, router = self.novelty_rule, self.router
+        if rule is None or router is None:
             return features.new_zeros(len(features))
         in_group = self.tables(group.device).group_of_task == group[:, None]
         with torch.autocast(features.device.type, enabled=False):
-            nearest = self.likelihood(features).masked_fill(~in_group, float("-inf")).argmax(1)
-            return rule(features, nearest)
+            # By the discriminants alone: where groups are compared, tasks that are not near count as equally near.
+            likelihood = router.by_shared_covariance(features).masked_fill(~in_group, float("-inf"))
+            return rule(features, likelihood.argmax(1))
 
 
 def _padded(lists: list[list[int]]) -> list[list[int]]:

@@ -204,13 +204,13 @@ class Evaluator:
         answer: str | None = None,
     ) -> list[tuple[int, RowAnswer]]:
         """For each row the index of the task that answered, and its scores `[D, C]`; for a language model its text
-        and, if the task has labels, the likeliest label."""
+        and, if the task has labels, the likeliest label. Never the base's: it is what was learned that is scored."""
         knowledge = knowledge_of(self.model)
         if not task.generates:
             kinds = kinds_in_question(knowledge, task.kind) if group is None else None
             out = predict(self.model, batch, policy, group, answer, kinds=kinds)
             return list(zip(out.task.tolist(), out.scores.cpu().numpy(), strict=True))  # type: ignore[union-attr]
-        texts = answer_prompts(self.model, batch, task.tokenizer, policy=policy, group=group)
+        texts = answer_prompts(self.model, batch, task.tokenizer, policy=policy, group=group, unknown="nearest")
         groups = torch.tensor(knowledge.group_of_task)[[text["task"] for text in texts]]
         labels = likeliest_labels(self.model, batch, task.tokenizer, texts, groups)
         rows = zip(texts, labels, strict=True)

@@ -6,6 +6,7 @@ from adapter_helpers import TASKS
 from learned import learn_task
 
 from hf_lifelong import score_labels
+from hf_lifelong.knowledge import Constants, Signature, fit_signature, shared_router
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +68,25 @@ def test_what_is_learned_later_is_answered_too(make_model, batch):
     assert torch.equal(found.group, plain.group)
     known = tuple(slice(size) for size in plain.scores.shape)
     torch.testing.assert_close(found.scores[known], plain.scores, rtol=0, atol=1e-6)
+
+
+def test_batches_of_all_sizes_share_a_graph():
+    graphs = []
+
+    def count(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    data = torch.randn(3, 40, 6, generator=torch.Generator().manual_seed(0))
+    fitted = [fit_signature(x, 16, torch.arange(40) % 2, 2) for x in data]
+    parts = (torch.stack([getattr(one, part) for one in fitted]) for part in ("mean", "factor", "diagonal"))
+    everything = Signature(*parts, torch.cat([one.classes for one in fitted]))
+    router = shared_router(everything, torch.tensor([40] * 3), [2] * 3, [0, 1, 2], 0.05, Constants(sure=1e4))
+    fast = torch.compile(lambda x: router(x), backend=count, dynamic=True, fullgraph=True)
+    for rows in (2, 3, 5, 8, 13, 21, 34, 70, 120):
+        x = data.flatten(0, 1)[:rows]
+        torch.testing.assert_close(fast(x), router(x), rtol=1e-4, atol=1e-4)
+    assert len(graphs) == 1
 
 
 @pytest.mark.parametrize("use_cache", [False, True])

@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, Generation
 
 from hf_lifelong import DriftAdapterConfig, forget, generate, predict, score_labels
 from hf_lifelong.adapter import lifelong_of, trunk_features
+from hf_lifelong.adapter.forward.causal import prompt_of
 from hf_lifelong.adapter.low_rank import DriftLayer
 from hf_lifelong.objectives.prompts import encode_answers
 from hf_lifelong.objectives.uncertainty import mean_by_pair, normalised_entropy, summed_variance
@@ -364,6 +365,40 @@ def test_copies_and_pickles_answer_the_same(spread, language_tokenizer):
     right = generate(model, batch, **options)
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert torch.equal(generate(other, batch, **options).tokens, right.tokens)
+
+
+@pytest.mark.parametrize("config", [{}, {"retrieval": "uncertainty"}])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_prompt_and_answer_in_one_pass_go_where_the_prompt_goes(config, side, spread, language_tokenizer):
+    model = spread("llama", language_tokenizer, **config)
+    prompts = rows_of(language_tokenizer)
+    group = predict(model, prompts).group
+    answers = [language_tokenizer(text)["input_ids"][:3] for text in reversed(TEXTS)]
+    rows = [[*prompts["input_ids"][i][prompts["attention_mask"][i] == 1].tolist(), *answers[i]] for i in range(4)]
+    size = max(map(len, rows))
+    columns = {"input_ids": (0, rows), "attention_mask": (0, [[1] * len(row) for row in rows])}
+    columns["labels"] = (-100, [[-100] * (len(row) - 3) + row[-3:] for row in rows])
+
+    def pad(row, value):
+        blank = [value] * (size - len(row))
+        return blank + row if side == "left" else row + blank
+
+    batch = {name: torch.tensor([pad(row, value) for row in table]) for name, (value, table) in columns.items()}
+    given = predict(model, batch, "oracle", group).logits
+    with torch.no_grad():
+        found = model(**batch)
+    real = batch["attention_mask"].bool()
+    torch.testing.assert_close(found.logits[real], given[real], rtol=1e-4, atol=1e-4)
+    others = predict(model, batch, "oracle", (group + 1) % len(set(group.tolist()))).logits
+    assert not torch.allclose(others[real], given[real], atol=1e-2)
+
+
+def test_a_text_all_of_whose_tokens_have_labels_is_a_prompt():
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 0], [0, 1, 1, 1, 1]])
+    labels = torch.where(mask == 1, 7, -100)
+    labels[2, :3] = -100
+    assert prompt_of(labels, mask).tolist() == [[0, 0, 1, 1, 1], [1, 1, 1, 1, 0], [0, 1, 1, 0, 0]]
+    assert prompt_of(labels, None)[1:].tolist() == [[1] * 5, [1, 1, 1, 0, 0]]
 
 
 def test_labels_in_parts_are_the_same_as_at_once(spread, language_tokenizer, monkeypatch):

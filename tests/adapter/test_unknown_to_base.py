@@ -11,8 +11,8 @@ from peft import get_peft_model
 from test_language_models import MODES, row, rows_of
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
-from hf_lifelong import DriftAdapterConfig, generate, predict
-from hf_lifelong.adapter import active_config, lifelong_of, trunk_features
+from hf_lifelong import DriftAdapterConfig, generate, predict, score_labels
+from hf_lifelong.adapter import active_config, answer_prompts, lifelong_of, trunk_features
 from hf_lifelong.knowledge import fit_signature
 
 STORIES = Path(__file__).parents[3] / "shared" / "models" / "stories15m"
@@ -119,6 +119,38 @@ def test_the_pipeline_gives_the_text_of_the_base_and_calls_its_task_unknown(
     assert [one["task"] for one in answer.route(TEXTS)] == ["films", "news", "unknown", "unknown"]
     given = answer(TEXTS, max_new_tokens=6, policy="oracle", group="films")
     assert {one["task"] for one in given} == {"films"} and given[2]["answer"] != found[2]["answer"]
+
+
+def test_labels_are_scored_by_the_base_where_it_answers(near_two, language_tokenizer, monkeypatch):
+    model, batch = near_two(), rows_of(language_tokenizer)
+    whole = score_labels(model, batch, language_tokenizer)
+    nearest = score_labels(model, batch, language_tokenizer, unknown="nearest").scores
+    assert torch.equal(whole.scores[:2], nearest[:2]) and not torch.allclose(whole.scores[FAR], nearest[FAR])
+    monkeypatch.setattr("hf_lifelong.adapter.forward.generate.MOST_LABEL_ROWS", 3)
+    parts = score_labels(model, batch, language_tokenizer)
+    torch.testing.assert_close(parts.scores, whole.scores, rtol=1e-4, atol=1e-5)
+
+
+def test_the_text_of_the_base_is_no_label(near_two, language_tokenizer):
+    model, batch = near_two(), rows_of(language_tokenizer)
+    texts, labels = (
+        answer_prompts(model, batch, language_tokenizer, labels, max_new_tokens=6) for labels in (False, True)
+    )
+    assert labels[0]["answer"] in LANGUAGE_TASKS["films"] and labels[1]["answer"] in LANGUAGE_TASKS["news"]
+    assert labels[2:] == texts[2:]
+    nearest = answer_prompts(model, batch, language_tokenizer, labels=True, max_new_tokens=6, unknown="nearest")
+    assert all(one["answer"] in LANGUAGE_TASKS[("films", "news")[one["task"]]] for one in nearest)
+
+
+def test_a_misspelt_setting_is_refused(near_two, language_tokenizer):
+    model, batch = near_two(), rows_of(language_tokenizer)
+    with pytest.raises(ValueError, match="`unknown` is 'stay'; choose one of"):
+        generate(model, batch, unknown="stay")
+    active_config(model).unknown = "Base"
+    for ask in (lambda: model(**batch), lambda: generate(model, batch)):
+        with pytest.raises(ValueError, match="`unknown` of the configuration is 'Base'; set one of"):
+            ask()
+    active_config(model).unknown = "base"
 
 
 def test_it_is_for_language_models():

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ...compat import cache_in, cache_of, is_packed
 from ...knowledge import KnowledgeBase
 from ...objectives import LOG_2
+from ...objectives.labels import IGNORED
 from ...retrieval import BUILT_IN
 from ..heads import Lifelong
 from ..index import Tables
@@ -72,10 +73,13 @@ class CausalConductor(Conductor):
             return current
         if query.group is None:
             refuse_unsure_routing(kwargs)
+            if kwargs.get("labels") is not None:
+                current = replace(current, prompt=prompt_of(kwargs["labels"], current.mask))
         elif len(query.group) != rows:  # beams
             query = replace(query, group=query.group.repeat_interleave(rows // len(query.group)))
         if query.policy.asks_members and not query.only_vote:
-            voted = self._vote_first(base, kwargs, current.mask, query)
+            mask = current.mask if current.prompt is None else current.prompt
+            voted = self._vote_first(base, kwargs, mask, query)
             query = replace(query, policy=BUILT_IN["oracle"], group=voted.group)
             return replace(current, query=query, voted=voted)
         return replace(current, query=query)
@@ -197,6 +201,13 @@ def token_distributions(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, T
     weights = mask.float() / mask.sum(1, keepdim=True).clamp_min(1)
     log_classes = torch.full_like(weights, max(torch.tensor(float(logits.shape[-1])).log().item(), LOG_2))
     return logits.float().softmax(-1), weights, log_classes
+
+
+def prompt_of(labels: Tensor, mask: Tensor | None) -> Tensor:
+    """The tokens of the prompts, `[B, T]`: those before the first that has a label; all of a text without such."""
+    mask = torch.ones_like(labels) if mask is None else mask
+    prompt = mask * ((labels != IGNORED).cumsum(1) == 0)
+    return torch.where(prompt.any(1, keepdim=True), prompt, mask)
 
 
 def positions(mask: Tensor) -> Tensor:

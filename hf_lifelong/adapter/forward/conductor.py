@@ -176,7 +176,8 @@ class Conductor(ABC):
         return hidden
 
     def _pool(self, current: Pass, hidden: Tensor) -> Pooled:
-        pooled, mask = current.pooled, self.mask_of(current, hidden)
+        pooled = current.pooled
+        mask = self.mask_of(current, hidden) if current.prompt is None else current.prompt
         reads_last = self.pooling == "last"
         if pooled is None:
             has_peak = self.positions is None and not reads_last

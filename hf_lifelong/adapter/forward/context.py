@@ -43,6 +43,7 @@ class Pass:
         plan ([`Plan`], *optional*): Which members answer: the plan of `fork`, or, if the pass continues an answer and
             has no fork, the plan of that answer.
         factors (`dict`, *optional*): The factors of the rows in each layer, which the passes of one answer share.
+        prompt (`Tensor`, *optional*): `[B, T]`, 1 for the tokens by which groups are chosen, if not by all.
     """
 
     mode: Mode
@@ -55,6 +56,7 @@ class Pass:
     fork: Fork | None = None
     plan: Plan | None = None
     factors: Factors | None = None
+    prompt: Tensor | None = None
 
     @property
     def goes_on(self) -> bool:

@@ -13,13 +13,13 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from ...compat import cache_argument, cache_of
 from ...objectives import encode_answers
-from ...retrieval import PolicyLike
+from ...retrieval import BUILT_IN, PolicyLike
 from ..heads import Lifelong, active_config, knowledge_of
 from .answer import LifelongOutput
 from .causal import positions
 from .finite import broken_rows, without_broken
 from .predict import asking, joined, question
-from .query import Query
+from .query import Query, leaves_to_base
 from .values import Answer
 
 # Largest number of (prompt, label) rows that run at once.
@@ -57,6 +57,7 @@ def generate(
     group: int | str | Tensor | None = None,
     per_batch: bool | None = None,
     novelty: bool = False,
+    unknown: str | None = None,
     **options: Any,
 ) -> Generated:
     """Answers a batch of prompts without being told their tasks. The group is chosen for each prompt.
@@ -67,6 +68,7 @@ def generate(
         model (`nn.Module`): A language model with a lifelong adapter, however it was loaded.
         batch (`dict[str, Tensor]`): `input_ids` and `attention_mask`, `[B, T]`, padded on the left.
         policy, group, per_batch, novelty: As in [`predict`].
+        unknown (`str`, *optional*): `"nearest"` or `"base"`; by default the configuration's.
         options: Options of `model.generate`. Greedy decoding, sampling, beams and streaming are supported; chunked
             prefill, assisted decoding and continuous batching are refused.
 
@@ -74,7 +76,7 @@ def generate(
         ValueError: as `predict`; when prompts are padded on the right; or when groups cannot be chosen on the whole
             prompt in the requested mode.
     """
-    root, inputs, query = _prompts(model, batch, policy, group, per_batch, novelty)
+    root, inputs, query = _prompts(model, batch, policy, group, per_batch, novelty, unknown)
     rows, length = inputs["input_ids"].shape
     settings = effective_settings(model, options)
     meter = _Meter(settings.eos_token_id, rows, counts=(settings.num_beams or 1) == 1)
@@ -105,13 +107,14 @@ def score_labels(
     group: int | str | Tensor | None = None,
     per_batch: bool | None = None,
     novelty: bool = False,
+    unknown: str | None = None,
 ) -> LifelongOutput:
     """Probabilities of the labels of each prompt's task, from the likelihoods of the labels' names as answers.
 
     The prompts run once. The names of all labels then continue from their cache, at most `MOST_LABEL_ROWS` at a time.
 
     Args:
-        model, batch, policy, group, per_batch, novelty: As in [`generate`].
+        model, batch, policy, group, per_batch, novelty, unknown: As in [`generate`].
         tokenizer: The base's tokenizer.
 
     Returns:
@@ -119,25 +122,31 @@ def score_labels(
         `task`, `uncertainty` (entropy of the scores as a share of the largest possible entropy), `margin` and
         `novelty`.
     """
-    root, inputs, query = _prompts(model, batch, policy, group, per_batch, novelty)
+    root, inputs, query = _prompts(model, batch, policy, group, per_batch, novelty, unknown)
     tasks = root.knowledge[root.active_adapters[0]].tasks
     rows, most = len(inputs["input_ids"]), max((len(task.labels) for task in tasks), default=0)
     step = max(1, MOST_LABEL_ROWS // max(most, 1))
-    last = {"logits_to_keep": 1} if "logits_to_keep" in root.conductor.base_names else {}
-    if step < rows:
-        with asking(model, root, query) as call:  # for the whole batch: `per_batch` may request one group
-            model(**inputs, use_cache=True, **last)
-        chosen = _answered(call.answer)
-        outputs = [
-            score_labels(
-                model, {k: v[i : i + step] for k, v in inputs.items()}, tokenizer, "oracle", groups, novelty=novelty
-            )
-            for i, groups in zip(range(0, rows, step), chosen.group.split(step), strict=True)
-        ]
-        whole = replace(joined(outputs), margin=chosen.margin)
-        return without_broken(whole, broken_rows([whole.margin], rows))
+    if step >= rows:
+        return _scored(model, root, inputs, query, tokenizer)
+    with asking(model, root, query) as call:  # for the whole batch: `per_batch` may request one group
+        model(**inputs, use_cache=True, **_last_logits(root))
+    chosen = _answered(call.answer)
+    outputs = []
+    for start, groups in zip(range(0, rows, step), chosen.group.split(step), strict=True):
+        part = {name: value[start : start + step] for name, value in inputs.items()}
+        given = replace(query, policy=BUILT_IN["oracle"], group=groups, per_batch=False)
+        outputs.append(_scored(model, root, part, given, tokenizer))
+    whole = replace(joined(outputs), margin=chosen.margin)
+    return without_broken(whole, broken_rows([whole.margin], rows))
+
+
+def _scored(
+    model: nn.Module, root: Lifelong, inputs: Mapping[str, Tensor], query: Query, tokenizer: Any
+) -> LifelongOutput:
+    """The scores of prompts that run at once."""
+    tasks = root.knowledge[root.active_adapters[0]].tasks
     with asking(model, root, query) as call:
-        output: Any = model(**inputs, use_cache=True, **last)
+        output: Any = model(**inputs, use_cache=True, **_last_logits(root))
         chosen = _answered(call.answer)
         names = [tasks[t].labels for t in chosen.task.tolist()]
         scores = _label_scores(model, root, inputs, output, names, tokenizer)
@@ -150,7 +159,12 @@ def score_labels(
         novelty=chosen.novelty,
         uncertainty=torch.special.entr(scores).sum((1, 2)) / largest,
     )
-    return without_broken(answer, broken_rows((scores, answer.margin, answer.novelty), rows))
+    return without_broken(answer, broken_rows((scores, answer.margin, answer.novelty), len(scores)))
+
+
+def _last_logits(root: Lifelong) -> dict[str, int]:
+    """The option of a base that computes the logits of the last token alone, if it has one."""
+    return {"logits_to_keep": 1} if "logits_to_keep" in root.conductor.base_names else {}
 
 
 def _label_scores(
@@ -188,9 +202,12 @@ def answer_prompts(
             configuration.
 
     Returns:
-        Per prompt `task` (position), `answer`, `margin` and, if available, `score`, `uncertainty` and `novelty`.
+        Per prompt `task` (position), `answer`, `margin` and, if available, `score`, `uncertainty` and `novelty`, which
+        is measured also where the base answers unknown prompts.
     """
-    routing = {k: options.pop(k) for k in ("policy", "group", "per_batch", "novelty") if k in options}
+    routing = {k: options.pop(k) for k in ("policy", "group", "per_batch", "novelty", "unknown") if k in options}
+    if routing.get("group") is None and leaves_to_base(active_config(model), routing.get("unknown")):
+        routing["novelty"] = True  # the text of the base is no label
     if options.get("generation_config") is None:
         options = {"do_sample": False, "max_new_tokens": active_config(model).max_new_tokens, **options}
     if (effective_settings(model, options).num_return_sequences or 1) > 1:
@@ -281,13 +298,14 @@ def _prompts(
     group: int | str | Tensor | None,
     per_batch: bool | None,
     novelty: bool,
+    unknown: str | None,
 ) -> tuple[Lifelong, dict[str, Tensor], Query]:
     """The root of a model, the checked prompts of a batch, and the query.
 
     Raises:
         ValueError: when the prompts are not token ids or are padded on the right, or the model is no language model.
     """
-    root, inputs, query = question(model, batch, policy, group, None, None, per_batch, novelty)
+    root, inputs, query = question(model, batch, policy, group, None, None, per_batch, novelty, None, False, unknown)
     if active_config(model).task_type != "CAUSAL_LM":
         raise ValueError("`model` is no language model, so it writes no text; ask it with `predict`.")
     if "input_ids" not in inputs:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...knowledge import KnowledgeBase
 from ...objectives import MODEL_INPUTS
 from ...retrieval import Oracle, PolicyLike, RetrievalPolicy, policy_of
-from ...storage import ANSWERS, UNCERTAINTIES
+from ...storage import ANSWERS, UNCERTAINTIES, UNKNOWNS
 from ..heads import lifelong_of
 
 if TYPE_CHECKING:
@@ -74,8 +74,19 @@ def query_of(config: DriftAdapterConfig, knowledge: KnowledgeBase, only_features
         config.answer,
         config.per_batch,
         only_features=only_features,
-        leaves_unknown=config.unknown == "base",
+        leaves_unknown=leaves_to_base(config),
     )
+
+
+def leaves_to_base(config: DriftAdapterConfig, unknown: str | None = None) -> bool:
+    """Whether the base answers unknown inputs, by a caller's `unknown` or else by the configuration.
+
+    Raises:
+        ValueError: when the configuration was changed to something else.
+    """
+    if config.unknown not in UNKNOWNS:
+        raise ValueError(f"`unknown` of the configuration is {config.unknown!r}; set one of {list(UNKNOWNS)}.")
+    return (unknown or config.unknown) == "base"
 
 
 def checked_query(
@@ -90,6 +101,7 @@ def checked_query(
     novelty: bool = False,
     kinds: Sequence[str] | None = None,
     states: bool = False,
+    unknown: str | None = None,
 ) -> Query:
     """The query for the arguments of [`predict`]. Arguments that are `None` follow the configuration.
 
@@ -106,7 +118,8 @@ def checked_query(
         chosen = policy_of(config.retrieval, "retrieval", constants=knowledge.constants)
     else:
         chosen = policy_of(policy, oracle=True, constants=knowledge.constants)
-    for key, value, choices in (("answer", answer, answers), ("uncertainty", uncertainty, UNCERTAINTIES)):
+    named = (("answer", answer, answers), ("uncertainty", uncertainty, UNCERTAINTIES), ("unknown", unknown, UNKNOWNS))
+    for key, value, choices in named:
         if value is not None and value not in choices:
             raise ValueError(f"`{key}` is {value!r}; choose one of {list(choices)}.")
     if isinstance(chosen, Oracle) != (group is not None):
@@ -121,7 +134,7 @@ def checked_query(
         raise ValueError(
             f"`kinds` is {kinds!r}; give a list with kinds of learned tasks, which are {sorted(learned)}."
         )
-    leaves_unknown = config.unknown == "base" and group is None
+    leaves_unknown = group is None and leaves_to_base(config, unknown)
     among = knowledge.groups_of(group) if isinstance(group, str) else []
     if len(among) > 1:  # the task got more labels later, so the configured policy chooses between its groups
         chosen, group = policy_of(config.retrieval, "retrieval", constants=knowledge.constants), None
