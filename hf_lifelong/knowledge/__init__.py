@@ -9,7 +9,7 @@ from .novelty import Novelty, novelty_rule
 from .projection import checksum, projection_matrix
 from .reading import ManifestError
 from .records import StatisticRecord, StoredTensor, read_statistics
-from .router import ROWS_AT_ONCE, ROWS_AT_ONCE_GPU, Router, group_posterior, shared_router
+from .router import ROWS_AT_ONCE, Router, group_posterior, shared_router
 from .signatures import LARGEST_FEATURE, Signature, check_features, fit_signature, signature_of_sums
 from .sums import ClassSums, class_sums, merge_sums
 from .union import joined, renamed
@@ -20,7 +20,6 @@ __all__ = [
     "LARGEST_FEATURE",
     "LONGEST_NOTE",
     "ROWS_AT_ONCE",
-    "ROWS_AT_ONCE_GPU",
     "UNKNOWN",
     "WEIGHTS",
     "ClassSums",

@@ -44,7 +44,8 @@ class Constants:
             on validation parts of the streams of `benchmarks/streams.py` with paraphrase-minilm-l3.
         candidates (`int`): Number of nearest groups that are compared for the other inputs.
         own (`str`): What has a covariance of its own when groups are compared, one of `OWNERS`.
-        own_share (`float`): Weight of the own covariance.
+        own_share (`float`): Weight of the own covariance of a task, or of a class with its share of the task's inputs;
+            with twice the share, it is twice as large.
         own_rank (`int`): Largest number of leading directions in it.
         clear (`float`): Under `"cascade"`, from this posterior on, the signature alone decides.
         least (`float`): Under `"cascade"`, the smallest posterior of a group whose uncertainty is asked.

@@ -20,7 +20,7 @@ from .signatures import Signature, class_spread
 from .triangular import add_gram, root_of
 
 # Inputs that are compared at a time.
-ROWS_AT_ONCE, ROWS_AT_ONCE_GPU = 64, 64
+ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,23 @@ class Router:
     candidates: int = Constants.candidates
 
     def __call__(self, features: Tensor, allowed: Tensor | None = None) -> Tensor:
-        """Features `[rows, D]` → log-likelihoods `[rows, tasks]` up to a constant per row. A task has the likelihood
-        of its likeliest class, or -inf if it is not `allowed`, `[tasks]` bool."""
-        of_class = torch.addmm(self.bias, features, self.weight.T)
+        """Features `[rows, D]` → log-likelihoods `[rows, tasks]` up to a constant per row: those of the likeliest
+        class of each task by the discriminants, where these are not sure under its own covariance; -inf for a task
+        that is not `allowed`, `[tasks]` bool."""
+        of_class = self._of_classes(features)
         if allowed is not None:
             of_class = of_class.masked_fill(~allowed[self.owner], torch.finfo(of_class.dtype).min)
         of_task = best_of(of_class, self.owner, len(self.apart))
         if self.own_scatter is not None:
             of_task = self._settled(features, of_class, of_task, self.own_scatter)
         return of_task if allowed is None else of_task.masked_fill(~allowed, float("-inf"))
+
+    def by_shared_covariance(self, features: Tensor) -> Tensor:
+        """The log-likelihoods `[rows, tasks]` by the discriminants alone."""
+        return best_of(self._of_classes(features), self.owner, len(self.apart))
+
+    def _of_classes(self, features: Tensor) -> Tensor:
+        return torch.addmm(self.bias, features, self.weight.T)
 
     def _settled(self, features: Tensor, of_class: Tensor, of_task: Tensor, own_scatter: OwnScatter) -> Tensor:
         """The log-likelihoods `of_task`, `[rows, tasks]`, with those rows compared that are not sure."""
@@ -70,9 +78,11 @@ class Router:
         def compared(rows: slice | Tensor) -> Tensor:
             return self._compared(features[rows], of_class[rows], of_task[rows], of_group[rows], own_scatter)
 
-        if features.device.type != "cpu" or torch.compiler.is_compiling():
-            starts = range(0, max(len(features), 1), ROWS_AT_ONCE_GPU)
-            every = torch.cat([compared(slice(i, i + ROWS_AT_ONCE_GPU)) for i in starts])
+        if torch.compiler.is_compiling():  # a loop over rows would make a graph for each number of rows
+            return torch.where(sure.unsqueeze(1), of_task, compared(slice(None)))
+        if features.device.type != "cpu":
+            starts = range(0, max(len(features), 1), ROWS_AT_ONCE)
+            every = torch.cat([compared(slice(i, i + ROWS_AT_ONCE)) for i in starts])
             return torch.where(sure.unsqueeze(1), of_task, every)
         # On a CPU, reading a value costs nothing, so only the rows that are not sure are compared. Checked first,
         # because `split` returns one chunk even of an empty tensor.
@@ -87,8 +97,7 @@ class Router:
         """The log-likelihoods where the likeliest class of each of the nearest groups has a covariance of its own. The
         other tasks keep their distance to the first, and stay behind all that are compared."""
         shared, near = of_group.topk(min(self.candidates, self.groups), dim=1)
-        elsewhere = self.group[self.owner] != near.unsqueeze(2)
-        classes = of_class.unsqueeze(1).masked_fill(elsewhere, float("-inf")).argmax(2)
+        classes = first_best_of(of_class, of_group, self.group[self.owner]).gather(1, near)
         compared = own_scatter(features, classes)
         may = shared > torch.finfo(shared.dtype).min
         behind = compared.masked_fill(~may, float("inf")).amin(1, keepdim=True)
@@ -106,6 +115,13 @@ def best_of(values: Tensor, owner: Tensor, owners: int) -> Tensor:
     """The largest value of each owner, `[rows, n]` and `[n]` → `[rows, owners]`; -inf for an owner without values."""
     least = values.new_full((len(values), owners), float("-inf"))
     return least.scatter_reduce(1, owner.expand_as(values), values, "amax")
+
+
+def first_best_of(values: Tensor, largest: Tensor, owner: Tensor) -> Tensor:
+    """The first position of each owner's largest value, `[rows, n]`, `[rows, owners]` and `[n]` → `[rows, owners]`."""
+    places = torch.arange(len(owner), device=owner.device).where(values == largest[:, owner], len(owner) - 1)
+    last = owner.new_full(largest.shape, len(owner) - 1)
+    return last.scatter_reduce(1, owner.expand_as(values), places, "amin")
 
 
 def group_posterior(log_likelihood: Tensor, group_of_task: Tensor, groups: int) -> Tensor:

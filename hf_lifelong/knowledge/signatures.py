@@ -72,8 +72,8 @@ def fit_signature(
         features (`Tensor`): `[n, D]`, pooled hidden states, n ≥ 2.
         rank (`int`): Rows of the factor. Directions that the rows do not have are zero.
         labels (`Tensor`, *optional*): `[n]`, int64, class of each row, less than `classes`.
-        classes (`int`): Number of classes. A class without rows gets the mean of another, so it attracts no inputs of
-            its own.
+        classes (`int`): Number of classes. A class without rows shares those of the most frequent one, as if both were
+            drawn alike, so that it attracts no inputs of its own.
         own (`str`): As of [`own_blocks`].
 
     Raises:
@@ -86,12 +86,18 @@ def fit_signature(
     mean = x.mean(0)
     labels = torch.zeros(len(x), dtype=torch.long) if labels is None else labels
     labels = labels.to(x.device)
-    count = torch.bincount(labels, minlength=classes).unsqueeze(1)
+    count = torch.bincount(labels, minlength=classes)
     places = torch.zeros(classes, x.shape[1], dtype=x.dtype, device=x.device).index_add_(0, labels, x)
-    places = torch.where(count > 0, places / count.clamp_min(1), places[labels[0]] / count[labels[0]])
+    places /= count.clamp_min(1).unsqueeze(1)
+    places = torch.where(count.unsqueeze(1) > 0, places, places[count.argmax()])
     x = (x - places[labels]) / (len(x) - 1) ** 0.5
     blocks, each = own_blocks(classes, rank, own)
-    parts = [x] if blocks == 1 else x[labels.argsort(stable=True)].split(count.flatten().tolist())
+    parts: Sequence[Tensor] = [x]
+    if blocks > 1:
+        parts = x[labels.argsort(stable=True)].split(count.tolist())
+        shared = _sharing(count)
+        part = parts[int(count.argmax())] / shared.sum().sqrt()
+        parts = [part if shares else own for own, shares in zip(parts, shared.tolist(), strict=True)]
     return _signature(mean, places, [_factor_of_rows(part, each) for part in parts], x.square().sum(0), rank)
 
 
@@ -103,7 +109,7 @@ def signature_of_sums(
 
     Args:
         counts (`Tensor`): `[C]`, int64, rows of each class.
-        means (`Tensor`): `[C, D]`, float64. A class without rows gets the mean of the most frequent one.
+        means (`Tensor`): `[C, D]`, float64; of any value for a class without rows.
         scatter (`Tensor`): `[C, D, D]`, float64, scatter around the class means.
         rank (`int`): Rows of the factor.
         own (`str`): As of [`own_blocks`].
@@ -115,11 +121,18 @@ def signature_of_sums(
     if rows < 2:
         raise ValueError(f"`counts` are of {rows} rows; a signature needs at least 2.")
     blocks, each = own_blocks(len(counts), rank, own)
+    shared, most = _sharing(counts), counts.argmax()
+    scatter = torch.where(shared[:, None, None], scatter[most] / shared.sum(), scatter)
     covariances = (scatter.sum(0, keepdim=True) if blocks == 1 else scatter) / (rows - 1)
     mean = (counts.unsqueeze(1) * means).sum(0) / rows
-    places = torch.where(counts.unsqueeze(1) > 0, means, means[counts.argmax()])
+    places = torch.where(counts.unsqueeze(1) > 0, means, means[most])
     variance = covariances.diagonal(dim1=1, dim2=2).sum(0)
     return _signature(mean, places, [_factor(covariance, each) for covariance in covariances], variance, rank)
+
+
+def _sharing(count: Tensor) -> Tensor:
+    """Which classes share the rows of the most frequent one: itself and those without rows, `[C]` → `[C]` bool."""
+    return (count == 0).index_fill(0, count.argmax(), True)
 
 
 def _factor_of_rows(rows: Tensor, rank: int) -> Tensor:

@@ -30,7 +30,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from ..adapter import Index, Lifelong, Tables, active_config, knowledge_of, lifelong_of
 from ..adapter.forward import CausalConductor, Decisions, Pass, Plan, Planner, Query, asking, query_of
 from ..compat import cache_argument, cache_of
-from ..knowledge import ROWS_AT_ONCE, ROWS_AT_ONCE_GPU
+from ..knowledge import ROWS_AT_ONCE
 from ..retrieval import Cascade, Evidence, LeastUncertain, NearestSignature, Oracle, RetrievalPolicy, Routing
 
 
@@ -149,8 +149,8 @@ class Steps:
 
 
 @contextmanager
-def without_memory(model: Any, cuda: bool) -> Iterator[None]:
-    """Lets a model on the meta device run inside the context, as on a GPU if `cuda`.
+def without_memory(model: Any) -> Iterator[None]:
+    """Lets a model on the meta device run inside the context.
 
     Raises:
         ValueError: when the base's computation depends on numbers.
@@ -158,7 +158,7 @@ def without_memory(model: Any, cuda: bool) -> Iterator[None]:
     try:
         with FakeTensorMode(allow_non_fake_inputs=True) as mode:
             model.to_empty(device="cpu")
-            lifelong_of(model).conductor.decisions = WithoutNumbers(mode, cuda)
+            lifelong_of(model).conductor.decisions = WithoutNumbers(mode)
             model.get_base_model().tie_weights()
             yield
     except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException) as error:
@@ -180,7 +180,7 @@ def training_pass(model: Any, steps: Steps) -> tuple[int, int]:
     """
     model.train()
     with ExitStack() as stack:
-        stack.enter_context(without_memory(model, steps.cuda))
+        stack.enter_context(without_memory(model))
         live = stack.enter_context(LiveBytes(resident_tensors(model)))
         if steps.cuda:
             stack.enter_context(LikeCuda(steps.autocast))
@@ -204,7 +204,7 @@ def answering_pass(model: Any, steps: Steps) -> tuple[int, int]:
     """
     root = lifelong_of(model)
     with ExitStack() as stack:
-        stack.enter_context(without_memory(model, steps.cuda))
+        stack.enter_context(without_memory(model))
         live = stack.enter_context(LiveBytes(resident_tensors(model)))
         stack.enter_context(LikeCuda(False) if steps.cuda else LikeCpu())
         stack.enter_context(asking(model, root, query_of(active_config(model), knowledge_of(model))))
@@ -249,11 +249,10 @@ class WithoutNumbers(Decisions):
 
     Args:
         mode (`FakeTensorMode`): The mode in which the pass runs.
-        cuda (`bool`): Whether a GPU is assumed.
     """
 
-    def __init__(self, mode: FakeTensorMode, cuda: bool) -> None:
-        self.mode, self.at_once = mode, ROWS_AT_ONCE_GPU if cuda else ROWS_AT_ONCE
+    def __init__(self, mode: FakeTensorMode) -> None:
+        self.mode = mode
 
     def prepare(self, base: nn.Module, root: Lifelong) -> None:
         """Does nothing: there are no numbers to check."""
@@ -266,7 +265,7 @@ class WithoutNumbers(Decisions):
     ) -> tuple[Routing, Plan]:
         policy = _stand_in(query.policy)
         if policy.needs_likelihood and features is not None:
-            _compare_all(conductor.root.index, features, self.at_once)
+            _compare_all(conductor.root.index, features)
         with unset_fake_temporarily():
             real = Tables(conductor.root.index.knowledge, torch.device("cpu"))
             tasks = len(real.group_of_task)
@@ -299,11 +298,11 @@ def _stand_in(policy: RetrievalPolicy) -> RetrievalPolicy:
     return LeastUncertain() if policy.every_member else Cascade() if policy.asks_members else NearestSignature()
 
 
-def _compare_all(index: Index, features: Tensor, most: int) -> None:
-    """Allocates what `Router` allocates if it compares all inputs, `most` of them at a time."""
+def _compare_all(index: Index, features: Tensor) -> None:
+    """Allocates what `Router` allocates if it compares all inputs."""
     router = index.router
     if router is None or router.own_scatter is None:
         return
-    some = features[:most]
+    some = features[:ROWS_AT_ONCE]
     classes = torch.zeros(len(some), min(router.candidates, router.groups), dtype=torch.long, device=features.device)
     router.own_scatter.among(some, classes, None)

@@ -9,7 +9,8 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from hf_lifelong.knowledge import Constants, Signature, fit_signature, shared_router
 from hf_lifelong.knowledge import router as routers
 from hf_lifelong.knowledge.familiarity import familiarity
-from hf_lifelong.knowledge.signatures import FEWEST_OWN, own_blocks
+from hf_lifelong.knowledge.signatures import FEWEST_OWN, own_blocks, signature_of_sums
+from hf_lifelong.knowledge.sums import class_sums
 
 BY = Constants()
 OWN = BY.own_share
@@ -288,12 +289,21 @@ def test_many_classes_share_the_scatter_of_their_task():
     np.testing.assert_allclose(of_class.T @ of_class, rows.T @ rows / 89, rtol=1e-3, atol=1e-4)
 
 
-def test_a_class_without_texts_has_no_scatter():
+@pytest.mark.parametrize("of", ["rows", "sums"])
+def test_a_class_without_texts_shares_the_scatter_of_the_most_frequent(of):
     x, labels = labelled(0, n=60)
-    signature = fit_signature(x, 4 * FEWEST_OWN, labels, 4)
-    assert not signature.factor[3 * FEWEST_OWN :].any()
-    router = router_of([signature, fit_signature(draw(1), 4 * FEWEST_OWN)], [60, 40], by=NEVER_SURE)
-    assert torch.isfinite(router(draw(9))).all()
+    labels[:9] = 1  # the most frequent
+    found, rank = [], 4 * FEWEST_OWN
+    for moved, empty in ((labels, 3), (labels + 1, 0)):
+        one = fit_signature(x, rank, moved, 4)
+        if of == "sums":
+            sums = class_sums(x, moved, 4)
+            one = signature_of_sums(sums.counts, sums.means, sums.scatter, rank)
+        blocks, most = one.factor.view(4, FEWEST_OWN, D), int(moved.mode().values)
+        assert torch.equal(blocks[empty], blocks[most]) and torch.equal(one.classes[empty], one.classes[most])
+        np.testing.assert_allclose(covariance_of(one), covariance_of(fit_signature(x, 3 * D, labels, 3)), atol=1e-4)
+        found.append(router_of([one, fit_signature(draw(1), rank)], [60, 40], by=NEVER_SURE)(draw(9)))
+    torch.testing.assert_close(*found)  # wherever the class stands in the list
 
 
 def test_a_narrow_class_loses_what_lies_far_to_a_wide_one_of_another_task():
@@ -369,7 +379,7 @@ def test_all_rows_at_once_are_answered_as_the_ones_in_question(monkeypatch, mixe
     x = draw(9, n=50)
     expected = mixed(x)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    monkeypatch.setattr(routers, "ROWS_AT_ONCE_GPU", 7)
+    monkeypatch.setattr(routers, "ROWS_AT_ONCE", 7)
     np.testing.assert_allclose(mixed(x), expected, rtol=1e-4, atol=1e-4)
 
 
