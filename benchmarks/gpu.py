@@ -22,6 +22,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from record import header
+
 HERE = Path(__file__).parent
 MODEL = "random-minilm-l6"
 """Folder of the encoder, in the folder where the parts run."""
@@ -82,7 +84,7 @@ class Record:
     def put(self, row: dict[str, Any]) -> None:
         self.rows[row["part"]] = row
         rows = [self.rows[part.name] for part in PARTS if part.name in self.rows]
-        head = {"name": "gpu", "command": "bash benchmarks/gpu.sh", "tiny": self.tiny}
+        head = {**header("bash benchmarks/gpu.sh"), "tiny": self.tiny}
         beside = self.path.with_suffix(".part")
         beside.write_text(json.dumps({**head, "parts": rows}, indent=1) + "\n")
         beside.replace(self.path)
@@ -121,9 +123,18 @@ def measure(part: Part, known: dict[str, Any], tiny: bool, seconds: float, folde
     row: dict[str, Any] = {"part": part.name, "seconds": round(time.monotonic() - start, 1)}
     if error is not None:
         row["error"] = error
-    if out.exists():
-        row["result"] = json.loads(out.read_text())
+    found = [result for result in (result_in(out), known.get("result")) if result is not None]
+    if found:  # of two that are not whole, the one that has more
+        row["result"] = found[0] if error is None else max(found, key=lambda result: len(json.dumps(result)))
     return row
+
+
+def result_in(path: Path) -> Any:
+    """What a part wrote; `None` if it wrote nothing, or was killed while it did."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
 
 
 def main() -> None:

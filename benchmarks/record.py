@@ -63,7 +63,7 @@ def header(command: str, model: str | None = None) -> dict[str, Any]:
     """
     name = None if model is None else Path(model).name
     return {
-        "name": re.findall(r"(\w+)\.py", command)[0],
+        "name": re.findall(r"(\w+)\.(?:py|sh)", command)[0],
         "command": command if name is None else command.replace("MODEL", name),
         **({} if name is None else {"model": name}),
         "date": date.today().isoformat(),

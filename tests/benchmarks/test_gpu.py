@@ -85,6 +85,18 @@ def test_a_part_that_fails_stops_no_other_and_runs_again(tmp_path):
     assert again["first"] == rows["first"] and again["last"] == rows["last"] and "error" not in again["broken"]
 
 
+def test_what_a_killed_part_had_measured_is_kept(tmp_path):
+    scripts = Scripts(tmp_path, ["first"], ["last"])
+    (tmp_path / "first.py").write_text((tmp_path / "slow.py").read_text().replace("sleep(60)", "sleep(0); 1 / 0"))
+    assert scripts.run()[2]["first"]["result"] == {"summary": "a part of it"}
+    for written in ('{"summary": ', '{"summary": 1}'):  # half of a file, and less than was there
+        (tmp_path / "first.py").write_text(f"import sys\nopen(sys.argv[-1], 'w').write('{written}')\n1 / 0")
+        code, _, rows, _ = scripts.run()
+        assert code == 1 and rows["first"]["error"].startswith("ZeroDivisionError")
+        assert rows["first"]["result"] == {"summary": "a part of it"} and "error" not in rows["last"]
+    assert json.loads(scripts.record.read_text()).keys() >= {"date", "hardware", "versions"}
+
+
 def test_a_killed_run_keeps_what_is_done_and_ends_what_runs(tmp_path):
     scripts = Scripts(tmp_path, ["first"], ["waiting"], ["last"])
     process, started = scripts.start(), tmp_path / "started"
