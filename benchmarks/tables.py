@@ -15,6 +15,10 @@ from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
+import language_tables
+import pruning_tables
+import result_tables
+import speed_tables
 import stream_tables
 from record import RESULTS
 
@@ -25,6 +29,24 @@ Table = Callable[[Path], list[str]]
 """From a folder of records to the lines of a Markdown table."""
 
 TABLES: dict[str, Table] = {
+    "main_job": result_tables.main_job,
+    "domains": result_tables.domains,
+    "out_of_scope": result_tables.out_of_scope,
+    "scratch": result_tables.scratch,
+    "boundaries": result_tables.boundaries,
+    "right_group": result_tables.right_group,
+    "closed_form_heads": result_tables.closed_form_heads,
+    "federated_fairness": result_tables.federated_fairness,
+    "fairness_of_texts": result_tables.fairness_of_texts,
+    "causal_lm": language_tables.kept,
+    "causal_lm_plain_texts": language_tables.plain_texts,
+    "prompt_signatures": language_tables.prompt_signatures,
+    "answering": speed_tables.answering,
+    "training": speed_tables.training,
+    "many_tasks": speed_tables.many_tasks,
+    "gpu": speed_tables.gpu,
+    "pruning_remaining": pruning_tables.remaining,
+    "pruning_index": pruning_tables.index_course,
     "streams_full": stream_tables.full_budget,
     "streams_full_told": stream_tables.full_budget_told,
     "streams_small": stream_tables.small_budget,

@@ -1,7 +1,13 @@
 """Tables of figures: the pages have those of the records, and what is wrong in a page is said."""
 
+import json
+
 import cells
+import language_tables
+import pruning_tables
 import pytest
+import result_tables
+import speed_tables
 import tables
 
 
@@ -72,3 +78,54 @@ def test_figures_are_rounded_as_they_stand_in_a_record():
     assert [cells.exact(value) for value in (0.0, 1.0, 0.5)] == ["0", "1", ".500"]
     assert cells.percent(0.98571, 1) == "98.6 %" and cells.fixed(1.165, 2) == "1.17"
     assert cells.best([".2", "", ".10", ".1"], lowest=True) == [".2", "", "**.10**", "**.1**"]
+
+
+def test_forgetting_of_a_language_model_is_from_the_best_score_of_each_task(tmp_path):
+    scores = [[0.75, None], [0.25, 0.5]]
+    rows = [
+        {
+            "method": "ours",
+            "matrix": {"tasks": ["a", "yes_or_no"], "scores": [[1.0, None], [1.0, 0.5]], "oracle": scores},
+        },
+        {"method": "sequential", "matrix": {"tasks": ["a", "yes_or_no"], "scores": scores}},
+    ]
+    (tmp_path / "causal_lm.json").write_text(json.dumps({"rows": rows}))
+    assert language_tables.kept(tmp_path) == [
+        "| after the second task | a ↑ | yes or no ↑ | average ↑ | forgetting ↓ |",
+        "|---|---|---|---|---|",
+        "| hf_lifelong, not told the task | 1 | .500 | **.750** | 0 |",
+        "| hf_lifelong, right group given | .250 | .500 | .375 | .500 |",
+        "| one LoRA, trained on task after task | .250 | .500 | .375 | .500 |",
+    ]
+
+
+def test_a_pq_index_rises_only_if_it_does_so_visibly():
+    assert pruning_tables.in_words([0.2, 0.1, 0.104, 0.09]) == "falls to .090"
+    assert pruning_tables.in_words([0.2, 0.1, 0.3, 0.09]) == ".100 (1) → .300 (2) → .090"
+    assert pruning_tables.in_words([0.2, 0.1, 0.3]) == ".100 (1) → .300 (2)"
+
+
+def test_the_fairest_of_a_case_is_in_bold_and_a_method_without_a_weight_shows_none():
+    def of(name, gap, accuracy, weight):
+        keys = {"": gap, "_accuracy": accuracy, "_test": gap, "_test_accuracy": accuracy, "_weight": weight}
+        return {f"adult_sex_sp_{name}{key}": value for key, value in keys.items()}
+
+    summary = {**of("fedavg", 0.2, 0.84, 0.0), **of("fedgft", 0.02, 0.82, 20.0)}
+    assert result_tables.case_of(summary, "adult", "sex", "sp") == [
+        ["Adult, sex, SP: FedAvg", "", ".200", "**.840**", ".200", "**.840**"],
+        ["**FedGFT**", "20", "**.020**", ".820", "**.020**", ".820"],
+    ]
+
+
+def test_what_a_gpu_measured_is_told_from_what_it_did_not(tmp_path):
+    assert [line.split(" | ")[1] for line in speed_tables.gpu(tmp_path)[2:]] == ["not measured |"] * 7
+    parts = [
+        {"part": "gpu_8b", "error": "stopped after 120 s"},
+        {"part": "training", "result": {"summary": {"step_time_ratio": 0.9}}},
+        {"part": "memory", "result": {"summary": {"worst_relative_error_cuda": 0.0512}}},
+        {"part": "compiled", "result": {"summary": {"speedup_1x32": 2.0, "speedup_8x128": 1.25}}},
+    ]
+    (tmp_path / "gpu.json").write_text(json.dumps({"parts": parts}))
+    found = [line.rstrip(" |").split(" | ")[1] for line in speed_tables.gpu(tmp_path)[2:]]
+    none = "not measured"
+    assert found == ["5.1 %", none, none, none, none, none, "0.50 (1 × 32 tokens), 0.80 (8 × 128 tokens)"]
