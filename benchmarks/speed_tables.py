@@ -65,11 +65,15 @@ def many_tasks(folder: Path) -> list[str]:
 def gpu(folder: Path) -> list[str]:
     """The figures of `gpu.json`, and what of it was not measured."""
     parts = read(folder, "gpu")["parts"] if (folder / "gpu.json").exists() else []
-    summaries = {row["part"]: row["result"]["summary"] for row in parts if "result" in row}
+    summaries = {
+        row["part"]: {key: figure for key, figure in row["result"]["summary"].items() if figure is not None}
+        for row in parts
+        if "result" in row
+    }
 
     def value(part: str, text: Callable[[Record], str]) -> str:
         try:
-            return text(summaries[part])
+            return text(summaries[part]) or NOT_MEASURED
         except KeyError:  # its time may have been up before it measured this
             return NOT_MEASURED
 

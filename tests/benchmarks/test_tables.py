@@ -122,6 +122,7 @@ def test_what_a_gpu_measured_is_told_from_what_it_did_not(tmp_path):
     parts = [
         {"part": "gpu_8b", "error": "stopped after 120 s"},
         {"part": "training", "result": {"summary": {"step_time_ratio": 0.9}}},
+        {"part": "answering", "result": {"summary": {"signature_ratio_1000": None}}},
         {"part": "memory", "result": {"summary": {"worst_relative_error_cuda": 0.0512}}},
         {"part": "compiled", "result": {"summary": {"speedup_1x32": 2.0, "speedup_8x128": 1.25}}},
     ]
