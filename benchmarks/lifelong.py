@@ -8,7 +8,8 @@
 Every (stream, method, order, seed) is a cell: a row of `benchmarks/results/streams/<budget>/<stream>.json`, written
 when it is done. Cells that are there are not run again, so that the tables fill up over several runs, and several
 processes may fill different streams. `--choose` tries the grid of each method on validation data and writes what did
-best to `chosen.json` beside them, which later runs read. `lifelong_report.py` makes tables and pictures.
+best to `chosen.json` beside them, which later runs read. `tables.py` makes tables of all
+records, `lifelong_pictures.py` pictures of these.
 """
 
 from __future__ import annotations

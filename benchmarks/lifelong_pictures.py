@@ -1,12 +1,20 @@
-"""Pictures of what `lifelong.py` recorded: of each stream, and of the whole comparison."""
+"""Pictures of what `lifelong.py` recorded: of the whole comparison, and of each stream.
+
+python benchmarks/lifelong_pictures.py           # the comparison with the full budget: results/lifelong.png
+python benchmarks/lifelong_pictures.py FOLDER    # beside it matrices, scores, confusions and costs of each stream
+"""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from stream_figures import BOUNDS, NAMES, accuracies
+from lifelong import MAIN
+from record import RESULTS
+from stream_figures import BOUNDS, NAMES, accuracies, results
+from stream_records import RECORDS
 
 from hf_lifelong.evaluation import AccuracyMatrix, plot_accuracy, plot_confusion, plot_costs, plot_matrix
 from hf_lifelong.utils.figures import drawn
@@ -82,3 +90,17 @@ def costs(rows: dict[str, dict[str, Any]]) -> dict[str, list[tuple[int, float, f
         (i + 1, size, trunk + (1 - trunk) * members * (i + 1)) for i, size in enumerate(ours["bytes_stored"])
     ]
     return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", type=Path, help="where to draw the pictures of each stream")
+    folder = parser.parse_args().folder
+    draw_comparison(results(RECORDS / "full", MAIN), RESULTS / "lifelong.png")
+    if folder is not None:
+        for budget in ("full", "small"):
+            draw(results(RECORDS / budget, MAIN), folder / budget)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,11 @@
-"""The tables of the evidence benchmark are those of the records."""
+"""The tables and pictures of the evidence benchmark say what its records say."""
+
+import json
 
 import lifelong_pictures
-import lifelong_report
 import pytest
+import stream_tables
+from cells import short
 from stream_figures import mean_of, results
 
 from hf_lifelong.evaluation import AccuracyMatrix
@@ -40,7 +43,7 @@ def result():
 
 
 def test_the_table_has_means_and_marks_the_best_of_what_a_stream_allows(result):
-    lines = lifelong_report.comparison({"domains": result}, "average accuracy ↑")
+    lines = stream_tables.comparison({"domains": result}, "average accuracy ↑")
     assert "| average accuracy ↑ | *domains* |" in lines
     assert "| **hf_lifelong**, `signature` (the default) | .820 |" in lines
     assert "| hf_lifelong, `cascade` | **.850** |" in lines
@@ -52,19 +55,32 @@ def test_the_table_has_means_and_marks_the_best_of_what_a_stream_allows(result):
     assert not any("one thing changed" in line for line in lines)
 
 
-def test_the_full_budget_stands_in_the_documentation_and_the_rest_beside_the_benchmarks(result):
+@pytest.fixture
+def records(result, tmp_path):
+    """A folder of records: `domains` with the small budget, `return` with the full one and more texts."""
     larger = {**result, "budget": {"train_texts": 1500, "test_texts": 500}}
-    pages = lifelong_report.tables({"domains": result}, {"return": larger})
-    (full,), (told, small) = pages[lifelong_report.MAIN_PAGE], pages[lifelong_report.DETAILS]
+    for name, record in (("small/domains", result), ("full/return", larger)):
+        path = tmp_path / "streams" / f"{name}.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(record))
+    return tmp_path
+
+
+def test_each_budget_has_its_table(records):
+    full, small = stream_tables.full_budget(records), stream_tables.small_budget(records)
     assert full[0] == "| average accuracy ↑ | *return* |" and "return: up to 1500 training" in full[-1]
     assert small[0] == "| average accuracy ↑, small budget | *domains* |" and "domains: up to 500" in small[-1]
+
+
+def test_where_the_task_is_given_ours_answers_by_the_right_group(records):
+    told = stream_tables.full_budget_told(records)
     assert told[0] == "| told the task of every input, average accuracy ↑ | *return* |"
     assert "| **hf_lifelong** | **.900** |" in told and "| one LoRA a task | .950¹ |" in told
 
 
-def test_ablations_have_a_table_where_they_were_run(result):
+def test_ablations_have_a_column_where_they_were_run(result):
     changed = {**result, "rows": [*result["rows"], row("ours_no_drift", 0.81)]}
-    table = lifelong_report.tables({"domains": changed, "return": result}, {})[lifelong_report.DETAILS][2]
+    table = stream_tables.changed({"domains": changed, "return": result})
     assert table[0] == "| one thing changed, average accuracy ↑ | *domains* |"
     assert "| the default | **.820** |" in table and "| no drift | .810¹ |" in table
     assert "| last weights only | .700 |" in table
@@ -74,20 +90,11 @@ def test_other_orders_have_a_table_and_do_not_count_in_the_others(result):
     variants = {"cascade": {"average_accuracy": 0.1}}
     drawn = [{**row("ours", 0.7, summary={"oracle_accuracy": 0.1}, variants=variants), "order": 2}]
     both = {**result, "rows": [*result["rows"], *drawn]}
-    *others, orders = lifelong_report.tables({"domains": both, "return": result}, {})[lifelong_report.DETAILS]
-    assert others == lifelong_report.tables({"domains": result, "return": result}, {})[lifelong_report.DETAILS]
+    others = [stream_tables.comparison({"domains": one}, "average accuracy ↑") for one in (both, result)]
+    assert others[0] == others[1]
+    orders = stream_tables.orders({"domains": both, "return": result})
     assert orders[0] == "| order of the tasks, average accuracy ↑ | *domains* |"
     assert orders[2:] == ["| as listed | .820 |", "| drawn, 2 | .700 |"]
-
-
-def test_tables_go_between_their_marks():
-    begin, end = lifelong_report.BEGIN, lifelong_report.END
-    text = f"a\n{begin}\nold\n{end}\nb\n{begin}\n{end}\n"
-    assert lifelong_report.filled(text, [["one"], ["two", "lines"]]) == (
-        f"a\n{begin}\none\n{end}\nb\n{begin}\ntwo\nlines\n{end}\n"
-    )
-    with pytest.raises(SystemExit, match="2 pairs of marks"):
-        lifelong_report.filled(text, [["one"]])
 
 
 def test_pictures_are_drawn_and_uncertainty_costs_all_members(result, tmp_path):
@@ -109,18 +116,10 @@ def test_a_mean_is_of_the_cells_that_have_the_figure(result):
     assert mean_of(result["rows"], "ours", "oracle_accuracy") == 0.9
     assert mean_of(result["rows"], "sequential", "oracle_accuracy") is None
     halves = [{"method": "lda", "summary": {"forgetting": value}} for value in (0.02, 0.015)]
-    assert lifelong_report.short(mean_of(halves, "lda", "forgetting")) == ".018"
+    assert short(mean_of(halves, "lda", "forgetting")) == ".018"
 
 
 def test_only_streams_that_ours_was_run_on_have_a_column(tmp_path):
     (tmp_path / "a.json").write_text('{"rows": [{"method": "lda", "order": 0}]}')
     (tmp_path / "b.json").write_text('{"rows": [{"method": "ours", "order": 0}]}')
     assert list(results(tmp_path, ["a", "b", "c"])) == ["b"]
-
-
-def test_the_pages_have_the_tables_of_the_committed_records():
-    pages = lifelong_report.pages(lifelong_report.RECORDS)
-    assert {page.name for page in pages} == {"results.md", "README.md", "images.md"}
-    for page, parts in pages.items():
-        text = page.read_text()
-        assert text == lifelong_report.filled(text, parts)
