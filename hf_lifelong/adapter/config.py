@@ -82,7 +82,7 @@ class DriftAdapterConfig(PeftConfig):
         unknown (`str`, *optional*, defaults to `"nearest"`):
             What answers an input that is unlike those of the chosen task (`novelty` above 1): `"nearest"` (that task's
             group all the same) or, for a language model, `"base"` (the base model as it was, without members). A group
-            that is given always answers.
+            that is given always answers, and so does a single task without classes, which nothing is unlike.
         signature_rank (`int`, *optional*, defaults to `256`):
             Number of directions of the scatter that a signature keeps, shared evenly by the classes of a task if each
             gets at least 8.

@@ -77,14 +77,19 @@ def _questions(knowledge: KnowledgeBase) -> str:
     lines += [f"print(answer({example}))" for example in examples or [TEXT]]
     if any(task.labels and not task.width for task in knowledge.tasks):
         lines.append(f"print(answer({TEXT}, labels=True))  # the likeliest label, not a text")
-    if len(knowledge.groups) > 1:
+    if tells_unknown(knowledge):
         lines.append(f"print(answer({shown}, abstain=True))  # `unknown` for inputs of no task it knows")
     return "\n".join(lines)
 
 
+def tells_unknown(knowledge: KnowledgeBase) -> bool:
+    """Whether there is anything in which an unknown input could differ: two classes, of one task or of several."""
+    return sum(task.classes for task in knowledge.tasks) > 1
+
+
 def limits(knowledge: KnowledgeBase, config: Mapping[str, Any], matrix: AccuracyMatrix | None) -> str:
     """The limits that apply to this adapter."""
-    several = len(knowledge.groups) > 1
+    tells, to_base = tells_unknown(knowledge), config.get("unknown") == "base"
     on_validation = matrix is not None and any(task.data.scored_on == "validation" for task in knowledge.tasks)
     trunk = f"The bottom {knowledge.trunk} layers are" if knowledge.trunk else "The base model is"
     limits = [
@@ -96,11 +101,16 @@ def limits(knowledge: KnowledgeBase, config: Mapping[str, Any], matrix: Accuracy
             "told apart.",
         ),
         (
-            several,
+            tells and not to_base,
             "Inputs unlike those of their task can go to another. `abstain=True` calls what is unlike everything "
             "learned `unknown`; its limit was set on text data with MiniLM.",
         ),
-        (not several, "It answers every input, whatever it is about: `unknown` needs at least two groups."),
+        (
+            tells and to_base,
+            "Prompts unlike everything learned are answered by the base model as it was, and some prompts of the "
+            "tasks on other subjects too; where the limit lies was set on text data with MiniLM.",
+        ),
+        (not tells, "It answers every input, whatever it is about: `unknown` needs two classes or two tasks."),
         (
             config.get("retrieval") == "uncertainty",
             "Groups are chosen by uncertainty alone, which is often wrong where tasks differ in difficulty.",
