@@ -11,8 +11,9 @@ from training_helpers import PLAIN, losses, make_trainer, rows
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from hf_lifelong import DriftAdapterConfig, Task, generate, knowledge_of
-from hf_lifelong.adapter import lifelong_of
+from hf_lifelong.adapter import active_config, lifelong_of
 from hf_lifelong.adapter.bank import snapshot_of
+from hf_lifelong.knowledge import Novelty
 
 SHARED = {"max_length": 48, "r": 4, "members": 2, "signature_rank": 4, "max_new_tokens": 6}
 
@@ -73,6 +74,17 @@ def test_a_module_of_evaluate_is_given_the_texts(learn, module):
     found = trainer.evaluate()
     assert 0 <= found["eval_opinions_right"] <= 12 and "eval_opinions_first" not in found
     assert any("eval_loss" in entry for entry in trainer.state.log_history)
+
+
+@pytest.mark.parametrize("retrieval", ["signature", "cascade", "uncertainty"])
+def test_what_was_learned_is_scored_never_the_base(retrieval, learn, monkeypatch):
+    trainer = learn([opinions(), lengths()], max_steps=20, learning_rate=1e-2, config={"retrieval": retrieval})
+    scores = trainer.evaluate()
+    monkeypatch.setattr(Novelty, "__call__", lambda self, features, task: torch.full((len(features),), 2.0))
+    active_config(trainer.model).unknown = "base"
+    assert trainer.evaluate() == pytest.approx(scores)
+    answer = pipeline("lifelong", model=trainer.model, tokenizer=trainer.processing_class)
+    assert {one["task"] for one in answer(["the film was bad", "a joy"])} == {"unknown"}
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gpt2"])
