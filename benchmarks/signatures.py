@@ -79,7 +79,9 @@ def router_of(tasks: Sequence[Learned], rank: int, constants: Constants) -> Rout
     signature = Signature(*stacks, torch.cat([one.classes for one in fitted]))
     sizes, shrinkage = torch.tensor([len(task.train) for task in tasks]), DriftAdapterConfig().signature_shrinkage
     groups = list(range(len(tasks)))
-    return shared_router(signature, sizes, [task.classes for task in tasks], groups, shrinkage, constants)
+    classes = [task.classes for task in tasks]
+    of_class = [int(n) for task in tasks for n in task.labels.bincount(minlength=task.classes)]
+    return shared_router(signature, sizes, classes, groups, shrinkage, constants, of_class)
 
 
 def right_group(tasks: Sequence[Learned], rank: int, constants: Constants) -> float:

@@ -68,7 +68,8 @@ def novelty_of(
     signature, counts = Signature(*stacks, torch.cat([one.classes for one in fitted])), [len(x) for x in train]
     tails = [measure_tail(*one, constants) for one in zip(fitted, counts, held_out, strict=True)]
     rows, groups = torch.tensor(counts), list(range(len(train)))
-    router = shared_router(signature, rows, classes, groups, config.signature_shrinkage, constants)
+    of_class = [int(n) for one, count in zip(labels, classes, strict=True) for n in one.bincount(minlength=count)]
+    router = shared_router(signature, rows, classes, groups, config.signature_shrinkage, constants, of_class)
     rule = novelty_rule(signature, router, rows, classes, tails, config.signature_shrinkage, constants)
     return lambda features: rule(features, router(features).argmax(1)).numpy()
 

@@ -123,7 +123,15 @@ class Index:
             classes, groups = [task.classes for task in knowledge.tasks], knowledge.group_of_task
             # The first pass may run under a trainer's autocast, which would round the covariance too much.
             with torch.no_grad(), torch.autocast(self.signature.mean.device.type, enabled=False), _factorised():
-                router = shared_router(self.signature, counts, classes, groups, self.shrinkage, knowledge.constants)
+                router = shared_router(
+                    self.signature,
+                    counts,
+                    classes,
+                    groups,
+                    self.shrinkage,
+                    knowledge.constants,
+                    knowledge.class_counts,
+                )
             self._router = router
         return router
 

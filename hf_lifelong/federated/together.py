@@ -273,6 +273,7 @@ class Server:
             group=task.name,
             examples=int(sums.counts.sum()),
             classes=len(task.labels),
+            class_examples=tuple(sums.counts.tolist()),
             started_from=started_from,
             data=TaskData(rows=int(total["labels"][0].sum()), scored_on="test" if has_test else "validation"),
         )

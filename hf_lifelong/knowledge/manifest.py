@@ -13,7 +13,7 @@ from typing import Any
 
 from .constants import UNSTATED, Constants, read_constants
 from .likelihood_ratio import Tail
-from .reading import ManifestError, check_count, check_number, check_type, same_keys
+from .reading import ManifestError, check_count, check_list, check_number, check_type, same_keys
 from .records import StatisticRecord, read_statistics
 
 # The format that is written, and the oldest one that is read. Older formats have signatures of other features.
@@ -81,6 +81,7 @@ class LearnedTask:
         extends (`str`, *optional*): The earlier task to which this one adds labels. Answers of both have the name of
             that task's group.
         tail ([`Tail`], *optional*): Where its held-out inputs lay when it was committed.
+        class_examples (`tuple[int, ...]`): How many of the `examples` each class has; empty where that is not known.
     """
 
     name: str
@@ -100,6 +101,7 @@ class LearnedTask:
     statistics: tuple[StatisticRecord, ...] = ()
     extends: str | None = None
     tail: Tail | None = None
+    class_examples: tuple[int, ...] = ()
 
     @property
     def at_chance(self) -> bool:
@@ -130,6 +132,13 @@ class KnowledgeBase:
     scores: dict[str, Any] | None = None
     constants: Constants = field(default_factory=Constants)
     pooling: str = POOLINGS[0]
+
+    @property
+    def class_counts(self) -> list[int] | None:
+        """Number of inputs of each class, task after task, a class without any counting as the most frequent of its
+        task, which it shares; `None` if it is not known of every task."""
+        counts = [task.class_examples for task in self.tasks]
+        return [n or max(of_task) for of_task in counts for n in of_task] if all(counts) else None
 
     def pooled_width(self, hidden_size: int) -> int:
         """Number of features of one input before projection: one vector for each depth and, of a text by its mean, the
@@ -254,12 +263,10 @@ class KnowledgeBase:
         if self.pooling == POOLINGS[0]:
             del data["pooling"]
         for task, entry in zip(self.tasks, data["tasks"], strict=True):
-            entry["labels"] = list(task.labels)
+            entry["labels"], entry["class_examples"] = list(task.labels), list(task.class_examples)
             entry["statistics"] = [record.to_dict() for record in task.statistics]
-            if not task.statistics:
-                del entry["statistics"]
-            for key in ("extends", "tail"):
-                if entry[key] is None:
+            for key in ("extends", "tail", "class_examples", "statistics"):
+                if entry[key] is None or entry[key] == []:
                     del entry[key]
         return data
 
@@ -340,7 +347,7 @@ def _read_task(i: int, data: Any) -> LearnedTask:
     check_type(where, data, dict)
     # Older formats lack these fields.
     absent = {"data": asdict(TaskData()), "classes": 1, "baseline": None, "statistics": []}
-    data = {**absent, "extends": None, "tail": None, **data}
+    data = {**absent, "extends": None, "tail": None, "class_examples": [], **data}
     data = {"constants": _constants_of_old(where, data), **data}
     same_keys(where, data, {f.name for f in fields(LearnedTask)})
     for key in ("name", "kind", "group"):
@@ -350,6 +357,11 @@ def _read_task(i: int, data: Any) -> LearnedTask:
         check_type(f"{where}.labels", label, str)
     for key in ("width", "members", "examples", "classes"):
         check_count(f"{where}.{key}", data[key], least=0 if key == "width" else 1)
+    check_list(f"{where}.class_examples", data["class_examples"], data["classes"])
+    for count in data["class_examples"]:
+        check_count(f"{where}.class_examples", count)
+    if data["class_examples"] and len(data["class_examples"]) != data["classes"]:
+        raise ManifestError(f"`{where}.class_examples` must have an entry for each of {data['classes']} classes")
     if data["width"] not in (0, len(data["labels"])):
         raise ManifestError(f"`{where}.width` is {data['width']}, but there are {len(data['labels'])} labels")
     _check_constants(f"{where}.constants", data["constants"])
@@ -367,6 +379,7 @@ def _read_task(i: int, data: Any) -> LearnedTask:
     constants = {name: float(number) for name, number in data["constants"].items()}
     parsed = {
         "labels": tuple(data["labels"]),
+        "class_examples": tuple(data["class_examples"]),
         "data": task_data,
         "constants": constants,
         "statistics": statistics,

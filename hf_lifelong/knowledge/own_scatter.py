@@ -80,24 +80,22 @@ class OwnScatter:
 def own_scatter_of(
     signature: Signature,
     discriminants: tuple[Tensor, Tensor],
-    common: Tensor,
+    whitener: Tensor,
     share: float,
     classes: Sequence[int],
     constants: Constants,
 ) -> OwnScatter:
-    """Gaussians with the covariances `common commonᵀ + share · own`, where `own` is the covariance of a class times
+    """Gaussians with the covariances `common + share · own`, where `own` is the covariance of a class times
     its share of the task's inputs and the number of classes, so that few inputs count little.
 
     Args:
         signature ([`Signature`]): `[tasks, …]`.
         discriminants (`tuple[Tensor, Tensor]`): Weight `[ΣC, D]` and bias `[ΣC]` under the common covariance.
-        common (`Tensor`): `[D, D]`, float64, lower triangular.
+        whitener (`Tensor`): `[D, D]`, float32, inverse of the lower triangular root of the common covariance.
         share (`float`): Weight of the own covariance.
         classes (`list[int]`): Number of classes of each task.
         constants ([`Constants`]): The adapter's constants.
     """
-    identity = torch.eye(len(common), dtype=common.dtype, device=common.device)
-    whitener = torch.linalg.solve_triangular(common, identity, upper=False).float()
     weight, bias = (part.float() for part in discriminants)
     rank, centre = signature.factor.shape[1], signature.classes.mean(0)
     table = _Blocks(classes, rank, constants)
@@ -123,7 +121,7 @@ def own_scatter_of(
             places = (signature.classes[of_class] - centre).view(len(own), -1, len(centre))
             products = (own @ places.mT).mT.flatten()
             along[[table.place[c] + r for c in of_class for r in range(own.shape[1])]] = products
-    device, rows_of = common.device, enumerate(table.rows)
+    device, rows_of = whitener.device, enumerate(table.rows)
     of_row = torch.tensor([block for block, rows in rows_of for _ in range(rows)], device=device)
     within = torch.tensor([place for rows in table.rows for place in range(rows)], device=device)
     block, place = (torch.tensor(values, device=device) for values in (table.block, table.place))

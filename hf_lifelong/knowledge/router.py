@@ -143,6 +143,7 @@ def shared_router(
     groups: Sequence[int],
     shrinkage: float,
     constants: Constants,
+    class_counts: Sequence[int] | None = None,
 ) -> Router:
     """Linear discriminants under the covariance that the classes of all present tasks share.
 
@@ -154,6 +155,9 @@ def shared_router(
         shrinkage (`float`): Share of the covariance that is replaced by its mean variance on the diagonal. It keeps
             the inverse stable if there are fewer texts than dimensions.
         constants ([`Constants`]): The adapter's constants.
+        class_counts (`list[int]`, *optional*): Number of texts of each class, task after task. The mean of n texts is
+            off, which adds the number of directions / n to the squared distance of other texts of its class; what it
+            adds on average is taken away, so that rare classes are as easily found as others.
     """
     share = (counts.double() - 1).clamp_min(1)
     share = (share / share.sum()).to(signature.mean.device)
@@ -171,8 +175,9 @@ def shared_router(
     covariance += leading
     group, count = torch.tensor(groups, device=covariance.device), max(groups) + 1
     # As few of these matrices as possible live at the same time: they determine the peak memory of learning a task.
-    floor = shrinkage * covariance.diagonal().mean()
+    floor = floor_within = shrinkage * covariance.diagonal().mean()
     common = root_of(leading.mul_(-constants.own_share).add_(covariance), floor, shrinkage) if count > 1 else None
+    whitener = None if common is None else _inverse_of_lower(common)
     del leading
     places = signature.classes.double()
     weight, bias = _discriminants(places, root_of(covariance, floor, shrinkage))
@@ -183,13 +188,25 @@ def shared_router(
     apart, _ = _discriminants(signature.mean.double(), root_of(covariance, floor, shrinkage))
     del covariance
     own_scatter = None
-    if common is not None:
-        discriminants, weight_of_own = _discriminants(places, common), (1 - shrinkage) * constants.own_share
-        own_scatter = own_scatter_of(signature, discriminants, common, weight_of_own, classes, constants)
+    if common is not None and whitener is not None:
+        own_weight, own_bias = _discriminants(places, common)
+        if class_counts is not None:
+            directions = (len(common) - floor_within * whitener.square().sum()) / (1 - shrinkage)
+            off = directions / torch.tensor(class_counts, device=bias.device).clamp_min(1)
+            bias, own_bias = bias + 0.5 * off, own_bias + 0.5 * off
+        weight_of_own = (1 - shrinkage) * constants.own_share
+        own_scatter = own_scatter_of(
+            signature, (own_weight, own_bias), whitener.float(), weight_of_own, classes, constants
+        )
     weight = weight.float().T.contiguous().T  # the fastest layout for a product with a single row
     return Router(
         weight, bias.float(), owner, apart.float(), group, count, own_scatter, constants.sure, constants.candidates
     )
+
+
+def _inverse_of_lower(root: Tensor) -> Tensor:
+    identity = torch.eye(len(root), dtype=root.dtype, device=root.device)
+    return torch.linalg.solve_triangular(root, identity, upper=False)
 
 
 def _discriminants(mean: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:

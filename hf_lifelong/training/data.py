@@ -242,14 +242,20 @@ class PreparedTask:
         answers = [self.task_kind.right_answer(reference) for reference in references]
         return with_module(self.task_kind.score(answers, references), self.task, self.labels, answers, references)
 
-    def learned(self, members: int, examples: int, started_from: str | None = None) -> LearnedTask:
+    def learned(
+        self, members: int, examples: int, of_class: torch.Tensor | None = None, started_from: str | None = None
+    ) -> LearnedTask:
         """The task's record in the manifest once it is learned, before it has a score or joins a group.
 
         Args:
             members (`int`): Number of snapshots.
             examples (`int`): Number of texts that the signature was fitted on.
+            of_class (`Tensor`, *optional*): The class of each, if inputs have one.
             started_from (`str`, *optional*): The task that training started from.
         """
+        classes = len(self.labels) if self.task_kind.one_label else 1
+        of_class = torch.zeros(examples, dtype=torch.long) if classes == 1 else of_class
+        counts = [] if of_class is None else torch.bincount(of_class, minlength=classes).tolist()
         return LearnedTask(
             name=self.name,
             kind=self.kind,
@@ -258,7 +264,8 @@ class PreparedTask:
             members=members,
             group=self.name,
             examples=examples,
-            classes=len(self.labels) if self.task_kind.one_label else 1,
+            classes=classes,
+            class_examples=tuple(counts),
             started_from=started_from,
             template=self.task.template,
             data=self.source,

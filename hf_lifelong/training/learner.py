@@ -194,7 +194,7 @@ class TaskLearner:
         visit.classes = task.asked_classes(samples)
         if args.grouping == "performance":
             visit.router = lifelong_of(model).index.router  # saved here, because adding the task replaces it
-        visit.learned = task.learned(len(visit.members), len(visit.features), visit.started_from)
+        visit.learned = task.learned(len(visit.members), len(visit.features), visit.classes, visit.started_from)
         rank = active_config(model).signature_rank
         signature = fit_signature(
             visit.features, rank, visit.classes, visit.learned.classes, self.knowledge.constants.own

@@ -87,6 +87,19 @@ def test_how_states_are_pooled_is_stated_where_it_is_not_as_it_always_was(three)
     assert KnowledgeBase.from_dict(last.to_dict()) == last and last.pooled_width(8) == 8 * len(three.depths)
 
 
+def test_how_many_inputs_each_class_has_is_kept(three):
+    assert three.class_counts is None and "class_examples" not in three.to_dict()["tasks"][0]
+    knowledge = KnowledgeBase(**{**vars(three), "tasks": [task("a", classes=3, class_examples=(2, 0, 7)), task("b")]})
+    assert KnowledgeBase.from_dict(knowledge.to_dict()) == knowledge and knowledge.class_counts is None
+    knowledge.tasks[1] = task("b", class_examples=(5,))
+    assert knowledge.class_counts == [2, 7, 7, 5]  # a class without inputs shares those of the most frequent
+    for wrong in (3, [1, 2], [1, 2, 3, 4], [1, -1, 2], [1, 2.0, 3]):
+        data = knowledge.to_dict()
+        data["tasks"][0]["class_examples"] = wrong
+        with pytest.raises(ManifestError, match=r"tasks\[0\].class_examples` (must be|has)"):
+            KnowledgeBase.from_dict(data)
+
+
 def test_constants_of_a_task_are_kept(three):
     knowledge = three.with_task(task("grades", constants={"mean": 2.5, "std": 1.0}))
     assert KnowledgeBase.from_dict(knowledge.to_dict()) == knowledge

@@ -306,6 +306,29 @@ def test_a_class_without_texts_shares_the_scatter_of_the_most_frequent(of):
     torch.testing.assert_close(*found)  # wherever the class stands in the list
 
 
+@pytest.mark.parametrize("by", [SURELY, NEVER_SURE])
+def test_rare_classes_are_found_as_often_as_others(by):
+    """The mean of few texts lies beside the class, so its other texts lie further from it than from a mean of many."""
+    d, rows = 200, (20, 1000)
+    places = 0.2 * torch.randn(4, d, generator=torch.Generator().manual_seed(1))
+
+    def texts(c, n, seed):
+        return places[c] + torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
+
+    signatures = []
+    for task in range(2):  # of each the first class is rare
+        x = torch.cat([texts(2 * task + c, n, 10 * task + c) for c, n in enumerate(rows)])
+        signatures.append(fit_signature(x, 80, torch.tensor([0, 1]).repeat_interleave(torch.tensor(rows)), 2))
+    found = {}
+    for counts in (None, [*rows, *rows], [300] * 4):
+        router = shared_router(together(signatures), torch.tensor([1020] * 2), [2, 2], [0, 1], 0.05, by, counts)
+        right = [float((router(texts(c, 4000, 50 + c)).argmax(1) == c // 2).float().mean()) for c in range(4)]
+        found["none" if counts is None else counts[0]] = (min(right[::2]), min(right[1::2]))
+    assert found["none"] == found[300]  # of equal counts nothing is taken away
+    gap = {key: frequent - rare for key, (rare, frequent) in found.items()}
+    assert found["none"][0] + 0.05 < found[20][0] and gap[20] < gap["none"] / 2
+
+
 def test_a_narrow_class_loses_what_lies_far_to_a_wide_one_of_another_task():
     """One covariance of both classes of the first task would be as wide as that of the second."""
     noise, labels = torch.randn(4, 800, D, generator=torch.Generator().manual_seed(0)), torch.arange(800) % 2
