@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..utils.lazy import lazily
 from .base import TaskKind
 from .head import HeadKind
-from .labels import check_enough, named_values
+from .labels import IGNORED, check_enough, named_values
 from .modality import MODEL_INPUTS, TEXT, Modality
 from .register import (
     find_kind,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .untold import answer_columns, encode_inputs
 
 __all__ = [
+    "IGNORED",
     "LOG_2",
     "MODEL_INPUTS",
     "TEXT",

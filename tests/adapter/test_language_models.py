@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, Generation
 
 from hf_lifelong import DriftAdapterConfig, forget, generate, predict, score_labels
 from hf_lifelong.adapter import lifelong_of, trunk_features
-from hf_lifelong.adapter.forward.causal import prompt_of
+from hf_lifelong.adapter.forward.causal import prompt_tokens
 from hf_lifelong.adapter.low_rank import DriftLayer
 from hf_lifelong.objectives.prompts import encode_answers
 from hf_lifelong.objectives.uncertainty import mean_by_pair, normalised_entropy, summed_variance
@@ -397,8 +397,8 @@ def test_a_text_all_of_whose_tokens_have_labels_is_a_prompt():
     mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 0], [0, 1, 1, 1, 1]])
     labels = torch.where(mask == 1, 7, -100)
     labels[2, :3] = -100
-    assert prompt_of(labels, mask).tolist() == [[0, 0, 1, 1, 1], [1, 1, 1, 1, 0], [0, 1, 1, 0, 0]]
-    assert prompt_of(labels, None)[1:].tolist() == [[1] * 5, [1, 1, 1, 0, 0]]
+    assert prompt_tokens(labels, mask).tolist() == [[0, 0, 1, 1, 1], [1, 1, 1, 1, 0], [0, 1, 1, 0, 0]]
+    assert prompt_tokens(labels, None)[1:].tolist() == [[1] * 5, [1, 1, 1, 0, 0]]
 
 
 def test_labels_in_parts_are_the_same_as_at_once(spread, language_tokenizer, monkeypatch):

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from ...compat import cache_in, cache_of, is_packed
 from ...knowledge import KnowledgeBase
-from ...objectives import LOG_2
-from ...objectives.labels import IGNORED
+from ...objectives import IGNORED, LOG_2
 from ...retrieval import BUILT_IN
 from ..heads import Lifelong
 from ..index import Tables
@@ -74,7 +73,7 @@ class CausalConductor(Conductor):
         if query.group is None:
             refuse_unsure_routing(kwargs)
             if kwargs.get("labels") is not None:
-                current = replace(current, prompt=prompt_of(kwargs["labels"], current.mask))
+                current = replace(current, prompt=prompt_tokens(kwargs["labels"], current.mask))
         elif len(query.group) != rows:  # beams
             query = replace(query, group=query.group.repeat_interleave(rows // len(query.group)))
         if query.policy.asks_members and not query.only_vote:
@@ -203,7 +202,7 @@ def token_distributions(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, T
     return logits.float().softmax(-1), weights, log_classes
 
 
-def prompt_of(labels: Tensor, mask: Tensor | None) -> Tensor:
+def prompt_tokens(labels: Tensor, mask: Tensor | None) -> Tensor:
     """The tokens of the prompts, `[B, T]`: those before the first that has a label; all of a text without such."""
     mask = torch.ones_like(labels) if mask is None else mask
     prompt = mask * ((labels != IGNORED).cumsum(1) == 0)
