@@ -48,7 +48,10 @@ CHOICES = {method: {"train_texts": BUDGET["train_texts"]} for method in ("ncm", 
 # Two small streams of the shipped data with the embedded model, for a run of a minute or two.
 QUICK_BUDGET = {**BUDGET, "train_texts": 150, "test_texts": 60, "epochs": 2, "variants": False}
 QUICK_RUN = {"streams": ["shipped", "shipped_reversed"], "methods": ["ours", "sequential"]}
-MAIN = ["domains", "lookalikes", "classes", "classes20", "mixed", "return", "long", "intents", "banking"]
+MAIN = [
+    *("domains", "lookalikes", "classes", "classes20", "mixed", "return", "long"),
+    *("intents", "banking", "classes_imbalanced"),
+]
 
 
 @dataclass(frozen=True)
