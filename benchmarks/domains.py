@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +82,8 @@ def main() -> None:
     parser.add_argument("--out", default=str(RESULTS / "domains.json"))
     args = parser.parse_args()
     datasets.disable_progress_bars()
-    fill(
-        Path(args.out),
-        args.methods,
-        args.seeds,
-        lambda method, seed: run_cell(method, seed, args),
-        lambda rows: summarise(rows, args.model),
-    )
+    run, summary = partial(run_cell, args=args), partial(summarise, model=args.model)
+    fill(Path(args.out), args.methods, args.seeds, run, summary)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import argparse
 import hashlib
 import tempfile
 import time
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -164,10 +165,5 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--out", default=str(RESULTS / "federated.json"))
     args = parser.parse_args()
-    fill(
-        Path(args.out),
-        args.methods,
-        args.seeds,
-        lambda method, seed: run_cell(method, seed, args),
-        lambda rows: summarise(rows, args.model),
-    )
+    run, summary = partial(run_cell, args=args), partial(summarise, model=args.model)
+    fill(Path(args.out), args.methods, args.seeds, run, summary)

@@ -49,8 +49,16 @@ CHOICES = {method: {"train_texts": BUDGET["train_texts"]} for method in ("ncm", 
 QUICK_BUDGET = {**BUDGET, "train_texts": 150, "test_texts": 60, "epochs": 2, "variants": False}
 QUICK_RUN = {"streams": ["shipped", "shipped_reversed"], "methods": ["ours", "sequential"]}
 MAIN = [
-    *("domains", "lookalikes", "classes", "classes20", "mixed", "return", "long"),
-    *("intents", "banking", "classes_imbalanced"),
+    "domains",
+    "lookalikes",
+    "classes",
+    "classes20",
+    "mixed",
+    "return",
+    "long",
+    "intents",
+    "banking",
+    "classes_imbalanced",
 ]
 
 
