@@ -1,4 +1,5 @@
-"""The only module that uses names of transformers and PEFT that are private or differ between versions.
+"""The only module that uses names of transformers and PEFT that are private or differ between versions; it lists those
+that a class of this package takes from the class that it extends.
 
 These names are looked up only when another module imports them, so importing this module costs nothing.
 """
@@ -58,6 +59,11 @@ OVERRIDDEN = {
     "peft.PeftModel": ("_enable_peft_forward_hooks",),
     "peft.tuners.tuners_utils.BaseTunerLayer": ("_move_adapter_to_device_of_base_layer",),
 }
+# Private names that classes of this package read of the library class that they extend.
+READ = {
+    "transformers.Pipeline": ("_batch_size", "_forward_params"),
+    "peft.config.PeftConfigMixin": ("_split_kwargs",),
+}
 # Attributes that a training leaves in a `Trainer` and the next training would read, with their values before the first
 # training. Those in `ABSENT` do not exist before it.
 UNUSED: Mapping[str, Any] = {
@@ -76,6 +82,7 @@ __all__ = [
     "INTERNAL",
     "OVERRIDDEN",
     "PEFT_TYPE_TO_CONFIG_MAPPING",
+    "READ",
     "UNUSED",
     "Conv1D",
     "ExportableState",

@@ -13,7 +13,7 @@ import hf_lifelong
 from hf_lifelong import DriftTrainer, compat
 from hf_lifelong.adapter import DriftModel
 from hf_lifelong.adapter.layers import DriftTunerLayer
-from hf_lifelong.compat import ABSENT, INTERNAL, OVERRIDDEN, UNUSED
+from hf_lifelong.compat import ABSENT, INTERNAL, OVERRIDDEN, READ, UNUSED
 from hf_lifelong.fairness import FairSteps
 
 PACKAGE = Path(hf_lifelong.__file__).parent
@@ -33,6 +33,12 @@ def test_internal_names_are_there(name):
 def test_overridden_methods_are_there(owner):
     missing = [name for name in OVERRIDDEN[owner] if not callable(getattr(theirs(owner), name, None))]
     assert not missing
+
+
+@pytest.mark.parametrize("owner", READ)
+def test_names_that_are_read_are_there(owner):
+    source = inspect.getsource(theirs(owner))
+    assert not [name for name in READ[owner] if name not in source]
 
 
 PAIRS = [

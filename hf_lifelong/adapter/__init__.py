@@ -20,11 +20,11 @@ from .export_report import ExportReport
 from .exporting import export
 from .forward.answer import LifelongOutput
 from .forward.decoding import decode_answers
-from .forward.generate import Generated, answer_prompts, generate, likeliest_labels, score_labels
+from .forward.generate import Generated, answer_prompts, ends_of, generate, likeliest_labels, score_labels
 from .forward.predict import Routed, predict, route, trunk_features
 from .heads import Lifelong, active_adapter, active_config, knowledge_of, lifelong_of
 from .index import Index, Tables
-from .joining import union
+from .joining import SHARED_SETTINGS, union
 from .registration import register
 from .sharding import local, make_whole
 from .statistics import set_statistics, statistics_of
@@ -33,6 +33,7 @@ from .tuner import DriftModel
 register()
 
 __all__ = [
+    "SHARED_SETTINGS",
     "DriftAdapterConfig",
     "DriftModel",
     "ExportReport",
@@ -56,6 +57,7 @@ __all__ = [
     "depths_of",
     "describe_base",
     "drift_modules",
+    "ends_of",
     "export",
     "forget",
     "generate",

@@ -302,13 +302,21 @@ def target_names(config: DriftAdapterConfig, model: Any) -> list[str]:
             f"`target_modules` names {rowless}, which read relative positions that all inputs of a batch share; an "
             "adapter there cannot differ from input to input. Leave them out."
         )
-    if not names:
+    unmatched = _unmatched(config, model) if names else wanted
+    if unmatched:
         raise ValueError(
-            f"`target_modules` {wanted!r} matches no {kind.what} above the trunk (layers {above.start} to "
+            f"`target_modules` {unmatched!r} matches no {kind.what} above the trunk (layers {above.start} to "
             f"{above.stop - 1} of `{path}`).{_beside(model, path, config)} The {kind.what}s there end in "
             f"{sorted({name.rsplit('.', 1)[-1] for name in fitting})}."
         )
     return names
+
+
+def _unmatched(config: DriftAdapterConfig, model: nn.Module) -> list[str]:
+    """The entries of a list of `target_modules` that name no module, in the trunk either: as PEFT does, by its end."""
+    listed = config.target_modules if isinstance(config.target_modules, set) else ()
+    names = [f".{name}" for name, _ in model.named_modules()]
+    return sorted(entry for entry in listed if not any(name.endswith(f".{entry}") for name in names))
 
 
 def _beside(model: nn.Module, path: str, config: DriftAdapterConfig) -> str:

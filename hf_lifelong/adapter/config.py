@@ -53,10 +53,11 @@ class DriftAdapterConfig(PeftConfig):
             Dropout probability on the input of adapters and heads during training; one of the sources of drift. With
             full members, on the input of the linear layers themselves.
         target_modules (`set[str]` or `str`, *optional*):
-            Linear layers that carry an adapter, in PEFT's spelling; only layers above the trunk are used. `None` uses
-            the defaults of the architecture, `"all-linear"` all linear layers (except DeBERTa's layers that read
-            relative positions, which all inputs of a batch share). Full members can also be of layer norms
-            (`LayerNorm`); `None` then uses all linear layers and layer norms.
+            Linear layers that carry an adapter, in PEFT's spelling; only layers above the trunk are used, and a name
+            in a list that the base does not have is an error. `None` uses the defaults of the architecture,
+            `"all-linear"` all linear layers (except DeBERTa's layers that read relative positions, which all inputs of
+            a batch share). Full members can also be of layer norms (`LayerNorm`); `None` then uses all linear layers
+            and layer norms.
         exclude_modules (`set[str]` or `str`, *optional*):
             Linear layers to leave out, in PEFT's spelling.
         trunk_depth (`float`, *optional*):

@@ -19,6 +19,7 @@ from ..knowledge import (
     shared_router,
 )
 from ..objectives import HeadKind, get_kind
+from .lasting import lasting
 
 
 class Tables:
@@ -121,8 +122,7 @@ class Index:
         if router is None and knowledge.tasks:
             counts = torch.tensor([task.examples for task in knowledge.tasks])
             classes, groups = [task.classes for task in knowledge.tasks], knowledge.group_of_task
-            # The first pass may run under a trainer's autocast, which would round the covariance too much.
-            with torch.no_grad(), torch.autocast(self.signature.mean.device.type, enabled=False), _factorised():
+            with self._computing():
                 router = shared_router(
                     self.signature,
                     counts,
@@ -142,15 +142,22 @@ class Index:
         if self._novelty is None and router is not None:
             counts, classes = torch.tensor([task.examples for task in tasks]), [task.classes for task in tasks]
             tails, constants = [task.tail for task in tasks], self.knowledge.constants
-            with torch.no_grad(), torch.autocast(self.signature.mean.device.type, enabled=False), _factorised():
+            with self._computing():
                 self._novelty = novelty_rule(self.signature, router, counts, classes, tails, self.shrinkage, constants)
         return self._novelty
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        # The first pass may run under a trainer's autocast, which would round the covariance too much.
+        with lasting(), torch.no_grad(), torch.autocast(self.signature.mean.device.type, enabled=False), _factorised():
+            yield
 
     def tables(self, device: torch.device) -> Tables:
         """The manifest's contents as tensors on a device."""
         tables = self._tables
         if tables is None or tables.task.device != device:
-            tables = self._tables = Tables(self.knowledge, device)
+            with lasting():
+                tables = self._tables = Tables(self.knowledge, device)
         return tables
 
     def likelihood(self, features: Tensor, allowed: Tensor | None = None) -> Tensor:

@@ -15,7 +15,7 @@ from .heads import active_adapter, active_config, knowledge_of, lifelong_of
 
 # Settings by which members are built and asked. If one differed, the tasks of one adapter would be answered otherwise
 # than before.
-SHARED = (
+SHARED_SETTINGS = (
     "task_type",
     "target_modules",
     "r",
@@ -82,7 +82,7 @@ def union(model: Any, other: Any, rename: Mapping[str, str] | None = None) -> An
 
 
 def _check_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
-    for name in SHARED:
+    for name in SHARED_SETTINGS:
         if first[name] != second[name]:
             raise ValueError(
                 f"The adapters differ in `{name}`: {first[name]!r:.100} in the first, {second[name]!r:.100} in the "

@@ -16,6 +16,7 @@ from ..compat import Conv1D
 from ..storage import TensorSpec, rank_sizes
 from .forward.context import Context, Factors, Pass
 from .forward.plan import Plan
+from .lasting import lasting
 
 # Number of mixtures of groups whose merged factors and heads are cached. Beyond it, the oldest is dropped.
 MOST_MERGED = 4
@@ -41,7 +42,8 @@ class Gathered(dict[tuple[int, ...], tuple[tuple[Tensor, ...], list[int], tuple[
             # In steps that other threads may take at the same time.
             for oldest in list(self)[: max(0, len(self) - MOST_MERGED + 1)]:
                 self.pop(oldest, None)
-            entry = self[plan.key] = (tensors, versions, gather(plan))
+            with lasting():
+                entry = self[plan.key] = (tensors, versions, gather(plan))
         return entry[2]
 
     def __reduce__(self) -> tuple[type[Gathered], tuple[()]]:

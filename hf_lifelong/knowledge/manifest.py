@@ -177,11 +177,6 @@ class KnowledgeBase:
         return list(accumulate((task.classes for task in self.tasks), initial=0))
 
     @property
-    def head_rows(self) -> int:
-        """Number of head rows of all members, computed without a list: a manifest may state more than memory holds."""
-        return sum(task.members * task.width for task in self.tasks)
-
-    @property
     def group_of_task(self) -> list[int]:
         """For each task the index of its group in `groups`."""
         index = {name: i for i, name in enumerate(self.groups)}

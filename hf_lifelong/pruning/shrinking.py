@@ -59,7 +59,7 @@ def shrink(
     heads = _heads_left(model, keep_heads) if keep_heads is not None else None
     blocks = _blocks(model)
     worth = _worth(model, blocks, calibration)
-    width = _width(model, blocks, keep)
+    width = _width(blocks, keep)
     _rehearse(model, width, heads)
     for (_, falling), (value, means) in zip(blocks, worth, strict=True):
         if means is not None:
@@ -180,7 +180,7 @@ def _entering(module: Any) -> Tensor:
     return _rows(module).square().sum(1) + bias
 
 
-def _width(model: Any, blocks: list[tuple[str, nn.Module]], keep: float | None) -> int:
+def _width(blocks: list[tuple[str, nn.Module]], keep: float | None) -> int:
     """How many neurons every layer keeps."""
     neurons = _features(blocks[0][1])[0]
     if keep is None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
-from ..adapter import Generated, active_config, generate
+from ..adapter import Generated, active_config, ends_of, generate
 from ..knowledge import UNKNOWN
 from .jobs import Served
 from .limits import INVALID, RequestError
@@ -105,8 +105,9 @@ class Write:
             if new_tokens < 1:
                 raise RequestError(INVALID, f"The prompt has {lengths[0]:,} tokens, and the model takes {room:,}.")
         # A text that may yet turn out to be unknown is not shown before it is complete.
-        texts = [Text(pipe.tokenizer, self.stop, None if self.abstain else prompt.listener) for prompt in prompts]
-        found = self._generate(pipe, features, Rows(texts, prompts), new_tokens)
+        ends = ends_of(pipe.model, pipe.tokenizer)
+        texts = [Text(pipe.tokenizer, ends, self.stop, None if self.abstain else p.listener) for p in prompts]
+        found = self._generate(pipe, features, Rows(texts, prompts), new_tokens, ends)
         novelty = [None] * len(prompts) if found.novelty is None else found.novelty.tolist()
         tasks = [served.knowledge.tasks[task] for task in found.task.tolist()]
         answers = []
@@ -120,7 +121,9 @@ class Write:
             answers.append(Written(whole, text.ended, lengths[i], len(text.tokens), task, margin, novelty[i]))
         return answers
 
-    def _generate(self, pipe: Any, features: dict[str, Any], rows: Rows, new_tokens: int) -> Generated:
+    def _generate(
+        self, pipe: Any, features: dict[str, Any], rows: Rows, new_tokens: int, ends: list[int]
+    ) -> Generated:
         tokenizer = pipe.tokenizer
         options: dict[str, Any] = {"do_sample": self.samples, "max_new_tokens": new_tokens}
         if self.samples:
@@ -135,7 +138,7 @@ class Write:
                 tokenizer.pad(features, return_tensors="pt", padding_side="left"),
                 per_batch=False,  # a batch holds the rows of several clients
                 novelty=self.abstain or (pipe.leaves_unknown and self.task is None),
-                eos_token_id=tokenizer.eos_token_id,
+                eos_token_id=ends,
                 pad_token_id=tokenizer.pad_token_id,
                 streamer=rows,
                 stopping_criteria=StoppingCriteriaList([rows.ended]),
@@ -150,12 +153,15 @@ class Text:
 
     Args:
         tokenizer: Of the base.
+        ends (`list[int]`): Tokens that end it.
         stop (`tuple[str, ...]`): Texts before which it ends.
         listener (`Callable`, *optional*): Hears each piece.
     """
 
-    def __init__(self, tokenizer: Any, stop: tuple[str, ...], listener: Callable[[str], None] | None) -> None:
-        self.tokenizer, self.stop, self.listener = tokenizer, stop, listener
+    def __init__(
+        self, tokenizer: Any, ends: list[int], stop: tuple[str, ...], listener: Callable[[str], None] | None
+    ) -> None:
+        self.tokenizer, self.ends, self.stop, self.listener = tokenizer, ends, stop, listener
         self.tokens: list[int] = []
         self.ended = False
         self.heard = ""
@@ -164,7 +170,7 @@ class Text:
         """One more token; ignored after the end."""
         if self.ended:
             return
-        if token == self.tokenizer.eos_token_id:
+        if token in self.ends:
             self.ended = True
             return
         self.tokens.append(token)

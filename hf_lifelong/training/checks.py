@@ -128,6 +128,17 @@ def check_steps(trainer: Trainer, args: DriftTrainingArguments, members: int, ta
     cycle_ends(steps, members, args.first_cycle)
 
 
+def check_smoothing(args: DriftTrainingArguments, task: PreparedTask) -> None:
+    """Refuses to smooth the labels of a task whose targets are no ids of classes or tokens."""
+    labels = task.train.features.get("labels")
+    of_row = getattr(labels, "feature", labels)
+    if args.label_smoothing_factor and not (of_row is not None and of_row.dtype.startswith("int")):
+        raise ValueError(
+            f"`label_smoothing_factor` is {args.label_smoothing_factor}, but {task.kind} has no label that "
+            "could be spread over classes. Leave it out."
+        )
+
+
 def check_inputs(task: PreparedTask, limits: InputLimits) -> None:
     """Refuses rows that are longer than the base's positions, and ids for which the base has no embeddings."""
     config, most = task.config, limits.positions

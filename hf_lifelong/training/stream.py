@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers.trainer_utils import HubStrategy, TrainOutput
 
-from ..adapter import active_adapter, check_tensors, lifelong_of, set_knowledge
+from ..adapter import (
+    SHARED_SETTINGS,
+    active_adapter,
+    active_config,
+    check_tensors,
+    knowledge_of,
+    lifelong_of,
+    set_knowledge,
+)
 from ..hub import PushError
 from ..knowledge import KnowledgeBase
 from ..utils.files import DamagedFileError, read_json, read_tensors
@@ -143,13 +153,35 @@ def restore(model: torch.nn.Module, folder: Path) -> None:
 
     Raises:
         DamagedFileError: when a file of the commit cannot be read.
-        ValueError: when manifest, tensors and model do not fit each other.
+        ValueError: when manifest, tensors and model do not fit each other, or the commit was made with other settings
+            or on another base. The model is then as before.
     """
-    adapter = active_adapter(model)
+    adapter, before = active_adapter(model), knowledge_of(model)
     config = read_json(folder / "adapter_config.json")
     tensors = read_tensors(folder / "adapter_model.safetensors")
-    set_knowledge(model, KnowledgeBase.from_dict(config["knowledge"]))
-    check_tensors(model, adapter, tensors, config.get("digest"))
+    knowledge = KnowledgeBase.from_dict(config["knowledge"])
+    _check_same_run(model, config, knowledge)
+    set_knowledge(model, knowledge)
+    try:
+        check_tensors(model, adapter, tensors, config.get("digest"))
+    except ValueError:
+        set_knowledge(model, before)
+        raise
     model.load_adapter(str(folder), adapter, is_trainable=True)  # type: ignore[operator]
     # The killed run may have pushed after it loaded the adapter, so the commit it was loaded from says nothing.
     lifelong_of(model).config[adapter].loaded_from = None
+
+
+def _check_same_run(model: torch.nn.Module, config: Mapping[str, Any], knowledge: KnowledgeBase) -> None:
+    """Refuses a commit that was made with other settings, or on another base: what it holds would answer otherwise."""
+    now = active_config(model).to_dict()
+    pairs = {f"`{name}`": (config.get(name, now[name]), now[name]) for name in SHARED_SETTINGS}
+    first, second = knowledge.base.get("fingerprint"), knowledge_of(model).base.get("fingerprint")
+    if None not in (first, second):  # a base without values has none
+        pairs["a base of the fingerprint"] = first, second
+    for what, (of_commit, of_model) in pairs.items():
+        if of_commit != of_model:
+            raise ValueError(
+                f"The run in `output_dir` began with {what} {of_commit!r:.100}, and the model now has "
+                f"{of_model!r:.100}. Go on with what it began with, or give another `output_dir`."
+            )

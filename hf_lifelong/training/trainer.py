@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import zlib
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,7 +27,7 @@ from .arguments import DriftTrainingArguments
 from .callbacks import EpochCallback, SnapshotCallback
 from .cards import write_card
 from .checkpoints import Checkpoint, stream_folder, task_folder
-from .checks import check_best_metric, check_setup, check_steps
+from .checks import check_best_metric, check_setup, check_smoothing, check_steps
 from .data import PreparedTask
 from .drift import gradient_noise_hook, learning_rate_factor
 from .evaluator import Evaluator
@@ -131,7 +131,6 @@ class DriftTrainer(FairOverTasks, PushedTrainer, Trainer):
         if active_config(model).task_type != "CAUSAL_LM":
             # The adapter's loss is a mean over the batch. Trainer would otherwise assume that it is already scaled for
             # gradient accumulation, because the base's forward accepts any keyword.
-            self.loss_is_scaled_for_ga = False
             self.model_accepts_loss_kwargs = False
         self.snapshots = SnapshotCallback(active_config(model).members)
         self.add_callback(self.snapshots)
@@ -217,6 +216,7 @@ class DriftTrainer(FairOverTasks, PushedTrainer, Trainer):
         `metric_for_best_model` (`ValueError`)."""
         check_steps(self, self.args, self.snapshots.members, task)
         check_best_metric(self.args, task, self.metrics_of(task))
+        check_smoothing(self.args, task)
         self.check_fairness(task)
 
     def train_task(
@@ -369,6 +369,26 @@ class DriftTrainer(FairOverTasks, PushedTrainer, Trainer):
         # A resumed task must end like one that was not killed, with the user's own callbacks. Trainer would replace
         # them by new objects.
         load_states([*self.callback_handler.callbacks, self.control], self.state.stateful_callbacks)  # type: ignore[arg-type]
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        with self._every_row_in_order():
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        with self._every_row_in_order():
+            return super().get_test_dataloader(test_dataset)
+
+    @contextmanager
+    def _every_row_in_order(self) -> Iterator[None]:
+        # Answers are scored beside the rows that they belong to. Trainer would group rows by length, and drop the
+        # last ones, in an evaluation as in training.
+        whole = {"train_sampling_strategy": "sequential", "dataloader_drop_last": False}
+        given = {name: getattr(self.args, name) for name in whole}
+        vars(self.args).update(whole)
+        try:
+            yield
+        finally:
+            vars(self.args).update(given)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         sampler = super()._get_train_sampler(train_dataset)

@@ -113,6 +113,8 @@ def test_targets_may_be_chosen_and_left_out(make_model):
     assert carriers(target_modules="all-linear", exclude_modules=["dense"]) == {"query", "key", "value"}
     with pytest.raises(ValueError, match=r"c_attn.*matches no linear layer above the trunk.*'dense', 'key'"):
         make_model(tasks=(), target_modules=["c_attn"])
+    with pytest.raises(ValueError, match=r"\['c_attn', 'uery'\] matches no linear layer above the trunk"):
+        make_model(tasks=(), target_modules=["query", "uery", "c_attn"])
 
 
 def test_a_base_with_a_head_of_its_own_is_refused(tiny_folder):

@@ -97,6 +97,24 @@ def test_seats_can_be_changed_after_a_pass_in_inference_mode(pair, batch):
         answers_equal(predict(pair[1], rows, "oracle", given), predict(pair[0], rows, "oracle", given))
 
 
+@pytest.mark.parametrize("resident", [None, 2])
+def test_gradients_reach_inputs_after_a_pass_in_inference_mode(resident, make_model, batch):
+    """What the first pass has cached is part of the later one."""
+
+    def gradient(asked_before):
+        model = make_model(resident_groups=resident)
+        rows = {name: value[:1] for name, value in batch.items()}
+        if asked_before:
+            with torch.inference_mode():
+                predict(model, rows, novelty=True)
+                model(**rows)
+        embedded = model.get_input_embeddings()(rows.pop("input_ids")).detach().requires_grad_()
+        model(inputs_embeds=embedded, **rows).scores.square().sum().backward()
+        return embedded.grad
+
+    assert torch.equal(gradient(False), gradient(True))
+
+
 def test_learning_and_forgetting_go_on(pair, batch):
     for model in pair:
         predict(model, batch)

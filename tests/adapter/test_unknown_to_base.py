@@ -183,3 +183,17 @@ def test_a_story_has_the_loss_that_it_had_before_other_tasks_were_learned():
         before, after = (one(**story, labels=story["input_ids"]) for one in (base, model))
         assert torch.equal(after.loss, before.loss) and torch.equal(after.logits, before.logits)
         assert not torch.allclose(model(**asked).logits, base(**asked).logits, atol=0.1)
+
+
+def test_the_text_of_the_base_ends_where_the_base_ends_it(near_two, tiny_language_folder, language_tokenizer):
+    """A base that was trained on chats ends its turns with another token than its tokenizer's end of text."""
+    model, base = near_two(), base_of(tiny_language_folder)
+    unknown = row(rows_of(language_tokenizer), FAR[0])
+    start = unknown["input_ids"].shape[1]
+    written = base.generate(**unknown, **OPTIONS)[0, start:].tolist()
+    turn = next(token for token in written[1:] if token != written[0])
+    model.generation_config.eos_token_id = [language_tokenizer.eos_token_id, turn]
+    answer = answer_prompts(model, unknown, language_tokenizer, max_new_tokens=6)[0]
+    kept = written[: written.index(turn)]
+    assert len(kept) < len(written)
+    assert answer["answer"] == language_tokenizer.decode(kept, skip_special_tokens=True).strip()

@@ -85,11 +85,11 @@ class Letters:
 )
 def test_what_is_heard_adds_up_to_the_text(written, stop, text, ended):
     heard = []
-    growing = Text(Letters(), stop, heard.append)
+    growing = Text(Letters(), [0], stop, heard.append)
     for token in written.encode():
         growing.add(token)
     assert growing.finish() == text == "".join(heard) and growing.ended is ended
-    silent = Text(Letters(), stop, None)
+    silent = Text(Letters(), [0], stop, None)
     for token in written.encode():
         silent.add(token)
     assert silent.finish() == text and silent.ended is ended

@@ -17,6 +17,7 @@ from hf_lifelong import forget
 from hf_lifelong.cli.forget import forget_saved
 from hf_lifelong.hub import pull
 from hf_lifelong.training import TaskLearner, checkpoints, learner
+from hf_lifelong.training.stream import restore
 from hf_lifelong.utils import folders
 from hf_lifelong.utils.digests import RECORD
 
@@ -155,6 +156,37 @@ def test_resume_refuses_a_learned_task_with_other_labels(train, prepare, tmp_pat
     train([topics()])
     with pytest.raises(ValueError, match=r"`topics` was learned as .*'long', 'short'.*'brief', 'wordy'"):
         prepare([topics(labels=("brief", "wordy"))]).train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize("setting", [{"lora_alpha": 64}, {"max_length": 40}, {"retrieval": "cascade"}])
+def test_a_run_is_not_resumed_with_other_settings(setting, train, prepare):
+    train([sentiment()])
+    trainer = prepare([sentiment(), topics()], config=setting)
+    name, value = next(iter(setting.items()))
+    with pytest.raises(ValueError, match=rf"began with `{name}` .*now has {value!r}.*another `output_dir`"):
+        trainer.train(resume_from_checkpoint=True)
+    assert trainer.knowledge.names == []
+
+
+def test_a_run_is_not_resumed_on_another_base(train, prepare, bert_folder, tmp_path):
+    train([sentiment()])
+    base = AutoModel.from_pretrained(bert_folder)
+    base.get_input_embeddings().weight.data[::7] += 0.5
+    base.save_pretrained(tmp_path / "other")
+    trainer = prepare([sentiment(), topics()], model=make_model(tmp_path / "other"))
+    with pytest.raises(ValueError, match=r"began with a base of the fingerprint '[0-9a-f]{16}'"):
+        trainer.train(resume_from_checkpoint=True)
+
+
+def test_a_commit_that_does_not_fit_leaves_the_model_as_it_was(train, prepare, tmp_path):
+    train([sentiment()])
+    commit = checkpoints.newest_commit(tmp_path / "out")
+    config = json.loads((commit / "adapter_config.json").read_text())
+    (commit / "adapter_config.json").write_text(json.dumps(config | {"digest": 32 * "0"}))
+    trainer = prepare([sentiment(), topics()])
+    with pytest.raises(ValueError, match="its tensors are not those that were saved with it"):
+        restore(trainer.model, commit)
+    assert trainer.knowledge.names == [] and trainer.model.peft_config["default"].knowledge["tasks"] == []
 
 
 def test_resume_from_another_folder_is_refused(prepare, tmp_path):

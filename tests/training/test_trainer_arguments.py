@@ -5,7 +5,7 @@ import os
 
 import pytest
 import torch
-from training_helpers import PLAIN, answers, digest, losses, make_model, rows, sentiment, topics
+from training_helpers import PLAIN, answers, digest, grades, losses, make_model, rows, sentiment, topics
 from transformers import DataCollatorWithPadding, EarlyStoppingCallback, TrainerCallback
 
 from hf_lifelong import DriftTrainer, DriftTrainingArguments
@@ -30,6 +30,36 @@ def test_accumulated_steps_train_the_same_weights(train):
     for first, second in zip(one.snapshots.snapshots, two.snapshots.snapshots, strict=True):
         for name in first:
             torch.testing.assert_close(first[name], second[name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_loss_that_counts_items_is_accumulated_once(train):
+    def mean_of_all(outputs, labels, num_items_in_batch=None):
+        logits = outputs["logits"].reshape(len(labels), -1)
+        return torch.nn.functional.cross_entropy(logits, labels, reduction="sum") / num_items_in_batch
+
+    options = {"members": 1, "config": QUIET, "max_steps": 3, "optim": "sgd", "learning_rate": 0.1, **PLAIN}
+    given = {**options, "options": {"compute_loss_func": mean_of_all}}
+    trainers = [
+        train([sentiment()], folder="own", per_device_train_batch_size=8, **options),
+        train([sentiment()], folder="one", per_device_train_batch_size=8, **given),
+        train([sentiment()], folder="two", per_device_train_batch_size=4, gradient_accumulation_steps=2, **given),
+    ]
+    first, *others = [trainer.snapshots.snapshots[-1] for trainer in trainers]
+    for other in others:
+        for name in first:
+            torch.testing.assert_close(first[name], other[name], rtol=1e-4, atol=1e-6)
+
+
+def test_labels_are_smoothed(train):
+    plain = train([topics()], folder="plain", config=QUIET, **PLAIN)
+    smooth = train([topics()], folder="smooth", config=QUIET, label_smoothing_factor=0.3, **PLAIN)
+    assert losses(smooth) != losses(plain)
+
+
+@pytest.mark.parametrize("task", [answers, grades])
+def test_label_smoothing_is_refused_where_answers_are_no_classes(task, prepare):
+    with pytest.raises(ValueError, match=f"Task `{task().name}`: `label_smoothing_factor` is 0.1.*Leave it out"):
+        prepare([task()], label_smoothing_factor=0.1).train()
 
 
 def test_bf16(train):
@@ -220,8 +250,23 @@ def test_other_optimizers_and_clipping(train):
     assert trainer.knowledge.names == ["sentiment"]
 
 
-def test_batches_grouped_by_length(train):
-    assert train([sentiment()], train_sampling_strategy="group_by_length").knowledge.names == ["sentiment"]
+@pytest.mark.parametrize(
+    ("name", "value"), [("train_sampling_strategy", "group_by_length"), ("dataloader_drop_last", True)]
+)
+def test_what_shapes_training_batches_leaves_an_evaluation_alone(name, value, prepare):
+    class Evaluate(TrainerCallback):
+        def on_train_end(self, args, state, control, **kwargs):
+            found = self.trainer.predict(self.trainer.eval_dataset)
+            self.labels = found.label_ids.tolist(), list(self.trainer.eval_dataset["labels"])
+
+    evaluate = Evaluate()
+    trainer = evaluate.trainer = prepare(
+        [sentiment()], callbacks=[evaluate], per_device_eval_batch_size=4, eval_strategy="epoch", **{name: value}
+    )
+    trainer.train()
+    found, expected = evaluate.labels
+    assert len(expected) % 4 and found == expected
+    assert getattr(trainer.args, name) == value and trainer.knowledge.names == ["sentiment"]
 
 
 @pytest.mark.parametrize("option", [{"batch_eval_metrics": True}, {"eval_do_concat_batches": False}])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -212,9 +213,11 @@ def answer_prompts(
         options = {"do_sample": False, "max_new_tokens": active_config(model).max_new_tokens, **options}
     if (effective_settings(model, options).num_return_sequences or 1) > 1:
         raise ValueError("`num_return_sequences` is above 1, but each prompt gets one answer here; use `generate`.")
-    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    generated = generate(model, batch, **routing, **ends, **options)
-    texts = tokenizer.batch_decode(generated.tokens, skip_special_tokens=True)
+    ends = ends_of(model, tokenizer, options)
+    options = {"pad_token_id": tokenizer.pad_token_id, **options, "eos_token_id": ends}
+    generated = generate(model, batch, **routing, **options)
+    written = [list(takewhile(lambda token: token not in ends, row)) for row in generated.tokens.tolist()]
+    texts = tokenizer.batch_decode(written, skip_special_tokens=True)
     columns = {name: getattr(generated, name) for name in ("margin", "score", "uncertainty", "novelty")}
     numbers = {name: column.tolist() for name, column in columns.items() if column is not None}
     answers = [
@@ -289,6 +292,13 @@ def effective_settings(model: Any, options: Mapping[str, Any]) -> Any:
     settings = copy.deepcopy(model.generation_config if configured is None else configured)
     settings.update(**{name: value for name, value in options.items() if value is not None})
     return settings
+
+
+def ends_of(model: Any, tokenizer: Any, options: Mapping[str, Any] | None = None) -> list[int]:
+    """The tokens that end an answer: the tokenizer's, which members learn to write, and those of the generation
+    settings, because a base that was trained on chats ends its turns with another."""
+    ends = effective_settings(model, options or {}).eos_token_id
+    return sorted({tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None})
 
 
 def _prompts(
