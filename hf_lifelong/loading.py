@@ -108,7 +108,10 @@ def load_base(
     try:
         base = kind.from_pretrained(name, dtype=dtype, use_safetensors=True, trust_remote_code=False, **options)
     except (OSError, ValueError, SafetensorError, TransportError) as error:
-        raise PullError(f"The base `{name}` was not loaded ({reason_of(error)[1]}).") from error
+        raise PullError(
+            f"The base `{name}` was not loaded ({reason_of(error)[1]}). A relative folder is looked for from where "
+            "the program runs: run it where the adapter was learned, or learn with the whole path."
+        ) from error
     if load_in_4bit and trainable:  # the training arguments decide about checkpointing
         return prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     return base

@@ -231,7 +231,8 @@ def test_predict_answers_texts_files_and_stdin_alike(learned, tmp_path):
     assert lines == [f"{a['task']}\t{a['score']:.3f}\t{a['answer']}" for a in right]
     (tmp_path / "in.txt").write_text("\n".join(TEXTS) + "\n\n")
     (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
-    for path in ("in.txt", "in.jsonl"):
+    (tmp_path / "in.json").write_text(json.dumps([TEXTS[0], *({"text": text} for text in TEXTS[1:])], indent=1))
+    for path in ("in.txt", "in.jsonl", "in.json"):
         assert run("predict", learned, "--input", tmp_path / path).splitlines() == lines
     assert run("predict", learned, "--input", "-", input=(tmp_path / "in.jsonl").read_text()).splitlines() == lines
 

@@ -163,6 +163,18 @@ def load(path, **options):
     return TaskSource("films", "text-classification", str(path), **options).load()
 
 
+def test_csv_cells_are_numbers_only_where_all_are_written_as_numbers(tmp_path):
+    """Types do not depend on the first rows, nor do names that look like numbers change."""
+    head = "text,zip,grade,count,passed,late\n"
+    rows = [f"t{i},00{i % 7},{i}.50,{i},{str(i % 2 > 0).lower()},{'' if i < 11_000 else 'x'}" for i in range(12_000)]
+    (tmp_path / "a.csv").write_text(head + "\n".join(rows))
+    found = load(tmp_path / "a.csv").train[11_001]
+    assert found == {"text": "t11001", "zip": "004", "grade": 11001.5, "count": 11001, "passed": "true", "late": "x"}
+    (tmp_path / "b.csv").write_text("text,label,text\na,b,c\n")
+    with pytest.raises(ValueError, match=r"`b\.csv` has two columns 'text'; rename one"):
+        load(tmp_path / "b.csv")
+
+
 @pytest.mark.parametrize("ending", ["csv", "json", "jsonl", "parquet"])
 def test_a_file_is_a_training_split(rows, tmp_path, ending):
     path = tmp_path / f"films.{ending}"

@@ -175,6 +175,11 @@ def check_name(adapter_name: str, model: nn.Module) -> None:
     Raises:
         ValueError: asks for another name.
     """
+    if adapter_name in getattr(getattr(model, "lifelong", None), "knowledge", {}):
+        raise ValueError(
+            f"The base has a lifelong adapter `{adapter_name}` already, as after `get_peft_model` was called on it "
+            "before. Load the base anew, or take that adapter off with `unload()`."
+        )
     module_names = {segment for name, _ in model.named_modules() for segment in name.split(".")}
     containers = (Bank(), nn.ModuleDict())
     if (

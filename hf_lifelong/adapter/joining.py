@@ -58,7 +58,6 @@ def union(model: Any, other: Any, rename: Mapping[str, str] | None = None) -> An
             raise ValueError("A task is being learned, and members of half a task cannot be joined. Wait for its end.")
         if knowledge_of(one).tasks:
             check_usable(one, active_adapter(one))
-    _check_settings(active_config(model).to_dict(), active_config(other).to_dict())
     for name in (rename or {}).values():
         if not is_name(name) or name == UNKNOWN:
             raise ValueError(
@@ -67,6 +66,7 @@ def union(model: Any, other: Any, rename: Mapping[str, str] | None = None) -> An
             )
     before, more = knowledge_of(model), renamed(knowledge_of(other), rename or {})
     _check_bases(before, more)
+    _check_settings(active_config(model).to_dict(), active_config(other).to_dict())
     knowledge = joined(before, more)
     if not more.tasks:
         return model

@@ -13,6 +13,7 @@ from ..utils.texts import suggestion
 from .lines import as_input, numbered
 
 TABLES = (".csv", ".tsv")
+LONGEST_CELL = 2**31 - 1  # characters; by default, the module `csv` refuses long texts
 # Columns of a table that make an input; the first of them that a table has are used.
 FORMS = (("question", "context"), ("text", "text_pair"), ("text",), ("prompt",), ("image",))
 
@@ -24,8 +25,8 @@ def read_inputs(
     are blank hold no input, but count.
 
     Args:
-        source (`str`): A table (`.csv` or `.tsv`, with a header), or a file with one input a line: a text, or JSON
-            where it begins with a brace.
+        source (`str`): A table (`.csv` or `.tsv`, with a header), a JSON array (`.json`), or a file with one input a
+            line: a text, or JSON where it begins with a brace.
         argument (`str`): What the user gave it as, for error messages.
         columns (`dict[str, str]`, *optional*): Role → column, as of a task.
         forms (`list[tuple[str]]`): Further sets of columns that make an input, such as the fields of a template.
@@ -37,8 +38,21 @@ def read_inputs(
     if is_table(source):
         yield from _of_table(source, argument, columns, [*forms, *FORMS])
         return
-    for number, line in numbered(source, argument):
-        yield number - 1, _renamed(as_input(line, number, source), columns)
+    for number, row in _array(source, argument) or (
+        (number - 1, as_input(line, number, source)) for number, line in numbered(source, argument)
+    ):
+        yield number, _renamed(row, columns)
+
+
+def _array(source: str, argument: str) -> list[tuple[int, Any]]:
+    """The numbered inputs of a file that is a JSON array; none if it is another file."""
+    if Path(source).suffix.lower() != ".json":
+        return []
+    text = "\n".join(line for _, line in numbered(source, argument))
+    try:
+        return list(enumerate(json.loads(text))) if text.lstrip().startswith("[") else []
+    except ValueError as error:
+        raise ValueError(f"`{argument}` {source} is no JSON array that can be read ({error}).") from error
 
 
 def is_table(source: str) -> bool:
@@ -53,6 +67,7 @@ def table_rows(source: str, argument: str) -> Iterator[dict[str, str | None]]:
         ValueError: when it cannot be read, has no rows, or a row has more cells than the header.
     """
     path = Path(source)
+    csv.field_size_limit(LONGEST_CELL)
     try:
         encoding = encoding_of(path).replace("utf-8", "utf-8-sig")  # spreadsheets write a mark at the beginning
         with path.open(encoding=encoding, newline="") as file:

@@ -49,7 +49,10 @@ class Engine:
     ) -> None:
         self.adapter, self.revision, self.load_in_4bit = adapter, revision, load_in_4bit
         self.limits = limits or Limits()
+        self._is_folder = os.path.isdir(adapter)
         self.served = self._load()
+        if not self.served.knowledge.tasks:
+            raise ValueError(f"`{adapter}` has learned no task, so it has no answers; teach it one first.")
         self._reloading, self._stopping = threading.Lock(), threading.Event()
         self._refused: Any = None  # the stamp of files that could not be loaded
         self._watcher: threading.Thread | None = None
@@ -75,6 +78,8 @@ class Engine:
         """
         with self._reloading:
             stamp = self._stamp()
+            if stamp is None:
+                raise ValueError(f"`{self.adapter}` lacks `{CONFIG}` or `{TENSORS}` now; put the adapter back.")
             if stamp == self.served.stamp:
                 return False
             try:
@@ -83,7 +88,8 @@ class Engine:
                 self._refused = stamp
                 raise
             self.served = served
-            logger.warning(f"`{served.name}` was loaded again; it knows {', '.join(served.knowledge.names)}.")
+            names = ", ".join(served.knowledge.names) or "no task, so it has no answers"
+            logger.warning(f"`{served.name}` was loaded again; it knows {names}.")
             return True
 
     def watch(self, every: float = POLL) -> None:
@@ -115,11 +121,11 @@ class Engine:
     def _stamp(self) -> Any:
         """What tells the adapter's files from later ones: the commit on the Hub, or the state of the files in a
         folder; `None` while one is missing."""
-        if not os.path.isdir(self.adapter):
+        if not self._is_folder:
             return pull(self.adapter, revision=self.revision).commit
         try:
             files = [os.stat(Path(self.adapter) / name) for name in (CONFIG, TENSORS)]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         return tuple((file.st_ino, file.st_size, file.st_mtime_ns) for file in files)
 
@@ -128,8 +134,6 @@ class Engine:
         stamp = self._stamp()
         try:
             saved = pull(self.adapter, revision=self.revision)
-            if not saved.knowledge.tasks:
-                raise ValueError(f"`{self.adapter}` has learned no task, so it has no answers; teach it one first.")
             model, processor = load(saved, load_in_4bit=self.load_in_4bit)
         except (OSError, ValueError):
             if tries == 1 or stamp == self._stamp():

@@ -76,6 +76,11 @@ def check_stream(trainer: TaskTrainer, tasks: Sequence[PreparedTask]) -> None:
     check_extensions(knowledge_of(trainer.model), tasks)
     for task in tasks:
         try:
+            if len(task.train) < 2:
+                raise ValueError(
+                    "1 row is left for training, and inputs are told apart by how rows vary; give at least 2 beside "
+                    "those for validation."
+                )
             check_statistics(trainer.statistics, task)
             trainer.check_task(task)
             if limits is not None:
@@ -222,7 +227,7 @@ def check_best_metric(
     if metrics is not None and not args.prediction_loss_only:
         if metrics != task.own_metrics:
             return  # nobody knows what a user's function returns
-        names |= task.scores_of_references().keys()
+        names |= task.scores_of_references(task.test).keys()
     if name.removeprefix("eval_") not in names:
         raise ValueError(f"`metric_for_best_model` is {name!r}; a {task.kind} task gives {sorted(names)}.")
 

@@ -109,10 +109,9 @@ class PreparedTask:
             # Scores are measured on it. It is encoded here so that bad data is refused before training.
             test = None if task.test is None else self._at_most(Part.whole("test", task.test), task.max_test_samples)
             self.test = self.validation if test is None else self._scored(test.map(self._written))
+            self._check_scores()
         except ValueError as error:
             raise ValueError(f"Task `{task.name}`: {error}") from error
-        if isinstance(task.compute_metrics, MODULES):
-            self.scores_of_references()  # refuses an unusable module before training
 
     def _label_names(self, data: Dataset) -> list[str]:
         """The task's labels; of a task that adds labels to another, those that occur: the others are not its own."""
@@ -236,9 +235,17 @@ class PreparedTask:
         """Some rows as tensors, padded on the side that the kind asks for."""
         return self.task_kind.modality.batch(rows, self.tokenizer, self.task_kind.padding_side)
 
-    def scores_of_references(self) -> dict[str, float]:
-        """Metrics of the kind, and of the task's module, for the right answers to the test data."""
-        references = self.task_kind.references(self.test.examples, self.columns, self.labels)
+    def _check_scores(self) -> None:
+        """Refuses what could not be scored after training: rows, or an unusable module."""
+        for part, split in (("validation", self.validation), ("test", self.test)):
+            try:
+                self.scores_of_references(split)
+            except ValueError as error:
+                raise ValueError(f"the {part} rows cannot be scored: {error}") from error
+
+    def scores_of_references(self, split: Split) -> dict[str, float]:
+        """Metrics of the kind, and of the task's module, for the right answers to rows."""
+        references = self.task_kind.references(split.examples, self.columns, self.labels)
         answers = [self.task_kind.right_answer(reference) for reference in references]
         return with_module(self.task_kind.score(answers, references), self.task, self.labels, answers, references)
 

@@ -10,12 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from datasets import Dataset, DatasetDict, Value, load_dataset
+import pyarrow.compute as pc
+from datasets import Dataset, DatasetDict, Features, Value, load_dataset
 
 FORMATS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 # Its table beside pictures, `datasets` reads by itself.
 METADATA = "metadata"
 SEPARATORS = (",", ";", "\t")
+# The numbers of a CSV file: those that are written as Python writes them, up to zeros at the end of decimals.
+NUMBERS = {
+    "int64": r"^-?(0|[1-9]\d{0,17})$",
+    "float64": r"^-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?$",
+}
 
 
 def load_files(path: Path) -> DatasetDict:
@@ -44,7 +50,7 @@ def load_files(path: Path) -> DatasetDict:
         source = {"path": FORMATS[path.suffix.lower()], "data_files": str(path)}
     options = _options(files)
     data = load_dataset(**source, **options)
-    return DatasetDict({name: _rows(split, bool(options)) for name, split in data.items()})
+    return _with_numbers(data) if options else DatasetDict({name: _rows(split) for name, split in data.items()})
 
 
 def check_filled(path: Path) -> None:
@@ -67,12 +73,24 @@ def _options(files: list[Path]) -> dict[str, Any]:
             raise ValueError(f"`{odd[0]}` is UTF-16; save it as UTF-8")
         return {}
     encoding = encodings[files[0]]
+    separator = separator_of(files[0], encoding)
     return {
-        "sep": separator_of(files[0], encoding),
+        "sep": separator,
         "encoding": encoding,
         "keep_default_na": False,
         "na_values": [""],
+        # Types would be guessed from the first 10,000 rows.
+        "features": Features(dict.fromkeys(_header(files[0], encoding, separator), Value("string"))),
     }
+
+
+def _header(path: Path, encoding: str, separator: str) -> list[str]:
+    with path.open(encoding=encoding.replace("utf-8", "utf-8-sig"), newline="") as file:
+        names = next(csv.reader(file, delimiter=separator), [])
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"`{path.name}` has two columns {twice!r}; rename one")
+    return names
 
 
 def encoding_of(path: Path) -> str:
@@ -102,9 +120,7 @@ def separator_of(path: Path, encoding: str = "utf-8") -> str:
     return max(SEPARATORS, key=lambda separator: len(next(csv.reader([first], delimiter=separator), [])))
 
 
-def _rows(data: Dataset, separated: bool) -> Dataset:
-    if separated:
-        return _with_integers(data)
+def _rows(data: Dataset) -> Dataset:
     nested = data.features.get("data")
     if hasattr(nested, "feature") and set(data.column_names) <= {"data", "version"}:
         entries = [entry for row in data for entry in row["data"]]
@@ -112,18 +128,16 @@ def _rows(data: Dataset, separated: bool) -> Dataset:
     return data
 
 
-def _with_integers(data: Dataset) -> Dataset:
-    """The data with integer columns restored that became floats because they have missing values."""
-    for name, feature in data.features.items():
-        if getattr(feature, "dtype", "") != "float64":
-            continue
-        column = data.with_format("arrow")[:].column(name)
-        try:
-            column.cast(pa.int64())
-        except pa.ArrowInvalid:
-            continue
-        if column.null_count:
-            data = data.cast_column(name, Value("int64"))
+def _with_numbers(data: DatasetDict) -> DatasetDict:
+    """Data of texts, with the columns as numbers that hold nothing but numbers. A number that would be written
+    otherwise, such as 007, makes its column one of texts: it is a name."""
+    for name in next(iter(data.values())).column_names:
+        columns = [split.with_format("arrow")[:].column(name) for split in data.values()]
+        column = pa.chunked_array([chunk for one in columns for chunk in one.chunks], pa.string()).drop_null()
+        for dtype, form in NUMBERS.items():
+            if len(column) and pc.all(pc.match_substring_regex(column, form)).as_py():
+                data = data.cast_column(name, Value(dtype))
+                break
     return data
 
 

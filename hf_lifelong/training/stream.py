@@ -61,6 +61,8 @@ def learn_stream(
         check_learned(learner.knowledge, tasks)
     learned = learner.knowledge.names
     trainer.session = [task.name for task in tasks if committed and task.name in learned]
+    for name in trainer.session:
+        logger.info(f"Task `{name}` is learned already, and is left as it is")
     todo = [task for task in tasks if task.name not in learned]
     learner.prepare(todo)
     trainer.evaluator.clear()  # the model may have changed since the answers were stored
@@ -174,6 +176,12 @@ def restore(model: torch.nn.Module, folder: Path) -> None:
 
 def _check_same_run(model: torch.nn.Module, config: Mapping[str, Any], knowledge: KnowledgeBase) -> None:
     """Refuses a commit that was made with other settings, or on another base: what it holds would answer otherwise."""
+    lost = [name for name in knowledge_of(model).names if name not in knowledge.names]
+    if lost:
+        raise ValueError(
+            f"The model knows {lost}, which the run in `output_dir` does not, so they would be lost. Give another "
+            "`output_dir`, or the model that the run began with."
+        )
     now = active_config(model).to_dict()
     pairs = {f"`{name}`": (config.get(name, now[name]), now[name]) for name in SHARED_SETTINGS}
     first, second = knowledge.base.get("fingerprint"), knowledge_of(model).base.get("fingerprint")

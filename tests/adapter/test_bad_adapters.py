@@ -230,3 +230,9 @@ def test_a_base_that_zero_3_shares_out_is_taken_as_it_is_as_a_whole(tiny_languag
     whole = adapted()
     monkeypatch.setitem(sys.modules, "deepspeed", SimpleNamespace(zero=SimpleNamespace(GatheredParameters=gather)))
     assert adapted(share_out) == whole
+
+
+def test_a_base_that_has_the_adapter_already_is_named_as_such(make_model):
+    """As when a cell of a notebook runs twice."""
+    with pytest.raises(ValueError, match=r"has a lifelong adapter `default` already.*`unload\(\)`"):
+        get_peft_model(make_model().get_base_model(), DriftAdapterConfig())

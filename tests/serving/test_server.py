@@ -19,6 +19,8 @@ from learned import TEXTS
 from serving_helpers import png, running, teach
 
 import hf_lifelong
+from hf_lifelong.cli.forget import forget_saved
+from hf_lifelong.hub import pull
 from hf_lifelong.loading import load
 from hf_lifelong.pipeline import LifelongPipeline
 
@@ -301,6 +303,34 @@ def test_reload_when_asked_and_the_old_adapter_goes_on_if_the_new_one_is_damaged
         assert client.post("/answer", json={"inputs": "a"}).json()["answers"][0]["task"] == "films"
         tensors.write_bytes(whole)
         assert client.post("/reload").json() == {"reloaded": True, "tasks": ["films", "mail"]}
+
+
+def test_after_the_last_task_is_forgotten_nothing_answers(make_folder):
+    folder = make_folder("films")
+    with TestClient(create_app(Engine(folder))) as client:
+        forget_saved(pull(folder), "films", folder)
+        assert client.post("/reload").json() == {"reloaded": True, "tasks": []}
+        status, message = refused(client.post("/answer", json={"inputs": "a"}))
+        assert 400 <= status < 500 and "knows no task yet" in message
+
+
+def test_a_folder_that_is_away_for_a_while_is_loaded_when_it_is_back(make_folder, monkeypatch):
+    folder = make_folder("films")
+    engine = Engine(folder)
+    with TestClient(create_app(engine)) as client:
+        monkeypatch.setattr("hf_lifelong.serving.engine.pull", None)  # the Hub is not asked for a folder
+        away = folder.rename(folder.with_name("away"))
+        engine.watch(every=0.02)
+        time.sleep(0.2)
+        assert refused(client.post("/reload"))[0] == 500
+        assert client.post("/answer", json={"inputs": "a"}).json()["answers"][0]["task"] == "films"
+        monkeypatch.undo()
+        teach(away, "mail")
+        away.rename(folder)
+        deadline = time.monotonic() + 60
+        while engine.served.knowledge.names != ["films", "mail"] and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert client.get("/health").json()["tasks"] == ["films", "mail"]
 
 
 def test_an_adapter_that_knows_nothing_is_refused(make_folder):

@@ -55,6 +55,8 @@ def test_data_that_is_no_dataset():
 
 SENTENCES = ["one two", "three four", "five six", "seven eight"]
 SQUAD = {"question": ["Who?"] * 4, "context": ["Ada wrote it."] * 4}
+WORDS = {"tokens": [["Ada", "wrote"], ["it", "."]] * 2, "tags": [["PER", "O"], ["O", "O"]] * 2}
+NO_WORDS = {"tokens": [], "tags": []}
 BAD_DATA = {
     "wrong columns": (
         Task("bad", "text-classification", data(sentence=SENTENCES, stars=[1, 2, 1, 2])),
@@ -93,6 +95,19 @@ BAD_DATA = {
     "numbers that do not differ": (
         Task("bad", "text-regression", data(text=SENTENCES, label=[0.5] * 4)),
         "Task `bad`: .*too little to tell them apart",
+    ),
+    "one row beside validation": (
+        Task("bad", "text-classification", data().select([0, 1])),
+        "Task `bad`: 1 row is left for training.*give at least 2 beside those for validation",
+    ),
+    "words nowhere": (
+        Task(
+            "bad",
+            "token-classification",
+            data(**WORDS),
+            validation=data(**WORDS).map(lambda row: {"tokens": [], "tags": []}),
+        ),
+        "Task `bad`: the validation rows cannot be scored: references holds no words",
     ),
     "no answers": (Task("bad", "question-answering", data(**SQUAD)), r"Task `bad`: columns\['answers'\]"),
     "answer outside its context": (
