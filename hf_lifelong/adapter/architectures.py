@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from torch import nn
@@ -278,12 +280,15 @@ def target_names(config: DriftAdapterConfig, model: Any) -> list[str]:
     architecture = ARCHITECTURES.get(model.config.model_type, Architecture(path, ()))
     above = range(settle_trunk(config, model), len(layers))
     kind = MEMBER_KINDS[layer_of(config.r)]
-    fitting = {
-        f"{path}.{i}.{name}": _base(module)
-        for i in above
-        for name, module in layers[i].named_modules()
-        if kind.fits(_base(module)) and not name.endswith(".base_layer")
-    }
+    everywhere = [
+        {
+            f"{path}.{i}.{name}": _base(module)
+            for name, module in layer.named_modules()
+            if kind.fits(_base(module)) and not name.endswith(".base_layer")
+        }
+        for i, layer in enumerate(layers)
+    ]
+    fitting = {name: module for i in above for name, module in everywhere[i].items()}
     wanted = config.target_modules
     if wanted is None:
         wanted = "all" if layer_of(config.r) == FULL else set(architecture.targets) or "all-linear"
@@ -302,7 +307,7 @@ def target_names(config: DriftAdapterConfig, model: Any) -> list[str]:
             f"`target_modules` names {rowless}, which read relative positions that all inputs of a batch share; an "
             "adapter there cannot differ from input to input. Leave them out."
         )
-    unmatched = _unmatched(config, model) if names else wanted
+    unmatched = _unmatched(config, chain.from_iterable(everywhere)) if names else wanted
     if unmatched:
         raise ValueError(
             f"`target_modules` {unmatched!r} matches no {kind.what} above the trunk (layers {above.start} to "
@@ -312,11 +317,11 @@ def target_names(config: DriftAdapterConfig, model: Any) -> list[str]:
     return names
 
 
-def _unmatched(config: DriftAdapterConfig, model: nn.Module) -> list[str]:
-    """The entries of a list of `target_modules` that name no module, in the trunk either: as PEFT does, by its end."""
+def _unmatched(config: DriftAdapterConfig, names: Iterable[str]) -> list[str]:
+    """The entries of a list of `target_modules` that match none of `names`, by their end as in PEFT."""
     listed = config.target_modules if isinstance(config.target_modules, set) else ()
-    names = [f".{name}" for name, _ in model.named_modules()]
-    return sorted(entry for entry in listed if not any(name.endswith(f".{entry}") for name in names))
+    ends = [f".{name}" for name in names]
+    return sorted(entry for entry in listed if not any(end.endswith(f".{entry}") for end in ends))
 
 
 def _beside(model: nn.Module, path: str, config: DriftAdapterConfig) -> str:

@@ -54,7 +54,7 @@ class DriftAdapterConfig(PeftConfig):
             full members, on the input of the linear layers themselves.
         target_modules (`set[str]` or `str`, *optional*):
             Linear layers that carry an adapter, in PEFT's spelling; only layers above the trunk are used, and a name
-            in a list that the base does not have is an error. `None` uses the defaults of the architecture,
+            in a list that no layer has is an error. `None` uses the defaults of the architecture,
             `"all-linear"` all linear layers (except DeBERTa's layers that read relative positions, which all inputs of
             a batch share). Full members can also be of layer norms (`LayerNorm`); `None` then uses all linear layers
             and layer norms.

@@ -38,19 +38,20 @@ def read_inputs(
     if is_table(source):
         yield from _of_table(source, argument, columns, [*forms, *FORMS])
         return
-    for number, row in _array(source, argument) or (
-        (number - 1, as_input(line, number, source)) for number, line in numbered(source, argument)
-    ):
+    rows = _array(source, argument) if Path(source).suffix.lower() == ".json" else None
+    if rows is None:
+        rows = ((number - 1, as_input(line, number, source)) for number, line in numbered(source, argument))
+    for number, row in rows:
         yield number, _renamed(row, columns)
 
 
-def _array(source: str, argument: str) -> list[tuple[int, Any]]:
-    """The numbered inputs of a file that is a JSON array; none if it is another file."""
-    if Path(source).suffix.lower() != ".json":
-        return []
+def _array(source: str, argument: str) -> Iterator[tuple[int, Any]] | None:
+    """The numbered inputs of a JSON array; `None` if the file holds none."""
     text = "\n".join(line for _, line in numbered(source, argument))
+    if not text.lstrip().startswith("["):
+        return None
     try:
-        return list(enumerate(json.loads(text))) if text.lstrip().startswith("[") else []
+        return iter(enumerate(json.loads(text)))
     except ValueError as error:
         raise ValueError(f"`{argument}` {source} is no JSON array that can be read ({error}).") from error
 

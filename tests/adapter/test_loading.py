@@ -115,6 +115,9 @@ def test_targets_may_be_chosen_and_left_out(make_model):
         make_model(tasks=(), target_modules=["c_attn"])
     with pytest.raises(ValueError, match=r"\['c_attn', 'uery'\] matches no linear layer above the trunk"):
         make_model(tasks=(), target_modules=["query", "uery", "c_attn"])
+    with pytest.raises(ValueError, match=r"\['word_embeddings'\] matches no linear.*is not part of a layer"):
+        make_model(tasks=(), target_modules=["query", "word_embeddings"])
+    assert carriers(target_modules=["encoder.layer.0.attention.self.query", "value"]) == {"value"}
 
 
 def test_a_base_with_a_head_of_its_own_is_refused(tiny_folder):
